@@ -1,0 +1,45 @@
+"""warmstart: retrain networks on growing data at the cost of a warm start and the accuracy of a cold one.
+
+DASH and its rivals as functions that change a network in place, for any training loop. This face needs torch
+alone; the command line and the experiments come with ``pip install 'warmstart[lab]'``.
+"""
+
+from warmstart.batches import oldest_first
+from warmstart.errors import InputError
+from warmstart.gradient_ema import GradientEMA
+from warmstart.methods import parse_method
+from warmstart.methods.cold import Cold, cold_
+from warmstart.methods.dash import Dash, dash_, dash_from_
+from warmstart.methods.head_reset import HeadReset, head_reset_
+from warmstart.methods.l2_init import L2Init, l2_init_
+from warmstart.methods.method import Method, Stage
+from warmstart.methods.report import Report
+from warmstart.methods.shrink_perturb import ShrinkPerturb, shrink_perturb_
+from warmstart.methods.warm import Warm, WarmReset, warm_, warm_reset_
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Cold",
+    "Dash",
+    "GradientEMA",
+    "HeadReset",
+    "InputError",
+    "L2Init",
+    "Method",
+    "Report",
+    "ShrinkPerturb",
+    "Stage",
+    "Warm",
+    "WarmReset",
+    "cold_",
+    "dash_",
+    "dash_from_",
+    "head_reset_",
+    "l2_init_",
+    "oldest_first",
+    "parse_method",
+    "shrink_perturb_",
+    "warm_",
+    "warm_reset_",
+]

@@ -1,0 +1,285 @@
+"""The tail of a stream of batches, read without its head, and what is done to one batch."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    Subset,
+    SubsetRandomSampler,
+    WeightedRandomSampler,
+)
+
+from warmstart.errors import InputError
+
+
+def batches_that_matter(alpha: float, tolerance: float) -> int | None:
+    """How many of the last batches an exponential moving average depends on.
+
+    An average with rate alpha gives the batch k places from the end the weight alpha (1-alpha)^k, so what
+    lies more than K batches back adds at most (1-alpha)^K <= tolerance of the largest gradient.
+
+    Args:
+        alpha: Rate of the average, in (0, 1].
+        tolerance: Relative error allowed, in [0, 1); 0 asks for all batches.
+
+    Returns:
+        K = max(1, ceil(ln tolerance / ln(1-alpha))), or None for all.
+
+    Raises:
+        InputError: If a setting is out of range.
+    """
+    if not 0 < alpha <= 1:
+        raise InputError(f"alpha is {alpha}; it must lie in (0, 1]")
+    if not 0 <= tolerance < 1:
+        raise InputError(f"tolerance is {tolerance}; it must lie in [0, 1)")
+    if alpha == 1:
+        return 1
+    return None if tolerance == 0 else max(1, math.ceil(math.log(tolerance) / math.log1p(-alpha)))
+
+
+@dataclass(frozen=True)
+class Tail:
+    """The last batches of a stream, oldest first."""
+
+    batches: Iterable[Any]
+    left_out: int
+    """How many older batches there are; they are not loaded where the stream can be indexed."""
+
+
+def tail(batches: Iterable[Any], last: int | None) -> Tail:
+    """The last batches of a loader, a sequence or an iterable, oldest first.
+
+    What can be indexed is read at its tail only; what cannot is consumed once, never holding more than
+    ``last`` batches.
+
+    Args:
+        batches: A `DataLoader`, a sequence of batches or any iterable of them, oldest first.
+        last: How many to keep; None keeps all.
+
+    Returns:
+        The batches, loaded as they are iterated over.
+
+    Raises:
+        InputError: If there is no batch, or the loader shuffles.
+    """
+    if isinstance(batches, DataLoader):
+        return _tail_of_loader(batches, last)
+    if isinstance(batches, Sequence) or (hasattr(batches, "__getitem__") and hasattr(batches, "__len__")):
+        return _tail_of_sequence(batches, last)
+    return _tail_of_iterable(batches, last)
+
+
+def _tail_of_sequence(batches: Any, last: int | None) -> Tail:
+    count = len(batches)
+    if count == 0:
+        raise InputError("batches is empty: give at least one batch, the newest data last")
+    first = 0 if last is None else max(0, count - last)
+    return Tail((batches[i] for i in range(first, count)), first)
+
+
+def _tail_of_iterable(batches: Iterable[Any], last: int | None) -> Tail:
+    iterator = iter(batches)
+    try:
+        head = next(iterator)
+    except StopIteration:
+        raise InputError("batches is empty or already used up: give a fresh iterable, the newest data last") from None
+    if last is None:
+        return Tail(chain([head], iterator), 0)
+    read = 1
+    kept: deque[Any] = deque([head], maxlen=last)
+    for batch in iterator:
+        kept.append(batch)
+        read += 1
+    return Tail(kept, read - len(kept))
+
+
+def _tail_of_loader(loader: DataLoader[Any], last: int | None) -> Tail:
+    if isinstance(loader.dataset, IterableDataset):
+        return _tail_of_iterable(loader, last)
+    sampler = loader.sampler if loader.batch_sampler is None else getattr(loader.batch_sampler, "sampler", None)
+    if isinstance(sampler, (RandomSampler, SubsetRandomSampler, WeightedRandomSampler)) or getattr(
+        sampler, "shuffle", False
+    ):
+        raise InputError(
+            f"the loader shuffles ({type(sampler).__name__}), so its last batches are not the newest data: pass "
+            "ws.oldest_first(loader), or a DataLoader without shuffle=True over the examples in order of arrival"
+        )
+    count = len(loader)
+    if count == 0:
+        raise InputError("the loader has no batch: its data set is empty or smaller than one batch with drop_last")
+    first = 0 if last is None else max(0, count - last)
+    return Tail(loader if first == 0 else _slice_of_loader(loader, first, count), first)
+
+
+def _slice_of_loader(loader: DataLoader[Any], first: int, count: int) -> DataLoader[Any]:
+    """The same loader over its batches first..count-1; the ones before are never touched."""
+    settings = {
+        "collate_fn": loader.collate_fn,
+        "num_workers": min(loader.num_workers, count - first),
+        "pin_memory": loader.pin_memory,
+        "timeout": loader.timeout,
+        "worker_init_fn": loader.worker_init_fn,
+    }
+    if loader.batch_sampler is None:  # the data set yields whole batches
+        return DataLoader(Subset(loader.dataset, range(first, count)), batch_size=None, **settings)
+    plain = type(loader.batch_sampler) is BatchSampler and type(loader.sampler) is SequentialSampler
+    if plain and loader.batch_size is not None:
+        size, end = loader.batch_size, len(loader.dataset)  # type: ignore[arg-type]  # map-style: it has a length
+        chosen = [range(i * size, min((i + 1) * size, end)) for i in range(first, count)]
+    else:
+        chosen = list(loader.batch_sampler)[first:]
+    return DataLoader(loader.dataset, batch_sampler=chosen, **settings)  # type: ignore[arg-type]  # lists of indices
+
+
+def oldest_first(loader: DataLoader[Any], batch_size: int | None = None) -> DataLoader[Any]:
+    """Rebuild a shuffling loader so that it yields its data set in order, oldest first.
+
+    Args:
+        loader: A loader over an indexable data set whose examples stand in order of arrival.
+        batch_size: Examples a batch; the loader's own if not given.
+
+    Returns:
+        A loader over the same data set, collating in the same way, without shuffling. Batches are cut from
+        the newest example backwards, so that a short one is the oldest.
+
+    Raises:
+        InputError: If the data set cannot be indexed or no batch size is known.
+    """
+    if isinstance(loader.dataset, IterableDataset):
+        raise InputError("an IterableDataset has no order to restore: pass an iterable of batches, oldest first")
+    size = batch_size or loader.batch_size
+    if size is None:
+        raise InputError("the loader has no batch size of its own: pass ws.oldest_first(loader, batch_size=N)")
+    return DataLoader(
+        loader.dataset,
+        batch_sampler=cut_from_newest(len(loader.dataset), size),  # type: ignore[arg-type]  # a sequence of ranges
+        collate_fn=loader.collate_fn,
+        num_workers=loader.num_workers,
+        pin_memory=loader.pin_memory,
+        timeout=loader.timeout,
+        worker_init_fn=loader.worker_init_fn,
+    )
+
+
+@dataclass(frozen=True)
+class _Ranges(Sequence[range]):
+    """Ranges of ``size`` indices that end at ``end``; only the first one may be short."""
+
+    end: int
+    size: int
+
+    def __len__(self) -> int:
+        return -(-self.end // self.size)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        stop = self.end - (len(self) - 1 - index % len(self)) * self.size
+        return range(max(0, stop - self.size), stop)
+
+
+def cut_from_newest(examples: int, batch_size: int) -> Sequence[range]:
+    """Cut examples into batches from the newest backwards.
+
+    Args:
+        examples: How many there are, in order of arrival.
+        batch_size: Examples a batch.
+
+    Returns:
+        The index ranges of the batches, oldest first; only the first one may be short.
+    """
+    return _Ranges(examples, batch_size)
+
+
+def examples_in(batch: Any) -> int:
+    """How many examples a batch holds.
+
+    Args:
+        batch: A tensor, or a nest of mappings, tuples and lists of tensors.
+
+    Returns:
+        The length of the first dimension of its first tensor that has one.
+
+    Raises:
+        InputError: If it holds no tensor with a dimension.
+    """
+    for tensor in _tensors(batch):
+        if tensor.dim() > 0:
+            return tensor.shape[0]
+    raise InputError(f"a batch of type {type(batch).__name__} holds no tensors; give (input, target) or a mapping")
+
+
+def micro_batches(batch: Any, size: int | None) -> Iterator[tuple[Any, float]]:
+    """Split a batch along the first dimension of its tensors.
+
+    Args:
+        batch: A nest of tensors that agree in their first dimension.
+        size: Examples a piece; None leaves the batch whole.
+
+    Yields:
+        Each piece with its share of the batch; a loss that is a mean over examples, weighted by the shares,
+        sums to the whole batch's.
+
+    Raises:
+        InputError: If the tensors disagree in their first dimension.
+    """
+    if size is None:
+        yield batch, 1.0
+        return
+    count = examples_in(batch)
+    if any(tensor.dim() == 0 or tensor.shape[0] != count for tensor in _tensors(batch)):
+        raise InputError("micro_batch_size needs batches whose tensors all have the examples as first dimension")
+    for start in range(0, count, size):
+        stop = min(count, start + size)
+        yield _map(batch, lambda t, a=start, b=stop: t[a:b]), (stop - start) / count
+
+
+def to_device(batch: Any, device: torch.device) -> Any:
+    """A batch on a device.
+
+    Args:
+        batch: A nest of mappings, tuples and lists of tensors; anything else in it is passed on as it is.
+        device: Where the model's input belongs.
+
+    Returns:
+        The same nest, with every tensor on the device.
+    """
+    return _map(batch, lambda tensor: tensor.to(device, non_blocking=True))
+
+
+def _tensors(batch: Any) -> Iterator[Tensor]:
+    if isinstance(batch, Tensor):
+        yield batch
+    elif isinstance(batch, Mapping):
+        for value in batch.values():
+            yield from _tensors(value)
+    elif isinstance(batch, (tuple, list)):
+        for value in batch:
+            yield from _tensors(value)
+
+
+def _map(batch: Any, change: Any) -> Any:
+    if isinstance(batch, Tensor):
+        return change(batch)
+    if isinstance(batch, Mapping):
+        return {key: _map(value, change) for key, value in batch.items()}
+    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
+        return type(batch)(*(_map(value, change) for value in batch))
+    if isinstance(batch, (tuple, list)):
+        return type(batch)(_map(value, change) for value in batch)
+    return batch

@@ -1,0 +1,71 @@
+"""Cold start: fresh weights and a fresh optimizer whenever new data arrives.
+
+"Random Init" of Shin et al., NeurIPS 2024 (arXiv 2410.23495). Each stage draws anew.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import nn
+
+from warmstart.errors import InputError
+from warmstart.methods.method import Method, Stage, reset_optimizer_
+from warmstart.methods.report import Report
+
+
+@dataclass(frozen=True)
+class Cold(Method):
+    """Train from scratch on all data so far."""
+
+    name: ClassVar[str] = "cold"
+    summary: ClassVar[str] = "train from scratch: fresh weights, a new draw each time, and a fresh optimizer"
+    source: ClassVar[str] = "'Random Init' in Shin et al., NeurIPS 2024, arXiv 2410.23495"
+
+    def on_new_data(self, model: nn.Module, stage: Stage) -> Report:
+        """Draw the network anew."""
+        return cold_(model, stage.fresh(), optimizer=stage.optimizer)
+
+
+@torch.no_grad()
+def cold_(model: nn.Module, fresh: nn.Module, *, optimizer: torch.optim.Optimizer | None = None) -> Report:
+    """Give a network the weights of a freshly drawn one, in place.
+
+    Args:
+        model: The network; every parameter and buffer changes.
+        fresh: A newly made network of the same shape; it is only read.
+        optimizer: The optimizer to reset with it, if it goes on.
+
+    Returns:
+        A report that says what was drawn anew.
+
+    Raises:
+        InputError: If the two networks differ in a parameter's or buffer's name or shape; nothing is changed then.
+    """
+    ours, theirs = tensors_of(model), tensors_of(fresh)
+    if differing := sorted(
+        name
+        for name in ours.keys() | theirs.keys()
+        if getattr(ours.get(name), "shape", None) != getattr(theirs.get(name), "shape", None)
+    ):
+        raise InputError(f"fresh is another kind of network than model: they differ in {differing[0]}")
+    for name, tensor in ours.items():
+        tensor.copy_(theirs[name])
+    if optimizer is not None:
+        reset_optimizer_(optimizer)
+    state = "no optimizer given" if optimizer is None else "optimizer state reset"
+    return Report("cold", notes=(f"{len(ours)} parameters and buffers drawn anew, {state}",))
+
+
+def tensors_of(model: nn.Module) -> dict[str, torch.Tensor]:
+    """All parameters and buffers of a network, non-persistent buffers included.
+
+    Args:
+        model: Any network.
+
+    Returns:
+        Name -> tensor; what is shared appears once.
+    """
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}

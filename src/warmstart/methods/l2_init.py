@@ -1,0 +1,66 @@
+"""L2 Init, regenerative regularisation:  loss + (coef / 2) sum ||w - w_0||^2,  gradient + coef (w - w_0)
+
+Kumar, Marklund and Van Roy, Maintaining Plasticity in Continual Learning via Regenerative Regularization,
+2023 (arXiv 2308.11958). The factor 1/2 is part of the definition here: coef is the gradient's factor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from warmstart.errors import InputError
+from warmstart.methods.method import Method, Stage, require
+
+
+@dataclass(frozen=True)
+class L2Init(Method):
+    """Go on, with every update pulled towards the first weights."""
+
+    coef: float = 1e-3
+
+    name: ClassVar[str] = "l2-init"
+    summary: ClassVar[str] = "go on, while a penalty (coef/2) ||w - w_0||^2 pulls every parameter to its first value"
+    source: ClassVar[str] = "Kumar et al. 2023, arXiv 2308.11958; coef as in FIRE, arXiv 2602.08040"
+
+    def __post_init__(self) -> None:
+        _check(self.coef)
+
+    def after_backward(self, model: nn.Module, stage: Stage) -> None:
+        """Add the penalty's gradient."""
+        l2_init_(model, stage.initial, self.coef)
+
+
+@torch.no_grad()
+def l2_init_(model: nn.Module, initial: Mapping[str, Tensor], coef: float = 1e-3) -> None:
+    """Add the gradient of (coef / 2) sum ||w - w_0||^2 to ``.grad``; call it after each ``backward()``.
+
+    Args:
+        model: The network; the ``.grad`` of every trainable parameter changes, its weights do not.
+        initial: Its first weights w_0 by parameter name, such as a copy of ``model.state_dict()`` made before
+            training, on the model's device.
+        coef: Factor of the gradient, >= 0. Gradients must not carry a loss scale.
+
+    Raises:
+        InputError: If coef is negative or a parameter has no first value of its shape; nothing is changed then.
+    """
+    _check(coef)
+    pairs: list[tuple[nn.Parameter, Tensor]] = []
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            first = initial.get(name)
+            if first is None or first.shape != parameter.shape:
+                raise InputError(f"initial holds no first value for {name} of shape {tuple(parameter.shape)}")
+            pairs.append((parameter, first))
+    for parameter, first in pairs:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+        parameter.grad.add_(parameter - first, alpha=coef)
+
+
+def _check(coef: float) -> None:
+    require(0 <= coef < float("inf"), f"coef is {coef}; it must be a finite number >= 0")

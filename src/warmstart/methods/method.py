@@ -1,0 +1,130 @@
+"""What a method is: a frozen dataclass of settings that says what happens when, and what it is told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from warmstart.errors import InputError
+from warmstart.gradient_ema import ForwardLoss
+from warmstart.methods.report import Report
+
+
+@dataclass
+class Stage:
+    """What a method may ask for when new data arrives and while a network trains on it."""
+
+    number: int
+    """From 1; methods act from the second on."""
+    seen: int
+    """Examples that have arrived so far, the new ones included."""
+    new: int
+    """Examples that arrived with this stage."""
+    batches: Callable[[int | None], Sequence[Any]]
+    """``batches(size)``: all examples seen so far, oldest first, un-augmented; None means a stage's size."""
+    forward_loss: ForwardLoss
+    """``forward_loss(model, batch) -> scalar``, the training loss."""
+    fresh: Callable[[], nn.Module]
+    """Draws a new network of the same shape, each time another one, on the model's device."""
+    initial: Mapping[str, Tensor]
+    """The run's first weights, before any training: its ``state_dict``."""
+    generator: torch.Generator
+    """The method's own source of randomness, on the CPU."""
+    optimizer: torch.optim.Optimizer | None = None
+    """The optimizer that goes on; None where each stage makes its own."""
+    micro_batch_size: int | None = None
+    """Examples that fit into one forward and backward pass; None for any number."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """Base of all methods: a subclass names itself, and overrides what it does differently from warm.
+
+    Settings are the fields; ``dash[alpha=0.1]`` on the command line sets them.
+    """
+
+    name: ClassVar[str] = ""
+    """As on the command line."""
+    summary: ClassVar[str] = ""
+    """One line: what it does."""
+    source: ClassVar[str] = ""
+    """Where it comes from."""
+
+    def on_new_data(self, model: nn.Module, stage: Stage) -> Report:
+        """Act when new data has arrived, before training on it; called from the second stage on.
+
+        Args:
+            model: The network, changed in place.
+            stage: What has arrived.
+
+        Returns:
+            What was done.
+        """
+        return Report(self.name, self.settings(), notes=("nothing changed: training goes on",))
+
+    def after_backward(self, model: nn.Module, stage: Stage) -> None:
+        """Act on the gradients of an update; called after each ``backward()``.
+
+        Args:
+            model: The network, with its gradients in ``.grad``.
+            stage: The stage that is being trained.
+        """
+
+    def after_step(self, model: nn.Module, stage: Stage) -> None:
+        """Act on the weights after each update of the optimizer.
+
+        Args:
+            model: The network, changed in place.
+            stage: The stage that is being trained.
+        """
+
+    @property
+    def acts_on_updates(self) -> bool:
+        """Whether a training loop must call `after_backward` and `after_step`."""
+        kind = type(self)
+        return kind.after_backward is not Method.after_backward or kind.after_step is not Method.after_step
+
+    def settings(self) -> dict[str, Any]:
+        """The settings by name.
+
+        Returns:
+            Field name -> value.
+        """
+        return {field.name.rstrip("_"): getattr(self, field.name) for field in fields(self)}
+
+    def __str__(self) -> str:
+        """The name as typed on the command line, with the settings that differ from the defaults."""
+        changed = [
+            f"{field.name.rstrip('_')}={getattr(self, field.name)}"
+            for field in fields(self)
+            if getattr(self, field.name) != field.default
+        ]
+        return f"{self.name}[{','.join(changed)}]" if changed else self.name
+
+
+def require(condition: bool, message: str) -> None:
+    """Refuse a setting.
+
+    Args:
+        condition: What must hold.
+        message: What is wrong and what to do, in one line.
+
+    Raises:
+        InputError: If it does not hold.
+    """
+    if not condition:
+        raise InputError(message)
+
+
+def reset_optimizer_(optimizer: torch.optim.Optimizer) -> None:
+    """Forget everything an optimizer has accumulated (momentum, moments, step counts), in place.
+
+    Args:
+        optimizer: Any optimizer that keeps its state in ``.state``, as all of torch.optim and SAM do.
+            Learning rates and other settings stay.
+    """
+    optimizer.state.clear()

@@ -1,0 +1,225 @@
+"""Shrink & Perturb:  w <- shrink * w + perturbation
+
+Ash and Adams, On Warm-Starting Neural Network Training, NeurIPS 2020 (arXiv 1910.08475). Five definitions are in
+circulation; `VARIANTS` names them, and the default is the one that the DASH paper compares itself with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from warmstart.errors import InputError, nearest
+from warmstart.methods.cold import tensors_of
+from warmstart.methods.method import Method, Stage, require, reset_optimizer_
+from warmstart.methods.report import Report, uniform
+from warmstart.neurons import LeftAlone, Neurons, has_norm, neurons
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One definition of Shrink & Perturb:  w <- shrink w + noise_std N(0, 1) + blend w_other."""
+
+    shrink: float
+    noise_std: float
+    blend: float = 0.0
+    """Weight of another network: a freshly drawn one or the run's first weights."""
+    every_parameter: bool = True
+    """False: weights and biases of linear and convolutional layers only."""
+    every_update: bool = False
+    """True: after each update of the optimizer, not when new data arrives."""
+    source: str = ""
+
+
+DOHARE_DECAY = 5e-4
+"""SGD's weight decay in Dohare et al.: an update shrinks by 1 - lr * 5e-4."""
+
+VARIANTS: Mapping[str, Variant] = MappingProxyType(
+    {
+        "dash": Variant(0.3, 0.01, every_parameter=False, source="Shin et al. 2024"),
+        "ash": Variant(0.4, 0.0, blend=0.1, source="Ash and Adams 2020: a fresh network, its buffers, fresh optimizer"),
+        "hare-tortoise": Variant(0.2, 0.0, blend=0.8, source="Lee et al. 2024, FIRE: the first weights"),
+        "dohare": Variant(1 - 1e-3 * DOHARE_DECAY, 1e-5, every_update=True, source="Dohare et al. 2024, lr 1e-3"),
+        "renate": Variant(0.95, 0.001, source="Renate: norm gains included"),
+    }
+)
+
+
+@dataclass(frozen=True)
+class ShrinkPerturb(Method):
+    """Shrink & Perturb whenever new data arrives; the variant ``dohare`` after every update instead."""
+
+    shrink: float | None = None
+    """Factor of the old weights; the variant's if not given (``dohare``: 1 - lr * 5e-4)."""
+    noise_std: float | None = None
+    """Standard deviation of the noise, in the weights' units; the variant's if not given."""
+    variant: str = "dash"
+
+    name: ClassVar[str] = "shrink-perturb"
+    summary: ClassVar[str] = "shrink all weights by one factor and add noise"
+    source: ClassVar[str] = "Ash and Adams, NeurIPS 2020, arXiv 1910.08475; settings of the DASH paper"
+
+    def __post_init__(self) -> None:
+        variant = _variant(self.variant)
+        if self.noise_std is None:
+            object.__setattr__(self, "noise_std", variant.noise_std)
+        if self.shrink is None and not variant.every_update:
+            object.__setattr__(self, "shrink", variant.shrink)
+        _check(variant.shrink if self.shrink is None else self.shrink, self.noise_std or 0.0)
+
+    def __str__(self) -> str:
+        """The name, with the settings that differ from the variant's."""
+        usual = VARIANTS[self.variant]
+        changed = [f"variant={self.variant}"] * (self.variant != "dash")
+        changed += [f"shrink={self.shrink}"] * (self.shrink not in (None, usual.shrink))
+        changed += [f"noise_std={self.noise_std}"] * (self.noise_std != usual.noise_std)
+        return f"{self.name}[{','.join(changed)}]" if changed else self.name
+
+    @property
+    def acts_on_updates(self) -> bool:
+        """Only ``dohare`` does."""
+        return VARIANTS[self.variant].every_update
+
+    def on_new_data(self, model: nn.Module, stage: Stage) -> Report:
+        """Shrink and perturb, with a fresh network or the first weights where the variant says so."""
+        if VARIANTS[self.variant].every_update:
+            return Report(self.name, self.settings(), notes=("acts after every update",))
+        other: nn.Module | Mapping[str, Tensor] | None = None
+        if VARIANTS[self.variant].blend:
+            other = stage.fresh() if self.variant == "ash" else stage.initial
+        report = shrink_perturb_(
+            model, self.shrink, self.noise_std, variant=self.variant, other=other, generator=stage.generator
+        )
+        if self.variant == "ash" and stage.optimizer is not None:
+            reset_optimizer_(stage.optimizer)
+            return report.with_notes("optimizer state reset")
+        return report.with_notes("optimizer state kept")
+
+    def after_step(self, model: nn.Module, stage: Stage) -> None:
+        """Shrink and perturb after an update (``dohare``)."""
+        if VARIANTS[self.variant].every_update:
+            lr = stage.optimizer.param_groups[0]["lr"] if stage.optimizer is not None else 1e-3
+            shrink = 1 - lr * DOHARE_DECAY if self.shrink is None else self.shrink
+            _change_(list(model.parameters()), shrink, self.noise_std or 0.0, generator=stage.generator)
+
+
+def shrink_perturb_(
+    model: nn.Module,
+    shrink: float | None = None,
+    noise_std: float | None = None,
+    *,
+    variant: str = "dash",
+    other: nn.Module | Mapping[str, Tensor] | None = None,
+    generator: torch.Generator | None = None,
+) -> Report:
+    """Shrink the weights towards zero and add noise (or part of another network), in place.
+
+    Args:
+        model: The network. The variant ``"dash"`` changes weights and biases of linear and convolutional layers,
+            norm layers stay; the other ones change every parameter.
+        shrink: Factor in [0, 1]: 1 leaves the weights, 0 forgets them; the variant's if not given, 0.3 for ``"dash"``.
+        noise_std: Standard deviation of the added Gaussian noise, in the weights' units; the variant's if not
+            given, 0.01 for ``"dash"``.
+        variant: Whose definition: ``dash``, ``ash``, ``hare-tortoise``, ``dohare`` (one update's) or ``renate``.
+        other: What is blended in: a freshly made network for ``"ash"`` (its norm buffers are taken over too), the
+            first weights by name, such as a copy of the first ``state_dict``, for ``"hare-tortoise"``.
+        generator: Source of the noise; PyTorch's default one if not given.
+
+    Returns:
+        What was changed, by layer, and what was left alone and why.
+
+    Raises:
+        InputError: If a setting is out of range, the variant wants another network, or there is nothing to
+            shrink. Nothing is changed then.
+    """
+    kind = _variant(variant)
+    shrink = kind.shrink if shrink is None else shrink
+    noise_std = kind.noise_std if noise_std is None else noise_std
+    _check(shrink, noise_std)
+    entries, left = neurons(model)
+    if kind.every_parameter:
+        entries, left = _every_parameter(model)
+    blended = _blended(entries, kind, variant, other)
+    _change_([entry.parameter for entry in entries], shrink, noise_std, blended, kind.blend, generator)
+    if variant == "ash":
+        assert isinstance(other, nn.Module)
+        _copy_buffers_(model, other)
+    settings = {"shrink": shrink, "noise_std": noise_std, "variant": variant}
+    notes = () if has_norm(model) else ("warning: no normalisation layers, so each layer shrinks the signal too",)
+    return Report("shrink-perturb", settings, uniform(entries, shrink), tuple(left), notes)
+
+
+@torch.no_grad()
+def _change_(
+    parameters: list[nn.Parameter],
+    shrink: float,
+    noise_std: float,
+    others: list[Tensor] | None = None,
+    blend: float = 0.0,
+    generator: torch.Generator | None = None,
+) -> None:
+    """W <- shrink w + noise_std N(0, 1) + blend w_other."""
+    for i, parameter in enumerate(parameters):
+        parameter.mul_(shrink)
+        if noise_std > 0:
+            device = parameter.device if generator is None else generator.device
+            noise = torch.randn(parameter.shape, generator=generator, device=device)
+            parameter.add_(noise.to(parameter.device), alpha=noise_std)
+        if others is not None:
+            parameter.add_(others[i].to(parameter.device), alpha=blend)
+
+
+def _every_parameter(model: nn.Module) -> tuple[list[Neurons], list[LeftAlone]]:
+    entries = [
+        Neurons(
+            name,
+            type(model.get_submodule(name.rpartition(".")[0])).__name__,
+            parameter,
+            tuple(range(parameter.dim())),
+        )
+        for name, parameter in model.named_parameters()
+    ]
+    trainable = [entry for entry in entries if entry.parameter.requires_grad]
+    frozen = [LeftAlone(e.name, "frozen (requires_grad is False)") for e in entries if not e.parameter.requires_grad]
+    return trainable, frozen
+
+
+def _blended(
+    entries: list[Neurons], kind: Variant, variant: str, other: nn.Module | Mapping[str, Tensor] | None
+) -> list[Tensor] | None:
+    """The other network's tensors in the order of the entries, None where the variant has none."""
+    if kind.blend == 0:
+        require(other is None, f"variant '{variant}' blends nothing in: leave other out")
+        return None
+    if variant == "ash" and not isinstance(other, nn.Module):
+        raise InputError("variant 'ash' adds 0.1 of a fresh network: pass other=make_model()")
+    if other is None:
+        raise InputError(f"variant '{variant}' adds {kind.blend} of the first weights: pass other=first_state_dict")
+    tensors = tensors_of(other) if isinstance(other, nn.Module) else other
+    for entry in entries:
+        if entry.name not in tensors or tensors[entry.name].shape != entry.parameter.shape:
+            raise InputError(f"other holds no {entry.name} of shape {tuple(entry.parameter.shape)}")
+    return [tensors[entry.name] for entry in entries]
+
+
+@torch.no_grad()
+def _copy_buffers_(model: nn.Module, other: nn.Module) -> None:
+    theirs = dict(other.named_buffers())
+    for name, buffer in model.named_buffers():
+        buffer.copy_(theirs[name])
+
+
+def _variant(name: str) -> Variant:
+    if name not in VARIANTS:
+        raise InputError(f"variant '{name}' of shrink-perturb is unknown{nearest(name, VARIANTS)}")
+    return VARIANTS[name]
+
+
+def _check(shrink: float, noise_std: float) -> None:
+    require(0 <= shrink <= 1, f"shrink is {shrink}; it must lie in [0, 1]")
+    require(0 <= noise_std < float("inf"), f"noise_std is {noise_std}; it must be a finite number >= 0")
