@@ -126,7 +126,7 @@ def _tail_of_loader(loader: DataLoader[Any], last: int | None) -> Tail:
 
 def _slice_of_loader(loader: DataLoader[Any], first: int, count: int) -> DataLoader[Any]:
     """The same loader over its batches first..count-1; the ones before are never touched."""
-    settings = {
+    settings: dict[str, Any] = {
         "collate_fn": loader.collate_fn,
         "num_workers": min(loader.num_workers, count - first),
         "pin_memory": loader.pin_memory,
@@ -138,10 +138,10 @@ def _slice_of_loader(loader: DataLoader[Any], first: int, count: int) -> DataLoa
     plain = type(loader.batch_sampler) is BatchSampler and type(loader.sampler) is SequentialSampler
     if plain and loader.batch_size is not None:
         size, end = loader.batch_size, len(loader.dataset)  # type: ignore[arg-type]  # map-style: it has a length
-        chosen = [range(i * size, min((i + 1) * size, end)) for i in range(first, count)]
+        chosen: list[Any] = [range(i * size, min((i + 1) * size, end)) for i in range(first, count)]
     else:
         chosen = list(loader.batch_sampler)[first:]
-    return DataLoader(loader.dataset, batch_sampler=chosen, **settings)  # type: ignore[arg-type]  # lists of indices
+    return DataLoader(loader.dataset, batch_sampler=chosen, **settings)
 
 
 def oldest_first(loader: DataLoader[Any], batch_size: int | None = None) -> DataLoader[Any]:

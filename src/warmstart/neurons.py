@@ -168,6 +168,18 @@ def has_norm(model: nn.Module) -> bool:
     return any(is_norm(layer) for layer in model.modules())
 
 
+def batch_norms(model: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
+    """The batch-norm layers of a network, of any kind (1d to 3d, synchronised, or derived from these).
+
+    Args:
+        model: Any network.
+
+    Returns:
+        The layers; with any, a batch of one is a problem, and running statistics lag behind the weights.
+    """
+    return [layer for layer in model.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
+
+
 def output_layer(model: nn.Module, output: Tensor) -> tuple[str, nn.Module]:
     """Find the layer that feeds the output, by walking the autograd graph back from it.
 

@@ -9,13 +9,12 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import pkgutil
-import sys
 import typing
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from warmstart.errors import InputError, nearest
+from warmstart.importing import import_named
 from warmstart.methods.method import Method
 
 
@@ -79,16 +78,9 @@ def _class_of(name: str) -> type[Method]:
         if name not in methods():
             raise InputError(f"method '{name}' is unknown{nearest(name, methods())}")
         return methods()[name]
-    module_name, _, attribute = name.partition(":")
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
-    try:
-        module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise InputError(f"method '{name}': module {module_name} cannot be imported ({error})") from None
-    kind = getattr(module, attribute, None)
+    kind = import_named(name, "method")
     if not (isinstance(kind, type) and issubclass(kind, Method) and dataclasses.is_dataclass(kind) and kind.name):
-        raise InputError(f"method '{name}': {attribute} must be a dataclass that extends warmstart.Method with a name")
+        raise InputError(f"method '{name}' must be a dataclass that extends warmstart.Method and has a name")
     return kind
 
 

@@ -200,10 +200,8 @@ def _scale(entry: Neurons, average: Tensor, lambda_: float) -> Tensor:
 
 
 def _unit(vectors: Tensor, dims: tuple[int, ...]) -> Tensor:
-    """Vectors of length 1, zero where they are zero.
-
-    Dividing by the largest entry first keeps squares from underflowing, so that no length is too small.
-    """
+    """Vectors of length 1, zero where they are zero."""
+    # Divided by the largest entry first, squares cannot underflow: no vector is too short to have a direction.
     vectors = vectors / vectors.abs().amax(dims, keepdim=True)
     return (vectors / torch.linalg.vector_norm(vectors, dim=dims, keepdim=True)).nan_to_num_(0.0)
 

@@ -1,0 +1,76 @@
+"""What a model factory is, and the check that something is one before a run is staked on it."""
+
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from warmstart.errors import InputError
+from warmstart.importing import describe
+
+
+class ModelFactory(Protocol):
+    """Makes a freshly initialised network each time it is called."""
+
+    def __call__(self, num_classes: int, in_channels: int, image_size: int, /) -> nn.Module:
+        """Make a network for (batch, in_channels, image_size, image_size) images with one logit a class."""
+
+
+def check_factory(
+    factory: ModelFactory, num_classes: int, in_channels: int, image_size: int, *, name: str = "factory"
+) -> None:
+    """Make a network and let it classify two black images, in eval mode on the CPU.
+
+    PyTorch's random state is left as it was.
+
+    Args:
+        factory: What is to be checked.
+        num_classes: Number of classes, as in the run to come.
+        in_channels: Channels of its images.
+        image_size: Height and width of its images.
+        name: The factory's name, for the messages.
+
+    Raises:
+        InputError: If the factory raises, returns no trainable network or twice the same weights, or if the network
+            cannot read such images or gives anything but one logit a class.
+    """
+    # Asking an unused CUDA for its random state would start it, which workers that are forked later cannot bear.
+    in_use = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]  # PyTorch has not typed it
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count() if in_use else 0)), torch.no_grad():
+        model = _make(factory, num_classes, in_channels, image_size, name=name)
+        again = _make(factory, num_classes, in_channels, image_size, name=name)
+        if not set(model.parameters()).isdisjoint(again.parameters()):
+            raise InputError(
+                f"model {name}: two calls returned networks that share weights, so no method could start afresh; "
+                "make the network inside the function"
+            )
+        del again
+        images = torch.zeros(2, in_channels, image_size, image_size)
+        try:
+            logits = model.cpu().eval()(images)
+        except Exception as error:  # the network is the user's and may raise anything
+            raise InputError(
+                f"model {name}: the network cannot read images of shape {tuple(images.shape)}: {describe(error)}"
+            ) from error
+    if not isinstance(logits, Tensor) or logits.shape != (2, num_classes):
+        got = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else f"type {type(logits).__name__}"
+        raise InputError(
+            f"model {name}: the network's output for 2 images has {got}; "
+            f"{num_classes} classes need a tensor of shape (2, {num_classes})"
+        )
+
+
+def _make(factory: ModelFactory, num_classes: int, in_channels: int, image_size: int, *, name: str) -> nn.Module:
+    """Call the factory as a run would, and see to it that a network comes out."""
+    called = f"called as factory({num_classes}, {in_channels}, {image_size}) (num_classes, in_channels, image_size)"
+    try:
+        model = factory(num_classes, in_channels, image_size)
+    except InputError:
+        raise
+    except Exception as error:  # the factory is the user's and may raise anything
+        raise InputError(f"model {name}: {called} it raised {describe(error)}") from error
+    if not isinstance(model, nn.Module):
+        raise InputError(f"model {name}: {called} it returned {type(model).__name__}, not a torch.nn.Module")
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise InputError(f"model {name}: the network has no trainable parameter; leave some unfrozen")
+    return model

@@ -1,0 +1,89 @@
+"""vgg16: Simonyan and Zisserman 2015 (arXiv 1409.1556) with batch norm, as the DASH authors train it.
+
+Parameters carry torchvision's names (vgg16_bn).
+"""
+
+import torch
+from torch import Tensor, nn
+
+from warmstart.errors import InputError
+
+_CONFIGURATION_D = (64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 512, 512, 512, "M")
+_SMALLEST = 32
+"""Five poolings halve this to one pixel."""
+
+
+class VGG16(nn.Module):
+    """Thirteen 3x3 convolutions with batch norm, five max-pools, three linear layers with dropout."""
+
+    def __init__(self, num_classes: int, in_channels: int) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        channels = in_channels
+        for width in _CONFIGURATION_D:
+            if isinstance(width, str):
+                layers.append(nn.MaxPool2d(kernel_size=2, stride=2))
+            else:
+                convolution = nn.Conv2d(channels, width, kernel_size=3, padding=1)
+                layers += [convolution, nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
+                channels = width
+        self.features = nn.Sequential(*layers)
+        self.avgpool = nn.AdaptiveAvgPool2d(7)
+        self.classifier = nn.Sequential(
+            nn.Linear(512 * 7 * 7, 4096),
+            nn.ReLU(inplace=True),
+            nn.Dropout(),
+            nn.Linear(4096, 4096),
+            nn.ReLU(inplace=True),
+            nn.Dropout(),
+            nn.Linear(4096, num_classes),
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Classify a batch.
+
+        Args:
+            images: (batch, channels, size, size), normalised per channel, size at least 32.
+
+        Returns:
+            Logits, (batch, classes).
+        """
+        x = self.avgpool(self.features(images))
+        return self.classifier(torch.flatten(x, 1))  # type: ignore[no-any-return]  # nn.Module
+
+
+def vgg16(num_classes: int, in_channels: int, image_size: int) -> VGG16:
+    """Make a VGG-16 with batch norm and the classifier made for ImageNet, as the paper has it.
+
+    The classifier is the full one whatever the image size: the last map (1x1 for 32x32 images) is spread to 7x7
+    and read by linear layers of 4096, 4096 and `num_classes` units with dropout 0.5. It holds nine tenths of the
+    134 million parameters, and what DASH does depends on it: on small images the 49 copies of a feature get one
+    and the same gradient. Convolutions are drawn from Kaiming's normal distribution over the fan-out, linear
+    weights from N(0, 0.01^2), biases start at 0.
+
+    Args:
+        num_classes: Width of the output.
+        in_channels: Channels of the images.
+        image_size: Height and width of the images, at least 32.
+
+    Returns:
+        The network. 134,309,962 parameters for 10 classes of colour images (0.5 GB, and as much again for
+        gradients and for momentum).
+
+    Raises:
+        InputError: If the images are too small for five poolings.
+    """
+    if image_size < _SMALLEST:
+        raise InputError(
+            f"model vgg16: halves its images five times, so {image_size}x{image_size} pixels leave nothing; "
+            f"resize them to {_SMALLEST} or more (--image-size {_SMALLEST}) or choose another model"
+        )
+    model = VGG16(num_classes, in_channels)
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            nn.init.zeros_(module.bias)  # type: ignore[arg-type]  # these convolutions all have one
+        elif isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=0.01)
+            nn.init.zeros_(module.bias)
+    return model

@@ -1,0 +1,1 @@
+"""Tables, figures and one-file pages from plain data; nothing here knows what an experiment is."""

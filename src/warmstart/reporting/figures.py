@@ -1,0 +1,290 @@
+"""Figures for reports and READMEs: lines with bands, costs, and distributions by layer, as SVG or PNG.
+
+They are drawn once, without a background, in an ink that `to_svg` turns into ``currentColor``: in a page they
+follow its light or dark scheme. Series differ by colour (Okabe and Ito's, safe for the colour-blind), marker
+and dashes, so that they can be told apart in grey print.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.collections import PatchCollection
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+
+_INK = "#010203"
+"""Near black on paper; replaced by the page's text colour in SVG. No other colour may equal it."""
+
+_COLOURS = (_INK, "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+_DASHES = ("solid", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)))
+
+_STYLE = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "warmstart",
+    "font.family": "sans-serif",
+    "font.size": 11,
+    "text.color": _INK,
+    "axes.edgecolor": _INK,
+    "axes.labelcolor": _INK,
+    "axes.facecolor": "none",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.8,
+    "xtick.color": _INK,
+    "ytick.color": _INK,
+    "figure.facecolor": "none",
+    "legend.frameon": False,
+    "legend.fontsize": 10,
+    "legend.handlelength": 3.2,
+}
+_WIDTH = 4.9
+"""Inches; an 11-point letter is then still 10 pixels high where the figure is 340 pixels wide."""
+
+
+@dataclass(frozen=True)
+class Series:
+    """One line: a mean at each position, and the standard deviation around it where there is one."""
+
+    name: str
+    x: Sequence[float]
+    mean: Sequence[float]
+    std: Sequence[float] | None = None
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate with its confidence interval."""
+
+    name: str
+    low: float
+    middle: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """How values in [0, 1] are spread in one layer."""
+
+    name: str
+    counts: Sequence[float]
+    """Over equal bins of [0, 1]."""
+    mean: float
+    at_least: float
+    """The share of values at their lowest bound, in [0, 1]."""
+
+
+def lines(series: Sequence[Series], *, x_label: str, y_label: str) -> Figure:
+    """Draw one line a series against positions counted from 1, such as stages, with a band of one std.
+
+    Args:
+        series: The lines, in the order of the legend.
+        x_label: What the positions are.
+        y_label: What the lines show.
+
+    Returns:
+        The figure, for `to_svg` or `save_png`.
+    """
+    with mpl.rc_context(_STYLE):
+        figure, axes = _frame(series, x_label, y_label)
+        last = int(max((x for line in series for x in line.x), default=1))
+        step = next(step for step in (1, 2, 5, 10, 20, 50, 100, last) if last <= 10 * step)
+        axes.set_xticks(sorted({1, *range(step, last + 1, step)}))
+        return figure
+
+
+def cost_lines(series: Sequence[Series], *, x_label: str, y_label: str) -> Figure:
+    """Draw one line a series against what it cost, on a logarithmic axis where the range asks for it.
+
+    Args:
+        series: The lines, in the order of the legend; positions are positive.
+        x_label: What the cost is.
+        y_label: What the lines show.
+
+    Returns:
+        The figure, for `to_svg` or `save_png`.
+    """
+    with mpl.rc_context(_STYLE):
+        figure, axes = _frame(series, x_label, y_label)
+        costs = [x for line in series for x in line.x if x > 0]
+        if costs and max(costs) > 30 * min(costs):
+            axes.set_xscale("log")
+            subs = (1, 2, 5) if max(costs) < 200 * min(costs) else (1, 3)
+            axes.xaxis.set_major_locator(LogLocator(subs=subs, numticks=9))
+            axes.xaxis.set_minor_locator(NullLocator())
+        else:
+            axes.set_xlim(left=0)
+            axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
+        axes.xaxis.set_major_formatter(FuncFormatter(_thousands))
+        return figure
+
+
+def intervals(rows: Sequence[Interval], *, x_label: str, limit: float = 0.0) -> Figure:
+    """Draw estimates with their intervals, one below the other, beside a line at zero.
+
+    Args:
+        rows: From top to bottom.
+        x_label: What is estimated.
+        limit: Where a dashed line marks what is still acceptable; none at 0.
+
+    Returns:
+        The figure, for `to_svg` or `save_png`.
+    """
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(_WIDTH, 0.85 + 0.32 * len(rows)), layout="constrained")
+        axes = figure.add_subplot()
+        places = range(len(rows))
+        axes.axvline(0, color=_INK, linewidth=0.8)
+        if limit:
+            axes.axvline(limit, color=_INK, linewidth=0.8, linestyle="dashed")
+        middles = [row.middle for row in rows]
+        reach = [[row.middle - row.low for row in rows], [row.high - row.middle for row in rows]]
+        axes.errorbar(middles, places, xerr=reach, fmt="o", color="#0072B2", linewidth=2.2, capsize=4, markersize=6)
+        axes.set_yticks(places, [row.name.replace("[", "\n[") if len(row.name) > 20 else row.name for row in rows])
+        axes.tick_params(axis="y", length=0, labelsize=10)
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.set_xlabel(x_label)
+        axes.spines["left"].set_visible(False)
+        axes.grid(axis="x", color=_INK, alpha=0.12, linewidth=0.8)
+        return figure
+
+
+def layer_strips(layers: Sequence[Distribution], *, x_label: str, at_least_label: str) -> Figure:
+    """Draw the distribution of each layer as a strip that is darker where more values lie.
+
+    Args:
+        layers: In the order of the network, the first on top.
+        x_label: What the values are.
+        at_least_label: Head of the column with each layer's share at the lower bound.
+
+    Returns:
+        The figure, for `to_svg` or `save_png`; its height grows with the number of layers.
+    """
+    with mpl.rc_context({**_STYLE, "font.size": 10}):
+        row, margin = 0.2, 0.95
+        figure = Figure(figsize=(_WIDTH, row * len(layers) + margin), layout="constrained")
+        axes = figure.add_subplot()
+        _strips(axes, layers)
+        axes.set_xlim(0, 1)
+        axes.set_ylim(len(layers) - 0.5, -0.5)
+        axes.set_yticks(range(len(layers)), [layer.name for layer in layers], fontsize=8.5)
+        axes.tick_params(axis="y", length=0)
+        axes.set_xlabel(x_label)
+        axes.spines["left"].set_visible(False)
+        shares = axes.secondary_yaxis("right")
+        shares.set_yticks(range(len(layers)), [f"{layer.at_least:.0%}" for layer in layers], fontsize=8.5)
+        shares.tick_params(length=0)
+        shares.spines["right"].set_visible(False)
+        axes.set_title(at_least_label, loc="right", fontsize=9)
+        return figure
+
+
+def to_svg(figure: Figure, *, name: str, description: str) -> str:
+    """Write a figure as an ``<svg>`` element that can stand in a page beside others.
+
+    Args:
+        figure: One of this module's.
+        name: Unique in the page; every id in the element starts with it.
+        description: What the figure shows, for those who cannot see it.
+
+    Returns:
+        The element. Its text is text, and ink and letters have the page's colour.
+    """
+    file = io.StringIO()
+    with mpl.rc_context(_STYLE):
+        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        FigureCanvasSVG(figure).print_svg(file, metadata=nothing)
+    text = file.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r'(\sid="|url\(#|href="#)', rf"\g<1>{name}-", text)
+    text = re.sub(r"(font: [^;\"]*?px) [^;\"]*", r"\1 sans-serif", text)
+    text = text.replace(_INK, "currentColor")
+    box = re.search(r'viewBox="[^"]*"', text)
+    assert box is not None  # matplotlib writes it
+    return (
+        f'<svg class="figure" {box[0]} role="img" aria-label="{escape(description)}" '
+        'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink">' + text[text.index(">") + 1 :]
+    )
+
+
+def save_png(figure: Figure, path: Path, *, dpi: int = 200) -> None:
+    """Write a figure as a PNG on white, for places that show no SVG.
+
+    Args:
+        figure: One of this module's.
+        path: Where to.
+        dpi: Pixels an inch.
+    """
+    with mpl.rc_context(_STYLE):
+        FigureCanvasAgg(figure)
+        figure.savefig(path, dpi=dpi, facecolor="white")
+
+
+def _frame(series: Sequence[Series], x_label: str, y_label: str) -> tuple[Figure, Axes]:
+    # The legend stands below the axes: beside them it would leave a phone no room.
+    columns = 2 if max((len(line.name) for line in series), default=0) <= 18 and len(series) > 1 else 1
+    legend_rows = math.ceil(len(series) / columns)
+    figure = Figure(figsize=(_WIDTH, 3.1 + 0.2 * legend_rows), layout="constrained")
+    axes = figure.add_subplot()
+    for index, line in enumerate(series):
+        _draw(axes, line, index, crowded=len(series) > 6)
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
+    axes.grid(color=_INK, alpha=0.12, linewidth=0.8)
+    axes.set_axisbelow(True)
+    if series:
+        figure.legend(loc="outside lower left", ncols=columns)
+    return figure, axes
+
+
+def _draw(axes: Axes, line: Series, index: int, *, crowded: bool) -> None:
+    colour = _COLOURS[index % len(_COLOURS)]
+    mean = np.asarray(line.mean, dtype=float)
+    axes.plot(
+        line.x,
+        mean,
+        label=line.name,
+        color=colour,
+        linestyle=_DASHES[(index // len(_COLOURS) + index) % len(_DASHES)],
+        linewidth=1.7,
+        marker=_MARKERS[index % len(_MARKERS)],
+        markersize=5,
+        markerfacecolor=colour if index < len(_COLOURS) else "none",
+        # Markers at every tenth of the line, shifted so that series do not hide one another.
+        markevery=(index % max(1, len(mean) // 10), max(1, len(mean) // 10)),
+    )
+    if line.std is not None:
+        std = np.asarray(line.std, dtype=float)
+        axes.fill_between(line.x, mean - std, mean + std, color=colour, alpha=0.07 if crowded else 0.16, linewidth=0)
+
+
+def _strips(axes: Axes, layers: Sequence[Distribution]) -> None:
+    # Rectangles rather than an image: sharp at every size, and transparent, so it stands on light and dark.
+    for index, layer in enumerate(layers):
+        counts = np.asarray(layer.counts, dtype=float)
+        share = counts / max(1.0, counts.sum())
+        width = 1 / len(counts)
+        axes.add_patch(Rectangle((0, index - 0.4), 1, 0.8, facecolor=_INK, alpha=0.05, linewidth=0))
+        boxes = [Rectangle((bin_ * width, index - 0.4), width, 0.8) for bin_ in np.flatnonzero(counts)]
+        # The square root keeps a bin with one value in a hundred visible beside the peak at the bound.
+        axes.add_collection(PatchCollection(boxes, facecolor=_INK, alpha=np.sqrt(share[counts > 0]), linewidth=0))
+    means = [layer.mean for layer in layers]
+    axes.scatter(means, range(len(layers)), marker="D", s=16, color="#E69F00", edgecolor=_INK, linewidth=0.6, zorder=3)
+
+
+def _thousands(value: float, _position: int | None = None) -> str:
+    return f"{value / 1e6:g}M" if value >= 1e6 else f"{value / 1e3:g}k" if value >= 1e4 else f"{value:g}"

@@ -1,0 +1,173 @@
+"""What every reader returns: images in memory as uint8, their labels, and the names of the classes."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from warmstart.errors import InputError
+
+_CHUNK = 4096  # images counted at a time: torch.bincount widens its input
+
+
+@dataclass(frozen=True, eq=False)
+class ImageData:
+    """A labelled image data set with a fixed test part, on the CPU.
+
+    Raises:
+        InputError: If a part is empty, its shapes or types do not fit, images are not square, or a label
+            names no class.
+    """
+
+    name: str
+    """``digits``, a folder's name or a hub name; goes into the ``data`` column of results.csv."""
+    train_images: Tensor
+    """uint8 (N, C, H, W) with C = 1 (grey) or 3 (RGB)."""
+    train_labels: Tensor
+    """int64 (N,), indices into ``classes``."""
+    test_images: Tensor
+    test_labels: Tensor
+    classes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        _check_part(self.name, "training", self.train_images, self.train_labels, len(self.classes))
+        _check_part(self.name, "test", self.test_images, self.test_labels, len(self.classes))
+        if self.train_images.shape[1:] != self.test_images.shape[1:]:
+            train, test = (
+                "x".join(map(str, x.shape[1:])) for x in (self.train_images, self.test_images)
+            )  # fmt: skip
+            raise InputError(
+                f"{self.name}: training images are {train} (channels x height x width), test images {test}; "
+                "make them alike, or give --image-size N where only the size differs"
+            )
+
+    @property
+    def channels(self) -> int:
+        """1 for grey images, 3 for colour."""
+        return self.train_images.shape[1]
+
+    @property
+    def image_size(self) -> int:
+        """Height, which is also the width, in pixels."""
+        return self.train_images.shape[-1]
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes there are, those without an example included."""
+        return len(self.classes)
+
+    @cached_property
+    def _histogram(self) -> Tensor:
+        """How often each of the 256 values occurs in each channel of the training part: (C, 256)."""
+        counts = torch.zeros(self.channels, 256, dtype=torch.int64)
+        for start in range(0, len(self.train_images), _CHUNK):
+            images = self.train_images[start : start + _CHUNK]
+            for channel in range(self.channels):
+                counts[channel] += torch.bincount(images[:, channel].flatten(), minlength=256)
+        return counts
+
+    def channel_mean(self) -> Tensor:
+        """Mean of each channel over the training part.
+
+        Returns:
+            float32 (C,), in [0, 1].
+        """
+        return self._moments()[0].float()
+
+    def channel_std(self) -> Tensor:
+        """Population standard deviation of each channel over the training part.
+
+        Returns:
+            float32 (C,), in units of [0, 1]; 1 for a constant channel, so that one can divide by it.
+        """
+        _, variance = self._moments()
+        return torch.where(variance > 0, variance.sqrt(), 1.0).float()
+
+    def _moments(self) -> tuple[Tensor, Tensor]:
+        values = torch.arange(256, dtype=torch.float64) / 255
+        share = self._histogram.double() / self._histogram.sum(dim=1, keepdim=True)
+        mean = share @ values
+        variance = (share * (values - mean[:, None]).square()).sum(dim=1)
+        constant = self._histogram.max(dim=1).values == self._histogram.sum(dim=1)  # rounding leaves 1e-32
+        return mean, variance.masked_fill(constant, 0.0)
+
+    def fingerprint(self) -> str:
+        """Identify the content, so that resuming on changed data is noticed.
+
+        Returns:
+            16 hexadecimal digits of the SHA-256 of images, labels and class names; the name is left out.
+        """
+        digest = hashlib.sha256(repr(self.classes).encode())
+        for tensor in (self.train_images, self.train_labels, self.test_images, self.test_labels):
+            digest.update(repr(tuple(tensor.shape)).encode())
+            digest.update(np.ascontiguousarray(tensor.numpy()).data)
+        return digest.hexdigest()[:16]
+
+
+def resize_images(images: Tensor, size: int) -> Tensor:
+    """Stretch images to a square, each as `--image-size` does it for files: bilinear, antialiased.
+
+    Args:
+        images: uint8 (N, C, H, W), C = 1 or 3.
+        size: New height and width in pixels.
+
+    Returns:
+        uint8 (N, C, size, size); the same tensor where the size already fits.
+    """
+    if images.shape[-2:] == (size, size):
+        return images
+    resized = torch.empty(*images.shape[:2], size, size, dtype=torch.uint8)
+    for image, out in zip(images, resized, strict=True):
+        array = image[0].numpy() if len(image) == 1 else image.permute(1, 2, 0).numpy()
+        stretched = Image.fromarray(array).resize((size, size), Image.Resampling.BILINEAR)
+        out.copy_(torch.from_numpy(np.array(stretched)).view(size, size, -1).permute(2, 0, 1))
+    return resized
+
+
+def to_uint8(where: str, values: NDArray[Any], top: int, remedy: str) -> NDArray[np.uint8]:
+    """Scale numbers in [0, top] to whole ones in [0, 255].
+
+    Args:
+        where: The array, for the error.
+        values: Numbers of any type and shape; uint8 is taken as it is.
+        top: What white is.
+        remedy: What the user can do where the range is wrong.
+
+    Returns:
+        The same shape, rounded.
+
+    Raises:
+        InputError: If a value is NaN or out of range.
+    """
+    if values.dtype != np.uint8:
+        low, high = values.min(), values.max()
+        if not (low >= 0 and high <= top):  # also where one of them is NaN
+            found = "NaN" if np.isnan(low + high) else f"values from {low:g} to {high:g}"
+            raise InputError(f"{where} holds {found}; {remedy}")
+        values = np.rint(values * (255 / top))
+    return values.astype(np.uint8, copy=False)
+
+
+def _check_part(name: str, part: str, images: Tensor, labels: Tensor, num_classes: int) -> None:
+    where = f"{name}: the {part} part"
+    if images.dtype != torch.uint8 or images.dim() != 4 or images.shape[1] not in {1, 3}:
+        shape = "x".join(map(str, images.shape))
+        raise InputError(f"{where} is {images.dtype} {shape}; images must be torch.uint8 (N, C, H, W), C = 1 or 3")
+    if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
+        raise InputError(f"{where} has {len(images)} images; its labels must be as many, in int64")
+    if len(images) == 0:
+        raise InputError(f"{where} holds no images")
+    height, width = images.shape[-2:]
+    if height != width:
+        raise InputError(f"{where} has images of {width}x{height} pixels, not square; give --image-size N")
+    if labels.min() < 0 or labels.max() >= num_classes:
+        wrong = int(labels[(labels < 0) | (labels >= num_classes)][0])
+        raise InputError(f"{where} has the label {wrong}, but there are {num_classes} classes")

@@ -1,0 +1,112 @@
+"""Examples in memory: images as uint8 on the training device, normalised batch by batch as they are used."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from warmstart.batches import cut_from_newest
+
+
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """Images, their labels, and how an image becomes the network's input: ``(image - mean) / std``."""
+
+    images: Tensor
+    """uint8 (N, C, H, W), on any device."""
+    labels: Tensor
+    """int64 (N,), on the same device."""
+    mean: Tensor
+    """float32 (C, 1, 1), in units of 0..255, on the device where the network is."""
+    std: Tensor
+    """float32 (C, 1, 1), likewise."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def at(self, index: Tensor | slice) -> Examples:
+        """Some of the examples.
+
+        Args:
+            index: Their positions.
+
+        Returns:
+            Those examples; a slice shares the memory.
+        """
+        return replace(self, images=self.images[index], labels=self.labels[index])
+
+    def batch(self, index: slice) -> tuple[Tensor, Tensor]:
+        """One batch, ready for the network.
+
+        Args:
+            index: Which of the examples.
+
+        Returns:
+            Inputs, float32 (n, C, H, W), and labels, int64 (n,), both where the network is.
+        """
+        device = self.mean.device
+        inputs = self.images[index].to(device, torch.float32, non_blocking=True)
+        return inputs.sub_(self.mean).div_(self.std), self.labels[index].to(device, non_blocking=True)
+
+    def shuffled(self, generator: torch.Generator) -> Examples:
+        """The examples in a random order: one gather an epoch, so that its batches are plain slices.
+
+        Args:
+            generator: Decides the order, on the CPU.
+
+        Returns:
+            A copy.
+        """
+        return self.at(torch.randperm(len(self), generator=generator).to(self.labels.device))
+
+    def in_order(self, batch_size: int) -> Sequence[tuple[Tensor, Tensor]]:
+        """Batches in the order of arrival, each made when it is asked for.
+
+        Args:
+            batch_size: Examples a batch; batches are cut from the newest backwards, so a short one is the oldest.
+
+        Returns:
+            A sequence of (inputs, labels), oldest first.
+        """
+        return _Batches(self, cut_from_newest(len(self), batch_size))
+
+
+@dataclass(frozen=True)
+class _Batches(Sequence[tuple[Tensor, Tensor]]):
+    examples: Examples
+    ranges: Sequence[range]
+
+    def __len__(self) -> int:
+        return len(self.ranges)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        chosen = self.ranges[index]
+        return self.examples.batch(slice(chosen.start, chosen.stop))
+
+
+def on_device(images: Tensor, labels: Tensor, mean: Tensor, std: Tensor, device: torch.device) -> Examples:
+    """Put a data set where it is trained on, if it fits there.
+
+    Args:
+        images: uint8 (N, C, H, W) on the CPU.
+        labels: int64 (N,) on the CPU.
+        mean: float32 (C,), in units of [0, 1].
+        std: float32 (C,), likewise.
+        device: Where the network is.
+
+    Returns:
+        The examples; they stay in main memory, and travel batch by batch, where they would take more than half of
+        what is free on a GPU.
+    """
+    if device.type == "cuda" and images.numel() > torch.cuda.mem_get_info(device)[0] // 2:
+        images, labels = images.pin_memory(), labels.pin_memory()
+    else:
+        images, labels = images.to(device), labels.to(device)
+    scale = [(255 * value).view(-1, 1, 1).to(device) for value in (mean, std)]
+    return Examples(images, labels, *scale)

@@ -1,0 +1,93 @@
+import sys
+
+import pytest
+import torch
+
+from warmstart.errors import InputError
+from warmstart.models import MODELS, check_factory, input_range, model_factory
+from warmstart.neurons import batch_norms
+
+ALL = sorted(MODELS)
+
+
+def test_the_four_models_are_there_with_a_line_and_a_source_each():
+    assert set(MODELS) == {"small-cnn", "mlp", "resnet18", "vgg16"}
+    for info in MODELS.values():
+        assert info.summary
+        assert "\n" not in info.summary
+        assert info.source
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_each_reads_cifar_and_has_batch_norm(name):
+    with torch.device("meta"):  # no need to draw 134 million weights
+        model = model_factory(name)(100, 3, 32).eval()
+        assert model(torch.zeros(2, 3, 32, 32)).shape == (2, 100)
+    assert batch_norms(model)
+
+
+@pytest.mark.parametrize("name", ["small-cnn", "mlp", "resnet18"])
+def test_each_passes_the_check_on_digits(name):
+    check_factory(model_factory(name), 10, 1, 8, name=name)
+
+
+def test_every_call_draws_new_weights_which_the_seed_decides():
+    factory = model_factory("small-cnn")
+    torch.manual_seed(1)
+    first, second = factory(10, 1, 8), factory(10, 1, 8)
+    torch.manual_seed(1)
+    again = factory(10, 1, 8)
+
+    assert not torch.equal(first.classifier.weight, second.classifier.weight)
+    assert torch.equal(first.classifier.weight, again.classifier.weight)
+
+
+def test_only_the_mlp_wants_raw_pixels():
+    assert {name: input_range(name) for name in [*ALL, "mynets:make"]} == {
+        "small-cnn": "normalised",
+        "mlp": "unit",
+        "resnet18": "normalised",
+        "vgg16": "normalised",
+        "mynets:make": "normalised",
+    }
+
+
+def test_a_mistyped_name_gets_the_nearest_one():
+    with pytest.raises(InputError, match=r"unknown model 'resnet8' .*did you mean 'resnet18'\?"):
+        model_factory("resnet8")
+
+
+def test_an_unknown_name_gets_the_list_and_the_form_of_ones_own():
+    with pytest.raises(InputError, match=r"pkg\.module:factory.*choose from small-cnn, mlp, resnet18, vgg16"):
+        model_factory("transformer")
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("make = 3", "is of type int and cannot be called"),
+        ("import torch; make = torch.nn.Linear(2, 2)", "is a network, not a factory"),
+    ],
+)
+def test_what_is_no_factory_is_refused(tmp_path, monkeypatch, source, message):
+    (tmp_path / "not_a_factory.py").write_text(source)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "not_a_factory", raising=False)
+
+    with pytest.raises(InputError, match=message):
+        model_factory("not_a_factory:make")
+
+
+def test_a_module_class_is_a_factory(tmp_path, monkeypatch):
+    (tmp_path / "flat_net.py").write_text(
+        "from torch import nn\n"
+        "class Flat(nn.Sequential):\n"
+        "    def __init__(self, num_classes, in_channels, image_size):\n"
+        "        super().__init__(nn.Flatten(), nn.Linear(in_channels * image_size**2, num_classes))\n"
+    )
+    monkeypatch.chdir(tmp_path)
+
+    factory = model_factory("flat_net:Flat")
+
+    check_factory(factory, 3, 1, 8)
+    assert not batch_norms(factory(3, 1, 8))

@@ -1,0 +1,90 @@
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from warmstart.errors import InputError
+from warmstart.storage.lock import FolderLock
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from warmstart.storage.lock import FolderLock
+with FolderLock(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def holder(tmp_path):
+    """Another process that holds the lock of `tmp_path / "out"`."""
+    with subprocess.Popen([sys.executable, "-c", HOLDER, tmp_path / "out"], stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"held\n"
+        yield process
+        process.kill()
+
+
+def test_a_missing_folder_is_made(tmp_path):
+    with FolderLock(tmp_path / "a" / "b"):
+        assert (tmp_path / "a" / "b").is_dir()
+
+
+def test_a_second_process_is_named_and_kept_out(tmp_path, holder):
+    message = rf"out is in use by another warmstart process \(pid {holder.pid}\); wait for it or choose another --out"
+
+    for _ in range(2):  # trying does not disturb the holder's lock
+        with pytest.raises(InputError, match=message), FolderLock(tmp_path / "out"):
+            pass
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is POSIX's")
+def test_a_killed_process_blocks_nobody(tmp_path, holder):
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+
+    with FolderLock(tmp_path / "out"):
+        assert (tmp_path / "out" / ".warmstart.lock").read_text() == f"{os.getpid()}\n"
+
+
+def test_it_can_be_taken_again_after_an_error_inside(tmp_path):
+    with pytest.raises(RuntimeError), FolderLock(tmp_path):
+        raise RuntimeError
+    with FolderLock(tmp_path):
+        pass
+
+
+def test_it_keeps_out_a_second_use_in_the_same_process(tmp_path):
+    with FolderLock(tmp_path), pytest.raises(InputError, match="in use"), FolderLock(tmp_path):
+        pass
+
+
+def test_two_folders_are_two_locks(tmp_path, holder):
+    with FolderLock(tmp_path / "other"):
+        pass
+
+
+def test_taking_it_removes_what_killed_writers_left_but_being_refused_does_not(tmp_path, holder):
+    run = tmp_path / "out" / "warm-seed-0"
+    run.mkdir()
+    leftover = run / ".stage-01.safetensors.0a1b2c3d.warmstart-tmp"
+    leftover.write_bytes(b"half")
+
+    with pytest.raises(InputError), FolderLock(tmp_path / "out"):
+        pass
+    assert leftover.exists()
+
+    holder.kill()
+    holder.wait()
+    with FolderLock(tmp_path / "out"):
+        assert list(run.iterdir()) == []
+
+
+def test_a_file_in_place_of_the_folder_is_refused(tmp_path):
+    (tmp_path / "out").write_text("")
+
+    for folder in (tmp_path / "out", tmp_path / "out" / "deeper"):
+        with pytest.raises(InputError, match=r"is not a folder to write to .*choose another --out"), FolderLock(folder):
+            pass
