@@ -1,0 +1,79 @@
+"""The commands, and how their errors become one line and an exit code."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+
+import typer
+
+from warmstart import __version__
+from warmstart.cli import _fail, compare, methods, report
+from warmstart.errors import InputError
+from warmstart.experiments.grid import WorkFailedError
+
+app = typer.Typer(
+    name="warmstart",
+    help="Retrain networks on growing data: at the cost of a warm start, with the accuracy of a cold one.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("compare", epilog=compare.EXAMPLES)(compare.compare)
+app.command("report", epilog=report.EXAMPLES)(report.report)
+app.command("methods", epilog=methods.EXAMPLES)(methods.methods)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"warmstart {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _top(
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
+) -> None:
+    """Retrain networks on growing data: at the cost of a warm start, with the accuracy of a cold one."""
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run a command.
+
+    Args:
+        arguments: What follows ``warmstart`` on the command line.
+
+    Returns:
+        The exit code: 0 done, 1 the work failed, 2 the input was wrong, 130 interrupted.
+    """
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        app(list(arguments), standalone_mode=False)
+    except InputError as error:
+        return _fail(str(error), 2)
+    except (KeyboardInterrupt, typer.Abort):
+        return _fail("stopped; the same command goes on from here", 130)
+    except WorkFailedError as error:
+        return _fail(f"{error}; the same command goes on from here", 1)
+    except BrokenPipeError:  # the reader of our output, such as `head`, has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        return _fail(f"{error}; mend it, and the same command goes on from here", 1)
+    except Exception as error:
+        if hasattr(error, "format_message"):  # a usage error of typer's
+            return _fail(f"{error.format_message()} (see warmstart --help)", 2)
+        if os.environ.get("WARMSTART_DEBUG"):
+            raise
+        name = type(error).__name__
+        return _fail(f"{name}: {error} (WARMSTART_DEBUG=1 shows where); the same command goes on from here", 1)
+    return 0
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt

@@ -1,0 +1,79 @@
+"""`warmstart compare`: its flags, and what it shows while it runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from warmstart.cli.progress import Display
+from warmstart.experiments.comparison import run_comparison
+from warmstart.experiments.config import make_config
+from warmstart.experiments.report import render_terminal
+
+EXAMPLES = """Examples:
+
+warmstart compare
+
+warmstart compare --data photos/ --image-size 64 --model resnet18 --stages 5 --stage-size 1000 --batch-size 128
+
+warmstart compare --data hf:uoft-cs/cifar10 --stage-size 500 --batch-size 64 --methods 'cold,warm,dash\\[alpha=0.1]'
+
+warmstart compare out/compare/config.yaml --seeds 10
+
+Stop it at any time; the same command goes on where it stopped.
+"""
+
+
+def _flag(help_: str, default: str, metavar: str) -> Any:
+    return typer.Option(help=rf"{help_} \[default: {default}]", show_default=False, metavar=metavar)
+
+
+def compare(
+    config: Annotated[
+        Path | None, typer.Argument(metavar="[CONFIG.yaml]", help="Settings by key; flags win.", show_default=False)
+    ] = None,
+    data: Annotated[
+        str | None,
+        _flag("digits; a folder of images by class; parquet, .npz, .zip or .tar; hf:NAME", "digits", "NAME|PATH"),
+    ] = None,
+    model: Annotated[
+        str | None, _flag("small-cnn, mlp, resnet18, vgg16, or your own pkg.module:factory", "small-cnn", "NAME")
+    ] = None,
+    methods: Annotated[
+        str | None,
+        _flag("Methods (warmstart methods lists them), settings in brackets", "cold,warm,shrink-perturb,dash", "A,B,C"),
+    ] = None,
+    optimizer: Annotated[str | None, _flag("sgd, sam or adamw", "sgd", "NAME")] = None,
+    stages: Annotated[int | None, _flag("Arrivals of data", "6", "N")] = None,
+    stage_size: Annotated[int | None, _flag("New examples a stage", "50", "N")] = None,
+    seeds: Annotated[int | None, _flag("Repetitions, seeds 0 to N-1", "5", "N")] = None,
+    batch_size: Annotated[int | None, _flag("Examples an update", "16", "N")] = None,
+    lr: Annotated[float | None, _flag("Learning rate", "0.001", "X")] = None,
+    momentum: Annotated[float | None, _flag("Momentum; beta_1 of adamw", "0.9", "X")] = None,
+    weight_decay: Annotated[float | None, _flag("Weight decay", "0", "X")] = None,
+    until: Annotated[
+        float | None, _flag("A stage ends when an epoch's training accuracy reaches this", "0.999", "X")
+    ] = None,
+    max_epochs: Annotated[int | None, _flag("A stage ends after so many epochs at the latest", "10000", "N")] = None,
+    image_size: Annotated[int | None, _flag("Resize images to N x N pixels", "as they are", "N")] = None,
+    image_column: Annotated[str | None, _flag("The images' column of a table", "found", "NAME")] = None,
+    label_column: Annotated[str | None, _flag("The labels' column of a table", "found", "NAME")] = None,
+    margin: Annotated[float | None, _flag("Loss in accuracy that is acceptable, 0.01 for one point", "0", "X")] = None,
+    device: Annotated[str | None, _flag("auto, cpu, cuda, cuda:1, mps", "auto", "NAME")] = None,
+    jobs: Annotated[str | None, _flag("Parallel processes", "auto", "N")] = None,
+    threads: Annotated[str | None, _flag("Threads a run", "auto", "N")] = None,
+    out: Annotated[str | None, _flag("Output folder; an old one goes on", "out/compare", "DIR")] = None,
+) -> None:
+    """Compare methods on your data: the grid of methods and seeds, a table, a report and a plain verdict.
+
+    Writes results.csv, table.md, report.html and config.yaml into --out.
+    """
+    given = {key: value for key, value in locals().items() if key != "config" and value is not None}
+    settings = make_config(config, given)
+    with Display() as display:
+        results, verdict = run_comparison(settings, on_plan=display.plan, on_event=display.event)
+    render_terminal(results, verdict, Console(highlight=False))
+    print(f"report: {Path(settings.out) / 'report.html'}")

@@ -1,0 +1,36 @@
+"""`warmstart methods`: what can be compared, one line each."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from rich.console import Console
+from rich.padding import Padding
+
+from warmstart.methods import methods as all_methods
+from warmstart.methods.method import Method
+from warmstart.methods.shrink_perturb import VARIANTS
+
+EXAMPLES = """Example: warmstart methods"""
+
+
+def methods() -> None:
+    r"""List the methods: what each does, its settings with their defaults, and its source.
+
+    A setting goes into brackets: warmstart compare --methods 'cold,dash,dash\[alpha=0.1,lambda=0.05]'
+    """
+    console = Console(highlight=False)
+    for name, kind in all_methods().items():
+        console.print(name, style="bold", markup=False)
+        lines = [kind.summary]
+        if settings := _settings(kind):
+            lines.append(f"settings: {settings}")
+        if name == "shrink-perturb":
+            lines += [f"variant {variant}: {rule.source}" for variant, rule in VARIANTS.items()]
+        lines.append(f"source: {kind.source}")
+        for line in lines:
+            console.print(Padding(line, (0, 0, 0, 4)), markup=False)
+
+
+def _settings(kind: type[Method]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in kind().settings().items()) if dataclasses.fields(kind) else ""

@@ -1,0 +1,130 @@
+"""What is shown while a grid runs: a bar for the grid, a line for each run at work, the time left."""
+
+from __future__ import annotations
+
+import threading
+import time
+from types import TracebackType
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from warmstart.experiments.comparison import Plan
+from warmstart.experiments.results import Results
+from warmstart.experiments.run import Event, RunKey
+
+
+class Display:
+    """Live on a terminal; a plain line for each finished run elsewhere. Everything goes to stderr."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True, highlight=False)
+        self._lock = threading.Lock()
+        self._running: dict[RunKey, Event] = {}
+        self._began = time.monotonic()
+        self._stages = 0
+        self._runs = 0
+        self._runs_done = 0
+        self._work = 0
+        """All stages of the grid, each counted by its number, since a stage trains on all data so far."""
+        self._work_done = 0
+        self._work_before = 0
+        self._live = Live(console=self._console, get_renderable=self._view, refresh_per_second=4, transient=True)
+
+    def __enter__(self) -> Display:
+        """Start."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Take the live part off the screen."""
+        if self._live.is_started:
+            self._live.stop()
+
+    def plan(self, plan: Plan, done: Results) -> None:
+        """Say what will be done.
+
+        Args:
+            plan: The grid.
+            done: What an earlier start has done of it.
+        """
+        config, images = plan.task.config, plan.task.images
+        self._console.print(
+            f"{images.name}: {config.stages} stages of {config.stage_size}, {len(images.test_labels):,} test images, "
+            f"{images.num_classes} classes; {config.model}, {config.optimizer}"
+        )
+        processes = f"{plan.jobs} processes" if plan.jobs > 1 else "1 process"
+        self._console.print(
+            f"{len(config.methods)} methods x {config.seeds} seeds on {config.resolved_device()}, {processes} of "
+            f"{plan.threads} thread{'s' * (plan.threads > 1)}, into {config.out}"
+        )
+        for warning in plan.warnings:
+            self._console.print(warning, style="yellow")
+        self._stages = config.stages
+        self._runs = len(plan.keys)
+        self._work = self._runs * self._stages * (self._stages + 1) // 2
+        self._work_done = self._work_before = sum(row.stage for row in done.rows)
+        self._runs_done = sum(row.stage == self._stages for row in done.rows)
+        if done.rows:
+            self._console.print(f"going on: {self._runs_done} of {self._runs} runs are done")
+        self._began = time.monotonic()
+        if self._console.is_terminal:
+            self._live.start()
+
+    def event(self, event: Event) -> None:
+        """Take note of an epoch or a stage.
+
+        Args:
+            event: What happened.
+        """
+        with self._lock:
+            self._running[event.key] = event
+            row = event.finished_stage
+            if row is None:
+                return
+            self._work_done += row.stage
+            if row.stage < self._stages and row.status != "diverged":
+                return
+            if row.status == "diverged":
+                self._work_done += sum(range(row.stage + 1, self._stages + 1))
+            self._runs_done += 1
+            self._running.pop(event.key, None)
+            if not self._console.is_terminal:
+                how = "" if row.status == "done" else f" ({row.status} in stage {row.stage})"
+                self._console.print(
+                    f"[{self._runs_done}/{self._runs}] {event.key.method} seed {event.key.seed}: "
+                    f"{row.test_accuracy:.1%}, {row.steps} steps{how}; {self._time_left()} left",
+                    markup=False,
+                )
+
+    def _time_left(self) -> str:
+        worked = self._work_done - self._work_before
+        if worked == 0:
+            return "?"
+        seconds = (time.monotonic() - self._began) / worked * (self._work - self._work_done)
+        hours, minutes = divmod(round(seconds) // 60, 60)
+        return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {round(seconds) % 60:02} s"
+
+    def _view(self) -> Group:
+        with self._lock:
+            bar = Table.grid(padding=(0, 2))
+            bar.add_row(
+                ProgressBar(total=self._work or 1, completed=self._work_done, width=30),
+                f"{self._runs_done}/{self._runs} runs",
+                f"{self._time_left()} left",
+            )
+            lines = [
+                Text(
+                    f"  {key.method:<28.28} seed {key.seed:<3} stage {event.stage}/{self._stages}  "
+                    f"epoch {event.progress.epochs:<4} train {event.progress.accuracy:.1%}",
+                    style="dim",
+                    overflow="ellipsis",
+                    no_wrap=True,
+                )
+                for key, event in sorted(self._running.items(), key=lambda item: (item[0].seed, item[0].method))
+            ]
+            return Group(bar, *lines)
