@@ -4,6 +4,8 @@ DASH and its rivals as functions that change a network in place, for any trainin
 alone; the command line and the experiments come with ``pip install 'warmstart[lab]'``.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from warmstart.batches import oldest_first
 from warmstart.errors import InputError
 from warmstart.gradient_ema import GradientEMA
@@ -17,6 +19,9 @@ from warmstart.methods.report import Report
 from warmstart.methods.shrink_perturb import ShrinkPerturb, shrink_perturb_
 from warmstart.methods.warm import Warm, WarmReset, warm_, warm_reset_
 
+if TYPE_CHECKING:
+    from warmstart.experiments.user_comparison import Outcome, TrainingStage, compare
+
 __version__ = "0.1.0"
 
 __all__ = [
@@ -27,12 +32,15 @@ __all__ = [
     "InputError",
     "L2Init",
     "Method",
+    "Outcome",
     "Report",
     "ShrinkPerturb",
     "Stage",
+    "TrainingStage",
     "Warm",
     "WarmReset",
     "cold_",
+    "compare",
     "dash_",
     "dash_from_",
     "head_reset_",
@@ -43,3 +51,16 @@ __all__ = [
     "warm_",
     "warm_reset_",
 ]
+
+_LAB = {"Outcome", "TrainingStage", "compare"}
+"""Names that need the lab's packages; imported when they are first asked for."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAB:
+        raise AttributeError(f"module 'warmstart' has no attribute '{name}'")
+    try:
+        from warmstart.experiments import user_comparison
+    except ModuleNotFoundError as error:
+        raise ImportError(f"warmstart.{name} needs {error.name}: pip install 'warmstart[lab]'") from error
+    return getattr(user_comparison, name)

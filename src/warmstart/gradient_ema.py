@@ -130,6 +130,51 @@ def average_gradient(
     return ema
 
 
+def as_forward_loss(
+    loss_fn: Callable[[Any, Any], Tensor] | None, forward_loss: ForwardLoss | None = None
+) -> ForwardLoss:
+    """Bring the three ways to say what the loss is into one form.
+
+    Args:
+        loss_fn: ``loss_fn(output, target)`` for batches ``(input, target)``.
+        forward_loss: ``forward_loss(model, batch) -> scalar``.
+
+    Returns:
+        ``forward_loss``; without either, batches are mappings and the model's output carries its ``.loss``.
+
+    Raises:
+        InputError: If both are given.
+    """
+    if forward_loss is not None:
+        if loss_fn is not None:
+            raise InputError("give loss_fn or forward_loss, not both")
+        return forward_loss
+    return _loss_of_mapping if loss_fn is None else _loss_of_pair(loss_fn)
+
+
+def _loss_of_pair(loss_fn: Callable[[Any, Any], Tensor]) -> ForwardLoss:
+    def loss_of(model: nn.Module, batch: Any) -> Tensor:
+        if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+            raise InputError(
+                f"a batch is a {type(batch).__name__}, not (input, target): pass forward_loss=, or for mappings "
+                "leave loss_fn out"
+            )
+        loss: Tensor = loss_fn(model(batch[0]), batch[1])
+        return loss
+
+    return loss_of
+
+
+def _loss_of_mapping(model: nn.Module, batch: Any) -> Tensor:
+    if not hasattr(batch, "keys"):
+        raise InputError(f"without loss_fn a batch must be a mapping, not a {type(batch).__name__}: pass loss_fn=")
+    output = model(**batch)
+    loss = output.get("loss") if isinstance(output, dict) else getattr(output, "loss", None)
+    if loss is None:
+        raise InputError("the model's output has no .loss: put the labels into the batch, or pass forward_loss=")
+    return loss  # type: ignore[no-any-return]  # average_gradient checks that it is a scalar tensor
+
+
 def _checked(loss: Any) -> Tensor:
     if not isinstance(loss, Tensor) or loss.numel() != 1:
         what = f"has shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else f"is a {type(loss).__name__}"

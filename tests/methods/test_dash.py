@@ -1,14 +1,14 @@
 import math
 
 import pytest
-import reference
 import torch
-from networks import assert_same, batches_for, cnn, mlp, snapshot, trained
 from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
 
+import reference
 import warmstart as ws
+from networks import assert_same, batches_for, cnn, mlp, snapshot, trained
 
 SHAPES = {"mlp": (mlp, (6,)), "cnn": (cnn, (3, 8, 8))}
 

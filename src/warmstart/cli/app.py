@@ -18,7 +18,6 @@ from warmstart.experiments.grid import WorkFailedError
 app = typer.Typer(
     name="warmstart",
     help="Retrain networks on growing data: at the cost of a warm start, with the accuracy of a cold one.",
-    no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
@@ -53,7 +52,7 @@ def run(arguments: Sequence[str]) -> int:
     """
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        app(list(arguments), standalone_mode=False)
+        app(list(arguments) or ["--help"], standalone_mode=False)
     except InputError as error:
         return _fail(str(error), 2)
     except (KeyboardInterrupt, typer.Abort):

@@ -8,9 +8,9 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from warmstart.cli.progress import Display
 from warmstart.experiments.comparison import run_comparison
 from warmstart.experiments.config import make_config
+from warmstart.experiments.display import Display
 from warmstart.experiments.report import render_terminal
 
 EXAMPLES = """Examples:
@@ -74,6 +74,6 @@ def compare(
     given = {key: value for key, value in locals().items() if key != "config" and value is not None}
     settings = make_config(config, given)
     with Display() as display:
-        results, verdict = run_comparison(settings, on_plan=display.plan, on_event=display.event)
+        results, verdict = run_comparison(settings, display)
     render_terminal(results, verdict, Console(highlight=False))
     print(f"report: {Path(settings.out) / 'report.html'}")

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from warmstart.experiments.config import (
     settle_output,
     with_recorded_threads,
 )
+from warmstart.experiments.display import Display
 from warmstart.experiments.grid import run_grid
 from warmstart.experiments.image_task import ImageTask
 from warmstart.experiments.report import write_report
@@ -28,33 +28,22 @@ from warmstart.experiments.run import Event, RunKey, read_results, saved_runs
 from warmstart.experiments.verdict import Verdict
 from warmstart.storage.atomic import write_text
 from warmstart.storage.lock import FolderLock
-from warmstart.streams import load
+from warmstart.streams import ImageData, load
 
 WRITE_EVERY = 1.0
 """Seconds between two versions of results.csv while a grid runs."""
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What a start will do."""
-
-    task: ImageTask
-    keys: list[RunKey]
-    """All runs of the grid: seed by seed, so that an interrupted grid compares all methods on some seeds."""
-    jobs: int
-    threads: int
-    warnings: list[str]
-
-
 def run_comparison(
-    config: CompareConfig, *, on_plan: Callable[[Plan, Results], None], on_event: Callable[[Event], None]
+    config: CompareConfig, display: Display, images: ImageData | None = None
 ) -> tuple[Results, Verdict]:
     """Run a comparison, or go on with one, and write its report.
 
     Args:
         config: The settings.
-        on_plan: Told what is to be done, and what already is, before the first run.
-        on_event: Told of epochs and stages.
+        display: Shows what is done.
+        images: The data, such as ``from_dataset`` makes of a torch ``Dataset``; loaded as ``config.data`` says if
+            not given.
 
     Returns:
         All results and the verdict.
@@ -64,7 +53,7 @@ def run_comparison(
     """
     out = Path(config.out)
     config = with_recorded_threads(config, out)
-    images = load(
+    images = images or load(
         config.data,
         image_size=config.image_size,
         image_column=config.image_column,
@@ -77,16 +66,28 @@ def run_comparison(
         warnings = settle_output(out, recorded)
         keys = grid_of(recorded)
         threads = int(recorded["threads"])
-        plan = Plan(task, keys, _jobs(config, threads, len(keys)), threads, warnings)
+        jobs = _jobs(config, threads, len(keys))
         done = saved_runs(keys, out)
-        on_plan(plan, read_results(recorded, done))
+        lines = [*_description(task, jobs, threads), *warnings]
+        display.plan(lines, runs=len(keys), stages=config.stages, done=read_results(recorded, done))
         keeper = _Keeper(out, recorded, done)
         keeper.write()
         try:
-            run_grid(task, keys, out, jobs=plan.jobs, threads=threads, on_event=keeper.told(on_event))
+            run_grid(task, keys, out, jobs=jobs, threads=threads, on_event=keeper.told(display.event))
         finally:
             keeper.write()
-        return _report(out, recorded, config.margin)
+        return report(out, recorded, config.margin)
+
+
+def _description(task: ImageTask, jobs: int, threads: int) -> list[str]:
+    config, images = task.config, task.images
+    processes = f"{jobs} processes" if jobs > 1 else "1 process"
+    return [
+        f"{images.name}: {config.stages} stages of {config.stage_size}, {len(images.test_labels):,} test images, "
+        f"{images.num_classes} classes; {config.model}, {config.optimizer}",
+        f"{len(config.methods)} methods x {config.seeds} seeds on {config.resolved_device()}, {processes} of "
+        f"{threads} thread{'s' * (threads > 1)}, into {config.out}",
+    ]
 
 
 def report_again(out: Path, margin: float | None = None) -> tuple[Results, Verdict]:
@@ -106,7 +107,7 @@ def report_again(out: Path, margin: float | None = None) -> tuple[Results, Verdi
     if not file.is_file():
         raise InputError(f"{out} holds no comparison ({CONFIG_FILE} is missing); name the --out of one")
     recorded = yaml.safe_load(file.read_text(encoding="utf-8"))
-    return _report(out, recorded, recorded.get("margin", 0.0) if margin is None else margin)
+    return report(out, recorded, recorded.get("margin", 0.0) if margin is None else margin)
 
 
 def grid_of(recorded: dict[str, Any]) -> list[RunKey]:
@@ -118,10 +119,36 @@ def grid_of(recorded: dict[str, Any]) -> list[RunKey]:
     Returns:
         Seed by seed, each with all methods.
     """
-    return [RunKey(method, seed) for seed in range(recorded["seeds"]) for method in recorded["methods"]]
+    return [RunKey(method, seed) for seed in seeds_of(recorded) for method in recorded["methods"]]
 
 
-def _report(out: Path, recorded: dict[str, Any], margin: float) -> tuple[Results, Verdict]:
+def seeds_of(recorded: dict[str, Any]) -> Sequence[int]:
+    """The seeds of a comparison.
+
+    Args:
+        recorded: What config.yaml holds; a count N means 0 to N-1.
+
+    Returns:
+        The seeds, in order.
+    """
+    seeds: int | list[int] = recorded["seeds"]
+    return range(seeds) if isinstance(seeds, int) else seeds
+
+
+def report(out: Path, recorded: dict[str, Any], margin: float) -> tuple[Results, Verdict]:
+    """Read what has been measured and write table and report.
+
+    Args:
+        out: The comparison's folder.
+        recorded: What config.yaml holds.
+        margin: The loss that is acceptable, in the metric's unit.
+
+    Returns:
+        The results and the verdict.
+
+    Raises:
+        InputError: If no stage is done yet.
+    """
     results = read_results(recorded, saved_runs(grid_of(recorded), out))
     if not results.rows:
         raise InputError(f"{out} holds no finished stage yet; start warmstart compare --out {out} again")
@@ -164,4 +191,4 @@ class _Keeper:
 
 
 def _in_order_of_method(recorded: dict[str, Any]) -> list[RunKey]:
-    return [RunKey(method, seed) for method in recorded["methods"] for seed in range(recorded["seeds"])]
+    return [RunKey(method, seed) for method in recorded["methods"] for seed in seeds_of(recorded)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import platform
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ CONFIG_FILE = "config.yaml"
 _HOW_IT_RUNS = {"out", "jobs", "margin"}
 """Keys that change no number of a run."""
 _EXTENSIBLE = {"methods", "seeds"}
-_RECORDED = "recorded"
+RECORDED = "recorded"
 """Where the file keeps what is not a setting: versions, the data's fingerprint."""
 
 
@@ -221,7 +222,7 @@ def read_config(file: Path) -> dict[str, Any]:
         content = {}
     if not isinstance(content, dict):
         raise InputError(f"{file}: must hold keys and values, such as 'stages: 6'")
-    return {str(key): value for key, value in content.items() if key != _RECORDED}
+    return {str(key): value for key, value in content.items() if key != RECORDED}
 
 
 def validated(settings: dict[str, Any], where: str = "") -> CompareConfig:
@@ -280,14 +281,21 @@ def record(config: CompareConfig, fingerprint: str) -> dict[str, Any]:
     settings = config.model_dump(mode="json")
     settings["threads"] = config.resolved_threads()
     settings["device"] = str(config.resolved_device())
-    recorded = {
-        "data_fingerprint": fingerprint,
+    return {**settings, RECORDED: {"data_fingerprint": fingerprint, **versions()}}
+
+
+def versions() -> dict[str, str]:
+    """What numbers rest on besides settings and data.
+
+    Returns:
+        Versions of warmstart, torch and Python, and the kind of machine.
+    """
+    return {
         "warmstart": warmstart.__version__,
         "torch": str(torch.__version__),
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}",
     }
-    return {**settings, _RECORDED: recorded}
 
 
 def settle_output(out: Path, now: dict[str, Any]) -> list[str]:
@@ -311,24 +319,27 @@ def settle_output(out: Path, now: dict[str, Any]) -> list[str]:
         return []
     read_config(file)
     before = yaml.safe_load(file.read_text(encoding="utf-8"))
-    for key in now.keys() - _HOW_IT_RUNS - _EXTENSIBLE - {_RECORDED}:
+    for key in now.keys() - _HOW_IT_RUNS - _EXTENSIBLE - {RECORDED}:
         if before.get(key) != now[key]:
             raise InputError(f"{out} holds another configuration: {key} is {before.get(key)!r} there and {now[key]!r} "
                              f"now; choose another --out, or the old value")  # fmt: skip
-    if missing := [method for method in before["methods"] if method not in now["methods"]]:
-        raise InputError(f"{out} also compares {missing[0]}: methods may be added, not dropped; choose another --out")
-    if now["seeds"] < before["seeds"]:
-        raise InputError(f"{out} has {before['seeds']} seeds and {now['seeds']} are asked for: seeds may be added, "
-                         "not dropped; choose another --out")  # fmt: skip
-    then, today = before.get(_RECORDED, {}), now[_RECORDED]
-    if then.get("data_fingerprint") != today["data_fingerprint"]:
+    for key in _EXTENSIBLE:
+        if dropped := [value for value in _members(before[key]) if value not in _members(now[key])]:
+            raise InputError(f"{out} also holds {key[:-1]} {dropped[0]}: {key} may be added, not dropped; choose "
+                             "another --out, or name all of them again")  # fmt: skip
+    then, today = before.get(RECORDED, {}), now[RECORDED]
+    if then.get("data_fingerprint") != today.get("data_fingerprint"):
         raise InputError(f"{out}: the data at '{now['data']}' has changed since the first start; choose another --out")
-    write_text(file, yaml.safe_dump({**now, _RECORDED: {**today, **then}}, sort_keys=False, allow_unicode=True))
+    write_text(file, yaml.safe_dump({**now, RECORDED: {**today, **then}}, sort_keys=False, allow_unicode=True))
     return [
         f"warning: {name} is {today[name]} now and was {then[name]}: new runs may differ in their last digits"
         for name in today
         if name in then and then[name] != today[name]
     ]
+
+
+def _members(value: Any) -> Sequence[Any]:
+    return range(value) if isinstance(value, int) else value
 
 
 def _within(key: str, value: float, holds: bool, range_: str) -> float:

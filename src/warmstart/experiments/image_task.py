@@ -13,6 +13,7 @@ from torch.nn.functional import cross_entropy
 from warmstart.experiments.config import CompareConfig
 from warmstart.experiments.seeds import derive
 from warmstart.experiments.task import Measured, Visit
+from warmstart.methods import parse_method
 from warmstart.methods.method import Method, Stage
 from warmstart.models import check_factory, input_range, model_factory
 from warmstart.neurons import batch_norms
@@ -63,6 +64,10 @@ class ImageTask:
             self._split(seed)
         for number in range(1, self.stages + 1):
             batch_slices(number * self.config.stage_size, self.config.batch_size, model)
+
+    def method(self, name: str) -> Method:
+        """The method of that name on the command line."""
+        return parse_method(name)
 
     def make_model(self) -> nn.Module:
         """Draw a network from PyTorch's global random state, where it is trained."""

@@ -15,8 +15,6 @@ from torch import Tensor, nn
 from warmstart.experiments.results import Results, StageResult
 from warmstart.experiments.seeds import derive
 from warmstart.experiments.task import Task, Visit
-from warmstart.methods import parse_method
-from warmstart.methods.method import Method
 from warmstart.storage import checkpoint
 from warmstart.training.loop import Progress
 
@@ -80,17 +78,16 @@ class _State:
 class Run:
     """A run that goes on from wherever it was stopped."""
 
-    def __init__(self, task: Task, key: RunKey, out: Path | None, method: Method | None = None) -> None:
+    def __init__(self, task: Task, key: RunKey, out: Path | None) -> None:
         """Load what is saved, or start anew.
 
         Args:
             task: What is trained.
             key: Which run of the grid.
             out: The comparison's folder; None keeps nothing.
-            method: The method, if it has no name on the command line.
         """
         self.task, self.key = task, key
-        self.method = method or parse_method(key.method)
+        self.method = task.method(key.method)
         self._folder = key.folder(out) if out is not None else None
         self._fresh_draws = 0
         torch.manual_seed(derive(key.seed, "init", 0))
@@ -100,19 +97,19 @@ class Run:
         self.state = _State([], {}, None)
         self._load()
 
-    def go_on(self, on_event: Callable[[Event], None]) -> Results:
+    def go_on(self, on_event: Callable[[Event], None]) -> dict[str, Any]:
         """Train and measure all stages that are left.
 
         Args:
             on_event: Told of every epoch and stage; may raise to stop the run.
 
         Returns:
-            The run's rows, scores and reports. A run ends early where its loss diverges.
+            What `read_results` reads: rows, scores and reports. A run ends early where its loss diverges.
         """
         while self.state.next_stage <= self.task.stages and not self.state.diverged:
             row = self._one_stage(on_event)
             on_event(Event(self.key, row.stage, Progress(row.epochs, row.steps, row.train_accuracy), row))
-        return read_results({}, {self.key: self.state_of()})
+        return {**_to_metadata(self.state), "scores": self.state.scores}
 
     def _one_stage(self, on_event: Callable[[Event], None]) -> StageResult:
         number = self.state.next_stage
@@ -174,10 +171,6 @@ class Run:
         self._fresh_draws += 1
         torch.manual_seed(derive(self.key.seed, "init", self.state.next_stage, self._fresh_draws))
         return self.task.make_model()
-
-    def state_of(self) -> dict[str, Any]:
-        """What `read_results` reads, without the weights."""
-        return {**_to_metadata(self.state), "scores": self.state.scores}
 
     def _save(self) -> None:
         if self._folder is None:
@@ -249,7 +242,9 @@ def read_results(config: dict[str, Any], runs: dict[RunKey, dict[str, Any]]) -> 
     Returns:
         All rows in order of method, seed and stage, the last stage's scores, and the methods' reports.
     """
-    results = Results(config)
+    results = Results(
+        config, metric=config.get("metric", "accuracy"), higher_is_better=config.get("higher_is_better", True)
+    )
     for key, saved in runs.items():
         state = _from_metadata(saved, saved["scores"])
         results.rows += state.rows

@@ -50,6 +50,9 @@ class Task(Protocol):
     optimizer: str
     stages: int
 
+    def method(self, name: str) -> Method:
+        """The method of that name in results.csv."""
+
     def make_model(self) -> nn.Module:
         """Draw a network from PyTorch's global random state, where it is trained."""
 

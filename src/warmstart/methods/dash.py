@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from warmstart.batches import batches_that_matter
 from warmstart.errors import InputError
-from warmstart.gradient_ema import ForwardLoss, GradientEMA, average_gradient
+from warmstart.gradient_ema import ForwardLoss, GradientEMA, as_forward_loss, average_gradient
 from warmstart.methods.method import Method, Stage, require
 from warmstart.methods.report import LayerReport, Report, describe_scales
 from warmstart.neurons import Filter, Granularity, LeftAlone, Neurons, has_norm, neurons
@@ -116,7 +116,7 @@ def dash_(
     ema = average_gradient(
         model,
         batches,
-        _forward_loss(loss_fn, forward_loss),
+        as_forward_loss(loss_fn, forward_loss),
         alpha=alpha,
         tolerance=tolerance,
         filter_fn=filter_fn,
@@ -212,36 +212,6 @@ def _undetermined(entry: Neurons, average: Tensor, ema: GradientEMA) -> int:
         return 0
     left_out = (1 - ema.alpha) ** ema.updates * ema.largest[entry.name]
     return int((torch.linalg.vector_norm(average, dim=entry.dims) <= left_out).sum())
-
-
-def _forward_loss(loss_fn: Callable[[Any, Any], Tensor] | None, forward_loss: ForwardLoss | None) -> ForwardLoss:
-    if forward_loss is not None:
-        require(loss_fn is None, "give loss_fn or forward_loss, not both")
-        return forward_loss
-    return _loss_of_mapping if loss_fn is None else _loss_of_pair(loss_fn)
-
-
-def _loss_of_pair(loss_fn: Callable[[Any, Any], Tensor]) -> ForwardLoss:
-    def loss_of(model: nn.Module, batch: Any) -> Tensor:
-        if not isinstance(batch, (tuple, list)) or len(batch) != 2:
-            raise InputError(
-                f"a batch is a {type(batch).__name__}, not (input, target): pass forward_loss=, or for mappings "
-                "leave loss_fn out"
-            )
-        loss: Tensor = loss_fn(model(batch[0]), batch[1])
-        return loss
-
-    return loss_of
-
-
-def _loss_of_mapping(model: nn.Module, batch: Any) -> Tensor:
-    if not hasattr(batch, "keys"):
-        raise InputError(f"without loss_fn a batch must be a mapping, not a {type(batch).__name__}: pass loss_fn=")
-    output = model(**batch)
-    loss = output.get("loss") if isinstance(output, dict) else getattr(output, "loss", None)
-    if loss is None:
-        raise InputError("the model's output has no .loss: put the labels into the batch, or pass forward_loss=")
-    return loss  # type: ignore[no-any-return]  # average_gradient checks that it is a scalar tensor
 
 
 def _check_lambda(lambda_: float) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Sequence
 from types import TracebackType
 
 from rich.console import Console, Group
@@ -12,7 +13,6 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from warmstart.experiments.comparison import Plan
 from warmstart.experiments.results import Results
 from warmstart.experiments.run import Event, RunKey
 
@@ -45,32 +45,24 @@ class Display:
         if self._live.is_started:
             self._live.stop()
 
-    def plan(self, plan: Plan, done: Results) -> None:
-        """Say what will be done.
+    def plan(self, lines: Sequence[str], *, runs: int, stages: int, done: Results) -> None:
+        """Say what will be done, and start the clock.
 
         Args:
-            plan: The grid.
+            lines: What is compared; warnings begin with ``warning``.
+            runs: Runs in the grid.
+            stages: Stages of a run.
             done: What an earlier start has done of it.
         """
-        config, images = plan.task.config, plan.task.images
-        self._console.print(
-            f"{images.name}: {config.stages} stages of {config.stage_size}, {len(images.test_labels):,} test images, "
-            f"{images.num_classes} classes; {config.model}, {config.optimizer}"
-        )
-        processes = f"{plan.jobs} processes" if plan.jobs > 1 else "1 process"
-        self._console.print(
-            f"{len(config.methods)} methods x {config.seeds} seeds on {config.resolved_device()}, {processes} of "
-            f"{plan.threads} thread{'s' * (plan.threads > 1)}, into {config.out}"
-        )
-        for warning in plan.warnings:
-            self._console.print(warning, style="yellow")
-        self._stages = config.stages
-        self._runs = len(plan.keys)
-        self._work = self._runs * self._stages * (self._stages + 1) // 2
+        for line in lines:
+            self._console.print(line, style="yellow" if line.startswith("warning") else None, markup=False)
+        self._stages = stages
+        self._runs = runs
+        self._work = runs * stages * (stages + 1) // 2
         self._work_done = self._work_before = sum(row.stage for row in done.rows)
-        self._runs_done = sum(row.stage == self._stages for row in done.rows)
+        self._runs_done = sum(row.stage == stages for row in done.rows)
         if done.rows:
-            self._console.print(f"going on: {self._runs_done} of {self._runs} runs are done")
+            self._console.print(f"going on: {self._runs_done} of {runs} runs are done")
         self._began = time.monotonic()
         if self._console.is_terminal:
             self._live.start()

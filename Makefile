@@ -1,0 +1,35 @@
+# Two commands set everything up on a machine with Python 3.11 or later: make demo, make test.
+PYTHON ?= python3
+BIN := .venv/bin
+# One thread a process: the tests and the demo run in parallel processes instead.
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: demo test tests lint wheel clean
+
+demo: .venv/installed
+	$(BIN)/warmstart compare --out out/demo
+
+test: .venv/installed lint tests wheel
+
+tests: .venv/installed
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+lint: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# The core must import with torch alone: the wheel goes into a folder, and nothing but torch's own needs is visible.
+wheel: .venv/installed
+	rm -rf dist
+	$(BIN)/python -m build --wheel --no-isolation --outdir dist .
+	$(BIN)/python tests/wheel_with_torch_alone.py dist/*.whl
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "warmstart needs Python 3.11 or later")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[lab,dev]'
+	touch $@
+
+clean:
+	rm -rf .venv dist build out .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,188 @@
+"""`ws.compare`: the grid of methods and seeds over a user's own training and evaluation functions."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from torch import Tensor, nn
+from torch.utils.data import default_collate
+
+from warmstart.errors import InputError
+from warmstart.experiments.config import RECORDED, method_label, settle_output, versions
+from warmstart.experiments.display import Display
+from warmstart.experiments.report import render_terminal, write_report
+from warmstart.experiments.results import Results, to_csv
+from warmstart.experiments.run import Run, RunKey, read_results
+from warmstart.experiments.user_task import TrainingStage, UserTask, as_dataset
+from warmstart.experiments.verdict import Verdict, judge
+from warmstart.gradient_ema import ForwardLoss, as_forward_loss
+from warmstart.methods import parse_method
+from warmstart.methods.method import Method
+from warmstart.storage.atomic import write_text
+from warmstart.storage.lock import FolderLock
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a comparison found; ``print`` it for the table and the verdict."""
+
+    results: Results
+    verdict: Verdict
+
+    def __str__(self) -> str:
+        """The table and the verdict, at most 80 columns wide."""
+        console = Console(file=io.StringIO(), width=80, highlight=False)
+        render_terminal(self.results, self.verdict, console)
+        assert isinstance(console.file, io.StringIO)
+        return console.file.getvalue().rstrip()
+
+    def write(self, folder: str | Path) -> None:
+        """Write results.csv, table.md and report.html.
+
+        Args:
+            folder: Where to; it is made if it is missing.
+        """
+        out = Path(folder)
+        out.mkdir(parents=True, exist_ok=True)
+        write_text(out / "results.csv", to_csv(self.results.rows))
+        write_report(self.results, out, margin=self.verdict.margin)
+
+
+def compare(
+    make_model: Callable[[], nn.Module],
+    stream: Sequence[Any] | Callable[[int], Sequence[Any]],
+    methods: Sequence[str | Method] = ("cold", "warm", "shrink-perturb", "dash"),
+    seeds: int | Sequence[int] = 5,
+    *,
+    train: Callable[[nn.Module, TrainingStage], int | Mapping[str, float]],
+    evaluate: Callable[[nn.Module], float | Tensor | Sequence[float]],
+    make_optimizer: Callable[[nn.Module], torch.optim.Optimizer] | None = None,
+    loss_fn: Callable[[Any, Any], Tensor] | None = None,
+    forward_loss: ForwardLoss | None = None,
+    collate: Callable[[list[Any]], Any] = default_collate,
+    micro_batch_size: int | None = None,
+    metric: str = "accuracy",
+    higher_is_better: bool = True,
+    margin: float = 0.0,
+    name: str = "custom",
+    out: str | Path | None = None,
+    progress: bool = True,
+) -> Outcome:
+    """Compare methods on a task of your own: your networks, your training, your metric.
+
+    Args:
+        make_model: Makes a network from PyTorch's global random state, which is seeded before each call.
+        stream: The new data of each stage, oldest first: map-style data sets, sequences of examples, or tuples of
+            tensors; or ``stream(seed)`` that gives them, for a split that changes with the seed.
+        methods: Names as on the command line, or methods such as ``ws.Dash(alpha=0.1)``.
+        seeds: Repetitions, 0 to N-1, or the seeds themselves.
+        train: ``train(model, stage)`` trains in place on ``stage.data`` and returns the number of optimizer updates,
+            or a mapping with ``steps`` and, if known, ``epochs``, ``train_accuracy`` and ``seconds``.
+        evaluate: ``evaluate(model)`` on your fixed test set: a number, or one score for each test example, whose mean
+            is the metric; scores narrow the intervals, since a bootstrap over examples can use them.
+        make_optimizer: ``make_optimizer(model)``, once a run: ``stage.optimizer``, whose state methods keep or reset.
+            If not given, ``train`` makes its own.
+        loss_fn: ``loss_fn(output, target)`` for examples that collate to ``(input, target)``; without it batches are
+            mappings and the model's output has a ``.loss``.
+        forward_loss: ``forward_loss(model, batch) -> scalar``, instead of ``loss_fn`` for anything else.
+        collate: Makes a batch of a list of examples.
+        micro_batch_size: Examples that fit into one forward and backward pass of DASH's gradients; None for any.
+        metric: What ``evaluate`` measures, for the report.
+        higher_is_better: False for a metric such as a loss or perplexity.
+        margin: The loss in the metric that is acceptable.
+        name: What the data is called in the results.
+        out: A folder to write to and go on from after an interruption; None keeps everything in memory.
+        progress: Show what is running, on stderr.
+
+    Returns:
+        Results and verdict.
+
+    Raises:
+        InputError: If an argument is wrong, or ``out`` is in use or holds another comparison.
+    """
+    named = _by_label(methods)
+    chosen = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
+    streams = stream if callable(stream) else lambda seed: stream
+    task = UserTask(
+        streams,
+        named,
+        make_model,
+        make_optimizer,
+        train,
+        evaluate,
+        as_forward_loss(loss_fn, forward_loss),
+        collate,
+        micro_batch_size,
+        data=name,
+        stages=_check_stream(streams, chosen),
+    )
+    settings = {
+        "data": name,
+        "methods": list(named),
+        "seeds": chosen,
+        "stages": task.stages,
+        "metric": metric,
+        "higher_is_better": higher_is_better,
+        "margin": margin,
+        RECORDED: versions(),
+    }
+    with ExitStack() as stack:
+        stack.enter_context(torch.random.fork_rng())
+        task.model = type(make_model()).__name__
+        folder = None if out is None else Path(out)
+        if folder is not None:
+            stack.enter_context(FolderLock(folder))
+            settle_output(folder, settings)
+        results = _run_all(task, settings, folder, progress)
+    outcome = Outcome(results, judge(results, margin=margin))
+    if folder is not None:
+        outcome.write(folder)
+    return outcome
+
+
+def _run_all(task: UserTask, settings: dict[str, Any], out: Path | None, progress: bool) -> Results:
+    keys = [RunKey(label, seed) for seed in settings["seeds"] for label in settings["methods"]]
+    runs: dict[RunKey, dict[str, Any]] = {}
+    with Display() if progress else nullcontext() as display:
+        if display is not None:
+            line = f"{task.data}: {len(task.methods)} methods x {len(settings['seeds'])} seeds, {task.stages} stages"
+            display.plan([line], runs=len(keys), stages=task.stages, done=Results({}))
+        for key in keys:
+            runs[key] = Run(task, key, out).go_on(display.event if display is not None else lambda event: None)
+            if out is not None:
+                write_text(out / "results.csv", to_csv(read_results(settings, runs).rows))
+    return read_results(settings, runs)
+
+
+def _by_label(methods: Iterable[str | Method]) -> dict[str, Method]:
+    named: dict[str, Method] = {}
+    for method in [methods] if isinstance(methods, (str, Method)) else methods:
+        label = method_label(method) if isinstance(method, str) else str(method)
+        if label in named:
+            raise InputError(f"methods: '{label}' appears twice; name each once")
+        named[label] = parse_method(method) if isinstance(method, str) else method
+    if not named:
+        raise InputError("methods is empty; name at least one, such as cold, warm and dash")
+    return named
+
+
+def _check_stream(stream: Callable[[int], Sequence[Any]], seeds: Sequence[int]) -> int:
+    """How many stages the stream has, the same for all seeds."""
+    if not seeds:
+        raise InputError("seeds is empty; ask for at least one")
+    lengths = {}
+    for seed in seeds:
+        parts = stream(seed)
+        lengths[seed] = len(parts)
+        for number, part in enumerate(parts, start=1):
+            as_dataset(part, number)
+    if set(lengths.values()) != {lengths[seeds[0]]} or lengths[seeds[0]] == 0:
+        raise InputError(f"the stream has {sorted(set(lengths.values()))} stages; it must have as many for all seeds")
+    return lengths[seeds[0]]

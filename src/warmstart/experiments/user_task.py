@@ -1,0 +1,195 @@
+"""A comparison over a user's own training and evaluation functions: any task, any metric."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import ConcatDataset, Dataset, TensorDataset, default_collate
+
+from warmstart.batches import cut_from_newest
+from warmstart.errors import InputError
+from warmstart.experiments.seeds import derive
+from warmstart.experiments.task import Measured, Visit
+from warmstart.gradient_ema import ForwardLoss
+from warmstart.methods.method import Method, Stage
+from warmstart.training.loop import Progress
+
+LARGEST_BATCH = 2000
+"""Of DASH's average, unless ``dash[batch_size=N]`` says otherwise."""
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingStage:
+    """What a user's ``train`` is given beside the network."""
+
+    number: int
+    """From 1."""
+    seed: int
+    data: Dataset[Any]
+    """All examples seen so far, oldest first."""
+    new: Dataset[Any]
+    """The examples that arrived with this stage."""
+    optimizer: torch.optim.Optimizer | None
+    """From ``make_optimizer``; the method keeps or resets its state. None: make one in ``train``."""
+    after_backward: Callable[[], None]
+    """Call it after each ``backward()``, before the update: some methods change gradients."""
+    after_step: Callable[[], None]
+    """Call it after each update: some methods change weights."""
+
+
+@dataclass
+class UserTask:
+    """A stream of data sets and the functions that train and measure."""
+
+    stream: Callable[[int], Sequence[Any]]
+    """Seed -> the new data of each stage."""
+    methods: Mapping[str, Method]
+    factory: Callable[[], nn.Module]
+    optimizer_factory: Callable[[nn.Module], torch.optim.Optimizer] | None
+    train_function: Callable[[nn.Module, TrainingStage], Any]
+    evaluate_function: Callable[[nn.Module], Any]
+    forward_loss: ForwardLoss
+    collate: Callable[[list[Any]], Any] = default_collate
+    micro_batch_size: int | None = None
+    data: str = "custom"
+    model: str = ""
+    optimizer: str = ""
+    stages: int = 0
+
+    def method(self, name: str) -> Method:
+        """The method that goes by that name in results.csv."""
+        return self.methods[name]
+
+    def make_model(self) -> nn.Module:
+        """Draw a network from PyTorch's global random state."""
+        return self.factory()
+
+    def make_optimizer(self, model: nn.Module) -> torch.optim.Optimizer | None:
+        """The optimizer that lives as long as the run, if the user gave one."""
+        return None if self.optimizer_factory is None else self.optimizer_factory(model)
+
+    def visit(self, seed: int, number: int, fresh: Callable[[], nn.Module], method: Method) -> Visit:
+        """The stage of that number in the stream of that seed."""
+        parts = [as_dataset(part, i) for i, part in enumerate(self.stream(seed)[:number], start=1)]
+        seen: Dataset[Any] = ConcatDataset(parts)
+        new = len(parts[-1])  # type: ignore[arg-type]  # as_dataset sees to it
+        stage = Stage(
+            number=number,
+            seen=len(seen),  # type: ignore[arg-type]  # a ConcatDataset
+            new=new,
+            batches=lambda size: OrderedBatches(seen, size or min(new, LARGEST_BATCH), self.collate),
+            forward_loss=self.forward_loss,
+            fresh=fresh,
+            initial={},
+            generator=torch.Generator(),
+            micro_batch_size=self.micro_batch_size,
+        )
+        return Visit(stage, method, seed, data=(seen, parts[-1]))
+
+    def train(self, model: nn.Module, visit: Visit) -> Progress:
+        """Call the user's training function, and see to it that it lets the method act."""
+        calls = {"after_backward": 0, "after_step": 0}
+
+        def act(name: str) -> None:
+            calls[name] += 1
+            getattr(visit.method, name)(model, visit.stage)
+
+        seen, new = visit.data
+        stage = TrainingStage(
+            visit.stage.number,
+            visit.seed,
+            seen,
+            new,
+            visit.stage.optimizer,
+            partial(act, "after_backward"),
+            partial(act, "after_step"),
+        )
+        torch.manual_seed(derive(visit.seed, "order", stage.number))
+        progress = _progress(self.train_function(model, stage))
+        if visit.method.acts_on_updates and not all(calls.values()):
+            raise InputError(
+                f"method {visit.method} acts on every update: train must call stage.after_backward() after each "
+                "backward() and stage.after_step() after each update"
+            )
+        visit.after_epoch(progress)
+        return progress
+
+    def measure(self, model: nn.Module, visit: Visit) -> Measured:
+        """Call the user's evaluation function."""
+        score = self.evaluate_function(model)
+        if isinstance(score, (int, float)):
+            return Measured(float(score))
+        scores = torch.as_tensor(score).detach().cpu().double()
+        if scores.numel() == 0 or scores.dim() > 1:
+            raise InputError(
+                f"evaluate returned shape {tuple(scores.shape)}; it must return a number, or one score for each test "
+                "example"
+            )
+        return Measured(scores.mean().item(), scores=scores.float() if scores.dim() == 1 else None)
+
+
+@dataclass(frozen=True)
+class OrderedBatches(Sequence[Any]):
+    """Batches of a data set in order of arrival, each collated when it is asked for."""
+
+    examples: Any
+    size: int
+    collate: Callable[[list[Any]], Any]
+
+    def __len__(self) -> int:
+        return len(cut_from_newest(len(self.examples), self.size))
+
+    def __getitem__(self, index: Any) -> Any:
+        chosen = cut_from_newest(len(self.examples), self.size)[index]
+        if isinstance(index, slice):
+            return [self.collate([self.examples[i] for i in range_]) for range_ in chosen]
+        return self.collate([self.examples[i] for i in chosen])
+
+
+def as_dataset(part: Any, number: int) -> Dataset[Any]:
+    """One stage's new data as a data set.
+
+    Args:
+        part: A map-style ``Dataset``, a sequence of examples, or a tuple of tensors that agree in length.
+        number: The stage, for the message.
+
+    Returns:
+        A data set with a length.
+
+    Raises:
+        InputError: If it is something else, or empty.
+    """
+    if isinstance(part, tuple) and part and all(isinstance(tensor, Tensor) for tensor in part):
+        part = TensorDataset(*part)
+    if not (hasattr(part, "__len__") and hasattr(part, "__getitem__")):
+        raise InputError(
+            f"stage {number} of the stream is a {type(part).__name__}; give a map-style Dataset, a sequence of "
+            "examples, or a tuple of tensors"
+        )
+    if len(part) == 0:
+        raise InputError(f"stage {number}: 0 examples; remove it from the stream, or fill it")
+    dataset: Dataset[Any] = part
+    return dataset
+
+
+def _progress(result: Any) -> Progress:
+    """What ``train`` returned: the number of steps, or a mapping."""
+    if isinstance(result, Mapping):
+        known = {"steps", "epochs", "train_accuracy", "seconds"}
+        if "steps" not in result or not set(result) <= known:
+            raise InputError(f"train returned the keys {sorted(result)}; it may return {sorted(known)}, steps always")
+        return Progress(
+            epochs=int(result.get("epochs", 0)),
+            steps=int(result["steps"]),
+            accuracy=float(result.get("train_accuracy", float("nan"))),
+            seconds=float(result.get("seconds", 0.0)),
+            status="done",
+        )
+    if isinstance(result, int) and not isinstance(result, bool) and result >= 0:
+        return Progress(steps=result, accuracy=float("nan"), status="done")
+    raise InputError(f"train returned {type(result).__name__}; it must return its number of optimizer updates")
