@@ -45,6 +45,18 @@ def trained(model, batches, steps=20, lr=0.05):
     return model
 
 
+def updated(model, optimizer, batches):
+    """One update on each batch, with an optimizer of the library's own, SAM included."""
+    from warmstart.training.optimizers import step
+
+    for inputs, targets in batches:
+
+        def backward(inputs=inputs, targets=targets):
+            nn.functional.cross_entropy(model(inputs), targets).backward()
+
+        step(optimizer, backward)
+
+
 def snapshot(model):
     """Every tensor, training flag and gradient of a network, copied."""
     return (

@@ -38,3 +38,36 @@ def _shrink(gradient, weight, dims, lambda_):
     cosine = torch.where(norms > 0, dot / norms, 0.0)
     scales = torch.minimum(torch.ones_like(cosine), torch.maximum(torch.full_like(cosine, lambda_), cosine))
     return scales.tolist(), (scales[:, None] * rows).reshape(weight.shape)
+
+
+def moving_average(gradients, alpha):
+    """G in closed form: the gradient k places from the end has the weight -alpha (1-alpha)^k."""
+    weights = [-alpha * (1 - alpha) ** k for k in range(len(gradients))]
+    return sum(weight * gradient.double() for weight, gradient in zip(weights, reversed(gradients), strict=True))
+
+
+def gradients_of(model, batches, loss_fn):
+    """Parameter name -> the gradients of all batches, in eval mode."""
+    model.eval()
+    found = {name: [] for name, _ in model.named_parameters()}
+    for inputs, targets in batches:
+        for name, gradient in zip(
+            found, torch.autograd.grad(loss_fn(model(inputs), targets), list(model.parameters())), strict=True
+        ):
+            found[name].append(gradient)
+    return found
+
+
+SHRINK_AND_BLEND = {"ash": (0.4, 0.1), "hare-tortoise": (0.2, 0.8)}
+"""Ash and Adams 2020: 0.4 w + 0.1 w_fresh. Lee et al. 2024: (1-c) w + c w_0 with c = 0.8."""
+
+SHRINK_AND_NOISE = {"dash": (0.3, 0.01), "renate": (0.95, 0.001)}
+"""Shin et al. 2024: 0.3 w + N(0, 0.01^2). Renate: 0.95 w + N(0, 0.001^2)."""
+
+
+def l2_init_gradient(model, loss, initial, coef):
+    """The gradient of  loss + (coef / 2) sum ||w - w_0||^2  by autograd, for each trainable parameter."""
+    trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    penalty = sum((p - initial[name]).square().sum() for name, p in trainable.items())
+    gradients = torch.autograd.grad(loss + coef / 2 * penalty, list(trainable.values()))
+    return dict(zip(trainable, gradients, strict=True))

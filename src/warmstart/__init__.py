@@ -20,7 +20,8 @@ from warmstart.methods.shrink_perturb import ShrinkPerturb, shrink_perturb_
 from warmstart.methods.warm import Warm, WarmReset, warm_, warm_reset_
 
 if TYPE_CHECKING:
-    from warmstart.experiments.user_comparison import Outcome, TrainingStage, compare
+    from warmstart.experiments.user_comparison import Outcome, compare
+    from warmstart.experiments.user_task import TrainingStage
 
 __version__ = "0.1.0"
 

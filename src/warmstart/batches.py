@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -14,10 +16,10 @@ from torch import Tensor
 from torch.utils.data import (
     BatchSampler,
     DataLoader,
+    Dataset,
     IterableDataset,
     RandomSampler,
     SequentialSampler,
-    Subset,
     SubsetRandomSampler,
     WeightedRandomSampler,
 )
@@ -50,6 +52,9 @@ def batches_that_matter(alpha: float, tolerance: float) -> int | None:
     return None if tolerance == 0 else max(1, math.ceil(math.log(tolerance) / math.log1p(-alpha)))
 
 
+_SHUFFLING = (RandomSampler, SubsetRandomSampler, WeightedRandomSampler)
+
+
 @dataclass(frozen=True)
 class Tail:
     """The last batches of a stream, oldest first."""
@@ -75,6 +80,10 @@ def tail(batches: Iterable[Any], last: int | None) -> Tail:
     Raises:
         InputError: If there is no batch, or the loader shuffles.
     """
+    if isinstance(batches, Mapping):
+        raise InputError("batches is one mapping, not several: for a single batch pass [batch]")
+    if issubclass(type(batches), Dataset) and not isinstance(batches, IterableDataset):
+        raise InputError("batches is a Dataset, which holds examples: pass DataLoader(dataset, batch_size=N)")
     if isinstance(batches, DataLoader):
         return _tail_of_loader(batches, last)
     if isinstance(batches, Sequence) or (hasattr(batches, "__getitem__") and hasattr(batches, "__len__")):
@@ -109,14 +118,14 @@ def _tail_of_iterable(batches: Iterable[Any], last: int | None) -> Tail:
 def _tail_of_loader(loader: DataLoader[Any], last: int | None) -> Tail:
     if isinstance(loader.dataset, IterableDataset):
         return _tail_of_iterable(loader, last)
-    sampler = loader.sampler if loader.batch_sampler is None else getattr(loader.batch_sampler, "sampler", None)
-    if isinstance(sampler, (RandomSampler, SubsetRandomSampler, WeightedRandomSampler)) or getattr(
-        sampler, "shuffle", False
-    ):
-        raise InputError(
-            f"the loader shuffles ({type(sampler).__name__}), so its last batches are not the newest data: pass "
-            "ws.oldest_first(loader), or a DataLoader without shuffle=True over the examples in order of arrival"
-        )
+    sampler: Any = loader.sampler if loader.batch_sampler is None else loader.batch_sampler
+    while sampler is not None:  # a sampler may wrap another one
+        if isinstance(sampler, _SHUFFLING) or getattr(sampler, "shuffle", False):
+            raise InputError(
+                f"the loader shuffles ({type(sampler).__name__}), so its last batches are not the newest data: pass "
+                "ws.oldest_first(loader), or a DataLoader without shuffle=True over the examples in order of arrival"
+            )
+        sampler = getattr(sampler, "batch_sampler", None) or getattr(sampler, "sampler", None)
     count = len(loader)
     if count == 0:
         raise InputError("the loader has no batch: its data set is empty or smaller than one batch with drop_last")
@@ -126,15 +135,9 @@ def _tail_of_loader(loader: DataLoader[Any], last: int | None) -> Tail:
 
 def _slice_of_loader(loader: DataLoader[Any], first: int, count: int) -> DataLoader[Any]:
     """The same loader over its batches first..count-1; the ones before are never touched."""
-    settings: dict[str, Any] = {
-        "collate_fn": loader.collate_fn,
-        "num_workers": min(loader.num_workers, count - first),
-        "pin_memory": loader.pin_memory,
-        "timeout": loader.timeout,
-        "worker_init_fn": loader.worker_init_fn,
-    }
+    settings = {**_loading(loader), "num_workers": min(loader.num_workers, count - first)}
     if loader.batch_sampler is None:  # the data set yields whole batches
-        return DataLoader(Subset(loader.dataset, range(first, count)), batch_size=None, **settings)
+        return DataLoader(loader.dataset, batch_size=None, sampler=list(loader.sampler)[first:], **settings)
     plain = type(loader.batch_sampler) is BatchSampler and type(loader.sampler) is SequentialSampler
     if plain and loader.batch_size is not None:
         size, end = loader.batch_size, len(loader.dataset)  # type: ignore[arg-type]  # map-style: it has a length
@@ -142,6 +145,12 @@ def _slice_of_loader(loader: DataLoader[Any], first: int, count: int) -> DataLoa
     else:
         chosen = list(loader.batch_sampler)[first:]
     return DataLoader(loader.dataset, batch_sampler=chosen, **settings)
+
+
+def _loading(loader: DataLoader[Any]) -> dict[str, Any]:
+    """The settings of a loader that say how an example is loaded, not which."""
+    names = ("collate_fn", "num_workers", "pin_memory", "timeout", "worker_init_fn", "multiprocessing_context")
+    return {name: getattr(loader, name) for name in names}
 
 
 def oldest_first(loader: DataLoader[Any], batch_size: int | None = None) -> DataLoader[Any]:
@@ -156,22 +165,19 @@ def oldest_first(loader: DataLoader[Any], batch_size: int | None = None) -> Data
         the newest example backwards, so that a short one is the oldest.
 
     Raises:
-        InputError: If the data set cannot be indexed or no batch size is known.
+        InputError: If the data set cannot be indexed, or no batch size of at least 1 is known.
     """
     if isinstance(loader.dataset, IterableDataset):
         raise InputError("an IterableDataset has no order to restore: pass an iterable of batches, oldest first")
-    size = batch_size or loader.batch_size
+    size = loader.batch_size if batch_size is None else batch_size
+    if loader.batch_sampler is None:
+        raise InputError("the loader's data set yields whole batches: put these in order yourself, oldest first")
     if size is None:
         raise InputError("the loader has no batch size of its own: pass ws.oldest_first(loader, batch_size=N)")
-    return DataLoader(
-        loader.dataset,
-        batch_sampler=cut_from_newest(len(loader.dataset), size),  # type: ignore[arg-type]  # a sequence of ranges
-        collate_fn=loader.collate_fn,
-        num_workers=loader.num_workers,
-        pin_memory=loader.pin_memory,
-        timeout=loader.timeout,
-        worker_init_fn=loader.worker_init_fn,
-    )
+    if size < 1:
+        raise InputError(f"batch_size is {size}; it must be at least 1")
+    ranges: Any = cut_from_newest(len(loader.dataset), size)  # type: ignore[arg-type]  # map-style: it has a length
+    return DataLoader(loader.dataset, batch_sampler=ranges, **_loading(loader))
 
 
 @dataclass(frozen=True)
@@ -213,53 +219,74 @@ def examples_in(batch: Any) -> int:
         batch: A tensor, or a nest of mappings, tuples and lists of tensors.
 
     Returns:
-        The length of the first dimension of its first tensor that has one.
-
-    Raises:
-        InputError: If it holds no tensor with a dimension.
+        The length of the first dimension of its first tensor that has one; 0 where it holds none, such as an
+        object of the user's own.
     """
-    for tensor in _tensors(batch):
-        if tensor.dim() > 0:
-            return tensor.shape[0]
-    raise InputError(f"a batch of type {type(batch).__name__} holds no tensors; give (input, target) or a mapping")
+    return next((tensor.shape[0] for tensor in _tensors(batch) if tensor.dim() > 0), 0)
 
 
-def micro_batches(batch: Any, size: int | None) -> Iterator[tuple[Any, float]]:
+def is_empty(batch: Any) -> bool:
+    """Whether a batch is made of tensors without elements.
+
+    Args:
+        batch: As for `examples_in`.
+
+    Returns:
+        False as well where it holds no tensor at all, since there is no telling then.
+    """
+    sizes = [tensor.numel() for tensor in _tensors(batch)]
+    return bool(sizes) and max(sizes) == 0
+
+
+def micro_batches(
+    batch: Any, size: int | None, weight: Callable[[Any], float] = examples_in
+) -> Iterator[tuple[Any, float]]:
     """Split a batch along the first dimension of its tensors.
 
     Args:
         batch: A nest of tensors that agree in their first dimension.
         size: Examples a piece; None leaves the batch whole.
+        weight: What the loss of a piece is a mean over: examples, or tokens.
 
     Yields:
-        Each piece with its share of the batch; a loss that is a mean over examples, weighted by the shares,
-        sums to the whole batch's.
+        Each piece with its share of the batch; a loss that is a mean, weighted by the shares, sums to the whole
+        batch's.
 
     Raises:
-        InputError: If the tensors disagree in their first dimension.
+        InputError: If there are no tensors, or they disagree in their first dimension.
     """
     if size is None:
         yield batch, 1.0
         return
     count = examples_in(batch)
-    if any(tensor.dim() == 0 or tensor.shape[0] != count for tensor in _tensors(batch)):
+    if count == 0 or any(tensor.dim() == 0 or tensor.shape[0] != count for tensor in _tensors(batch)):
         raise InputError("micro_batch_size needs batches whose tensors all have the examples as first dimension")
-    for start in range(0, count, size):
-        stop = min(count, start + size)
-        yield _map(batch, lambda t, a=start, b=stop: t[a:b]), (stop - start) / count
+    pieces = [_map(batch, itemgetter(slice(start, min(count, start + size)))) for start in range(0, count, size)]
+    weights = [weight(piece) for piece in pieces]
+    for piece, part in zip(pieces, weights, strict=True):
+        yield piece, part / sum(weights)
 
 
 def to_device(batch: Any, device: torch.device) -> Any:
     """A batch on a device.
 
     Args:
-        batch: A nest of mappings, tuples and lists of tensors; anything else in it is passed on as it is.
+        batch: A nest of mappings, tuples and lists of tensors and of objects that have a method ``to``; anything
+            else in it is passed on as it is.
         device: Where the model's input belongs.
 
     Returns:
         The same nest, with every tensor on the device.
     """
-    return _map(batch, lambda tensor: tensor.to(device, non_blocking=True))
+
+    def move(tensor: Tensor) -> Tensor:
+        # Autograd refuses tensors that were made in inference mode; their copies are ordinary ones.
+        return (tensor.clone() if tensor.is_inference() else tensor).to(device, non_blocking=True)
+
+    def move_whole(other: Any) -> Any:
+        return other.to(device) if hasattr(other, "to") else other
+
+    return _map(batch, move, move_whole)
 
 
 def _tensors(batch: Any) -> Iterator[Tensor]:
@@ -273,13 +300,20 @@ def _tensors(batch: Any) -> Iterator[Tensor]:
             yield from _tensors(value)
 
 
-def _map(batch: Any, change: Any) -> Any:
+def _map(batch: Any, change: Callable[[Tensor], Tensor], other: Callable[[Any], Any] = lambda value: value) -> Any:
     if isinstance(batch, Tensor):
         return change(batch)
     if isinstance(batch, Mapping):
-        return {key: _map(value, change) for key, value in batch.items()}
+        changed = {key: _map(value, change, other) for key, value in batch.items()}
+        if not isinstance(batch, MutableMapping):
+            return changed
+        twin = copy.copy(batch)  # keeps the type: a batch may offer its entries as attributes
+        twin.update(changed)
+        return twin
+    if hasattr(batch, "to"):  # a tuple may be one too: a packed sequence keeps its lengths on the CPU
+        return other(batch)
     if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        return type(batch)(*(_map(value, change) for value in batch))
+        return type(batch)(*(_map(value, change, other) for value in batch))
     if isinstance(batch, (tuple, list)):
-        return type(batch)(_map(value, change) for value in batch)
-    return batch
+        return type(batch)(_map(value, change, other) for value in batch)
+    return other(batch)

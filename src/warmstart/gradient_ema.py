@@ -6,19 +6,26 @@ NeurIPS 2024 (arXiv 2410.23495), algorithm 1.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from warmstart.batches import batches_that_matter, examples_in, micro_batches, tail, to_device
+from warmstart.batches import batches_that_matter, examples_in, is_empty, micro_batches, tail, to_device
 from warmstart.errors import InputError
-from warmstart.neurons import Filter, Neurons, neurons
+from warmstart.neurons import Filter, Neurons, neurons, recurrent_layers
+from warmstart.processes import Team, local, reshard, team_of
 
 ForwardLoss = Callable[[nn.Module, Any], Tensor]
 """``forward_loss(model, batch) -> scalar``: the loss of one batch, a mean over its examples."""
+
+Weight = Callable[[Any], float]
+"""``weight(batch)``: what a batch's loss is a mean over, such as its number of examples."""
 
 
 class GradientEMA:
@@ -32,7 +39,8 @@ class GradientEMA:
         examples: How many examples went in, as far as `average_gradient` fed them; 0 in a loop of your own.
         left_out: How many older batches were left out before the first update.
         average: Parameter name -> G, of the parameter's shape; a parameter without any gradient has no entry.
-        largest: Parameter name -> the largest norm of a gradient that went in, a scalar tensor.
+        largest: Parameter name -> the largest norm of a gradient that went in (under FSDP2, of this process's part).
+        parameters: The parameters that take part, as `neurons` splits them.
     """
 
     def __init__(self, model: nn.Module, alpha: float = 0.3, *, filter_fn: Filter | None = None) -> None:
@@ -54,7 +62,7 @@ class GradientEMA:
         self.average: dict[str, Tensor] = {}
         self.largest: dict[str, Tensor] = {}
         self.filter_fn = filter_fn
-        self._parameters: list[Neurons] = neurons(model, filter_fn=filter_fn)[0]
+        self.parameters: list[Neurons] = neurons(team_of(model)[0], filter_fn=filter_fn)[0]
 
     @torch.no_grad()
     def update(self, weight: float = 1.0) -> None:
@@ -65,21 +73,30 @@ class GradientEMA:
         Args:
             weight: Factor on this batch's gradient, such as ``1 / n`` for a loss that is a sum over n examples.
         """
-        for entry in self._parameters:
+        for entry in self.parameters:
             gradient = entry.parameter.grad
             if entry.name in self.average:
                 self.average[entry.name].mul_(1 - self.alpha)
             if gradient is None:
                 continue
             gradient = gradient.to_dense() if gradient.is_sparse else gradient
-            if entry.name not in self.average:
-                dtype = torch.promote_types(entry.parameter.dtype, torch.float32)
-                self.average[entry.name] = torch.zeros_like(entry.parameter, dtype=dtype)
-                self.largest[entry.name] = torch.zeros((), device=gradient.device)
-            self.average[entry.name].add_(gradient, alpha=-self.alpha * weight)
-            norm = torch.linalg.vector_norm(gradient, dtype=torch.float32) * abs(weight)
-            torch.maximum(self.largest[entry.name], norm, out=self.largest[entry.name])
+            self.start(entry)
+            average, largest = self.average[entry.name], self.largest[entry.name]
+            average.add_(gradient, alpha=-self.alpha * weight)
+            norm = torch.linalg.vector_norm(local(gradient), dtype=average.dtype) * abs(weight)
+            torch.maximum(largest, norm, out=largest)
         self.updates += 1
+
+    def start(self, entry: Neurons) -> None:
+        """Begin the average of a parameter at zero, unless it has begun.
+
+        Args:
+            entry: One of ``parameters``.
+        """
+        if entry.name not in self.average:
+            dtype = torch.promote_types(entry.parameter.dtype, torch.float32)
+            self.average[entry.name] = torch.zeros_like(entry.parameter, dtype=dtype, requires_grad=False)
+            self.largest[entry.name] = torch.zeros((), dtype=dtype, device=local(entry.parameter).device)
 
 
 def average_gradient(
@@ -92,6 +109,7 @@ def average_gradient(
     filter_fn: Filter | None = None,
     micro_batch_size: int | None = None,
     full_precision: bool = True,
+    weight: Weight = examples_in,
 ) -> GradientEMA:
     """Average a model's negative gradients over the tail of a stream of batches.
 
@@ -106,28 +124,105 @@ def average_gradient(
         filter_fn: ``filter_fn(module, name)`` says which layers take part.
         micro_batch_size: Examples computed at a time; a batch's gradient is the same, its memory less.
         full_precision: Switch autocast and TF32 off for the pass.
+        weight: ``weight(batch)``: how much a process's share, or a micro-batch, weighs in its batch: the number of
+            examples that the loss is a mean over, or of tokens.
 
     Returns:
         The average, with the number of batches and examples that went in.
 
     Raises:
-        InputError: If a setting is out of range, there is no batch, the loader shuffles, or a loss is not a
-            differentiable scalar.
+        InputError: If a setting is out of range, there is no batch or an empty one, the loader shuffles, or a loss
+            is not a differentiable scalar.
     """
     if micro_batch_size is not None and micro_batch_size < 1:
         raise InputError(f"micro_batch_size is {micro_batch_size}; it must be at least 1")
+    model, team = team_of(model)
+    if any(getattr(parameter, "_post_accumulate_grad_hooks", None) for parameter in model.parameters()):
+        raise InputError("a hook acts on gradients as they come (an optimizer in the backward pass?): remove it first")
     ema = GradientEMA(model, alpha, filter_fn=filter_fn)
-    source = tail(batches, batches_that_matter(alpha, tolerance))
-    ema.left_out = source.left_out
     device = next(model.parameters()).device
     with gradient_pass(model, full_precision=full_precision):
-        for batch in source.batches:
-            ema.examples += examples_in(batch)
-            for piece, share in micro_batches(batch, micro_batch_size):
-                (share * _checked(forward_loss(model, to_device(piece, device)))).backward()
+        source = team.attempt(lambda: tail(batches, batches_that_matter(alpha, tolerance)))
+        ema.left_out = source.left_out
+        for share in _shares(source.batches, weight, team):
+            ema.examples += share.examples
+            for piece, part in _pieces(share, micro_batch_size, weight, team):
+                loss = team.attempt(partial(_loss, model, piece, forward_loss, device))
+                (loss * part).backward()
             ema.update()
             model.zero_grad(set_to_none=True)
+    _add_up(ema, team)
     return ema
+
+
+@dataclass(frozen=True)
+class _Share:
+    """What this process holds of one batch."""
+
+    batch: Any
+    of_batch: float
+    """Its weight among the shares of all processes, which sum to 1."""
+    examples: int
+    """In the whole batch."""
+
+
+def _shares(batches: Iterable[Any], weight: Weight, team: Team) -> Iterator[_Share]:
+    """This process's shares, all processes in step, so that none waits for one that has failed or ended."""
+    iterator = iter(batches)
+    while True:
+        batch = team.attempt(lambda: next(iterator, _END))
+        own, count = team.attempt(partial(_weighed, batch, weight))
+        rows = team.gather(batch is _END, own, count)
+        if all(ended for ended, _, _ in rows):
+            return
+        if any(ended for ended, _, _ in rows):
+            raise InputError(
+                "the processes disagree on the number of batches: give each process its share of every batch"
+            )
+        total = sum(other for _, other, _ in rows)
+        if own == count == 0 and len(rows) == 1:  # an object whose examples nobody can count
+            own = total = 1.0
+        if not (math.isfinite(total) and total > 0 and own >= 0):
+            raise InputError(f"the weights of a batch's shares sum to {total}; each must be >= 0, and one above 0")
+        yield _Share(batch, own / total, int(sum(others for _, _, others in rows)))
+
+
+_END: Any = object()
+
+
+def _weighed(batch: Any, weight: Weight) -> tuple[float, int]:
+    """The weight of a share, and its examples."""
+    if batch is _END:
+        return 0.0, 0
+    if is_empty(batch):
+        raise InputError("a batch holds no examples: leave it out")
+    return weight(batch), examples_in(batch)
+
+
+def _pieces(share: _Share, size: int | None, weight: Weight, team: Team) -> Iterator[tuple[Any, float]]:
+    """A share in micro-batches, each with its part of the whole batch; on every process as many."""
+    pieces = team.attempt(lambda: list(micro_batches(share.batch, size, weight)))
+    # Where the backward pass averages over processes, it has to be undone: shares are parts of a sum.
+    factor = share.of_batch * (team.size if team.sharded else 1)
+    for piece, part in pieces:
+        yield piece, part * factor
+    most = max(count for (count,) in team.gather(len(pieces)))
+    for _ in range(int(most) - len(pieces)):
+        yield pieces[0][0], 0.0
+
+
+def _add_up(ema: GradientEMA, team: Team) -> None:
+    """One sum for all batches: the average is linear in the gradients, so processes may average their own."""
+    if team.size == 1:
+        return
+    present = torch.tensor([float(entry.name in ema.average) for entry in ema.parameters], device=team.device)
+    team.sum_([present])
+    for entry, holders in zip(ema.parameters, present.tolist(), strict=True):
+        if holders:
+            ema.start(entry)
+            if not team.sharded:
+                team.sum_([ema.average[entry.name]])
+            team.sum_([ema.largest[entry.name]])  # a bound: the norm of a sum is at most the sum of the norms
 
 
 def as_forward_loss(
@@ -175,7 +270,8 @@ def _loss_of_mapping(model: nn.Module, batch: Any) -> Tensor:
     return loss  # type: ignore[no-any-return]  # average_gradient checks that it is a scalar tensor
 
 
-def _checked(loss: Any) -> Tensor:
+def _loss(model: nn.Module, batch: Any, forward_loss: ForwardLoss, device: torch.device) -> Tensor:
+    loss = forward_loss(model, to_device(batch, device))
     if not isinstance(loss, Tensor) or loss.numel() != 1:
         what = f"has shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else f"is a {type(loss).__name__}"
         raise InputError(f"the loss {what}; it must be one number, the mean over the batch's examples")
@@ -186,7 +282,7 @@ def _checked(loss: Any) -> Tensor:
 
 @contextmanager
 def gradient_pass(model: nn.Module, *, full_precision: bool = True) -> Iterator[None]:
-    """Eval mode, gradients on, empty ``.grad``; all of it put back at the end, whatever happens.
+    """Eval mode, gradients on, empty ``.grad``; these and all buffers put back at the end, whatever happens.
 
     Args:
         model: The network.
@@ -197,6 +293,12 @@ def gradient_pass(model: nn.Module, *, full_precision: bool = True) -> Iterator[
     """
     training = {layer: layer.training for layer in model.modules()}
     gradients = {parameter: parameter.grad for parameter in model.parameters()}
+    dropouts = {layer: layer.dropout for layer in recurrent_layers(model)}
+    buffers = [
+        (layer, name, buffer, None if buffer is None else buffer.detach().clone())
+        for layer in model.modules()
+        for name, buffer in layer._buffers.items()
+    ]
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
@@ -204,13 +306,22 @@ def gradient_pass(model: nn.Module, *, full_precision: bool = True) -> Iterator[
             stack.enter_context(_fp32(next(model.parameters()).device.type))
         try:
             model.eval()
+            for layer in dropouts:  # cuDNN differentiates them in train mode only; without dropout it is the same
+                layer.training, layer.dropout = True, 0.0
             model.zero_grad(set_to_none=True)
             yield
         finally:
-            for layer, flag in training.items():
-                layer.training = flag
+            reshard(model)
+            for layer, dropout in dropouts.items():
+                layer.dropout = dropout
+            for module, flag in training.items():
+                module.training = flag
             for parameter, gradient in gradients.items():
                 parameter.grad = gradient
+            for module, name, buffer, before in buffers:  # a forward pass may change them in eval mode too
+                module._buffers[name] = buffer
+                if buffer is not None and before is not None and not torch.equal(buffer, before):
+                    buffer.copy_(before)
 
 
 @contextmanager

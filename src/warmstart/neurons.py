@@ -23,9 +23,6 @@ Granularity = Literal["kernel", "neuron"]
 Filter = Callable[[nn.Module, str], bool]
 """``filter_fn(module, name)``: whether the layer of that name takes part."""
 
-Dims = Mapping[str, tuple[int, ...]]
-"""Parameter name -> the dimensions of it that lie within one neuron."""
-
 
 @dataclass(frozen=True)
 class Neurons:
@@ -37,12 +34,28 @@ class Neurons:
     """The layer's type, such as ``Conv2d``."""
     parameter: nn.Parameter
     dims: tuple[int, ...]
-    """The dimensions that lie within one neuron; the other ones count the neurons."""
+    """The dimensions of `view` that lie within one neuron; the other ones count the neurons."""
+    groups: int = 1
+    """Blocks that the first dimension stands for; more than 1 in grouped transposed convolutions only."""
+    spare_unseen: bool = False
+    """Whether neurons without any gradient are left as they are: rows of an embedding that did not occur."""
+
+    def view(self, tensor: Tensor) -> Tensor:
+        """A tensor of the parameter's shape, with its neurons along whole dimensions.
+
+        Args:
+            tensor: The parameter or its gradient.
+
+        Returns:
+            A view; what is written to it is written to the tensor.
+        """
+        return tensor.unflatten(0, (self.groups, -1)) if self.groups > 1 else tensor
 
     @property
     def size(self) -> int:
         """Weights in one neuron."""
-        return math.prod(self.parameter.shape[d] for d in self.dims)
+        shape = self.view(self.parameter).shape
+        return math.prod(shape[d] for d in self.dims)
 
     @property
     def count(self) -> int:
@@ -58,25 +71,114 @@ class LeftAlone:
     reason: str
 
 
-def _linear(layer: nn.Module, granularity: Granularity) -> Dims:
-    """Rows: weight (out, in)."""
-    return {"weight": (1,), "bias": (0,)}
+@dataclass(frozen=True)
+class Split:
+    """How one parameter of a layer splits: `Neurons` without its parameter."""
+
+    dims: tuple[int, ...]
+    groups: int = 1
+    spare_unseen: bool = False
 
 
-def _convolution(layer: nn.Module, granularity: Granularity) -> Dims:
-    """Kernels: weight (out, in / groups, *spatial)."""
-    weight = layer.weight
-    assert isinstance(weight, Tensor)
-    within = range(2, weight.dim()) if granularity == "kernel" else range(1, weight.dim())
-    return {"weight": tuple(within), "bias": (0,)}
+Rule = Callable[[nn.Module, Granularity], Mapping[str, "Split | tuple[int, ...]"]]
+"""``rule(layer, granularity)`` -> parameter name in the layer -> the dimensions that lie within one neuron."""
+
+_WHOLE = Split((0,))  # a bias vector is one group
 
 
-_SPLITS: dict[type[nn.Module], Callable[[nn.Module, Granularity], Dims]] = {
-    nn.Linear: _linear,
+def _rows(layer: nn.Module, granularity: Granularity) -> Mapping[str, Split]:
+    """Linear: weight (out, in)."""
+    return {"weight": Split((1,)), "bias": _WHOLE}
+
+
+def _columns(layer: nn.Module, granularity: Granularity) -> Mapping[str, Split]:
+    """Linear layers that hold their weight as (in, out)."""
+    return {"weight": Split((0,)), "bias": _WHOLE}
+
+
+def _bilinear(layer: nn.Module, granularity: Granularity) -> Mapping[str, Split]:
+    """Weight (out, in1, in2)."""
+    return {"weight": Split((1, 2)), "bias": _WHOLE}
+
+
+def _embedding(layer: nn.Module, granularity: Granularity) -> Mapping[str, Split]:
+    """Weight (entries, features): an entry is a neuron."""
+    return {"weight": Split((1,), spare_unseen=True)}
+
+
+def _convolution(layer: nn.Module, granularity: Granularity) -> Mapping[str, Split]:
+    """Weight (out, in / groups, *kernel)."""
+    kernel = tuple(range(2, _weight(layer).dim()))
+    return {"weight": Split(kernel if granularity == "kernel" else (1, *kernel)), "bias": _WHOLE}
+
+
+def _transposed_convolution(layer: nn.Module, granularity: Granularity) -> Mapping[str, Split]:
+    """Weight (in, out / groups, *kernel): an output filter lies across the inputs of its group."""
+    kernel = tuple(range(2, _weight(layer).dim()))
+    if granularity == "kernel":
+        return {"weight": Split(kernel), "bias": _WHOLE}
+    groups = layer.groups
+    assert isinstance(groups, int)
+    if groups == 1:
+        return {"weight": Split((0, *kernel)), "bias": _WHOLE}
+    return {"weight": Split((1, *(d + 1 for d in kernel)), groups), "bias": _WHOLE}
+
+
+def _attention(layer: nn.Module, granularity: Granularity) -> Mapping[str, Split]:
+    """Packed projections (3 out, in), by rows of q, k and v; or one (out, in) each."""
+    weights = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
+    learned = dict.fromkeys(("bias_k", "bias_v"), Split((0, 1, 2)))
+    return {**dict.fromkeys(weights, Split((1,))), "in_proj_bias": _WHOLE, **learned}
+
+
+def _recurrent(layer: nn.Module, granularity: Granularity) -> Mapping[str, Split]:
+    """Weights (gates x hidden, in), by rows of each gate; a bias vector is one group."""
+    return {
+        name: _WHOLE if name.startswith("bias") else Split((1,)) for name, _ in layer.named_parameters(recurse=False)
+    }
+
+
+_SPLITS: dict[type[nn.Module], Rule] = {
+    nn.Linear: _rows,
+    nn.Bilinear: _bilinear,
     nn.Conv1d: _convolution,
     nn.Conv2d: _convolution,
     nn.Conv3d: _convolution,
+    nn.ConvTranspose1d: _transposed_convolution,
+    nn.ConvTranspose2d: _transposed_convolution,
+    nn.ConvTranspose3d: _transposed_convolution,
+    nn.Embedding: _embedding,
+    nn.EmbeddingBag: _embedding,
+    nn.MultiheadAttention: _attention,
+    nn.RNNBase: _recurrent,  # RNN, LSTM, GRU
+    nn.modules.rnn.RNNCellBase: _recurrent,
 }
+
+_SPLITS_BY_NAME: dict[str, Rule] = {"transformers.pytorch_utils.Conv1D": _columns}
+"""Layers of other libraries, which are not imported for it."""
+
+
+def register_layer(kind: type[nn.Module], rule: Rule) -> None:
+    """Say how a layer of your own splits into neurons.
+
+    Args:
+        kind: The layer's class; its subclasses are split alike.
+        rule: ``rule(layer, granularity)`` returns the parameter's name in the layer -> the dimensions that lie within
+            one neuron, such as ``{"weight": (1,), "bias": (0,)}`` for a linear layer. Other parameters are left alone.
+
+    Raises:
+        InputError: If ``kind`` is no module class.
+    """
+    if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
+        raise InputError(f"register_layer needs a subclass of nn.Module, not {kind!r}")
+    _SPLITS[kind] = rule
+
+
+def _weight(layer: nn.Module) -> Tensor:
+    weight = layer.weight
+    assert isinstance(weight, Tensor)
+    return weight
+
 
 _NORMS: tuple[type[nn.Module], ...] = (
     nn.modules.batchnorm._NormBase,  # batch and instance norm
@@ -98,8 +200,12 @@ def is_norm(layer: nn.Module) -> bool:
     return isinstance(layer, _NORMS) or type(layer).__name__.rstrip("123d").endswith("Norm")
 
 
-def _split_of(layer: nn.Module) -> Callable[[nn.Module, Granularity], Dims] | None:
-    return next((_SPLITS[kind] for kind in type(layer).__mro__ if kind in _SPLITS), None)
+def _rule_of(layer: nn.Module) -> Rule | None:
+    for kind in type(layer).__mro__:
+        rule = _SPLITS.get(kind) or _SPLITS_BY_NAME.get(f"{kind.__module__}.{kind.__qualname__}")
+        if rule is not None:
+            return rule
+    return None
 
 
 def neurons(
@@ -117,28 +223,37 @@ def neurons(
         with its reason.
 
     Raises:
-        InputError: If the granularity is unknown, a parameter has no shape yet (a lazy layer), or no
-            parameter is left that could be changed.
+        InputError: If the granularity is unknown, a parameter has no shape yet (a lazy layer) or no values (on
+            the meta device), or no parameter is left that could be changed.
     """
     if granularity not in ("kernel", "neuron"):
         raise InputError(f"granularity {granularity!r} is unknown{nearest(str(granularity), ('kernel', 'neuron'))}")
     found: list[Neurons] = []
     left: list[LeftAlone] = []
     for name, layer, key, parameter in _parameters(model):
-        split = _split_of(layer)
-        dims = split(layer, granularity).get(key) if split else None
+        rule = _rule_of(layer)
+        split = rule(layer, granularity).get(key) if rule else None
         if isinstance(parameter, nn.UninitializedParameter):
             raise InputError(f"{name} has no shape yet (a lazy layer): run the model once on a batch first")
+        if parameter.is_meta:
+            raise InputError(f"{name} is on the meta device and has no values: load the weights first")
         if is_norm(layer):
             left.append(LeftAlone(name, "norm layer"))
-        elif dims is None:
-            left.append(LeftAlone(name, f"no rule for {type(layer).__name__}.{key}"))
+        elif isinstance(layer, nn.utils.parametrize.ParametrizationList):
+            left.append(LeftAlone(name, "parametrised (torch.nn.utils.parametrize.remove_parametrizations undoes it)"))
+        elif split is None:
+            left.append(LeftAlone(name, f"no rule for {type(layer).__name__}.{key} (ws.register_layer adds one)"))
+        elif parameter.is_complex():
+            left.append(LeftAlone(name, "complex numbers"))
+        elif parameter.numel() == 0:
+            left.append(LeftAlone(name, "holds no elements"))
         elif filter_fn is not None and not filter_fn(layer, name.rpartition(".")[0]):
             left.append(LeftAlone(name, "excluded by filter_fn"))
         elif not parameter.requires_grad:
             left.append(LeftAlone(name, "frozen (requires_grad is False)"))
         else:
-            found.append(Neurons(name, type(layer).__name__, parameter, dims))
+            split = split if isinstance(split, Split) else Split(split)
+            found.append(Neurons(name, type(layer).__name__, parameter, split.dims, split.groups, split.spare_unseen))
     if not found:
         reasons = "; ".join(f"{entry.name}: {entry.reason}" for entry in left[:3]) or "it has no parameters"
         raise InputError(f"the model has no weights to scale ({reasons}); unfreeze a Linear or Conv layer")
@@ -180,6 +295,18 @@ def batch_norms(model: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
     return [layer for layer in model.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
 
 
+def recurrent_layers(model: nn.Module) -> list[nn.RNNBase]:
+    """The recurrent layers of a network: cuDNN differentiates them in train mode only.
+
+    Args:
+        model: Any network.
+
+    Returns:
+        Its RNN, LSTM and GRU layers.
+    """
+    return [layer for layer in model.modules() if isinstance(layer, nn.RNNBase)]
+
+
 def output_layer(model: nn.Module, output: Tensor) -> tuple[str, nn.Module]:
     """Find the layer that feeds the output, by walking the autograd graph back from it.
 
@@ -193,24 +320,28 @@ def output_layer(model: nn.Module, output: Tensor) -> tuple[str, nn.Module]:
         The name of the nearest layer with weights, and the layer.
 
     Raises:
-        InputError: If no layer with trainable weights lies behind the output.
+        InputError: If no layer with trainable weights lies behind the output, or the nearest is of an unknown kind.
     """
     owners: dict[int, tuple[str, nn.Module]] = {}
     for name, layer, _, parameter in _parameters(model):
-        if _split_of(layer) is not None and not is_norm(layer):
+        if not is_norm(layer) and (_rule_of(layer) is not None or parameter.dim() > 1):
             owners[id(parameter)] = (name.rpartition(".")[0], layer)
     frontier: Iterable[torch.autograd.graph.Node] = [output.grad_fn] if output.grad_fn is not None else []
     seen: set[torch.autograd.graph.Node] = set()
     while frontier:
         for node in frontier:
             owner = owners.get(id(getattr(node, "variable", None)))
-            if owner is not None:
-                return owner
+            if owner is None:
+                continue
+            if _rule_of(owner[1]) is None:
+                where = f"those of {owner[0] or 'the model itself'}, a {type(owner[1]).__name__}"
+                raise InputError(f"the weights nearest to the output are {where}: name the head yourself")
+            return owner
         seen.update(frontier)
         frontier = [
             following
             for node in frontier
-            for following, _ in node.next_functions
+            for following, _ in reversed(node.next_functions)  # a product's weights stand after its input
             if following is not None and following not in seen
         ]
     raise InputError("no trainable Linear or Conv layer lies behind the model's output; name the head yourself")

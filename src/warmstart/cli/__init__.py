@@ -13,6 +13,8 @@ def main() -> None:
         if error.name is None or error.name.partition(".")[0] == "warmstart":
             raise
         sys.exit(_fail(f"the command line needs {error.name}: pip install 'warmstart[lab]'", 2))
+    except KeyboardInterrupt:  # imports take seconds
+        sys.exit(_fail("stopped; the same command goes on from here", 130))
     sys.exit(run(sys.argv[1:]))
 
 

@@ -52,7 +52,7 @@ def run(arguments: Sequence[str]) -> int:
     """
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        app(list(arguments) or ["--help"], standalone_mode=False)
+        app(list(arguments) or ["--help"], prog_name="warmstart", standalone_mode=False)
     except InputError as error:
         return _fail(str(error), 2)
     except (KeyboardInterrupt, typer.Abort):

@@ -33,7 +33,7 @@ def _flag(help_: str, default: str, metavar: str) -> Any:
 
 def compare(
     config: Annotated[
-        Path | None, typer.Argument(metavar="[CONFIG.yaml]", help="Settings by key; flags win.", show_default=False)
+        Path | None, typer.Argument(metavar="CONFIG.yaml", help="Settings by key; flags win.", show_default=False)
     ] = None,
     data: Annotated[
         str | None,

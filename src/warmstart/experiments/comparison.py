@@ -8,13 +8,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from warmstart.errors import InputError
 from warmstart.experiments.config import (
-    CONFIG_FILE,
     CompareConfig,
     available_cores,
+    read_recorded,
     record,
     settle_output,
     with_recorded_threads,
@@ -24,7 +22,7 @@ from warmstart.experiments.grid import run_grid
 from warmstart.experiments.image_task import ImageTask
 from warmstart.experiments.report import write_report
 from warmstart.experiments.results import Results, StageResult, to_csv
-from warmstart.experiments.run import Event, RunKey, read_results, saved_runs
+from warmstart.experiments.run import Event, RunKey, read_results, saved_runs, unfinished
 from warmstart.experiments.verdict import Verdict
 from warmstart.storage.atomic import write_text
 from warmstart.storage.lock import FolderLock
@@ -34,9 +32,7 @@ WRITE_EVERY = 1.0
 """Seconds between two versions of results.csv while a grid runs."""
 
 
-def run_comparison(
-    config: CompareConfig, display: Display, images: ImageData | None = None
-) -> tuple[Results, Verdict]:
+def run_comparison(config: CompareConfig, display: Display, images: ImageData | None = None) -> tuple[Results, Verdict]:
     """Run a comparison, or go on with one, and write its report.
 
     Args:
@@ -66,14 +62,15 @@ def run_comparison(
         warnings = settle_output(out, recorded)
         keys = grid_of(recorded)
         threads = int(recorded["threads"])
-        jobs = _jobs(config, threads, len(keys))
         done = saved_runs(keys, out)
+        left = unfinished(keys, done, config.stages)
+        jobs = _jobs(config, threads, len(left))
         lines = [*_description(task, jobs, threads), *warnings]
         display.plan(lines, runs=len(keys), stages=config.stages, done=read_results(recorded, done))
         keeper = _Keeper(out, recorded, done)
         keeper.write()
         try:
-            run_grid(task, keys, out, jobs=jobs, threads=threads, on_event=keeper.told(display.event))
+            run_grid(task, left, out, jobs=jobs, threads=threads, on_event=keeper.told(display.event))
         finally:
             keeper.write()
         return report(out, recorded, config.margin)
@@ -103,10 +100,7 @@ def report_again(out: Path, margin: float | None = None) -> tuple[Results, Verdi
     Raises:
         InputError: If the folder holds no comparison.
     """
-    file = out / CONFIG_FILE
-    if not file.is_file():
-        raise InputError(f"{out} holds no comparison ({CONFIG_FILE} is missing); name the --out of one")
-    recorded = yaml.safe_load(file.read_text(encoding="utf-8"))
+    recorded = read_recorded(out)
     return report(out, recorded, recorded.get("margin", 0.0) if margin is None else margin)
 
 
@@ -159,7 +153,7 @@ def _jobs(config: CompareConfig, threads: int, runs: int) -> int:
     """Processes: as many as the cores feed with their threads; on an accelerator one, which fills it."""
     if isinstance(config.jobs, int):
         return config.jobs
-    return min(runs, max(1, available_cores() // threads)) if config.resolved_device().type == "cpu" else 1
+    return max(1, min(runs, available_cores() // threads)) if config.resolved_device().type == "cpu" else 1
 
 
 class _Keeper:

@@ -22,9 +22,13 @@ from warmstart.training.optimizers import OPTIMIZERS
 CONFIG_FILE = "config.yaml"
 _HOW_IT_RUNS = {"out", "jobs", "margin"}
 """Keys that change no number of a run."""
-_EXTENSIBLE = {"methods", "seeds"}
+_EXTENSIBLE = ("methods", "seeds")
 RECORDED = "recorded"
 """Where the file keeps what is not a setting: versions, the data's fingerprint."""
+
+
+LARGEST_IMAGE = 4096
+"""Of --image-size: far above what these networks are made for; beyond, a slip of the keys."""
 
 
 class CompareConfig(BaseModel):
@@ -53,6 +57,13 @@ class CompareConfig(BaseModel):
     jobs: int | str = "auto"
     margin: float = 0.0
     out: str = "out/compare"
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _not_yes_or_no(cls, value: Any, info: Any) -> Any:
+        if isinstance(value, bool):  # YAML's yes and on, which would count as 1
+            raise InputError(f"{info.field_name} is {value}; no key is a yes or no, give its number or name")
+        return value
 
     @field_validator("methods", mode="before")
     @classmethod
@@ -84,6 +95,13 @@ class CompareConfig(BaseModel):
             raise InputError(f"{info.field_name} is {value}; it must be at least 1")
         return value
 
+    @field_validator("image_size")
+    @classmethod
+    def _not_absurd(cls, value: int | None) -> int | None:
+        if value is not None and value > LARGEST_IMAGE:
+            raise InputError(f"image_size is {value}; it must be at most {LARGEST_IMAGE}, all images lie in memory")
+        return value
+
     @field_validator("threads", "jobs", mode="before")
     @classmethod
     def _auto_or_count(cls, value: Any, info: Any) -> int | str:
@@ -91,6 +109,13 @@ class CompareConfig(BaseModel):
         if text != "auto" and not (text.isdecimal() and int(text) >= 1):
             raise InputError(f"{info.field_name} is '{value}'; it must be 'auto' or a whole number, at least 1")
         return text if text == "auto" else int(text)
+
+    @field_validator("out")
+    @classmethod
+    def _named(cls, value: str) -> str:
+        if not value.strip():
+            raise InputError("out is empty; name the output folder, such as out/compare")
+        return value
 
     @field_validator("lr")
     @classmethod
@@ -212,6 +237,32 @@ def read_config(file: Path) -> dict[str, Any]:
     Raises:
         InputError: If it is missing or not such a file.
     """
+    return {key: value for key, value in _read_yaml(file).items() if key != RECORDED}
+
+
+def read_recorded(out: Path) -> dict[str, Any]:
+    """Read all that a comparison has written into its config.yaml.
+
+    Args:
+        out: The comparison's folder.
+
+    Returns:
+        Its settings, and under ``recorded`` what its numbers rest on besides.
+
+    Raises:
+        InputError: If the folder holds no comparison, or the file is another program's or damaged.
+    """
+    file = out / CONFIG_FILE
+    if not file.is_file():
+        raise InputError(f"{out} holds no comparison ({CONFIG_FILE} is missing); name the --out of one")
+    content = _read_yaml(file)
+    for key in ("methods", "seeds", RECORDED):
+        if key not in content:
+            raise InputError(f"{file} was not written by a comparison (it has no '{key}'); name another folder")
+    return content
+
+
+def _read_yaml(file: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except OSError as error:
@@ -222,7 +273,7 @@ def read_config(file: Path) -> dict[str, Any]:
         content = {}
     if not isinstance(content, dict):
         raise InputError(f"{file}: must hold keys and values, such as 'stages: 6'")
-    return {str(key): value for key, value in content.items() if key != RECORDED}
+    return {str(key): value for key, value in content.items()}
 
 
 def validated(settings: dict[str, Any], where: str = "") -> CompareConfig:
@@ -317,17 +368,16 @@ def settle_output(out: Path, now: dict[str, Any]) -> list[str]:
             raise InputError(f"{out} holds a results.csv without {CONFIG_FILE}; choose another --out")
         write_text(file, yaml.safe_dump(now, sort_keys=False, allow_unicode=True))
         return []
-    read_config(file)
-    before = yaml.safe_load(file.read_text(encoding="utf-8"))
-    for key in now.keys() - _HOW_IT_RUNS - _EXTENSIBLE - {RECORDED}:
-        if before.get(key) != now[key]:
+    before = read_recorded(out)
+    for key in now:
+        if key not in {*_HOW_IT_RUNS, *_EXTENSIBLE, RECORDED} and before.get(key) != now[key]:
             raise InputError(f"{out} holds another configuration: {key} is {before.get(key)!r} there and {now[key]!r} "
                              f"now; choose another --out, or the old value")  # fmt: skip
     for key in _EXTENSIBLE:
         if dropped := [value for value in _members(before[key]) if value not in _members(now[key])]:
             raise InputError(f"{out} also holds {key[:-1]} {dropped[0]}: {key} may be added, not dropped; choose "
                              "another --out, or name all of them again")  # fmt: skip
-    then, today = before.get(RECORDED, {}), now[RECORDED]
+    then, today = before[RECORDED], now[RECORDED]
     if then.get("data_fingerprint") != today.get("data_fingerprint"):
         raise InputError(f"{out}: the data at '{now['data']}' has changed since the first start; choose another --out")
     write_text(file, yaml.safe_dump({**now, RECORDED: {**today, **then}}, sort_keys=False, allow_unicode=True))

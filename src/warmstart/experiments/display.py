@@ -13,7 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from warmstart.experiments.results import Results
+from warmstart.experiments.results import Results, StageResult
 from warmstart.experiments.run import Event, RunKey
 
 
@@ -59,8 +59,9 @@ class Display:
         self._stages = stages
         self._runs = runs
         self._work = runs * stages * (stages + 1) // 2
-        self._work_done = self._work_before = sum(row.stage for row in done.rows)
-        self._runs_done = sum(row.stage == stages for row in done.rows)
+        for row in done.rows:
+            self._count(row)
+        self._work_before = self._work_done
         if done.rows:
             self._console.print(f"going on: {self._runs_done} of {runs} runs are done")
         self._began = time.monotonic()
@@ -78,12 +79,8 @@ class Display:
             row = event.finished_stage
             if row is None:
                 return
-            self._work_done += row.stage
-            if row.stage < self._stages and row.status != "diverged":
+            if not self._count(row):
                 return
-            if row.status == "diverged":
-                self._work_done += sum(range(row.stage + 1, self._stages + 1))
-            self._runs_done += 1
             self._running.pop(event.key, None)
             if not self._console.is_terminal:
                 how = "" if row.status == "done" else f" ({row.status} in stage {row.stage})"
@@ -92,6 +89,15 @@ class Display:
                     f"{row.test_accuracy:.1%}, {row.steps} steps{how}; {self._time_left()} left",
                     markup=False,
                 )
+
+    def _count(self, row: StageResult) -> bool:
+        """Add a finished stage to the bar; whether its run is over."""
+        self._work_done += row.stage
+        if row.status == "diverged":
+            self._work_done += sum(range(row.stage + 1, self._stages + 1))
+        over = row.stage == self._stages or row.status == "diverged"
+        self._runs_done += over
+        return over
 
     def _time_left(self) -> str:
         worked = self._work_done - self._work_before

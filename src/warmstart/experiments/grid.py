@@ -47,7 +47,7 @@ def run_grid(task: Task, keys: Sequence[RunKey], out: Path, *, jobs: int, thread
         InputError: If a method or network refuses what it is given.
         WorkFailedError: If a process is killed.
     """
-    if jobs == 1 or len(keys) == 1:
+    if jobs == 1 or len(keys) <= 1:
         with _threads(threads):
             for key in keys:
                 _run(task, key, out, on_event)
@@ -75,12 +75,26 @@ def _run_in_processes(
     with _told(context, on_event) as tell:
         pool = ProcessPoolExecutor(jobs, context, _start_worker, (task, out, threads, tell, lifeline))
         try:
-            futures = [pool.submit(_work, key) for key in keys]
+            with _sigint_waits():  # a worker is deaf to Ctrl-C from its first moment, not from its initializer on
+                futures = [pool.submit(_work, key) for key in keys]
             for future in as_completed(futures):
                 _result(future)
         finally:
             ours.close()  # the workers end at once, whatever they are doing
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def _sigint_waits() -> Iterator[None]:
+    """Hold Ctrl-C back meanwhile; processes that are started inherit that for good."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _result(future: Future[None]) -> None:
@@ -106,11 +120,16 @@ class _Tell:
 def _told(context: Any, on_event: OnEvent) -> Iterator[_Tell]:
     """Hand the workers' events to this process's display, until the last of them has closed the pipe."""
     reader, writer = context.Pipe(duplex=False)
+    failure: list[Exception] = []
 
     def listen() -> None:
-        with suppress(EOFError, OSError):
-            while True:
-                on_event(reader.recv())
+        with reader, suppress(EOFError):  # closed early, it fails the workers' next word: none waits for a deaf ear
+            while not failure:
+                event = reader.recv()
+                try:
+                    on_event(event)
+                except Exception as error:  # a full disk, say
+                    failure.append(error)
 
     thread = threading.Thread(target=listen, daemon=True)
     thread.start()
@@ -119,6 +138,8 @@ def _told(context: Any, on_event: OnEvent) -> Iterator[_Tell]:
     finally:
         writer.close()
         thread.join()
+        if failure:
+            raise failure[0]
 
 
 @contextmanager

@@ -46,8 +46,10 @@ class ImageTask:
         """Find what is wrong before any work is done.
 
         Raises:
-            InputError: If the data does not fill the stages, the factory is none, or a batch would be too small.
+            InputError: If the device is not there, the data does not fill the stages, the factory is none, or a batch
+                would be too small.
         """
+        self.config.resolved_device()
         factory = model_factory(self.config.model)
         shape = (self.images.num_classes, self.images.channels, self.images.image_size)
         check_factory(factory, *shape, name=self.config.model)

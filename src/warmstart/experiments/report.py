@@ -22,7 +22,7 @@ from warmstart.experiments.results import Results, StageResult
 from warmstart.experiments.verdict import Comparison, Verdict, amount, judge, multiple
 from warmstart.reporting import figures, html, table
 from warmstart.reporting.html import Html
-from warmstart.storage.atomic import write_text
+from warmstart.storage.atomic import write_bytes, write_text
 
 _READINGS = {
     "better": "better",
@@ -35,7 +35,7 @@ _READINGS = {
 
 
 def write_report(results: Results, out: Path, *, margin: float = 0.0) -> Verdict:
-    """Write ``table.md`` and ``report.html``, each whole or not at all.
+    """Write ``table.md``, ``report.html`` and, for slides, two figures as PNG; each whole or not at all.
 
     Args:
         results: The measurements, complete or partial.
@@ -50,6 +50,8 @@ def write_report(results: Results, out: Path, *, margin: float = 0.0) -> Verdict
     lines += [verdict.sentence + "\n", "".join(f"- {note}\n" for note in verdict.notes)]
     write_text(out / "table.md", "\n".join(line for line in lines if line))
     write_text(out / "report.html", _page(results, verdict))
+    for name, figure in (("accuracy", accuracy_figure(results)), ("cost", cost_figure(results))):
+        write_bytes(out / f"{name}.png", figures.to_png(figure))
     return verdict
 
 
@@ -75,7 +77,7 @@ def accuracy_figure(results: Results) -> Figure:
         results: The measurements.
 
     Returns:
-        The figure, for `figures.to_svg` or `figures.save_png`.
+        The figure, for `figures.to_svg` or `figures.to_png`.
     """
     return figures.lines(
         [figures.Series(method, range(1, len(mean) + 1), mean, std) for method, _, mean, std in _trajectories(results)],
@@ -91,7 +93,7 @@ def cost_figure(results: Results) -> Figure:
         results: The measurements.
 
     Returns:
-        The figure, for `figures.to_svg` or `figures.save_png`.
+        The figure, for `figures.to_svg` or `figures.to_png`.
     """
     return figures.cost_lines(
         [figures.Series(method, steps, mean) for method, steps, mean, _ in _trajectories(results)],

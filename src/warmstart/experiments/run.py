@@ -232,6 +232,22 @@ def saved_runs(keys: list[RunKey], out: Path) -> dict[RunKey, dict[str, Any]]:
     return found
 
 
+def unfinished(keys: list[RunKey], runs: dict[RunKey, dict[str, Any]], stages: int) -> list[RunKey]:
+    """Find the runs that have anything left to do.
+
+    Args:
+        keys: All runs.
+        runs: Run -> what `saved_runs` gives.
+        stages: Stages of a complete run.
+
+    Returns:
+        Those that have not come to their last stage, nor diverged.
+    """
+    last = {key: saved["rows"][-1] for key, saved in runs.items() if saved["rows"]}
+    over = {key for key, row in last.items() if row["stage"] == stages or row["status"] == "diverged"}
+    return [key for key in keys if key not in over]
+
+
 def read_results(config: dict[str, Any], runs: dict[RunKey, dict[str, Any]]) -> Results:
     """Put runs together.
 

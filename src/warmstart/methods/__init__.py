@@ -63,14 +63,26 @@ def parse_method(text: str) -> Method:
         The method.
 
     Raises:
-        InputError: If the name or a setting is unknown, or a value is not valid.
+        InputError: If the name or a setting is unknown, given twice or missing, or a value is not valid.
     """
     name, bracket, rest = text.strip().partition("[")
     if bracket and not rest.endswith("]"):
         raise InputError(f"method '{text}' has no closing bracket; write {name}[setting=value]")
     kind = _class_of(name)
-    settings = dict(_setting(kind, item) for item in split_names(rest[:-1])) if bracket else {}
+    settings: dict[str, Any] = {}
+    for item in split_names(rest[:-1]):
+        key, value = _setting(kind, item)
+        if key in settings:
+            raise InputError(f"method '{text}' sets {item.partition('=')[0].strip()} twice")
+        settings[key] = value
+    for field in dataclasses.fields(kind):
+        if field.init and field.name not in settings and _has_no_default(field):
+            raise InputError(f"method '{text}' needs a value: write {name}[{field.name.rstrip('_')}=VALUE]")
     return kind(**settings)
+
+
+def _has_no_default(field: dataclasses.Field[Any]) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
 def _class_of(name: str) -> type[Method]:

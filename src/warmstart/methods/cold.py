@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from warmstart.errors import InputError
-from warmstart.methods.method import Method, Stage, reset_optimizer_
+from warmstart.methods.method import Method, Stage, require_own_memory, reset_optimizer_
 from warmstart.methods.report import Report
 
 
@@ -42,7 +42,28 @@ def cold_(model: nn.Module, fresh: nn.Module, *, optimizer: torch.optim.Optimize
         A report that says what was drawn anew.
 
     Raises:
-        InputError: If the two networks differ in a parameter's or buffer's name or shape; nothing is changed then.
+        InputError: If the two networks differ in a parameter's or buffer's name or shape, or share one; nothing is
+            changed then.
+    """
+    ours, theirs = tensors_of(model), tensors_of(fresh)
+    require_alike(model, fresh)
+    for name, tensor in ours.items():
+        tensor.copy_(theirs[name])
+    if optimizer is not None:
+        reset_optimizer_(optimizer)
+    state = "no optimizer given" if optimizer is None else "optimizer state reset"
+    return Report("cold", notes=(f"{len(ours)} parameters and buffers drawn anew, {state}",))
+
+
+def require_alike(model: nn.Module, fresh: nn.Module) -> None:
+    """Refuse a freshly drawn network that cannot stand in for a network.
+
+    Args:
+        model: The network.
+        fresh: The one that is to give it weights and buffers.
+
+    Raises:
+        InputError: If they differ in a parameter's or buffer's name or shape, or share one.
     """
     ours, theirs = tensors_of(model), tensors_of(fresh)
     if differing := sorted(
@@ -51,12 +72,7 @@ def cold_(model: nn.Module, fresh: nn.Module, *, optimizer: torch.optim.Optimize
         if getattr(ours.get(name), "shape", None) != getattr(theirs.get(name), "shape", None)
     ):
         raise InputError(f"fresh is another kind of network than model: they differ in {differing[0]}")
-    for name, tensor in ours.items():
-        tensor.copy_(theirs[name])
-    if optimizer is not None:
-        reset_optimizer_(optimizer)
-    state = "no optimizer given" if optimizer is None else "optimizer state reset"
-    return Report("cold", notes=(f"{len(ours)} parameters and buffers drawn anew, {state}",))
+    require_own_memory(model, theirs, "fresh")
 
 
 def tensors_of(model: nn.Module) -> dict[str, torch.Tensor]:

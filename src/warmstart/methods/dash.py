@@ -12,14 +12,16 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
-from warmstart.batches import batches_that_matter
+from warmstart.batches import batches_that_matter, examples_in
 from warmstart.errors import InputError
-from warmstart.gradient_ema import ForwardLoss, GradientEMA, as_forward_loss, average_gradient
+from warmstart.gradient_ema import ForwardLoss, GradientEMA, Weight, as_forward_loss, average_gradient
 from warmstart.methods.method import Method, Stage, require
-from warmstart.methods.report import LayerReport, Report, describe_scales
+from warmstart.methods.report import LayerReport, Report, count_scales, describe_scales
 from warmstart.neurons import Filter, Granularity, LeftAlone, Neurons, has_norm, neurons
+from warmstart.processes import Shard, local, shard_of, team_of
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,7 @@ def dash_(
     filter_fn: Filter | None = None,
     micro_batch_size: int | None = None,
     full_precision: bool = True,
+    weight: Weight = examples_in,
     new_examples: int | None = None,
     apply: bool = True,
 ) -> Report:
@@ -90,7 +93,8 @@ def dash_(
         model: The network; weights and biases of linear and convolutional layers change, norm layers do not.
         batches: Batches over everything seen so far, oldest first and newest last, neither shuffled nor
             augmented: a `DataLoader`, a sequence or an iterable. Only the last K batches are loaded, with
-            K = max(1, ceil(ln tolerance / ln(1-alpha))).
+            K = max(1, ceil(ln tolerance / ln(1-alpha))). Under DistributedDataParallel and FSDP2 each process passes
+            its share of every batch.
         loss_fn: ``loss_fn(output, target)`` for batches ``(input, target)``, a mean over examples. If None, a
             batch is a mapping, the model is called as ``model(**batch)`` and its ``.loss`` is used.
         forward_loss: ``forward_loss(model, batch) -> scalar``, instead of ``loss_fn`` for anything else.
@@ -102,6 +106,8 @@ def dash_(
         filter_fn: ``filter_fn(module, name)`` says which layers take part; all do if not given.
         micro_batch_size: Examples computed at a time, for batches that do not fit; the result is the same.
         full_precision: Switch autocast and TF32 off for the gradients.
+        weight: ``weight(batch)``, what the loss is a mean over where that is not examples: tokens, for instance. It
+            weighs the micro-batches, and the processes' shares, of a batch.
         new_examples: How many of the last examples are new; the report then names old data's share.
         apply: False returns the report without touching a weight.
 
@@ -122,6 +128,7 @@ def dash_(
         filter_fn=filter_fn,
         micro_batch_size=micro_batch_size,
         full_precision=full_precision,
+        weight=weight,
     )
     report = dash_from_(model, ema, lambda_=lambda_, granularity=granularity, apply=apply)
     return report.with_notes(*_coverage(ema, new_examples))
@@ -152,66 +159,92 @@ def dash_from_(
         InputError: If the average is empty, not finite, or of another network; nothing is changed then.
     """
     _check_lambda(lambda_)
+    model, team = team_of(model)
     if ema.updates == 0:
         raise InputError("the GradientEMA is empty: call backward() and ema.update() on each batch first")
     entries, left = neurons(model, granularity, ema.filter_fn)
-    scales: list[tuple[Neurons, Tensor]] = []
-    layers: list[LayerReport] = []
-    for entry in entries:
-        average = ema.average.get(entry.name)
-        if average is None:
-            left.append(LeftAlone(entry.name, "no gradient reached it"))
-            continue
-        scale = _scale(entry, average, lambda_)
-        scales.append((entry, scale))
-        layers.append(
-            describe_scales(
-                entry,
-                scale,
-                lambda_,
-                sign_tests=entry.count if entry.size == 1 else 0,
-                undetermined=_undetermined(entry, average, ema),
-            )
-        )
-    if not scales:
-        raise InputError("no gradient reached any weight: does the loss depend on the model's parameters?")
+    reached = [entry for entry in entries if entry.name in ema.average]
+    left += [LeftAlone(entry.name, "no gradient reached it") for entry in entries if entry.name not in ema.average]
+    team.attempt(lambda: _check(reached, ema))
+    scales = [_scale(entry, ema, lambda_) for entry in reached]
+    layers = [_described(entry, scale, ema, lambda_) for entry, scale in zip(reached, scales, strict=True)]
     if apply:
-        for entry, scale in scales:
-            entry.parameter.mul_(scale)
+        for entry, scale in zip(reached, scales, strict=True):
+            entry.view(local(entry.parameter)).mul_(scale.factor)
     notes = () if has_norm(model) else ("warning: no normalisation layers, so each layer shrinks the signal too",)
     settings = {"alpha": ema.alpha, "lambda": lambda_, "granularity": granularity}
     return Report("dash", settings, tuple(layers), tuple(left), notes, applied=apply)
 
 
-def _scale(entry: Neurons, average: Tensor, lambda_: float) -> Tensor:
-    """min(1, max(lambda, cos(G, w))) for each neuron, broadcastable against the weights."""
-    if average.shape != entry.parameter.shape:
-        raise InputError(
-            f"{entry.name} has shape {tuple(entry.parameter.shape)} but its averaged gradient "
-            f"{tuple(average.shape)}: the GradientEMA belongs to another model"
-        )
-    if not bool(average.isfinite().all()):
-        raise InputError(f"the gradient of {entry.name} is not finite: check the newest data for NaN or huge values")
-    if not bool(entry.parameter.isfinite().all()):
-        raise InputError(f"{entry.name} holds NaN or infinite weights: restore a sound checkpoint first")
-    weights = entry.parameter.to(average.dtype)
-    cosine = (_unit(average, entry.dims) * _unit(weights, entry.dims)).sum(entry.dims, keepdim=True)
-    return torch.clamp(cosine, lambda_, 1.0)
+def _check(entries: list[Neurons], ema: GradientEMA) -> None:
+    """Refuse an average that does not fit the weights or is not finite, before any weight changes."""
+    if not entries:
+        raise InputError("no gradient reached any weight: does the loss depend on the model's parameters?")
+    for entry in entries:
+        weights, average = entry.parameter, ema.average[entry.name]
+        if average.shape != weights.shape:
+            raise InputError(
+                f"{entry.name} has shape {tuple(weights.shape)} but its averaged gradient {tuple(average.shape)}: "
+                "the GradientEMA belongs to another model"
+            )
+        if not bool(local(average).isfinite().all()):
+            raise InputError(
+                f"the gradient of {entry.name} is not finite: check the newest data for NaN or huge values"
+            )
+        if not bool(local(weights).isfinite().all()):
+            raise InputError(f"{entry.name} holds NaN or infinite weights: restore a sound checkpoint first")
+        if entry.groups > 1 and shard_of(weights).dim is not None:
+            raise InputError(f"{entry.name} is sharded, and granularity='neuron' needs all of it: use 'kernel'")
 
 
-def _unit(vectors: Tensor, dims: tuple[int, ...]) -> Tensor:
-    """Vectors of length 1, zero where they are zero."""
+@dataclass(frozen=True)
+class _Scale:
+    """The scales of one parameter's neurons, as far as this process holds them."""
+
+    factor: Tensor
+    """min(1, max(lambda, cos(G, w))), broadcastable against the weights."""
+    length: Tensor
+    """||G|| of each neuron."""
+    shard: Shard
+    """The processes that hold other neurons of the parameter; none where each neuron is spread over all of them."""
+
+
+def _scale(entry: Neurons, ema: GradientEMA, lambda_: float) -> _Scale:
+    """min(1, max(lambda, cos(G, w))) for each neuron."""
+    average = ema.average[entry.name]
+    shard = shard_of(entry.parameter)
+    spread, apart = (shard, Shard()) if shard.dim in entry.dims else (Shard(), shard)
+    toward = entry.view(local(average))
+    weights = entry.view(local(entry.parameter)).to(toward.dtype)
+    cosine, length = _cosine(toward, weights, entry.dims, spread)
+    factor = torch.clamp(cosine, lambda_, 1.0)
+    if entry.spare_unseen:
+        factor = factor.masked_fill(length == 0, 1.0)
+    return _Scale(factor, length, apart)
+
+
+def _cosine(g: Tensor, w: Tensor, dims: tuple[int, ...], spread: Shard) -> tuple[Tensor, Tensor]:
+    """cos(g, w) over some dimensions, 0 where either is zero, and ||g||; a neuron may be spread over processes."""
     # Divided by the largest entry first, squares cannot underflow: no vector is too short to have a direction.
-    vectors = vectors / vectors.abs().amax(dims, keepdim=True)
-    return (vectors / torch.linalg.vector_norm(vectors, dim=dims, keepdim=True)).nan_to_num_(0.0)
+    largest_g, largest_w = (spread.reduce_(_largest(x, dims), dist.ReduceOp.MAX) for x in (g, w))
+    g, w = ((x / largest).nan_to_num(0.0) for x, largest in ((g, largest_g), (w, largest_w)))
+    dot, gg, ww = spread.reduce_(torch.stack([(x * y).sum(dims, keepdim=True) for x, y in ((g, w), (g, g), (w, w))]))
+    return (dot / (gg * ww).sqrt()).nan_to_num(0.0), gg.sqrt() * largest_g
 
 
-def _undetermined(entry: Neurons, average: Tensor, ema: GradientEMA) -> int:
-    """Neurons whose part of G is no larger than what leaving out old batches may have added to it."""
-    if ema.left_out == 0:
-        return 0
-    left_out = (1 - ema.alpha) ** ema.updates * ema.largest[entry.name]
-    return int((torch.linalg.vector_norm(average, dim=entry.dims) <= left_out).sum())
+def _largest(x: Tensor, dims: tuple[int, ...]) -> Tensor:
+    if x.numel() == 0 and any(x.shape[d] == 0 for d in dims):  # a process may hold no part of a small parameter
+        return x.sum(dims, keepdim=True)
+    return x.abs().amax(dims, keepdim=True)
+
+
+def _described(entry: Neurons, scale: _Scale, ema: GradientEMA, lambda_: float) -> LayerReport:
+    """The scales of one parameter in numbers, over all processes that hold some."""
+    unsure = torch.zeros((), device=scale.factor.device)
+    if ema.left_out > 0:  # no more than what leaving out old batches may have added
+        unsure = (scale.length <= (1 - ema.alpha) ** ema.updates * ema.largest[entry.name]).sum()
+    counts = scale.shard.reduce_(count_scales(scale.factor, lambda_, unsure))
+    return describe_scales(entry, counts)
 
 
 def _check_lambda(lambda_: float) -> None:
@@ -222,10 +255,8 @@ def _coverage(ema: GradientEMA, new_examples: int | None) -> list[str]:
     """How much data the average effectively saw, and how much of that was old."""
     per_batch = ema.examples / ema.updates
     effective = min(float(ema.examples), (2 - ema.alpha) / ema.alpha * per_batch)
-    notes = [
-        f"averaged {ema.updates} batches, {ema.examples:,} examples (about {effective:,.0f} effectively), "
-        f"{ema.left_out:,} older batches left out"
-    ]
+    examples = f", {ema.examples:,} examples (about {effective:,.0f} effectively)" if ema.examples else ""
+    notes = [f"averaged {ema.updates} batches{examples}, {ema.left_out:,} older batches left out"]
     if new_examples is not None and per_batch > 0:
         forgotten = (1 - ema.alpha) ** (ema.updates + ema.left_out)
         old = max(0.0, ((1 - ema.alpha) ** (new_examples / per_batch) - forgotten) / (1 - forgotten))

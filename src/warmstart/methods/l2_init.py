@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from warmstart.errors import InputError
-from warmstart.methods.method import Method, Stage, require
+from warmstart.methods.method import Method, Stage, require, require_own_memory
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,11 @@ def l2_init_(model: nn.Module, initial: Mapping[str, Tensor], coef: float = 1e-3
         coef: Factor of the gradient, >= 0. Gradients must not carry a loss scale.
 
     Raises:
-        InputError: If coef is negative or a parameter has no first value of its shape; nothing is changed then.
+        InputError: If coef is negative, or a parameter has no first value of its shape or is that value itself;
+            nothing is changed then.
     """
     _check(coef)
+    require_own_memory(model, initial, "initial")
     pairs: list[tuple[nn.Parameter, Tensor]] = []
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:

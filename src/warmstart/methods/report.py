@@ -81,12 +81,12 @@ class Report:
     def __str__(self) -> str:
         """A table of at most 80 columns."""
         settings = ", ".join(f"{name}={value}" for name, value in self.settings.items())
-        lines = [f"{self.method}({settings})" + ("" if self.applied else ", not applied")]
+        lines = _wrap(f"{self.method}({settings})" + ("" if self.applied else ", not applied"))
         if self.layers:
-            lines.append(f"{'parameter':<34}{'layer':<13}{'neurons':>9}{'scale':>7}{'std':>7}{'at min':>8}")
+            lines.append(f"{'parameter':<33}{'layer':<12}{'neurons':>11}{'scale':>7}{'std':>7}{'at min':>8}")
         for layer in self.layers:
             lines.append(
-                f"{_shorten(layer.name, 33):<34}{_shorten(layer.kind, 12):<13}{layer.neurons:>9,}"
+                f"{_shorten(layer.name, 32):<33}{_shorten(layer.kind, 11):<12}{layer.neurons:>11,}"
                 f"{layer.mean:>7.3f}{layer.std:>7.3f}{layer.at_lambda:>8.1%}"
             )
         signs, unsure = (sum(getattr(entry, key) for entry in self.layers) for key in ("sign_tests", "undetermined"))
@@ -138,33 +138,47 @@ class Report:
         return figure
 
 
-def describe_scales(
-    entry: Neurons, scale: Tensor, lower: float, *, sign_tests: int = 0, undetermined: int = 0
-) -> LayerReport:
+def count_scales(scale: Tensor, lower: float, undetermined: Tensor) -> Tensor:
+    """Sum up the scales of one parameter's neurons; the sums of several processes add up.
+
+    Args:
+        scale: The scales, any shape.
+        lower: The lower bound of the scales, lambda.
+        undetermined: How many neurons the tail does not determine.
+
+    Returns:
+        float64: how many, their sum and sum of squares, how many at the bound, undetermined ones, the histogram.
+    """
+    flat = scale.detach().double().flatten()
+    at_bound = (scale.flatten() <= lower).sum()
+    bins = (flat * BINS).long().clamp(0, BINS - 1)
+    histogram = torch.zeros(BINS, dtype=torch.float64, device=flat.device).index_add_(0, bins, torch.ones_like(flat))
+    sums = [flat.new_tensor(flat.numel()), flat.sum(), flat.square().sum(), at_bound.double(), undetermined.double()]
+    return torch.cat([torch.stack(sums), histogram])
+
+
+def describe_scales(entry: Neurons, counts: Tensor) -> LayerReport:
     """Summarise the scales of one parameter.
 
     Args:
         entry: The parameter.
-        scale: Its neurons' scales, any shape.
-        lower: The lower bound of the scales, lambda.
-        sign_tests: Neurons of one weight.
-        undetermined: Neurons that the tail does not determine.
+        counts: From `count_scales`.
 
     Returns:
         Counts, mean, spread and histogram.
     """
-    flat = scale.detach().float().flatten()
-    std, mean = torch.std_mean(flat, correction=0)
+    neurons, total, squares, at_bound, undetermined, *histogram = counts.tolist()
+    mean = total / neurons
     return LayerReport(
         name=entry.name,
         kind=entry.kind,
-        neurons=flat.numel(),
-        mean=float(mean),
-        std=float(std),
-        at_lambda=float((flat <= lower).float().mean()),
-        sign_tests=sign_tests,
-        undetermined=undetermined,
-        histogram=tuple(int(n) for n in torch.histc(flat.cpu(), BINS, 0.0, 1.0)),
+        neurons=int(neurons),
+        mean=mean,
+        std=max(0.0, squares / neurons - mean * mean) ** 0.5,
+        at_lambda=at_bound / neurons,
+        sign_tests=int(neurons) if entry.size == 1 else 0,
+        undetermined=int(undetermined),
+        histogram=tuple(int(count) for count in histogram),
     )
 
 

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from warmstart.errors import InputError, nearest
-from warmstart.methods.cold import tensors_of
-from warmstart.methods.method import Method, Stage, require, reset_optimizer_
+from warmstart.methods.cold import require_alike, tensors_of
+from warmstart.methods.method import Method, Stage, require, require_own_memory, reset_optimizer_
 from warmstart.methods.report import Report, uniform
 from warmstart.neurons import LeftAlone, Neurons, has_norm, neurons
 
@@ -76,7 +76,7 @@ class ShrinkPerturb(Method):
         """The name, with the settings that differ from the variant's."""
         usual = VARIANTS[self.variant]
         changed = [f"variant={self.variant}"] * (self.variant != "dash")
-        changed += [f"shrink={self.shrink}"] * (self.shrink not in (None, usual.shrink))
+        changed += [f"shrink={self.shrink}"] * (self.shrink != (None if usual.every_update else usual.shrink))
         changed += [f"noise_std={self.noise_std}"] * (self.noise_std != usual.noise_std)
         return f"{self.name}[{','.join(changed)}]" if changed else self.name
 
@@ -105,7 +105,8 @@ class ShrinkPerturb(Method):
         if VARIANTS[self.variant].every_update:
             lr = stage.optimizer.param_groups[0]["lr"] if stage.optimizer is not None else 1e-3
             shrink = 1 - lr * DOHARE_DECAY if self.shrink is None else self.shrink
-            _change_(list(model.parameters()), shrink, self.noise_std or 0.0, generator=stage.generator)
+            parameters = [entry.parameter for entry in _every_parameter(model)[0]]
+            _change_(parameters, shrink, self.noise_std or 0.0, generator=stage.generator)
 
 
 def shrink_perturb_(
@@ -144,7 +145,7 @@ def shrink_perturb_(
     entries, left = neurons(model)
     if kind.every_parameter:
         entries, left = _every_parameter(model)
-    blended = _blended(entries, kind, variant, other)
+    blended = _blended(model, entries, kind, variant, other)
     _change_([entry.parameter for entry in entries], shrink, noise_std, blended, kind.blend, generator)
     if variant == "ash":
         assert isinstance(other, nn.Module)
@@ -190,20 +191,27 @@ def _every_parameter(model: nn.Module) -> tuple[list[Neurons], list[LeftAlone]]:
 
 
 def _blended(
-    entries: list[Neurons], kind: Variant, variant: str, other: nn.Module | Mapping[str, Tensor] | None
+    model: nn.Module,
+    entries: list[Neurons],
+    kind: Variant,
+    variant: str,
+    other: nn.Module | Mapping[str, Tensor] | None,
 ) -> list[Tensor] | None:
     """The other network's tensors in the order of the entries, None where the variant has none."""
     if kind.blend == 0:
         require(other is None, f"variant '{variant}' blends nothing in: leave other out")
         return None
-    if variant == "ash" and not isinstance(other, nn.Module):
-        raise InputError("variant 'ash' adds 0.1 of a fresh network: pass other=make_model()")
+    if variant == "ash":
+        if not isinstance(other, nn.Module):
+            raise InputError("variant 'ash' adds 0.1 of a fresh network: pass other=make_model()")
+        require_alike(model, other)
     if other is None:
         raise InputError(f"variant '{variant}' adds {kind.blend} of the first weights: pass other=first_state_dict")
     tensors = tensors_of(other) if isinstance(other, nn.Module) else other
     for entry in entries:
         if entry.name not in tensors or tensors[entry.name].shape != entry.parameter.shape:
             raise InputError(f"other holds no {entry.name} of shape {tuple(entry.parameter.shape)}")
+    require_own_memory(model, tensors, "other")
     return [tensors[entry.name] for entry in entries]
 
 

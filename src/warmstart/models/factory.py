@@ -35,7 +35,7 @@ def check_factory(
             cannot read such images or gives anything but one logit a class.
     """
     # Asking an unused CUDA for its random state would start it, which workers that are forked later cannot bear.
-    in_use = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]  # PyTorch has not typed it
+    in_use = torch.cuda.is_initialized()
     with torch.random.fork_rng(devices=range(torch.cuda.device_count() if in_use else 0)), torch.no_grad():
         model = _make(factory, num_classes, in_channels, image_size, name=name)
         again = _make(factory, num_classes, in_channels, image_size, name=name)

@@ -13,7 +13,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
-from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
@@ -96,7 +95,7 @@ def lines(series: Sequence[Series], *, x_label: str, y_label: str) -> Figure:
         y_label: What the lines show.
 
     Returns:
-        The figure, for `to_svg` or `save_png`.
+        The figure, for `to_svg` or `to_png`.
     """
     with mpl.rc_context(_STYLE):
         figure, axes = _frame(series, x_label, y_label)
@@ -115,7 +114,7 @@ def cost_lines(series: Sequence[Series], *, x_label: str, y_label: str) -> Figur
         y_label: What the lines show.
 
     Returns:
-        The figure, for `to_svg` or `save_png`.
+        The figure, for `to_svg` or `to_png`.
     """
     with mpl.rc_context(_STYLE):
         figure, axes = _frame(series, x_label, y_label)
@@ -141,7 +140,7 @@ def intervals(rows: Sequence[Interval], *, x_label: str, limit: float = 0.0) -> 
         limit: Where a dashed line marks what is still acceptable; none at 0.
 
     Returns:
-        The figure, for `to_svg` or `save_png`.
+        The figure, for `to_svg` or `to_png`.
     """
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(_WIDTH, 0.85 + 0.32 * len(rows)), layout="constrained")
@@ -171,7 +170,7 @@ def layer_strips(layers: Sequence[Distribution], *, x_label: str, at_least_label
         at_least_label: Head of the column with each layer's share at the lower bound.
 
     Returns:
-        The figure, for `to_svg` or `save_png`; its height grows with the number of layers.
+        The figure, for `to_svg` or `to_png`; its height grows with the number of layers.
     """
     with mpl.rc_context({**_STYLE, "font.size": 10}):
         row, margin = 0.2, 0.95
@@ -221,17 +220,21 @@ def to_svg(figure: Figure, *, name: str, description: str) -> str:
     )
 
 
-def save_png(figure: Figure, path: Path, *, dpi: int = 200) -> None:
-    """Write a figure as a PNG on white, for places that show no SVG.
+def to_png(figure: Figure, *, dpi: int = 200) -> bytes:
+    """Draw a figure as a PNG on white, for places that show no SVG.
 
     Args:
         figure: One of this module's.
-        path: Where to.
         dpi: Pixels an inch.
+
+    Returns:
+        The file's content.
     """
+    content = io.BytesIO()
     with mpl.rc_context(_STYLE):
         FigureCanvasAgg(figure)
-        figure.savefig(path, dpi=dpi, facecolor="white")
+        figure.savefig(content, format="png", dpi=dpi, facecolor="white")
+    return content.getvalue()
 
 
 def _frame(series: Sequence[Series], x_label: str, y_label: str) -> tuple[Figure, Axes]:

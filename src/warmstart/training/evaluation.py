@@ -29,6 +29,18 @@ class Evaluation:
     """bool (N,) on the CPU: which examples it got right."""
 
 
+@contextmanager
+def _in_eval_mode(model: nn.Module) -> Iterator[None]:
+    """Eval mode, and every layer's own training flag put back: a user may have frozen some of them."""
+    training = {layer: layer.training for layer in model.modules()}
+    try:
+        model.eval()
+        yield
+    finally:
+        for layer, flag in training.items():
+            layer.training = flag
+
+
 @torch.no_grad()
 def evaluate(model: nn.Module, examples: Examples) -> Evaluation:
     """Measure a network in eval mode; its training flags are put back.
@@ -40,16 +52,14 @@ def evaluate(model: nn.Module, examples: Examples) -> Evaluation:
     Returns:
         Accuracy, loss and correctness of each example.
     """
-    was_training = model.training
-    model.eval()
     losses: list[Tensor] = []
     correct: list[Tensor] = []
-    for start in range(0, len(examples), BATCH):
-        inputs, labels = examples.batch(slice(start, start + BATCH))
-        output = model(inputs)
-        losses.append(cross_entropy(output, labels, reduction="sum"))
-        correct.append(output.argmax(1) == labels)
-    model.train(was_training)
+    with _in_eval_mode(model):
+        for start in range(0, len(examples), BATCH):
+            inputs, labels = examples.batch(slice(start, start + BATCH))
+            output = model(inputs)
+            losses.append(cross_entropy(output, labels, reduction="sum"))
+            correct.append(output.argmax(1) == labels)
     right = torch.cat(correct).cpu()
     return Evaluation(right.double().mean().item(), torch.stack(losses).sum().item() / len(examples), right)
 
@@ -69,25 +79,24 @@ def recalibrated(model: nn.Module, examples: Examples) -> Iterator[None]:
         Nothing; the network is in eval mode and carries the new statistics.
     """
     norms = [layer for layer in batch_norms(model) if layer.track_running_stats]
-    kept = [({name: b.clone() for name, b in layer.named_buffers()}, layer.momentum, layer.training) for layer in norms]
-    try:
-        model.eval()
-        for layer in norms:
-            layer.reset_running_stats()
-            layer.momentum = None  # the plain average over all batches
-            layer.train()
-        with torch.no_grad():
-            # Equal parts, so that each weighs alike: a last batch of a few examples would have poor statistics.
-            parts = max(1, round(len(examples) / BATCH))
-            bounds = [len(examples) * i // parts for i in range(parts + 1)]
-            for start, stop in pairwise(bounds):
-                model(examples.batch(slice(start, stop))[0])
-        for layer in norms:
-            layer.eval()
-        yield
-    finally:
-        for layer, (buffers, momentum, training) in zip(norms, kept, strict=True):
-            for name, buffer in layer.named_buffers():
-                buffer.copy_(buffers[name])
-            layer.momentum = momentum
-            layer.training = training
+    kept = [({name: b.clone() for name, b in layer.named_buffers()}, layer.momentum) for layer in norms]
+    with _in_eval_mode(model):
+        try:
+            for layer in norms:
+                layer.reset_running_stats()
+                layer.momentum = None  # the plain average over all batches
+                layer.train()
+            with torch.no_grad():
+                # Equal parts, so that each weighs alike: a last batch of a few examples would have poor statistics.
+                parts = max(1, round(len(examples) / BATCH))
+                bounds = [len(examples) * i // parts for i in range(parts + 1)]
+                for start, stop in pairwise(bounds):
+                    model(examples.batch(slice(start, stop))[0])
+            for layer in norms:
+                layer.eval()
+            yield
+        finally:
+            for layer, (buffers, momentum) in zip(norms, kept, strict=True):
+                for name, buffer in layer.named_buffers():
+                    buffer.copy_(buffers[name])
+                layer.momentum = momentum

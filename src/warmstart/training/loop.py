@@ -81,7 +81,7 @@ def train_stage(
         start: Where an interrupted stage had come to.
 
     Returns:
-        Steps, epochs and the last epoch's accuracy; status ``diverged`` if the loss became non-finite.
+        Steps, epochs and the last epoch's accuracy; status ``diverged`` if loss or weights became non-finite.
     """
     hooks = hooks or Hooks()
     progress = start or Progress()
@@ -106,6 +106,8 @@ def train_stage(
             progress = replace(progress, status="done")
         elif progress.epochs >= recipe.max_epochs:
             progress = replace(progress, status="max-epochs")
+        if progress.status in ("done", "max-epochs") and not _finite(model):
+            progress = replace(progress, status="diverged")  # the last update came after the last loss
         if hooks.after_epoch is not None:
             hooks.after_epoch(progress)
     return progress
@@ -134,6 +136,10 @@ def _train_epoch(
         losses.append(loss)
         accuracies.append((output.argmax(1) == labels).float().mean())
     return torch.stack(accuracies).mean().item(), torch.stack(losses).sum().item()
+
+
+def _finite(model: nn.Module) -> bool:
+    return all(bool(parameter.isfinite().all()) for parameter in model.parameters())
 
 
 def batch_slices(examples: int, batch_size: int, model: nn.Module) -> list[slice]:

@@ -1,0 +1,114 @@
+"""A Lightning callback: the method is applied as a fit begins, once for each arrival of data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from warmstart.errors import InputError
+from warmstart.integrations import once
+
+try:
+    from lightning.pytorch import Callback, LightningModule, Trainer
+    from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy
+    from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
+    from torchmetrics import Metric
+except ModuleNotFoundError as error:
+    raise ImportError(f"warmstart.integrations.lightning needs {error.name}: pip install lightning") from error
+
+
+class WarmStart(once.WarmStart, Callback):
+    """Last month's weights, all data so far, a fresh fit; resumed with ``ckpt_path``, it does not act twice.
+
+        module = LitModel.load_from_checkpoint("june.ckpt")
+        trainer = Trainer(max_epochs=10, callbacks=[WarmStart(ws.Dash(), DataLoader(june_and_july, batch_size=64))])
+        trainer.fit(module, train_loader, ckpt_path="last")
+
+    Without ``batches`` the trainer's own training loader is read, in its data set's order; pass it where training
+    augments. Without a loss, ``module.training_step(batch, 0)`` is called in eval mode, on batches that went through
+    the module's transfer hooks: what it logs is dropped, metrics of torchmetrics in the module are reset; anything
+    else that it changes stays changed, so pass ``forward_loss(module, batch)`` where it does more than compute a loss.
+
+    Methods that act on every update see its gradients unscaled, accumulated and not yet clipped.
+    """
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Forget earlier fits: what the checkpoint holds decides, and its own state follows."""
+        self.load_state_dict({})
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Apply the method, unless that has been done for this arrival."""
+        self._check(trainer, pl_module)
+        batches: Any = trainer.train_dataloader if self.batches is None else self.batches
+        step = trainer.global_step
+        with _unlogged(pl_module):
+            report = self._apply_(
+                pl_module,
+                batches,
+                self.forward_loss or _training_loss(trainer),
+                trainer.optimizers[0] if len(trainer.optimizers) == 1 else None,
+                step=step,
+                replicated=trainer.world_size > 1,
+            )
+        if report is not None and report.layers:
+            for logger in trainer.loggers:
+                logger.log_metrics(once.totals(report), step=step)
+        if self.method.acts_on_updates:  # Lightning has no hook between the update and the schedule's step
+            trainer.optimizers[0].register_step_post_hook(lambda *_: self.after_step(pl_module, trainer.global_step))
+
+    def on_before_optimizer_step(
+        self, trainer: Trainer, pl_module: LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
+        """Let the method act on the gradients."""
+        if self.method.acts_on_updates:
+            self.after_backward(pl_module, trainer.global_step)
+
+    def _check(self, trainer: Trainer, module: LightningModule) -> None:
+        """Refuse what would go wrong unnoticed, before anything changes."""
+        if isinstance(trainer.strategy, (FSDPStrategy, DeepSpeedStrategy)):
+            name = type(trainer.strategy).__name__
+            raise InputError(f"{name} keeps weights in copies of its own: use DDP, or FSDP2 by ModelParallelStrategy")
+        if not module.automatic_optimization:
+            if self.forward_loss is None:
+                raise InputError("training_step makes its own updates: pass WarmStart(..., forward_loss=...)")
+            if self.method.acts_on_updates:
+                raise InputError(f"{self.method} acts on every update: call its function in training_step yourself")
+        scaler = getattr(trainer.precision_plugin, "scaler", None)
+        fused = any(getattr(optimizer, "_step_supports_amp_scaling", False) for optimizer in trainer.optimizers)
+        if self.method.acts_on_updates and scaler is not None and fused:
+            raise InputError("a fused optimizer hides the loss scale of 16-mixed: use bf16-mixed, or fused=False")
+
+
+def _training_loss(trainer: Trainer) -> Any:
+    """The loss that ``training_step`` returns, for a batch on the way that training takes."""
+
+    def loss_of(module: Any, batch: Any) -> Any:
+        batch = trainer.precision_plugin.convert_input(batch)
+        batch = module._on_before_batch_transfer(batch, dataloader_idx=0)
+        batch = trainer.strategy.batch_to_device(batch, dataloader_idx=0)
+        takes_index = is_param_in_hook_signature(module.training_step, "batch_idx", min_args=2)
+        output = module.training_step(batch, 0) if takes_index else module.training_step(batch)
+        return output if output is None or isinstance(output, Tensor) else output["loss"]
+
+    return loss_of
+
+
+@contextmanager
+def _unlogged(module: LightningModule) -> Iterator[None]:
+    """``self.log`` does nothing, and what metrics have gathered is dropped."""
+
+    def nothing(*_: Any, **__: Any) -> None:
+        """Outside the training loop, logging has no place to go."""
+
+    vars(module).update(log=nothing, log_dict=nothing)
+    try:
+        yield
+    finally:
+        del module.log, module.log_dict
+        for metric in module.modules():
+            if isinstance(metric, Metric):
+                metric.reset()

@@ -1,0 +1,205 @@
+"""The processes that share each batch: agreement on what is read, and sums over them.
+
+Two layouts are known. *Replicated* (DistributedDataParallel): every process holds all weights; each averages its own
+gradients, and one sum at the end adds them up. *Sharded* (FSDP2, `fully_shard`, also with replicas): every process
+holds a part of each weight; the backward pass adds gradients up, and full weights never come together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from warmstart.errors import InputError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Team:
+    """The processes that each hold a share of every batch; alone, it is a team of one."""
+
+    size: int = 1
+    group: Any = None
+    """The process group of torch.distributed; None alone."""
+    device: torch.device | str = "cpu"
+    """Where numbers are exchanged."""
+    sharded: bool = False
+    """Whether the backward pass itself averages gradients over the processes."""
+
+    def gather(self, *numbers: float) -> list[list[float]]:
+        """Tell everyone some numbers.
+
+        Args:
+            numbers: This process's; all processes give as many.
+
+        Returns:
+            Each process's numbers.
+        """
+        if self.size == 1:
+            return [list(numbers)]
+        mine = torch.tensor(numbers, dtype=torch.float64, device=self.device)
+        everyones = [torch.empty_like(mine) for _ in range(self.size)]
+        dist.all_gather(everyones, mine, group=self.group)
+        return [theirs.tolist() for theirs in everyones]
+
+    def sum_(self, tensors: Iterable[Tensor]) -> None:
+        """Add tensors up over the processes, in place.
+
+        Args:
+            tensors: On every process as many, of the same shapes.
+        """
+        if self.size > 1:
+            for tensor in tensors:
+                dist.all_reduce(tensor, group=self.group)
+
+    def attempt(self, work: Callable[[], T]) -> T:
+        """Do something that may fail on some process, and fail on all of them if so: none waits for another.
+
+        Args:
+            work: What to do; it must not exchange anything itself that the others wait for.
+
+        Returns:
+            What it returned.
+
+        Raises:
+            InputError: Where it failed elsewhere. Here the failure itself is raised.
+        """
+        if self.size == 1:
+            return work()
+        result, failure = None, None
+        try:
+            result = work()
+        except Exception as error:
+            failure = error
+        failed = [i for i, (flag,) in enumerate(self.gather(failure is not None)) if flag]
+        if failure is not None:
+            raise failure
+        if failed:
+            raise InputError(
+                f"process {failed[0]} of {self.size} refused its share (its own error says why); nothing has changed"
+            )
+        return cast("T", result)
+
+
+def team_of(model: nn.Module) -> tuple[nn.Module, Team]:
+    """Find the processes that train a model together.
+
+    Args:
+        model: Any network; wrapped in DistributedDataParallel or sharded by ``fully_shard``, its processes take part.
+
+    Returns:
+        The network without DistributedDataParallel around it, and its team.
+
+    Raises:
+        InputError: If its weights are laid out in a way that is not supported (tensor parallel, FSDP1).
+    """
+    if isinstance(model, DistributedDataParallel):
+        team = Team(dist.get_world_size(model.process_group), model.process_group, next(model.parameters()).device)
+        return model.module, team
+    if type(model).__name__ == "FullyShardedDataParallel":
+        raise InputError("FSDP1 flattens weights, so neurons cannot be told apart: use FSDP2, fully_shard(model)")
+    sharded: list[tuple[str, Any]] = [(name, p) for name, p in model.named_parameters() if is_sharded(p)]
+    if not sharded:
+        return model, Team()
+    from torch.distributed.fsdp import FSDPModule
+
+    name, first = sharded[0]
+    if not any(isinstance(layer, FSDPModule) for layer in model.modules()):
+        raise InputError(f"{name} is laid out in a tensor-parallel way: apply the method before parallelize_module")
+    meshes = {p.device_mesh for _, p in sharded}
+    for name, parameter in sharded:
+        shards = [placement for placement in parameter.placements if not placement.is_replicate()]
+        if len(meshes) > 1 or len(shards) > 1 or any(type(placement).__name__ != "Shard" for placement in shards):
+            raise InputError(f"{name} is sharded as {parameter.placements}: only FSDP2 and HSDP layouts are supported")
+    mesh = first.device_mesh
+    if mesh.ndim > 1 and mesh.size() != dist.get_world_size():
+        raise InputError(f"the mesh of {name} has {mesh.size()} of {dist.get_world_size()} processes: use all of them")
+    group: Any = mesh.get_group() if mesh.ndim == 1 else dist.group.WORLD
+    return model, Team(mesh.size(), group, local(first).device, sharded=True)
+
+
+def reshard(model: nn.Module) -> None:
+    """Give an FSDP2 model its sharded parameters back, wherever a forward or backward pass was left.
+
+    Args:
+        model: Any network; only FSDP2's layers take note.
+    """
+    if dist.is_available() and dist.is_initialized():
+        from torch.distributed.fsdp import FSDPModule
+
+        for layer in model.modules():
+            if isinstance(layer, FSDPModule):
+                layer.reshard()
+
+
+def is_sharded(tensor: Tensor) -> bool:
+    """Whether a tensor is a DTensor, of which each process holds a part.
+
+    Args:
+        tensor: Any tensor.
+
+    Returns:
+        True for a DTensor, replicated ones included.
+    """
+    return hasattr(tensor, "device_mesh") and hasattr(tensor, "placements")
+
+
+def local(tensor: Tensor) -> Tensor:
+    """This process's part of a tensor.
+
+    Args:
+        tensor: Any tensor.
+
+    Returns:
+        A view of the part; the tensor itself where it is not a DTensor.
+    """
+    part: Tensor = tensor.to_local() if is_sharded(tensor) else tensor  # type: ignore[attr-defined]  # a DTensor
+    return part
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Which dimension of a parameter is spread over which processes."""
+
+    dim: int | None = None
+    """None where this process holds all of it."""
+    group: Any = None
+
+    def reduce_(self, tensor: Tensor, operation: Any = None) -> Tensor:
+        """Combine a tensor over the processes that hold the other parts, in place.
+
+        Args:
+            tensor: On each process of the same shape.
+            operation: One of ``dist.ReduceOp``; the sum if not given.
+
+        Returns:
+            The same tensor.
+        """
+        if self.dim is not None:
+            dist.all_reduce(tensor, op=operation or dist.ReduceOp.SUM, group=self.group)
+        return tensor
+
+
+def shard_of(tensor: Tensor) -> Shard:
+    """How a tensor is spread.
+
+    Args:
+        tensor: Any tensor, of a layout that `team_of` admits.
+
+    Returns:
+        Dimension and processes; neither for a tensor that is all here.
+    """
+    if not is_sharded(tensor):
+        return Shard()
+    mesh, placements = tensor.device_mesh, tensor.placements  # type: ignore[attr-defined]  # a DTensor
+    for axis, placement in enumerate(placements):
+        if not placement.is_replicate():
+            return Shard(placement.dim, mesh.get_group(axis))
+    return Shard()

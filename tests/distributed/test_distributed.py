@@ -1,0 +1,39 @@
+"""DASH over 2 and 4 processes equals DASH in one, and a failure in one is an error in all; see worker.py."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch.distributed as dist
+
+WORKER = Path(__file__).parent / "worker.py"
+FAILURES = ("nan", "length", "empty", "loader", "graph")
+
+pytestmark = pytest.mark.skipif(not dist.is_gloo_available(), reason="this PyTorch has no gloo")
+
+
+def hold(processes, *cases):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*command, str(WORKER), *cases], capture_output=True, text=True, timeout=240, env=environment, check=False
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    for case in cases:
+        assert done.stdout.count(f"{case} holds") == processes, case
+
+
+@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
+def test_two_processes_equal_one(kind):
+    hold(2, *(f"{kind}-{case}" for case in ("equal", "unequal", "micro", "ema")))
+
+
+@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
+def test_what_goes_wrong_in_one_process_is_an_error_in_all_and_changes_nothing(kind):
+    hold(2, *(f"{kind}-{case}" for case in FAILURES))
+
+
+def test_four_processes_equal_one_with_replicas_too():
+    hold(4, "ddp-unequal", "fsdp-unequal", "hsdp-equal", "hsdp-unequal", "hsdp-nan")

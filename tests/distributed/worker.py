@@ -1,0 +1,146 @@
+"""One process of a team: applies DASH to its share of every batch, and compares with one process alone.
+
+torchrun --nproc-per-node 2 tests/distributed/worker.py CASE ...
+"""
+
+import os
+import sys
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.nn.functional import cross_entropy
+from torch.nn.parallel import DistributedDataParallel
+
+import warmstart as ws
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from networks import assert_same, batches_for, snapshot, trained
+
+
+def network():
+    """Every way in which a parameter can lie across shards: rows, kernels, biases, odd sizes, an embedding."""
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 7, 3, padding=1),
+        nn.BatchNorm2d(7),
+        nn.ReLU(),
+        nn.Conv2d(7, 8, 1),
+        nn.BatchNorm2d(8),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(8, 5),
+        nn.LayerNorm(5),
+        nn.Linear(5, 3),
+    )
+
+
+def share(batch, rank, size, unequal):
+    """This process's part of a batch; unequal: process 0 takes all but one example for each other process."""
+    inputs, targets = batch
+    count = len(inputs)
+    bounds = [count * r // size for r in range(size + 1)]
+    if unequal:
+        bounds = [0, *(count - size + 1 + r for r in range(size))]
+    part = slice(bounds[rank], bounds[rank + 1])
+    return inputs[part], targets[part]
+
+
+def wrap(model, kind):
+    if kind == "ddp":
+        return DistributedDataParallel(model)
+    if kind == "hsdp":
+        mesh = init_device_mesh("cpu", (2, dist.get_world_size() // 2), mesh_dim_names=("replicate", "shard"))
+    else:
+        mesh = init_device_mesh("cpu", (dist.get_world_size(),))
+    fully_shard(model[3], mesh=mesh)
+    return fully_shard(model, mesh=mesh)
+
+
+def whole(model):
+    return {
+        name.removeprefix("module."): (p.full_tensor() if hasattr(p, "full_tensor") else p).detach().clone()
+        for name, p in model.named_parameters()
+    }
+
+
+def raises(action, message):
+    try:
+        action()
+    except (ws.InputError, OSError) as error:
+        return message in str(error) or "refused its share" in str(error)
+    return False
+
+
+def main():
+    dist.init_process_group("gloo")
+    for name in sys.argv[1:]:
+        run(*name.split("-"))
+        dist.barrier()
+        print(f"process {dist.get_rank()} of {dist.get_world_size()}: {name} holds", flush=True)
+    os._exit(0)  # gloo's threads sometimes hang at the interpreter's end
+
+
+def run(kind, case):
+    rank, size = dist.get_rank(), dist.get_world_size()
+    batches = batches_for((3, 6, 6), 45, size=12, classes=3)
+    alone = trained(network(), batches)
+    model = trained(network(), batches)
+    expected = ws.dash_(alone, batches, cross_entropy)
+    before = whole(model)
+    model = wrap(model, kind)
+    shares = [share(batch, rank, size, case == "unequal") for batch in batches]
+
+    if case in ("equal", "unequal", "micro"):
+        report = ws.dash_(model, shares, cross_entropy, micro_batch_size=2 if case == "micro" else None)
+        for name, parameter in whole(model).items():
+            torch.testing.assert_close(parameter, dict(alone.named_parameters())[name], rtol=0, atol=1e-6)
+        for ours, theirs in zip(report.layers, expected.layers, strict=True):
+            assert (ours.name, ours.neurons) == (theirs.name, theirs.neurons), (ours, theirs)
+            assert abs(ours.mean - theirs.mean) < 1e-5, (ours, theirs)
+            assert abs(ours.at_lambda - theirs.at_lambda) < 1e-6, (ours, theirs)
+            assert sum(ours.histogram) == ours.neurons, ours
+        assert report.notes == expected.notes, (report.notes, expected.notes)
+        model(shares[0][0]).sum().backward()  # the wrapped model still trains
+    elif case == "ema":
+        ema = ws.GradientEMA(model, alpha=0.3)
+        model.eval()
+        for inputs, targets in shares:
+            model.zero_grad()
+            cross_entropy(model(inputs), targets).backward()
+            ema.update()
+        ws.dash_from_(model, ema)
+        for name, parameter in whole(model).items():
+            torch.testing.assert_close(parameter, dict(alone.named_parameters())[name], rtol=0, atol=1e-6)
+    else:
+        state = snapshot(model) if kind == "ddp" else None
+        if case == "nan" and rank == size - 1:
+            shares[-1][0][0] = float("nan")
+        if case == "length" and rank == 0:
+            shares = iter(shares[:-1])
+        if case == "empty" and rank == 0:
+            shares = []
+        if case == "loader":
+            shares = failing(shares) if rank == 0 else iter(shares)
+        loss_fn = cross_entropy
+        if case == "graph" and rank == 0:
+            loss_fn = lambda output, target: cross_entropy(output, target).detach()  # noqa: E731
+        messages = {"nan": "not finite", "length": "disagree", "empty": "empty", "loader": "disk", "graph": "graph"}
+        assert raises(lambda: ws.dash_(model, shares, loss_fn, tolerance=0), messages[case]), (case, rank)
+        for name, parameter in whole(model).items():
+            assert torch.equal(parameter, before[name]), name
+        if state is not None:
+            assert_same(state, snapshot(model))
+
+
+def failing(shares):
+    yield from shares[:3]
+    raise OSError("the disk went away")
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main()

@@ -1,0 +1,100 @@
+"""What every method may change, one row a way to set it; a new method in src/warmstart/methods needs its row here.
+
+The names are those of `network`, which has what methods must tell apart: a head that is registered first, a 1x1
+convolution, a norm layer with its buffers, a frozen layer and a parameter of no layer.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+HEAD = frozenset({"head.weight", "head.bias"})
+LAYERS = HEAD | {"body.weight", "body.bias", "point.weight", "point.bias"}
+TRAINABLE = LAYERS | {"norm.weight", "norm.bias", "temperature"}
+FROZEN = frozenset({"frozen.weight", "frozen.bias"})
+BUFFERS = frozenset({"norm.running_mean", "norm.running_var", "norm.num_batches_tracked"})
+NOTHING = frozenset()
+
+
+class Network(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(8, 4)
+        self.body = nn.Conv2d(3, 8, 3)
+        self.norm = nn.BatchNorm2d(8)
+        self.point = nn.Conv2d(8, 8, 1)
+        self.frozen = nn.Linear(8, 8).requires_grad_(False)
+        self.temperature = nn.Parameter(torch.tensor(1.0))
+
+    def forward(self, x):
+        x = torch.relu(self.norm(self.body(x)))
+        return self.head(self.frozen(self.point(x).mean((2, 3)))) * self.temperature
+
+
+@dataclass(frozen=True)
+class Row:
+    spelled: str
+    """As on the command line."""
+    new_data: frozenset[str] = NOTHING
+    """Parameters and buffers that change when new data arrives."""
+    gradients: frozenset[str] = NOTHING
+    """Parameters whose gradient changes after a backward pass."""
+    updates: frozenset[str] = NOTHING
+    """Parameters and buffers that change after an update."""
+    optimizer: str = "kept"
+    """What becomes of the optimizer's state when new data arrives: kept or reset."""
+    random: bool = False
+    """Whether the stage's generator decides the outcome."""
+    settings: dict[str, str] = field(default_factory=dict)
+    """Each of the method's settings with a value that is not the default."""
+    wrong: tuple[str, ...] = ()
+    """Settings that must be refused."""
+
+
+NOT_A_SHARE = ("-0.1", "1.1", "nan", "inf", "x", "")
+
+ROWS = [
+    Row("warm"),
+    Row("warm-reset", optimizer="reset"),
+    Row("cold", new_data=TRAINABLE | FROZEN | BUFFERS, optimizer="reset"),
+    Row(
+        "dash",
+        new_data=LAYERS,
+        settings={"alpha": "0.1", "lambda": "0.05", "tolerance": "0.001", "granularity": "neuron", "batch_size": "64"},
+        wrong=(
+            *(f"{name}={value}" for name in ("alpha", "lambda") for value in NOT_A_SHARE),
+            *("alpha=0", "tolerance=1", "tolerance=-1", "tolerance=nan", "granularity=filter", "batch_size=0"),
+            *("batch_size=1.5", "lamda=0.1", "alpha"),
+        ),
+    ),
+    Row("dash[granularity=neuron]", new_data=LAYERS),
+    Row(
+        "shrink-perturb",
+        new_data=LAYERS,
+        random=True,
+        settings={"shrink": "0.5", "noise_std": "0.02", "variant": "renate"},
+        wrong=(
+            *(f"shrink={value}" for value in NOT_A_SHARE),
+            *("noise_std=-1", "noise_std=inf", "noise_std=nan", "variant=dashs", "noise=0.1"),
+        ),
+    ),
+    Row("shrink-perturb[noise_std=0.0]", new_data=LAYERS),
+    Row(
+        "shrink-perturb[variant=ash]",
+        # A fresh norm's bias is 0, but the old one is shrunk: all of it changes, the frozen layer excepted.
+        new_data=TRAINABLE | BUFFERS,
+        optimizer="reset",
+    ),
+    Row("shrink-perturb[variant=hare-tortoise]", new_data=TRAINABLE),
+    Row("shrink-perturb[variant=dohare]", updates=TRAINABLE, random=True),
+    Row("shrink-perturb[variant=renate]", new_data=TRAINABLE, random=True),
+    Row("head-reset", new_data=HEAD, random=True, settings={"head": "point"}),
+    Row("head-reset[head=point]", new_data=frozenset({"point.weight", "point.bias"}), random=True),
+    Row(
+        "l2-init",
+        gradients=TRAINABLE,
+        settings={"coef": "0.01"},
+        wrong=("coef=-1", "coef=nan", "coef=inf", "coef=x", "factor=1"),
+    ),
+]

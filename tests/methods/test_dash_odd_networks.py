@@ -1,0 +1,226 @@
+"""DASH on networks and batches that are unusual but somebody's own."""
+
+import copy
+import warnings
+from collections import UserDict
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy, embedding
+
+import reference
+import warmstart as ws
+from networks import assert_same, batches_for, mlp, snapshot, trained
+
+BATCHES = batches_for((6,), 4)
+
+
+class Around(nn.Module):
+    """A usual network with something unusual beside it."""
+
+    def __init__(self, extra, forward):
+        super().__init__()
+        self.body, self.extra, self.use = trained(mlp(), BATCHES), extra, forward
+
+    def forward(self, x):
+        return self.use(self.body(x), self.extra, x)
+
+
+def scalar():
+    return Around(
+        nn.ParameterDict({"gain": nn.Parameter(torch.tensor(1.5))}), lambda out, extra, x: out * extra["gain"]
+    )
+
+
+def without_elements():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyTorch warns of the empty tensor that this is about
+        layer = nn.Linear(6, 0)
+    return Around(layer, lambda out, extra, x: out + extra(x).sum())
+
+
+def complex_numbers():
+    layer = nn.Linear(6, 4, dtype=torch.complex64)
+    return Around(layer, lambda out, extra, x: out + extra(x.to(torch.complex64)).abs())
+
+
+def unused():
+    return Around(nn.Linear(3, 3), lambda out, extra, x: out)
+
+
+@pytest.mark.parametrize("make", [scalar, without_elements, complex_numbers, unused])
+def test_what_has_no_rule_stays_and_the_rest_is_shrunk(make):
+    torch.manual_seed(0)
+    model = make()
+    before = copy.deepcopy(model.state_dict())
+    report = ws.dash_(model, BATCHES, cross_entropy)
+    changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert changed == {"body.0.weight", "body.0.bias", "body.3.weight", "body.3.bias"}
+    assert {name for name in before if name.startswith("extra")} <= {entry.name for entry in report.left_alone}
+
+
+def test_biases_alone_are_shrunk_where_only_they_are_trained():
+    model = trained(mlp(), BATCHES)
+    for layer in (model[0], model[3]):
+        layer.weight.requires_grad_(False)
+    assert [layer.name for layer in ws.dash_(model, BATCHES, cross_entropy).layers] == ["0.bias", "3.bias"]
+
+
+def test_a_network_of_bare_parameters_is_refused():
+    class Bare(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.bias = nn.Parameter(torch.zeros(4))
+
+        def forward(self, x):
+            return x[:, :4] + self.bias
+
+    with pytest.raises(ws.InputError, match=r"no weights to scale \(bias: no rule for Bare.bias"):
+        ws.dash_(Bare(), BATCHES, cross_entropy)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_it_works_inside_every_gradient_mode(mode):
+    model, twin = trained(mlp(), BATCHES), trained(mlp(), BATCHES)
+    ws.dash_(twin, BATCHES, cross_entropy)
+    with mode():
+        ws.dash_(model, BATCHES, cross_entropy)
+    assert_same(snapshot(twin), snapshot(model))
+    trained(model, BATCHES, steps=1)  # as ordinary weights
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float16, 2e-3), (torch.float64, 1e-12)])
+def test_half_and_double_precision_equal_the_reference(dtype, tolerance):
+    model = trained(mlp(), BATCHES).to(dtype)
+    batches = [(inputs.to(dtype), targets) for inputs, targets in BATCHES]
+    expected = reference.dash(model, batches, cross_entropy, 0.3, 0.3)
+    ws.dash_(model, batches, cross_entropy)
+    for name, (_, weights) in expected.items():
+        parameter = model.get_parameter(name)
+        assert parameter.dtype == dtype
+        torch.testing.assert_close(parameter.double(), weights, rtol=0, atol=tolerance)
+
+
+def test_sparse_gradients_give_the_scales_of_dense_ones():
+    class Table(nn.Module):
+        def __init__(self, sparse):
+            super().__init__()
+            torch.manual_seed(0)
+            self.table, self.head, self.sparse = nn.Linear(5, 10, bias=False), nn.Linear(5, 4), sparse
+
+        def forward(self, x):
+            return self.head(embedding(x, self.table.weight, sparse=self.sparse).mean(1))
+
+    generator = torch.Generator().manual_seed(0)
+    batches = [(torch.randint(0, 10, (8, 3), generator=generator), targets) for _, targets in BATCHES]
+    sparse, dense = Table(True), Table(False)
+    for model in (sparse, dense):
+        ws.dash_(model, batches, cross_entropy)
+    torch.testing.assert_close(sparse.table.weight, dense.table.weight)
+
+
+def test_a_layer_used_twice_is_shrunk_once_by_the_sum_of_its_gradients():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.layer, self.head = nn.Linear(6, 6), nn.Linear(6, 4)
+
+        def forward(self, x):
+            return self.head(self.layer(torch.relu(self.layer(x))))
+
+    model = trained(Twice(), BATCHES)
+    expected = reference.dash(model, BATCHES, cross_entropy, 0.3, 0.1)
+    ws.dash_(model, BATCHES, cross_entropy, lambda_=0.1)
+    for name, (_, weights) in expected.items():
+        torch.testing.assert_close(model.get_parameter(name).double(), weights, rtol=0, atol=1e-6)
+
+
+def test_hooks_on_gradients_act_as_in_training_and_stay():
+    """A hook that flips a gradient flips the cosine's sign."""
+    model, twin = trained(mlp(), BATCHES), trained(mlp(), BATCHES)
+    calls = []
+    handle = model[3].weight.register_hook(lambda gradient: calls.append(1) or -gradient)
+    flipped = ws.dash_(model, BATCHES, cross_entropy, lambda_=0, apply=False).layers[2]
+    plain = ws.dash_(twin, BATCHES, cross_entropy, lambda_=0, apply=False).layers[2]
+    assert flipped.name == plain.name == "3.weight"
+    assert len(calls) == len(BATCHES)
+    assert flipped.mean != pytest.approx(plain.mean)
+    handle.remove()
+    assert ws.dash_(model, BATCHES, cross_entropy, lambda_=0, apply=False).layers[2].mean == plain.mean
+
+
+def test_wrapped_networks_change_inside_the_wrapper():
+    model, twin = trained(mlp(), BATCHES), trained(mlp(), BATCHES)
+    report = ws.dash_(nn.DataParallel(model), BATCHES, cross_entropy)
+    ws.dash_(twin, BATCHES, cross_entropy)
+    assert_same(snapshot(twin), snapshot(model))
+    assert all(layer.name.endswith((".weight", ".bias")) for layer in report.layers)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: nn.Sequential(nn.LazyLinear(4)), "run the model once on a batch"),
+        (lambda: mlp().to("meta"), "on the meta device"),
+    ],
+    ids=["lazy", "meta"],
+)
+def test_networks_without_values_are_refused(make, message):
+    with pytest.raises(ws.InputError, match=message):
+        ws.dash_(make(), BATCHES, cross_entropy)
+
+
+class Labelled(nn.Module):
+    """Called as networks of Hugging Face are; ``give`` makes its output."""
+
+    def __init__(self, give):
+        super().__init__()
+        self.body, self.give = trained(mlp(), BATCHES), give
+
+    def forward(self, inputs, labels=None):
+        logits = self.body(inputs)
+        loss = None if labels is None else cross_entropy(logits, labels)
+        return self.give(loss=loss, logits=logits)
+
+
+@pytest.mark.parametrize("batch", [dict, UserDict])
+@pytest.mark.parametrize("output", [dict, SimpleNamespace])
+@pytest.mark.parametrize("micro", [None, 3])
+def test_mappings_in_and_an_output_with_a_loss(batch, output, micro):
+    model, twin = Labelled(output), trained(mlp(), BATCHES)
+    ws.dash_(model, [batch(inputs=x, labels=y) for x, y in BATCHES], micro_batch_size=micro)
+    ws.dash_(twin, BATCHES, cross_entropy, micro_batch_size=micro)
+    assert_same(snapshot(twin), snapshot(model.body))
+
+
+@pytest.mark.parametrize(
+    ("batch", "message"),
+    [({"inputs": BATCHES[0][0]}, "output has no .loss"), (BATCHES[0], "must be a mapping, not a tuple")],
+)
+def test_without_a_loss_it_says_what_is_missing(batch, message):
+    model = Labelled(dict)
+    before = snapshot(model)
+    with pytest.raises(ws.InputError, match=message):
+        ws.dash_(model, [batch])
+    assert_same(before, snapshot(model))
+
+
+def test_a_loss_can_be_given_in_one_way_only():
+    with pytest.raises(ws.InputError, match="not both"):
+        ws.dash_(mlp(), BATCHES, cross_entropy, forward_loss=lambda model, batch: None)
+
+
+def test_training_after_dash_moves_the_network_that_was_given():
+    """No weight was replaced by another tensor: the optimizer still holds the network's own."""
+    model = mlp()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    ids = [id(parameter) for parameter in model.parameters()]
+    ws.dash_(model, BATCHES, cross_entropy)
+    assert ids == [id(parameter) for parameter in model.parameters()]
+    before = model[0].weight.detach().clone()
+    cross_entropy(model(BATCHES[0][0]), BATCHES[0][1]).backward()
+    optimizer.step()
+    assert not torch.equal(before, model[0].weight)

@@ -1,0 +1,207 @@
+"""What holds for every method, driven by the table in method_table.py."""
+
+import dataclasses
+import json
+import pickle
+
+import pytest
+import torch
+from method_table import ROWS, Network
+from torch.nn.functional import cross_entropy
+
+from networks import batches_for
+from warmstart import InputError, Stage, parse_method
+from warmstart.methods import methods
+
+each = pytest.mark.parametrize("row", ROWS, ids=lambda row: row.spelled)
+
+
+class Situation:
+    """A trained network on the eve of its second stage, with gradients in place."""
+
+    def __init__(self, seed=7):
+        self.batches = batches_for((3, 6, 6), 6)
+        torch.manual_seed(0)
+        self.model = Network()
+        self.initial = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.05, momentum=0.9)
+        for batch in self.batches:
+            self.train_on(batch)
+        with torch.no_grad():
+            self.model.body.bias.add_(0.01)  # batch norm hides it from the loss, so that training leaves it
+        self.draws = []
+        self.stage = Stage(
+            number=2,
+            seen=48,
+            new=24,
+            batches=lambda size: self.batches,
+            forward_loss=self.loss,
+            fresh=self.fresh,
+            initial=self.initial,
+            generator=torch.Generator().manual_seed(seed),
+            optimizer=self.optimizer,
+        )
+
+    @staticmethod
+    def loss(model, batch):
+        return cross_entropy(model(batch[0]), batch[1])
+
+    def fresh(self):
+        with torch.random.fork_rng():
+            torch.manual_seed(1000 + len(self.draws))
+            self.draws.append(Network())
+        return self.draws[-1]
+
+    def backward(self, batch):
+        self.optimizer.zero_grad()
+        self.loss(self.model, batch).backward()
+
+    def train_on(self, batch):
+        self.backward(batch)
+        self.optimizer.step()
+
+    def weights(self):
+        return copied(self.model.state_dict())
+
+    def gradients(self):
+        return copied({name: p.grad for name, p in self.model.named_parameters() if p.grad is not None})
+
+    def momentum(self):
+        named = {parameter: name for name, parameter in self.model.named_parameters()}
+        return copied({named[p]: state["momentum_buffer"] for p, state in self.optimizer.state.items()})
+
+
+def copied(tensors):
+    return {name: tensor.detach().clone() for name, tensor in tensors.items()}
+
+
+def changed(before, after):
+    """Names that came, went or hold another bit."""
+    names = before.keys() | after.keys()
+    return {n for n in names if n not in before or n not in after or not torch.equal(before[n], after[n])}
+
+
+def test_every_method_has_a_row():
+    missing = set(methods()) - {parse_method(row.spelled).name for row in ROWS}
+    assert not missing, f"no row in method_table.py for {sorted(missing)}"
+    for name, kind in methods().items():
+        tried = {key for row in ROWS if parse_method(row.spelled).name == name for key in row.settings}
+        known = {field.name.rstrip("_") for field in dataclasses.fields(kind)}
+        assert tried == known, f"method_table.py: settings of {name}"
+
+
+@each
+def test_new_data_changes_exactly_these_tensors(row):
+    now = Situation()
+    before, gradients, momentum = now.weights(), now.gradients(), now.momentum()
+    flags = {name: layer.training for name, layer in now.model.named_modules()}
+    initial, random_state = copied(now.initial), torch.get_rng_state()
+    parse_method(row.spelled).on_new_data(now.model, now.stage)
+    assert changed(before, now.weights()) == row.new_data
+    assert not changed(gradients, now.gradients()), "gradients belong to the caller"
+    assert {name: layer.training for name, layer in now.model.named_modules()} == flags
+    assert not changed(initial, now.initial), "the first weights are only read"
+    assert torch.equal(random_state, torch.get_rng_state()), "randomness comes from the stage's generator"
+    assert len(momentum) == 9
+    if row.optimizer == "kept":
+        assert not changed(momentum, now.momentum())
+    else:
+        assert now.momentum() == {}
+
+
+@each
+def test_updates_change_exactly_these_tensors(row):
+    now, method = Situation(), parse_method(row.spelled)
+    before, gradients, momentum = now.weights(), now.gradients(), now.momentum()
+    method.after_backward(now.model, now.stage)
+    assert changed(gradients, now.gradients()) == row.gradients
+    assert not changed(before, now.weights())
+    gradients = now.gradients()
+    method.after_step(now.model, now.stage)
+    assert changed(before, now.weights()) == row.updates
+    assert not changed(gradients, now.gradients())
+    assert not changed(momentum, now.momentum())
+    assert method.acts_on_updates == bool(row.gradients or row.updates)
+
+
+@each
+def test_the_network_shares_no_memory_with_what_it_was_made_from(row):
+    now, method = Situation(), parse_method(row.spelled)
+    method.on_new_data(now.model, now.stage)
+    initial, draws = copied(now.initial), [copied(draw.state_dict()) for draw in now.draws]
+    for batch in now.batches:
+        now.backward(batch)
+        method.after_backward(now.model, now.stage)
+        now.optimizer.step()
+        method.after_step(now.model, now.stage)
+    assert not changed(initial, now.initial)
+    for draw, then in zip(now.draws, draws, strict=True):
+        assert not changed(then, copied(draw.state_dict()))
+    trained = now.weights()
+    for draw in now.draws:
+        with torch.no_grad():
+            for tensor in draw.parameters():
+                tensor.fill_(7.0)
+    assert not changed(trained, now.weights())
+
+
+@each
+def test_a_seed_repeats_it_and_another_one_does_not(row):
+    def outcome(seed):
+        now, method = Situation(seed), parse_method(row.spelled)
+        method.on_new_data(now.model, now.stage)
+        method.after_backward(now.model, now.stage)
+        method.after_step(now.model, now.stage)
+        return {**now.weights(), **{f"grad {name}": g for name, g in now.gradients().items()}}
+
+    assert not changed(outcome(1), outcome(1))
+    expected = (row.new_data | row.updates) if row.random else set()
+    assert changed(outcome(1), outcome(2)) == expected
+
+
+@each
+def test_the_report_fits_80_columns_and_is_plain_data(row):
+    now = Situation()
+    report = parse_method(row.spelled).on_new_data(now.model, now.stage)
+    assert report.method == parse_method(row.spelled).name
+    assert all(len(line) <= 80 for line in str(report).splitlines()), str(report)
+    assert json.loads(json.dumps(report.to_dict(), allow_nan=False))["notes"], "a report says what it did"
+
+
+@each
+def test_a_spelled_name_comes_back_as_it_was(row):
+    method = parse_method(row.spelled)
+    assert str(method) == row.spelled
+    assert parse_method(str(method)) == method
+    for key, value in row.settings.items():
+        spelled = f"{method.name}[{key}={value}]"
+        assert str(parse_method(spelled)) == spelled
+        assert parse_method(spelled) != method
+
+
+@each
+def test_it_is_frozen_hashable_and_pickles(row):
+    method = parse_method(row.spelled)
+    assert pickle.loads(pickle.dumps(method)) == method
+    assert hash(method) == hash(parse_method(row.spelled))
+    for field in dataclasses.fields(method):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(method, field.name, None)
+
+
+@each
+def test_wrong_settings_are_refused_when_it_is_made(row):
+    for setting in row.wrong:
+        with pytest.raises(InputError) as refused:
+            parse_method(f"{row.spelled}[{setting}]")
+        assert "\n" not in str(refused.value)
+        assert setting.partition("=")[0] in str(refused.value), f"{setting}: {refused.value}"
+
+
+@each
+def test_it_names_its_summary_and_source(row):
+    kind = type(parse_method(row.spelled))
+    assert kind.summary
+    assert kind.source
+    assert "\n" not in kind.summary + kind.source
+    assert kind.__doc__

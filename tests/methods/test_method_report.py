@@ -1,0 +1,101 @@
+import json
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from warmstart import Report
+from warmstart.methods.report import BINS, LayerReport, count_scales, describe_scales
+from warmstart.neurons import LeftAlone, Neurons
+
+ENTRY = Neurons("layer.weight", "Linear", nn.Parameter(torch.ones(4, 3)), (1,))
+
+
+def described(scales, lambda_):
+    return describe_scales(ENTRY, count_scales(scales, lambda_, torch.tensor(0)))
+
+
+def test_scales_are_summed_up_as_mean_spread_and_share_at_lambda():
+    layer = described(torch.tensor([[0.3], [0.3], [0.5], [1.0]]), 0.3)
+    assert (layer.name, layer.kind, layer.neurons) == ("layer.weight", "Linear", 4)
+    assert layer.mean == pytest.approx(0.525)
+    assert layer.std == pytest.approx(math.sqrt((2 * 0.225**2 + 0.025**2 + 0.475**2) / 4))
+    assert layer.at_lambda == 0.5
+
+
+def test_the_histogram_counts_every_neuron_both_ends_included():
+    scales = torch.tensor([0.0, 0.049, 0.051, 0.5, 0.999, 1.0])
+    layer = described(scales, 0.0)
+    assert len(layer.histogram) == BINS
+    assert sum(layer.histogram) == 6
+    assert (layer.histogram[0], layer.histogram[1], layer.histogram[-1]) == (2, 1, 2)
+
+
+def test_a_scale_at_lambda_counts_as_such_whatever_lambda_rounds_to():
+    for lambda_ in (0.05, 0.1, 0.3, 0.7, 1 / 3):
+        scales = torch.clamp(torch.tensor([-1.0, 0.2, 0.9]), lambda_, 1.0)
+        assert described(scales, lambda_).at_lambda == (scales == scales[0]).float().mean(), lambda_
+
+
+def test_it_fits_80_columns_with_long_names_and_many_neurons():
+    deep = "module.backbone.layers.11.attention.self.query.projection.weight"
+    report = Report(
+        "head-reset",
+        {"head": deep * 2, "alpha": 0.3},
+        (LayerReport(deep, "NonDynamicallyQuantizableLinear", 16_777_216, 1.0, 0.5, 1.0, sign_tests=16_777_216),),
+        tuple(LeftAlone(f"{deep}.{i}", "frozen (requires_grad is False)") for i in range(5)),
+        ("a note that is longer than eighty columns and therefore has to go on in a line of its own below",),
+    )
+    text = str(report)
+    assert max(map(len, text.splitlines())) <= 80, text
+    assert "16,777,216" in text
+    assert "and 2 more" in text
+    assert "projection.weight" in text, "the end of a name says more than its beginning"
+
+
+def test_columns_stand_below_their_titles():
+    report = Report("dash", layers=(LayerReport("a.weight", "Linear", 5, 0.5, 0.25, 0.125),))
+    titles, row = str(report).splitlines()[1:3]
+    assert len(titles) == len(row)
+    for title, value in (("neurons", "5"), ("scale", "0.500"), ("std", "0.250"), ("at min", "12.5%")):
+        assert titles.index(title) + len(title) == row.index(value) + len(value), title
+
+
+def test_it_says_when_nothing_was_applied():
+    assert "not applied" in str(Report("dash", applied=False)).splitlines()[0]
+    assert "not applied" not in str(Report("dash"))
+
+
+def test_plain_data_survive_json():
+    report = Report(
+        "dash",
+        {"alpha": 0.3},
+        (described(torch.rand(4, 1), 0.3),),
+        (LeftAlone("norm.weight", "norm layer"),),
+        ("a note",),
+    )
+    data = json.loads(json.dumps(report.to_dict()))
+    assert data["left_alone"] == [{"name": "norm.weight", "reason": "norm layer"}]
+    assert data["layers"][0]["histogram"] == list(report.layers[0].histogram)
+    assert data["settings"] == {"alpha": 0.3}
+    assert data["notes"] == ["a note"]
+
+
+def test_notes_are_added_to_a_new_report():
+    report = Report("dash", notes=("one",))
+    assert report.with_notes("two").notes == ("one", "two")
+    assert report.notes == ("one",)
+
+
+def test_there_is_no_figure_without_a_distribution():
+    with pytest.raises(ValueError, match="no distribution of scales"):
+        Report("warm").figure()
+
+
+def test_the_figure_has_a_labelled_row_for_each_layer(tmp_path):
+    layers = tuple(described(torch.rand(4, 1), 0.3) for _ in range(3))
+    figure = Report("dash", layers=layers).figure(str(tmp_path / "scales.svg"))
+    labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert labels == ["layer.weight"] * 3
+    assert (tmp_path / "scales.svg").stat().st_size > 0

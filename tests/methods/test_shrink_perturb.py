@@ -1,0 +1,243 @@
+"""The five definitions of METHODS.md, each against its formula."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+import reference
+import warmstart as ws
+from networks import assert_same, batches_for, cnn, mlp, snapshot, trained
+
+WEIGHTS = {"0.weight", "0.bias", "3.weight", "3.bias", "8.weight", "8.bias"}
+GAINS = {"1.weight", "1.bias", "4.weight", "4.bias"}
+
+
+def prepared():
+    model = trained(cnn(), batches_for((3, 8, 8), 4))
+    return model, copied(model.state_dict())
+
+
+def fresh_network():
+    model = cnn()
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for tensor in (*model.parameters(), model[1].running_mean):
+            tensor.normal_(generator=generator)
+    return model
+
+
+def copied(tensors):
+    return {name: tensor.detach().clone() for name, tensor in tensors.items()}
+
+
+def wide():
+    """Enough weights for tight statistics, and gains to see whether these get noise."""
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(300, 400), nn.LayerNorm(400), nn.Linear(400, 300))
+
+
+def assert_gaussian(noise, std):
+    """Mean, spread and kurtosis within five standard errors."""
+    noise = noise.double().flatten()
+    n = noise.numel()
+    assert abs(noise.mean()) < 5 * std / math.sqrt(n)
+    assert noise.std().item() == pytest.approx(std, rel=5 / math.sqrt(2 * n))
+    kurtosis = ((noise - noise.mean()) / noise.std()).pow(4).mean()
+    assert kurtosis.item() == pytest.approx(3, abs=5 * math.sqrt(24 / n))
+
+
+@pytest.mark.parametrize("variant", reference.SHRINK_AND_NOISE)
+def test_variants_with_noise_add_it_to_the_shrunk_weights(variant):
+    shrink, std = reference.SHRINK_AND_NOISE[variant]
+    model = wide()
+    before = copied(model.state_dict())
+    ws.shrink_perturb_(model, variant=variant, generator=torch.Generator().manual_seed(1))
+    after = model.state_dict()
+    noise = {name: after[name] - shrink * before[name] for name in before}
+    assert_gaussian(torch.cat([noise["0.weight"].flatten(), noise["2.weight"].flatten()]), std)
+    assert_gaussian(torch.cat([noise["0.bias"], noise["2.bias"]]), std)
+    together = torch.stack([noise["0.weight"].flatten(), before["0.weight"].flatten()])
+    assert abs(torch.corrcoef(together)[0, 1]) < 5 / math.sqrt(together.shape[1]), "noise depends on no weight"
+    if variant == "dash":
+        assert torch.equal(after["1.weight"], before["1.weight"]), "the DASH paper leaves norm layers"
+        assert torch.equal(after["1.bias"], before["1.bias"])
+    else:
+        assert_gaussian(torch.cat([noise["1.weight"], noise["1.bias"]]), std)
+
+
+def test_the_defaults_are_those_of_the_dash_paper():
+    model, twin = cnn(), cnn()
+    ws.shrink_perturb_(model, generator=torch.Generator().manual_seed(0))
+    ws.shrink_perturb_(twin, 0.3, 0.01, variant="dash", generator=torch.Generator().manual_seed(0))
+    assert_same(snapshot(model), snapshot(twin))
+    assert ws.ShrinkPerturb() == ws.ShrinkPerturb(0.3, 0.01, "dash")
+
+
+def test_without_noise_it_is_the_control_uniform_shrinking():
+    model, before = prepared()
+    report = ws.shrink_perturb_(model, shrink=0.3, noise_std=0)
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, before[name] * 0.3 if name in WEIGHTS else before[name]), name
+    assert {layer.name for layer in report.layers} == WEIGHTS
+    assert all(layer.mean == 0.3 for layer in report.layers)
+
+
+def test_behind_batch_norm_uniform_shrinking_keeps_the_function():
+    """Once statistics are the batch's own: what METHODS.md says of the control, for a head without bias."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8, eps=1e-12), nn.ReLU(), nn.Flatten())
+    inputs = torch.randn(16, 3, 6, 6)
+    before = model(inputs)
+    ws.shrink_perturb_(model, noise_std=0)
+    torch.testing.assert_close(model(inputs), before, rtol=1e-4, atol=1e-4)
+
+
+def test_ash_is_0_4_w_plus_0_1_fresh_of_everything_with_fresh_buffers():
+    model, before = prepared()
+    fresh = fresh_network()
+    untouched = snapshot(fresh)
+    ws.shrink_perturb_(model, variant="ash", other=fresh)
+    shrink, blend = reference.SHRINK_AND_BLEND["ash"]
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(parameter, shrink * before[name] + blend * fresh.get_parameter(name))
+    for name, buffer in model.named_buffers():
+        assert torch.equal(buffer, fresh.get_buffer(name)), name
+    assert_same(untouched, snapshot(fresh))
+    trained(model, batches_for((3, 8, 8), 2))
+    assert_same(untouched, snapshot(fresh))
+
+
+def test_hare_tortoise_goes_back_to_the_first_weights_by_0_8():
+    model, before = prepared()
+    first = copied(fresh_network().state_dict())
+    untouched = copied(first)
+    ws.shrink_perturb_(model, variant="hare-tortoise", other=first)
+    shrink, blend = reference.SHRINK_AND_BLEND["hare-tortoise"]
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(parameter, shrink * before[name] + blend * first[name])
+    for name, buffer in model.named_buffers():
+        assert torch.equal(buffer, before[name]), name
+    trained(model, batches_for((3, 8, 8), 2))
+    assert all(torch.equal(untouched[name], first[name]) for name in first)
+
+
+def stage_of(model, optimizer, seed=0):
+    first = copied(model.state_dict())
+    return ws.Stage(2, 8, 8, list, None, fresh_network, first, torch.Generator().manual_seed(seed), optimizer)
+
+
+def test_dohare_is_sgds_weight_decay_and_noise_at_every_update():
+    """Without the noise: ten steps of SGD with weight decay 5e-4, up to terms of lr^2."""
+    batches = batches_for((6,), 10)
+    model, twin = mlp(), mlp()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0)
+    decaying = torch.optim.SGD(twin.parameters(), lr=0.05, momentum=0, weight_decay=5e-4)
+    method, stage = ws.ShrinkPerturb(noise_std=0.0, variant="dohare"), stage_of(model, optimizer)
+    for inputs, targets in batches:
+        for network, its in ((model, optimizer), (twin, decaying)):
+            its.zero_grad()
+            cross_entropy(network(inputs), targets).backward()
+            its.step()
+        method.after_step(model, stage)
+    start = mlp()
+    for name, parameter in twin.named_parameters():
+        torch.testing.assert_close(model.get_parameter(name), parameter, rtol=0, atol=2e-6)
+    assert (start[0].weight - twin[0].weight).abs().max() > 1e-2, "else this would test nothing"
+
+
+def test_dohares_noise_has_std_1e_5_on_every_parameter_and_follows_the_learning_rate():
+    model = wide()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    before = copied(model.state_dict())
+    ws.ShrinkPerturb(variant="dohare").after_step(model, stage_of(model, optimizer))
+    decayed = {name: (1 - 5e-4) * tensor for name, tensor in before.items()}
+    noise = torch.cat([(p - decayed[name]).flatten() for name, p in model.named_parameters() if "weight" in name])
+    assert_gaussian(noise, 1e-5)
+    assert (model[1].bias - decayed["1.bias"]).std().item() == pytest.approx(1e-5, rel=0.2)
+
+
+def test_dohare_leaves_frozen_layers():
+    model = mlp()
+    model[0].requires_grad_(False)
+    before = copied(model.state_dict())
+    ws.ShrinkPerturb(variant="dohare").after_step(model, stage_of(model, None))
+    assert torch.equal(model[0].weight, before["0.weight"])
+    assert not torch.equal(model[3].weight, before["3.weight"])
+
+
+def test_ash_starts_the_optimizer_anew_and_the_other_variants_keep_it():
+    for variant in ("dash", "ash", "hare-tortoise", "renate"):
+        model = mlp()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+        cross_entropy(model(torch.randn(8, 6)), torch.randint(0, 4, (8,))).backward()
+        optimizer.step()
+        stage = stage_of(model, optimizer)
+        stage.fresh = mlp
+        ws.ShrinkPerturb(variant=variant).on_new_data(model, stage)
+        assert bool(optimizer.state) == (variant != "ash"), variant
+
+
+def without_buffers():
+    model = cnn()
+    model[1] = nn.BatchNorm2d(8, track_running_stats=False)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"shrink": -0.1}, "shrink is -0.1"),
+        ({"shrink": math.nan}, "shrink is nan"),
+        ({"noise_std": -1.0}, "noise_std is -1.0"),
+        ({"noise_std": math.inf}, "noise_std is inf"),
+        ({"variant": "asch"}, "did you mean 'ash'"),
+        ({"variant": "ash"}, r"other=make_model\(\)"),
+        ({"variant": "ash", "other": {}}, r"other=make_model\(\)"),
+        ({"variant": "ash", "other": without_buffers()}, "they differ in 1.num_batches_tracked"),
+        ({"variant": "hare-tortoise"}, "other=first_state_dict"),
+        ({"variant": "hare-tortoise", "other": mlp().state_dict()}, "other holds no 0.weight of shape"),
+        ({"variant": "renate", "other": {}}, "leave other out"),
+    ],
+)
+def test_what_is_wrong_is_refused_before_anything_changes(arguments, message):
+    model, _ = prepared()
+    before = snapshot(model)
+    with pytest.raises(ws.InputError, match=message):
+        ws.shrink_perturb_(model, **arguments)
+    assert_same(before, snapshot(model))
+
+
+@pytest.mark.parametrize("variant", ["ash", "hare-tortoise"])
+def test_the_models_own_weights_cannot_be_blended_into_it(variant):
+    """`model.state_dict()` is no copy: a blend with it silently only scales the weights."""
+    model, _ = prepared()
+    before = snapshot(model)
+    with pytest.raises(ws.InputError, match="pass a copy"):
+        ws.shrink_perturb_(model, variant=variant, other=model if variant == "ash" else model.state_dict())
+    assert_same(before, snapshot(model))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+def test_other_precisions_keep_theirs(dtype):
+    model = wide().to(dtype)
+    before = copied(model.state_dict())
+    ws.shrink_perturb_(model, noise_std=0.1)
+    assert all(p.dtype == dtype for p in model.parameters())
+    noise = (model[0].weight - 0.3 * before["0.weight"]).double()
+    assert noise.std().item() == pytest.approx(0.1, rel=0.02)
+
+
+def test_tied_weights_are_shrunk_once():
+    model = nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4), nn.Linear(4, 4))
+    model[2].weight = model[0].weight
+    before = model[0].weight.detach().clone()
+    ws.shrink_perturb_(model, noise_std=0)
+    assert torch.equal(model[2].weight, before * 0.3)
+
+
+def test_spelled_settings_of_dohare_come_back_even_where_they_equal_the_usual_ones():
+    usual = ws.ShrinkPerturb(shrink=1 - 5e-7, variant="dohare")
+    assert ws.parse_method(str(usual)) == usual != ws.ShrinkPerturb(variant="dohare")

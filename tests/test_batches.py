@@ -1,0 +1,360 @@
+import copy
+from collections import OrderedDict, UserDict, namedtuple
+from types import MappingProxyType, SimpleNamespace
+
+import pytest
+import torch
+from torch.nn.utils.rnn import pack_sequence
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    DistributedSampler,
+    IterableDataset,
+    RandomSampler,
+    Sampler,
+    SequentialSampler,
+    SubsetRandomSampler,
+    TensorDataset,
+    WeightedRandomSampler,
+)
+
+import warmstart as ws
+from warmstart.batches import (
+    batches_that_matter,
+    cut_from_newest,
+    examples_in,
+    is_empty,
+    micro_batches,
+    tail,
+    to_device,
+)
+
+
+class Numbers(Dataset):
+    """Examples 0, 1, 2, ...; notes which were read, in this process."""
+
+    def __init__(self, count):
+        self.count, self.read = count, []
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, index):
+        self.read.append(index)
+        return torch.tensor(index)
+
+
+class Stream(IterableDataset):
+    def __init__(self, count):
+        self.count = count
+
+    def __iter__(self):
+        return iter(torch.arange(self.count))
+
+
+class Stock:
+    """A sequence by its methods alone."""
+
+    def __len__(self):
+        return 5
+
+    def __getitem__(self, index):
+        return torch.tensor([index])
+
+
+def listed(source):
+    return [batch.tolist() for batch in source.batches]
+
+
+@pytest.mark.parametrize(
+    ("alpha", "tolerance", "count"),
+    [(0.3, 1e-6, 39), (0.1, 1e-6, 132), (1.0, 1e-6, 1), (1.0, 0.0, 1), (0.3, 0.0, None), (0.999, 0.5, 1)],
+)
+def test_how_many_batches_matter(alpha, tolerance, count):
+    assert batches_that_matter(alpha, tolerance) == count
+
+
+@pytest.mark.parametrize("alpha", [1e-3, 0.05, 0.3, 0.9])
+@pytest.mark.parametrize("tolerance", [1e-9, 1e-6, 1e-2])
+def test_it_is_the_smallest_number_whose_remainder_is_within_the_tolerance(alpha, tolerance):
+    count = batches_that_matter(alpha, tolerance)
+    assert (1 - alpha) ** count <= tolerance * (1 + 1e-9)
+    assert count == 1 or (1 - alpha) ** (count - 1) > tolerance * (1 - 1e-9)
+
+
+@pytest.mark.parametrize(("alpha", "tolerance"), [(0, 0), (1.1, 0), (float("nan"), 0), (0.3, 1), (0.3, -0.1)])
+def test_rates_out_of_range_are_refused(alpha, tolerance):
+    with pytest.raises(ws.InputError, match="must lie in"):
+        batches_that_matter(alpha, tolerance)
+
+
+@pytest.mark.parametrize("last", [1, 3, 5, 6, None])
+def test_the_tail_of_a_sequence(last):
+    source = tail(Stock(), last)
+    expected = [[i] for i in range(5)]
+    assert listed(source) == expected[-(last or 5) :]
+    assert source.left_out == max(0, 5 - (last or 5))
+
+
+@pytest.mark.parametrize("last", [1, 3, 5, 6, None])
+@pytest.mark.parametrize("kind", [list, tuple, iter, lambda batches: (batch for batch in batches)])
+def test_the_tail_is_the_same_for_lists_and_generators(kind, last):
+    batches = [torch.tensor([i]) for i in range(5)]
+    source = tail(kind(batches), last)
+    assert listed(source) == [batch.tolist() for batch in batches[-(last or 5) :]]
+    assert source.left_out == max(0, 5 - (last or 5))
+
+
+def test_reading_everything_of_a_generator_holds_one_batch_at_a_time():
+    made = []
+
+    def batches():
+        for number in range(4):
+            made.append(number)
+            yield torch.tensor([number])
+
+    for number, _ in enumerate(tail(batches(), None).batches):
+        assert len(made) == number + 1
+
+
+@pytest.mark.parametrize(
+    "batches", [[], (), iter([]), DataLoader(Numbers(0)), DataLoader(Numbers(3), 4, drop_last=True)]
+)
+def test_no_batch_at_all_is_refused(batches):
+    with pytest.raises(ws.InputError, match="empty"):
+        tail(batches, 3)
+
+
+def test_a_single_mapping_is_no_stream():
+    with pytest.raises(ws.InputError, match=r"pass \[batch\]"):
+        tail({"x": torch.zeros(2)}, 3)
+
+
+LOADERS = {
+    "plain": {"batch_size": 4},
+    "drop_last": {"batch_size": 4, "drop_last": True},
+    "single": {},
+    "unbatched": {"batch_size": None},
+    "own batch sampler": {"batch_sampler": [[0, 1], [2], [5, 4], [9], [8, 7, 6]]},
+    "batch sampler of a sampler": {"batch_sampler": BatchSampler(SequentialSampler(range(10)), 3, False)},
+    "sampler of indices": {"batch_size": 3, "sampler": [9, 0, 8, 1, 7, 2]},
+    "sampler, unbatched": {"batch_size": None, "sampler": [9, 0, 8, 1, 7, 2]},
+    "one part of a distributed set": {
+        "batch_size": 2,
+        "sampler": DistributedSampler(range(10), num_replicas=2, rank=1, shuffle=False),
+    },
+    "own collate": {"batch_size": 4, "collate_fn": lambda examples: torch.stack(examples).flip(0)},
+}
+
+
+@pytest.mark.parametrize("settings", LOADERS.values(), ids=LOADERS)
+@pytest.mark.parametrize("last", [1, 2, 3, 100, None])
+def test_the_tail_of_a_loader_is_what_it_yields_last(settings, last):
+    data = Numbers(10)
+    everything = [batch.tolist() for batch in DataLoader(data, **settings)]
+    before, data.read = data.read, []
+    source = tail(DataLoader(data, **settings), last)
+    assert listed(source) == everything[-(last or 100) :]
+    assert source.left_out == max(0, len(everything) - (last or 100))
+    assert data.read == before[len(before) - len(data.read) :], "only the tail is read"
+    assert len(data.read) == sum(len(batch) if isinstance(batch, list) else 1 for batch in listed(source))
+
+
+@pytest.mark.parametrize("settings", [{"batch_size": 4}, {"batch_size": None}], ids=["plain", "unbatched"])
+def test_worker_processes_give_the_same(settings):
+    loader = DataLoader(Numbers(10), **settings, num_workers=2, multiprocessing_context="fork")
+    everything = [batch.tolist() for batch in DataLoader(Numbers(10), **settings)]
+    assert listed(tail(loader, 2)) == everything[-2:]
+
+
+def test_the_tail_of_an_iterable_data_set():
+    source = tail(DataLoader(Stream(10), batch_size=4), 2)
+    assert listed(source) == [[4, 5, 6, 7], [8, 9]]
+    assert source.left_out == 1
+    assert listed(tail(DataLoader(Stream(3), batch_size=None), 2)) == [1, 2]
+
+
+class Wrapper(Sampler):
+    """As libraries wrap samplers for several processes."""
+
+    def __init__(self, **inner):
+        vars(self).update(inner)
+        (self.inner,) = inner.values()
+
+    def __iter__(self):
+        return iter(self.inner)
+
+    def __len__(self):
+        return len(self.inner)
+
+
+DATA = TensorDataset(torch.arange(10))
+SHUFFLING = {
+    "shuffle=True": {"batch_size": 2, "shuffle": True},
+    "random sampler": {"batch_size": 2, "sampler": RandomSampler(DATA)},
+    "random subset": {"batch_size": 2, "sampler": SubsetRandomSampler(range(5))},
+    "weighted": {"batch_size": 2, "sampler": WeightedRandomSampler([1.0] * 10, 10)},
+    "distributed": {"batch_size": 2, "sampler": DistributedSampler(DATA, num_replicas=2, rank=0, shuffle=True)},
+    "in a batch sampler": {"batch_sampler": BatchSampler(RandomSampler(DATA), 2, False)},
+    "batch sampler as sampler": {"batch_size": None, "sampler": BatchSampler(RandomSampler(DATA), 2, False)},
+    "wrapped sampler": {"batch_sampler": BatchSampler(Wrapper(sampler=RandomSampler(DATA)), 2, False)},
+    "wrapped batch sampler": {"batch_sampler": Wrapper(batch_sampler=BatchSampler(RandomSampler(DATA), 2, False))},
+    "unbatched": {"batch_size": None, "shuffle": True},
+}
+
+
+@pytest.mark.parametrize("settings", SHUFFLING.values(), ids=SHUFFLING)
+def test_a_shuffling_loader_is_refused_with_the_remedy(settings):
+    with pytest.raises(ws.InputError, match=r"the loader shuffles \(\w+\).*ws\.oldest_first"):
+        tail(DataLoader(DATA, **settings), 3)
+
+
+def test_oldest_first_puts_a_shuffling_loader_in_order():
+    loader = DataLoader(Numbers(10), batch_size=4, shuffle=True, collate_fn=lambda examples: -torch.stack(examples))
+    expected = [[0, -1], [-2, -3, -4, -5], [-6, -7, -8, -9]]
+    ordered = ws.oldest_first(loader)
+    assert [batch.tolist() for batch in ordered] == expected
+    assert listed(tail(ordered, 2)) == expected[1:]
+    assert [len(batch) for batch in ws.oldest_first(loader, batch_size=3)] == [1, 3, 3, 3]
+
+
+def test_oldest_first_keeps_workers_and_how_they_start():
+    loader = DataLoader(Numbers(10), batch_size=4, shuffle=True, num_workers=2, multiprocessing_context="fork")
+    ordered = ws.oldest_first(loader)
+    assert ordered.num_workers == 2
+    assert ordered.multiprocessing_context.get_start_method() == "fork"
+    assert [batch.tolist() for batch in ordered] == [[0, 1], [2, 3, 4, 5], [6, 7, 8, 9]]
+
+
+@pytest.mark.parametrize(
+    ("loader", "size", "message"),
+    [
+        (DataLoader(Stream(4)), None, "IterableDataset has no order"),
+        (DataLoader(DATA, batch_sampler=[[1], [0]]), None, "batch_size=N"),
+        (DataLoader(DATA, batch_size=None, shuffle=True), None, "whole batches"),
+        (DataLoader(DATA, batch_size=2, shuffle=True), 0, "batch_size is 0"),
+        (DataLoader(DATA, batch_size=2, shuffle=True), -1, "batch_size is -1"),
+    ],
+)
+def test_what_oldest_first_cannot_order_is_refused(loader, size, message):
+    with pytest.raises(ws.InputError, match=message):
+        ws.oldest_first(loader, batch_size=size)
+
+
+@pytest.mark.parametrize(("examples", "size"), [(10, 4), (8, 4), (3, 4), (1, 1), (0, 4)])
+def test_batches_are_cut_from_the_newest_and_hold_everything_once(examples, size):
+    ranges = cut_from_newest(examples, size)
+    assert [i for chosen in ranges for i in chosen] == list(range(examples))
+    assert all(len(chosen) == size for chosen in ranges[1:])
+    assert len(ranges) == -(-examples // size)
+
+
+def test_ranges_are_a_sequence():
+    ranges = cut_from_newest(10, 4)
+    assert ranges[-1] == range(6, 10)
+    assert ranges[0] == ranges[-3] == range(0, 2)
+    assert ranges[1:] == [range(2, 6), range(6, 10)]
+    for beyond in (3, -4):
+        with pytest.raises(IndexError):
+            ranges[beyond]
+
+
+Pair = namedtuple("Pair", "x y")
+
+
+class Encoding(UserDict):
+    """As a tokenizer's output: entries can be read as attributes."""
+
+    def __getattr__(self, name):
+        return self.data[name] if "data" in vars(self) else super().__getattribute__(name)
+
+
+def nested():
+    x = torch.arange(10).view(5, 2)
+    return {"pair": Pair(x, [x + 10]), "names": ["a", "b"], "more": (x[:, 0], {"deep": x + 20}), "flag": None}
+
+
+def test_micro_batches_split_nests_and_keep_their_types():
+    pieces = list(micro_batches(nested(), 2))
+    assert [share for _, share in pieces] == pytest.approx([0.4, 0.4, 0.2])
+    for number, (piece, _) in enumerate(pieces):
+        rows = slice(2 * number, 2 * number + 2)
+        assert type(piece["pair"]) is Pair
+        assert torch.equal(piece["pair"].x, nested()["pair"].x[rows])
+        assert torch.equal(piece["pair"].y[0], nested()["pair"].y[0][rows])
+        assert torch.equal(piece["more"][0], nested()["more"][0][rows])
+        assert torch.equal(piece["more"][1]["deep"], nested()["more"][1]["deep"][rows])
+        assert (piece["names"], piece["flag"]) == (["a", "b"], None)
+
+
+@pytest.mark.parametrize("kind", [dict, OrderedDict, UserDict, Encoding])
+def test_mappings_keep_their_type_and_the_originals_stay(kind):
+    x = torch.arange(5)
+    batch = kind(x=x)
+    (first, _), *_ = micro_batches(batch, 2)
+    assert type(first) is kind
+    assert first["x"].tolist() == [0, 1]
+    assert batch["x"] is x
+    assert type(to_device(batch, torch.device("cpu"))) is kind
+    if kind is Encoding:
+        assert first.x.tolist() == [0, 1]
+
+
+def test_mappings_that_cannot_change_become_dictionaries():
+    assert to_device(MappingProxyType({"x": torch.ones(1)}), torch.device("cpu")) == {"x": torch.ones(1)}
+
+
+def test_one_piece_where_nothing_is_to_be_split():
+    batch = nested()
+    assert [(piece is batch, share) for piece, share in micro_batches(batch, None)] == [(True, 1.0)]
+    ((whole, share),) = micro_batches(batch, 100)
+    assert share == 1.0
+    assert torch.equal(whole["pair"].x, batch["pair"].x)
+
+
+@pytest.mark.parametrize(
+    "batch",
+    [(torch.zeros(4, 2), torch.zeros(3)), (torch.zeros(4), torch.tensor(1.0)), SimpleNamespace(x=1), []],
+    ids=["lengths", "scalar", "object", "nothing"],
+)
+def test_batches_that_cannot_be_split_are_refused(batch):
+    with pytest.raises(ws.InputError, match="micro_batch_size needs"):
+        list(micro_batches(batch, 2))
+
+
+def test_examples_are_counted_by_the_first_tensor_with_a_dimension():
+    assert examples_in(torch.zeros(3, 2)) == 3
+    assert examples_in((torch.tensor(1.0), {"x": [torch.zeros(4)]})) == 4
+    assert examples_in(SimpleNamespace(x=torch.zeros(3))) == 0
+
+
+def test_a_batch_is_empty_if_its_tensors_have_no_elements():
+    assert is_empty((torch.zeros(0, 3), torch.zeros(0)))
+    assert not is_empty({"boxes": torch.zeros(0, 4), "image": torch.zeros(3, 2, 2)})
+    assert not is_empty(SimpleNamespace())
+
+
+def test_to_device_moves_tensors_packed_sequences_and_objects_that_can_move():
+    class Graph:
+        moved = None
+
+        def to(self, device):
+            twin = copy.copy(self)
+            twin.moved = device
+            return twin
+
+    meta = torch.device("meta")
+    moved = to_device({"x": [torch.ones(2)], "graph": Graph(), "name": "a", "n": 3}, meta)
+    assert moved["x"][0].device == meta
+    assert moved["graph"].moved == meta
+    assert (moved["name"], moved["n"]) == ("a", 3)
+    packed = to_device(pack_sequence([torch.ones(3), torch.ones(2)]), meta)
+    assert packed.data.device == meta
+    assert packed.batch_sizes.tolist() == [2, 2, 1], "lengths stay on the CPU"
+
+
+def test_to_device_makes_tensors_of_inference_mode_usable():
+    with torch.inference_mode():
+        x = torch.ones(3)
+    assert not to_device(x, torch.device("cpu")).is_inference()
