@@ -7,20 +7,30 @@ Plasticity, NeurIPS 2024 (arXiv 2410.23495), algorithm 1.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
-from warmstart.batches import batches_that_matter, examples_in
+from warmstart.batches import batches_that_matter, examples_in, tail, to_device
 from warmstart.errors import InputError
 from warmstart.gradient_ema import ForwardLoss, GradientEMA, Weight, as_forward_loss, average_gradient
 from warmstart.methods.method import Method, Stage, require
 from warmstart.methods.report import LayerReport, Report, count_scales, describe_scales
-from warmstart.neurons import Filter, Granularity, LeftAlone, Neurons, has_norm, neurons
+from warmstart.methods.training_state import (
+    BatchNorm,
+    OptimizerState,
+    Schedule,
+    StatePolicy,
+    recalibrate_,
+)
+from warmstart.neurons import Filter, Granularity, LeftAlone, Neurons, batch_norms, has_norm, neurons
 from warmstart.processes import Shard, local, shard_of, team_of
 
 
@@ -53,7 +63,7 @@ class Dash(Method):
 
     def on_new_data(self, model: nn.Module, stage: Stage) -> Report:
         """Apply DASH to all data seen so far, the newest last."""
-        report = dash_(
+        return dash_(
             model,
             stage.batches(self.batch_size),
             forward_loss=stage.forward_loss,
@@ -64,7 +74,6 @@ class Dash(Method):
             micro_batch_size=stage.micro_batch_size,
             new_examples=stage.new,
         )
-        return report.with_notes("optimizer state kept, as in the paper")
 
 
 def dash_(
@@ -82,6 +91,11 @@ def dash_(
     full_precision: bool = True,
     weight: Weight = examples_in,
     new_examples: int | None = None,
+    optimizer: Optimizer | None = None,
+    optimizer_state: OptimizerState = "keep",
+    scheduler: LRScheduler | None = None,
+    schedule: Schedule = "keep",
+    batch_norm: BatchNorm = "keep",
     apply: bool = True,
 ) -> Report:
     """Shrink every neuron by how well its weights agree with the negative gradient on all data, in place.
@@ -109,6 +123,12 @@ def dash_(
         weight: ``weight(batch)``, what the loss is a mean over where that is not examples: tokens, for instance. It
             weighs the micro-batches, and the processes' shares, of a batch.
         new_examples: How many of the last examples are new; the report then names old data's share.
+        optimizer: The optimizer that goes on, for ``optimizer_state``.
+        optimizer_state: ``"keep"`` (the paper's), ``"reset"``, or ``"scale"``: moments with their neurons.
+        scheduler: The learning-rate schedule, for ``schedule``.
+        schedule: ``"keep"`` or ``"restart"``.
+        batch_norm: ``"keep"`` (the paper's) or ``"recalibrate"``: running statistics measured anew over the same
+            batches after scaling, which are then read twice.
         apply: False returns the report without touching a weight.
 
     Returns:
@@ -119,10 +139,16 @@ def dash_(
             are shuffled, or a gradient is not finite. The model is bit for bit what it was.
     """
     _check_lambda(lambda_)
+    if batch_norm == "recalibrate":
+        require(not isinstance(batches, Iterator), "batch_norm='recalibrate' reads batches twice: pass a sequence")
+        require(team_of(model)[1].size == 1, "batch_norm='recalibrate' works in one process only")
+    policy = StatePolicy(optimizer, optimizer_state, scheduler, schedule, batch_norm)
+    policy.check([])
+    loss = as_forward_loss(loss_fn, forward_loss)
     ema = average_gradient(
         model,
         batches,
-        as_forward_loss(loss_fn, forward_loss),
+        loss,
         alpha=alpha,
         tolerance=tolerance,
         filter_fn=filter_fn,
@@ -130,17 +156,25 @@ def dash_(
         full_precision=full_precision,
         weight=weight,
     )
-    report = dash_from_(model, ema, lambda_=lambda_, granularity=granularity, apply=apply)
+    report = _shrink(model, ema, lambda_, granularity, policy, apply=apply)
+    if apply and batch_norm == "recalibrate":
+        device = next(model.parameters()).device
+        last = tail(batches, batches_that_matter(alpha, tolerance)).batches
+        layers = recalibrate_(model, (to_device(batch, device) for batch in last), loss)
+        report = report.with_notes(f"statistics of {layers} batch-norm layers measured anew")
     return report.with_notes(*_coverage(ema, new_examples))
 
 
-@torch.no_grad()
 def dash_from_(
     model: nn.Module,
     ema: GradientEMA,
     *,
     lambda_: float = 0.3,
     granularity: Granularity = "kernel",
+    optimizer: Optimizer | None = None,
+    optimizer_state: OptimizerState = "keep",
+    scheduler: LRScheduler | None = None,
+    schedule: Schedule = "keep",
     apply: bool = True,
 ) -> Report:
     """Apply DASH with an average of gradients that is already there, in place.
@@ -150,6 +184,10 @@ def dash_from_(
         ema: Its average, after at least one update.
         lambda_: Lower bound of the scales, in [0, 1].
         granularity: ``"kernel"`` or ``"neuron"``, what one scale covers in a convolution.
+        optimizer: The optimizer that goes on, for ``optimizer_state``.
+        optimizer_state: ``"keep"`` (the paper's), ``"reset"``, or ``"scale"``: moments with their neurons.
+        scheduler: The learning-rate schedule, for ``schedule``.
+        schedule: ``"keep"`` or ``"restart"``.
         apply: False returns the report without touching a weight.
 
     Returns:
@@ -158,6 +196,15 @@ def dash_from_(
     Raises:
         InputError: If the average is empty, not finite, or of another network; nothing is changed then.
     """
+    policy = StatePolicy(optimizer, optimizer_state, scheduler, schedule)
+    return _shrink(model, ema, lambda_, granularity, policy, apply=apply)
+
+
+@torch.no_grad()
+def _shrink(
+    model: nn.Module, ema: GradientEMA, lambda_: float, granularity: Granularity, policy: StatePolicy, *, apply: bool
+) -> Report:
+    """W <- min(1, max(lambda, cos(G, w))) w, after everything that can be wrong has been looked at."""
     _check_lambda(lambda_)
     model, team = team_of(model)
     if ema.updates == 0:
@@ -165,19 +212,25 @@ def dash_from_(
     entries, left = neurons(model, granularity, ema.filter_fn)
     reached = [entry for entry in entries if entry.name in ema.average]
     left += [LeftAlone(entry.name, "no gradient reached it") for entry in entries if entry.name not in ema.average]
-    team.attempt(lambda: _check(reached, ema))
+    team.attempt(partial(_check, reached, ema, policy))
     scales = [_scale(entry, ema, lambda_) for entry in reached]
     layers = [_described(entry, scale, ema, lambda_) for entry, scale in zip(reached, scales, strict=True)]
-    if apply:
-        for entry, scale in zip(reached, scales, strict=True):
-            entry.view(local(entry.parameter)).mul_(scale.factor)
-    notes = () if has_norm(model) else ("warning: no normalisation layers, so each layer shrinks the signal too",)
     settings = {"alpha": ema.alpha, "lambda": lambda_, "granularity": granularity}
-    return Report("dash", settings, tuple(layers), tuple(left), notes, applied=apply)
+    notes = [] if has_norm(model) else ["warning: no normalisation layers, so each layer shrinks the signal too"]
+    if apply:
+        factors = [(entry, scale.factor) for entry, scale in zip(reached, scales, strict=True)]
+        for entry, factor in factors:
+            entry.view(local(entry.parameter)).mul_(factor)
+        optimizer, schedule = policy.apply_(factors)
+        notes.append(f"optimizer state {optimizer}, learning-rate schedule {schedule}")
+        if policy.batch_norm == "keep" and batch_norms(model):
+            notes.append("batch-norm statistics kept: train before predicting")
+    return Report("dash", settings, tuple(layers), tuple(left), tuple(notes), applied=apply)
 
 
-def _check(entries: list[Neurons], ema: GradientEMA) -> None:
+def _check(entries: list[Neurons], ema: GradientEMA, policy: StatePolicy) -> None:
     """Refuse an average that does not fit the weights or is not finite, before any weight changes."""
+    policy.check(entries)
     if not entries:
         raise InputError("no gradient reached any weight: does the loss depend on the model's parameters?")
     for entry in entries:

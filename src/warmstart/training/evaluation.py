@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from warmstart.methods.training_state import recalibrate_
 from warmstart.neurons import batch_norms
 from warmstart.training.examples import Examples
 
@@ -76,27 +77,18 @@ def recalibrated(model: nn.Module, examples: Examples) -> Iterator[None]:
         examples: The training set.
 
     Yields:
-        Nothing; the network is in eval mode and carries the new statistics.
+        Nothing; the network carries the new statistics.
     """
-    norms = [layer for layer in batch_norms(model) if layer.track_running_stats]
-    kept = [({name: b.clone() for name, b in layer.named_buffers()}, layer.momentum) for layer in norms]
-    with _in_eval_mode(model):
-        try:
-            for layer in norms:
-                layer.reset_running_stats()
-                layer.momentum = None  # the plain average over all batches
-                layer.train()
-            with torch.no_grad():
-                # Equal parts, so that each weighs alike: a last batch of a few examples would have poor statistics.
-                parts = max(1, round(len(examples) / BATCH))
-                bounds = [len(examples) * i // parts for i in range(parts + 1)]
-                for start, stop in pairwise(bounds):
-                    model(examples.batch(slice(start, stop))[0])
-            for layer in norms:
-                layer.eval()
-            yield
-        finally:
-            for layer, (buffers, momentum) in zip(norms, kept, strict=True):
-                for name, buffer in layer.named_buffers():
-                    buffer.copy_(buffers[name])
-                layer.momentum = momentum
+    norms = batch_norms(model)
+    kept = [{name: buffer.clone() for name, buffer in layer.named_buffers()} for layer in norms]
+    try:
+        # Equal parts, so that each weighs alike: a last batch of a few examples would have poor statistics.
+        parts = max(1, round(len(examples) / BATCH))
+        bounds = [len(examples) * i // parts for i in range(parts + 1)]
+        inputs = (examples.batch(slice(start, stop))[0] for start, stop in pairwise(bounds))
+        recalibrate_(model, inputs, lambda model, batch: model(batch))
+        yield
+    finally:
+        for layer, buffers in zip(norms, kept, strict=True):
+            for name, buffer in layer.named_buffers():
+                buffer.copy_(buffers[name])
