@@ -7,6 +7,7 @@ alone; the command line and the experiments come with ``pip install 'warmstart[l
 from typing import TYPE_CHECKING, Any
 
 from warmstart.batches import oldest_first
+from warmstart.diagnostics import Finding, Findings, validate
 from warmstart.errors import InputError
 from warmstart.gradient_ema import GradientEMA
 from warmstart.methods import parse_method
@@ -18,6 +19,7 @@ from warmstart.methods.method import Method, Stage
 from warmstart.methods.report import Report
 from warmstart.methods.shrink_perturb import ShrinkPerturb, shrink_perturb_
 from warmstart.methods.warm import Warm, WarmReset, warm_, warm_reset_
+from warmstart.neurons import register_layer
 
 if TYPE_CHECKING:
     from warmstart.experiments.user_comparison import Outcome, compare
@@ -28,6 +30,8 @@ __version__ = "0.1.0"
 __all__ = [
     "Cold",
     "Dash",
+    "Finding",
+    "Findings",
     "GradientEMA",
     "HeadReset",
     "InputError",
@@ -48,7 +52,9 @@ __all__ = [
     "l2_init_",
     "oldest_first",
     "parse_method",
+    "register_layer",
     "shrink_perturb_",
+    "validate",
     "warm_",
     "warm_reset_",
 ]

@@ -197,7 +197,9 @@ def is_norm(layer: nn.Module) -> bool:
     Returns:
         True for batch, instance, layer, group and RMS norm, those of other libraries included by name.
     """
-    return isinstance(layer, _NORMS) or type(layer).__name__.rstrip("123d").endswith("Norm")
+    kind = type(layer)
+    named = kind.__name__.rstrip("123d").endswith("Norm") and not kind.__module__.startswith("torch.nn.utils")
+    return named or isinstance(layer, _NORMS)  # torch.nn.utils: weight_norm and spectral_norm normalise weights
 
 
 def _rule_of(layer: nn.Module) -> Rule | None:

@@ -11,7 +11,7 @@ from types import FrameType
 import typer
 
 from warmstart import __version__
-from warmstart.cli import _fail, compare, methods, report
+from warmstart.cli import _fail, _stopped, compare, methods, report
 from warmstart.errors import InputError
 from warmstart.experiments.grid import WorkFailedError
 
@@ -52,11 +52,12 @@ def run(arguments: Sequence[str]) -> int:
     """
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        app(list(arguments) or ["--help"], prog_name="warmstart", standalone_mode=False)
+        code = app(list(arguments) or ["--help"], prog_name="warmstart", standalone_mode=False)
+        return _stopped() if code == 130 else 0  # typer turns a KeyboardInterrupt into this number
     except InputError as error:
         return _fail(str(error), 2)
     except (KeyboardInterrupt, typer.Abort):
-        return _fail("stopped; the same command goes on from here", 130)
+        return _stopped()
     except WorkFailedError as error:
         return _fail(f"{error}; the same command goes on from here", 1)
     except BrokenPipeError:  # the reader of our output, such as `head`, has gone
@@ -71,7 +72,6 @@ def run(arguments: Sequence[str]) -> int:
             raise
         name = type(error).__name__
         return _fail(f"{name}: {error} (WARMSTART_DEBUG=1 shows where); the same command goes on from here", 1)
-    return 0
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:

@@ -108,9 +108,9 @@ def seen(batches: Iterable[Any]) -> int | None:
     """
     if is_indexable(batches):
         return _length(batches)
-    if isinstance(batches, (list, tuple)):
-        return sum(examples_in(batch) for batch in batches)
-    return 0 if isinstance(batches, Sized) and not isinstance(batches, DataLoader) and len(batches) == 0 else None
+    if isinstance(batches, (list, tuple)) and batches:
+        return sum(examples_in(batch) for batch in batches) or None
+    return 0 if isinstance(batches, Sequence) and len(batches) == 0 else None
 
 
 def _length(loader: DataLoader[Any]) -> int:

@@ -267,12 +267,11 @@ def _state_notes(
     model: nn.Module, report: Report, optimizer: torch.optim.Optimizer | None, goes_on: bool, step: int
 ) -> Iterator[str]:
     """What became of everything beside the weights."""
-    if optimizer is not None:
-        yield "the optimizer goes on with its state" if goes_on else "the optimizer starts fresh"
-        yield (
-            f"the learning-rate schedule goes on at step {step}" if step else "the learning-rate schedule starts fresh"
-        )
-    if report.layers and batch_norms(model):
+    if optimizer is not None and step > 0:
+        yield f"a fit resumed at step {step}: optimizer state and learning-rate schedule go on from there"
+    elif optimizer is not None:
+        yield "the optimizer goes on with its state" if goes_on else "a new fit: fresh optimizer state and schedule"
+    if report.layers and batch_norms(model) and not any("batch-norm" in note for note in report.notes):
         yield "batch-norm statistics kept: train before predicting"
 
 
@@ -310,7 +309,7 @@ def _in_short(report: Report) -> str:
 
 
 def _not_again(method: Method, arrival: str) -> str:
-    return f"{method} has been applied to these {arrival}: not again (another arrival='...' would)"
+    return f"{method} has been applied for this arrival ({arrival}): not again; new data need another arrival='...'"
 
 
 def _report_of(fields: Mapping[str, Any]) -> Report:
