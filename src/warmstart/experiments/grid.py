@@ -75,7 +75,7 @@ def _run_in_processes(
     with _told(context, on_event) as tell:
         pool = ProcessPoolExecutor(jobs, context, _start_worker, (task, out, threads, tell, lifeline))
         try:
-            with _sigint_waits():  # a worker is deaf to Ctrl-C from its first moment, not from its initializer on
+            with _interrupts_wait():
                 futures = [pool.submit(_work, key) for key in keys]
             for future in as_completed(futures):
                 _result(future)
@@ -85,16 +85,30 @@ def _run_in_processes(
 
 
 @contextmanager
-def _sigint_waits() -> Iterator[None]:
-    """Hold Ctrl-C back meanwhile; processes that are started inherit that for good."""
-    if not hasattr(signal, "pthread_sigmask"):
+def _interrupts_wait() -> Iterator[None]:
+    """Hold interruptions back while processes start: one that is started by half waits for its other half for ever.
+
+    The processes inherit the mask: a Ctrl-C reaches them from the terminal too, and only this process answers it.
+    """
+    if threading.current_thread() is not threading.main_thread():  # no interruption arrives here
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    caught: list[int] = []
+    handlers = {
+        number: signal.signal(number, lambda number, frame: caught.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    if hasattr(signal, "pthread_sigmask"):
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if hasattr(signal, "pthread_sigmask"):
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        if caught:
+            signal.raise_signal(caught[0])
 
 
 def _result(future: Future[None]) -> None:

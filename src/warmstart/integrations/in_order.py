@@ -43,8 +43,8 @@ def in_order(batches: Iterable[Any], size: int | None, team: Team) -> Sequence[A
     cuts: Any = cut_from_newest(_length(batches), size or BATCH)
     if team.size > 1:
         rank = dist.get_rank(team.group)
-        # A first batch with fewer examples than processes cannot be shared; the oldest data weighs least.
-        cuts = [cut[rank :: team.size] for cut in cuts if len(cut) >= team.size]
+        # Of a first batch with fewer examples than processes each takes all: the mean over equal shares is the same.
+        cuts = [cut[rank :: team.size] if len(cut) >= team.size else cut for cut in cuts]
     loading = ("collate_fn", "num_workers", "pin_memory", "timeout", "worker_init_fn", "multiprocessing_context")
     settings: dict[str, Any] = {name: getattr(batches, name) for name in loading}
     return InOrder(batches.dataset, batch_sampler=cuts, **settings)
@@ -63,7 +63,8 @@ def require_batches(batches: Any) -> None:
         raise InputError("batches is a data set: pass DataLoader(dataset, batch_size=...), its own order oldest first")
     if not isinstance(batches, Iterable):
         raise InputError(f"batches is a {type(batches).__name__}: pass a DataLoader or batches, oldest first")
-    if isinstance(batches, DataLoader) and isinstance(batches.sampler, SubsetRandomSampler):
+    sampler = getattr(getattr(batches, "batch_sampler", None), "sampler", None)
+    if isinstance(sampler, SubsetRandomSampler):
         raise InputError("the loader draws from a part of its data set: pass DataLoader(Subset(dataset, indices), ...)")
     if seen(batches) == 0:
         raise InputError("there is no data: batches holds no example")

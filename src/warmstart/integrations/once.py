@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, cast
 
@@ -167,8 +168,9 @@ class WarmStart:
         if not done:
             self._stage.generator.manual_seed(_seed(self.seed, arrival, 0))
             self._stage.optimizer = optimizer if goes_on else None
-            self.report = _on_new_data(self.method, model, self._stage, replicated)
-            self.report = self.report.with_notes(*_state_notes(model, self.report, optimizer, goes_on, step))
+            with _in_full_precision(model):
+                report = _on_new_data(self.method, model, self._stage, replicated)
+            self.report = report.with_notes(*_state_notes(model, report, optimizer, goes_on, step))
         self._stage.optimizer = optimizer
         self._applied, self._applied_to = arrival, weakref.ref(model)
         if not (dist.is_available() and dist.is_initialized()) or dist.get_rank() == 0:
@@ -245,6 +247,20 @@ def _on_new_data(method: Method, model: nn.Module, stage: Stage, replicated: boo
         dist.broadcast(whole, 0)
         tensor.detach().copy_(whole)
     return report
+
+
+@contextmanager
+def _in_full_precision(model: nn.Module) -> Iterator[None]:
+    """The model's own forward, where Accelerate has put autocast around it."""
+    wrapped, original = (vars(model).get(name) for name in ("forward", "_original_forward"))
+    if wrapped is None or original is None:
+        yield
+        return
+    vars(model)["forward"] = original
+    try:
+        yield
+    finally:
+        vars(model)["forward"] = wrapped
 
 
 def _name(batches: Iterable[Any]) -> str:

@@ -1,0 +1,81 @@
+import pytest
+
+import warmstart as ws
+from commands import warmstart
+from warmstart.methods import methods
+
+
+@pytest.fixture(autouse=True)
+def _terminal(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERM", "dumb")
+
+
+@pytest.mark.parametrize("command", [[], ["compare"], ["report"], ["methods"]])
+def test_help_fits_80_columns_and_every_command_has_an_example(capfd, command):
+    assert warmstart(*command, "--help") == 0
+    shown = capfd.readouterr().out
+
+    assert max(map(len, shown.splitlines())) <= 80
+    assert f"Usage: {' '.join(['warmstart', *command])}" in shown
+    if command:
+        assert "Example" in shown
+        assert shown.count(f"warmstart {command[0]}") >= 2  # the usage, and an example
+    else:
+        assert all(name in shown for name in ("compare", "report", "methods"))
+
+
+def test_the_help_of_compare_names_every_key_with_its_default(capfd):
+    from warmstart.experiments.config import CompareConfig
+
+    assert warmstart("compare", "--help") == 0
+    shown = " ".join(capfd.readouterr().out.replace("│", " ").split())
+
+    for name, field in CompareConfig.model_fields.items():
+        assert f"--{name.replace('_', '-')}" in shown
+        if name not in ("image_size", "image_column", "label_column"):
+            default = field.default
+            text = ",".join(default) if isinstance(default, tuple) else str(default).removesuffix(".0")
+            assert f"[default: {text}]" in shown, name
+    assert "dash[alpha=0.1]" in shown  # brackets are not taken for markup
+
+
+def test_no_command_shows_the_help(capfd):
+    assert warmstart() == 0
+    assert "Usage: warmstart" in capfd.readouterr().out
+
+
+def test_version(capfd):
+    assert warmstart("--version") == 0
+    assert capfd.readouterr().out == f"warmstart {ws.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["compar"], "No such command 'compar'. Did you mean 'compare'?"),
+        (["--nonsense"], "No such option: --nonsense"),
+        (["report"], "Missing argument 'DIR'"),
+        (["methods", "dash"], "unexpected extra argument"),
+    ],
+)
+def test_a_usage_error_is_one_line_and_2(capfd, arguments, message):
+    assert warmstart(*arguments) == 2
+    err = capfd.readouterr().err
+    assert message in err
+    assert err.count("\n") == 1
+
+
+def test_methods_lists_each_with_what_it_does_its_settings_and_its_source(capfd):
+    assert warmstart("methods") == 0
+    lines = capfd.readouterr().out.splitlines()
+
+    assert max(map(len, lines)) <= 80
+    names = [line for line in lines if line and not line.startswith(" ")]
+    assert names == list(methods())
+    text = " ".join(" ".join(lines).split())
+    for kind in methods().values():
+        assert " ".join(kind.summary.split()) in text
+        assert " ".join(kind.source.split()) in text
+    assert "alpha=0.3, lambda=0.3" in text
+    assert all(f"variant {name}:" in text for name in ("dash", "ash", "hare-tortoise", "dohare", "renate"))

@@ -1,0 +1,264 @@
+import pytest
+import torch
+import yaml
+
+from warmstart.errors import InputError
+from warmstart.experiments import config as module
+from warmstart.experiments.config import (
+    CompareConfig,
+    make_config,
+    read_config,
+    record,
+    settle_output,
+    with_recorded_threads,
+)
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(text):
+        file = tmp_path / "config.yaml"
+        file.write_text(text)
+        return file
+
+    return write
+
+
+def test_the_defaults_are_those_of_the_design():
+    config = make_config(None, {})
+
+    assert config.methods == ("cold", "warm", "shrink-perturb", "dash")
+    assert (config.data, config.model, config.optimizer, config.out) == ("digits", "small-cnn", "sgd", "out/compare")
+    assert (config.stages, config.stage_size, config.seeds, config.batch_size) == (6, 50, 5, 16)
+    assert (config.lr, config.momentum, config.weight_decay) == (1e-3, 0.9, 0)
+    assert (config.until, config.max_epochs) == (0.999, 10_000)
+
+
+def test_flags_win_over_the_file_and_the_file_over_the_defaults(write):
+    config = make_config(write("stages: 3\nseeds: 7\n"), {"seeds": 2})
+
+    assert (config.stages, config.seeds, config.stage_size) == (3, 2, 50)
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "value"),
+    [
+        ("lr: 1e-3", "lr", 1e-3),  # YAML 1.1 takes this for text
+        ("lr: 1", "lr", 1.0),
+        ("methods: cold, dash[alpha=0.1,lambda=0.05]", "methods", ("cold", "dash[alpha=0.1,lambda=0.05]")),
+        ("methods: [cold, warm]", "methods", ("cold", "warm")),
+        ("jobs: 2", "jobs", 2),
+        ("jobs: auto", "jobs", "auto"),
+        ("image_size: null", "image_size", None),
+        ("", "stages", 6),
+    ],
+)
+def test_values_of_a_file(write, text, key, value):
+    assert getattr(make_config(write(text), {}), key) == value
+
+
+def test_a_method_is_written_in_one_way_however_it_was_typed():
+    config = make_config(None, {"methods": " dash[ lambda=0.05, alpha=0.3 ] , shrink-perturb[variant=dash]"})
+
+    assert config.methods == ("dash[lambda=0.05]", "shrink-perturb")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("stage_sise: 3", "key 'stage_sise' is unknown; did you mean 'stage_size'?"),
+        ("stage-size: 3", "key 'stage-size' is unknown; did you mean 'stage_size'?"),
+        ("methods: [cold, dsh]", "method 'dsh' is unknown; did you mean 'dash'?"),
+        ("methods: cold,cold", "'cold' appears twice"),
+        ("methods: dash,dash[alpha=0.3]", "'dash' appears twice"),
+        ("methods: ''", "methods is empty"),
+        ("methods: 5", "methods is 5"),
+        ("methods: dash[alpha=7]", "alpha is 7.0; it must lie in (0, 1]"),
+        ("methods: dash[alfa=0.1]", "dash has no setting 'alfa'; did you mean 'alpha'?"),
+        ("methods: dash[alpha=0.1", "no closing bracket"),
+        ("optimizer: adm", "optimizer 'adm' is unknown; did you mean 'adamw'?"),
+        ("lr: .nan", "lr is nan; it must be a finite number, above 0"),
+        ("lr: .inf", "lr is inf; it must be a finite number, above 0"),
+        ("lr: 0", "lr is 0.0; it must be a finite number, above 0"),
+        ("lr: fast", "lr is 'fast'"),
+        ("momentum: 1", "momentum is 1.0; it must be a finite number, at least 0 and below 1"),
+        ("weight_decay: -1", "weight_decay is -1.0; it must be a finite number, at least 0"),
+        ("until: 99.9", "until is 99.9; it must be a finite number, above 0 and at most 1"),
+        ("margin: -0.1", "margin is -0.1"),
+        ("stages: 0", "stages is 0; it must be at least 1"),
+        ("stages: 2.5", "stages is 2.5"),
+        ("seeds: [0, 1]", "seeds is [0, 1]"),
+        ("seeds: yes", "seeds is True; no key is a yes or no"),
+        ("batch_size: -4", "batch_size is -4; it must be at least 1"),
+        ("max_epochs: 0", "max_epochs is 0; it must be at least 1"),
+        ("image_size: 0", "image_size is 0; it must be at least 1"),
+        ("image_size: 100000", "image_size is 100000; it must be at most 4096"),
+        ("jobs: 0", "jobs is '0'; it must be 'auto' or a whole number, at least 1"),
+        ("threads: many", "threads is 'many'; it must be 'auto' or a whole number, at least 1"),
+        ("out: ''", "out is empty"),
+        ("out: null", "out is None"),
+        ("- stages", "must hold keys and values"),
+        ("stages: [1", "not valid YAML"),
+        ("stages: !!python/object/apply:os.getcwd []", "not valid YAML"),
+    ],
+)
+def test_what_is_wrong_in_a_file_is_said_in_one_line_that_names_the_file(write, text, message):
+    file = write(text)
+    with pytest.raises(InputError) as caught:
+        make_config(file, {})
+
+    assert message in str(caught.value)
+    assert str(caught.value).startswith(f"{file}: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_missing_or_not_text(tmp_path):
+    with pytest.raises(InputError, match=r"nosuch.yaml: cannot be read \(No such file or directory\)"):
+        make_config(tmp_path / "nosuch.yaml", {})
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InputError, match="not valid YAML"):
+        make_config(tmp_path / "binary.yaml", {})
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the device is there")
+@pytest.mark.parametrize("name", ["cuda", "cuda:3", "gpu"])
+def test_a_device_that_is_not_there(name):
+    with pytest.raises(InputError, match=f"device '{name}' is not there; this machine has cpu"):
+        make_config(None, {"device": name}).resolved_device()
+
+
+def test_threads_are_shared_out_among_the_runs_whatever_jobs_says(monkeypatch):
+    monkeypatch.setattr(module, "available_cores", lambda: 32)
+
+    for jobs in ("auto", 1, 4):
+        assert CompareConfig(methods=("cold", "dash"), seeds=5, jobs=jobs).resolved_threads() == 3
+    assert CompareConfig(seeds=50).resolved_threads() == 1
+    assert CompareConfig(threads=7).resolved_threads() == 7
+
+
+# --- an output folder --------------------------------------------------------------------------------------------
+
+
+def recorded(fingerprint="f00d", **settings):
+    return record(
+        CompareConfig(**{"device": "cpu", "threads": 1, "methods": ("cold", "dash"), **settings}), fingerprint
+    )
+
+
+def test_what_is_written_repeats_the_comparison(tmp_path):
+    now = recorded(lr=0.02, out=str(tmp_path))
+    assert settle_output(tmp_path, now) == []
+
+    again = make_config(tmp_path / "config.yaml", {})
+    assert again == CompareConfig(device="cpu", threads=1, methods=("cold", "dash"), lr=0.02, out=str(tmp_path))
+    written = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    assert written["recorded"]["torch"] == torch.__version__
+    assert written["recorded"]["data_fingerprint"] == "f00d"
+    assert "recorded" not in read_config(tmp_path / "config.yaml")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("data", "photos"),
+        ("model", "mlp"),
+        ("optimizer", "sam"),
+        ("stages", 9),
+        ("stage_size", 9),
+        ("batch_size", 9),
+        ("lr", 0.5),
+        ("momentum", 0.5),
+        ("weight_decay", 0.5),
+        ("until", 0.5),
+        ("max_epochs", 9),
+        ("image_size", 9),
+        ("label_column", "fine"),
+        ("threads", 3),
+    ],
+)
+def test_another_value_is_refused_by_the_name_of_its_key_and_the_old_file_stays(tmp_path, key, value):
+    settle_output(tmp_path, recorded())
+    before = (tmp_path / "config.yaml").read_bytes()
+
+    with pytest.raises(InputError, match=f"holds another configuration: {key} is .* there and {value!r} now"):
+        settle_output(tmp_path, recorded(**{key: value}))
+    assert (tmp_path / "config.yaml").read_bytes() == before
+
+
+def test_every_key_but_those_that_change_no_number_is_compared():
+    """A new key is compared unless someone decides otherwise here."""
+    assert module._HOW_IT_RUNS | set(module._EXTENSIBLE) == {"out", "jobs", "margin", "methods", "seeds"}
+
+
+def test_methods_and_seeds_may_be_added_and_how_it_runs_may_change(tmp_path):
+    settle_output(tmp_path, recorded(seeds=2, jobs=1))
+
+    more = recorded(seeds=3, methods=("warm", "dash", "cold"), jobs=2, margin=0.01, out="elsewhere")
+    assert settle_output(tmp_path, more) == []
+    assert yaml.safe_load((tmp_path / "config.yaml").read_text()) == more
+
+
+@pytest.mark.parametrize(
+    ("fewer", "message"),
+    [
+        ({"methods": ("cold", "warm")}, "also holds method dash: methods may be added, not dropped"),
+        ({"seeds": 1}, "also holds seed 1: seeds may be added, not dropped"),
+    ],
+)
+def test_methods_and_seeds_may_not_be_dropped(tmp_path, fewer, message):
+    settle_output(tmp_path, recorded(seeds=2))
+
+    with pytest.raises(InputError, match=message):
+        settle_output(tmp_path, recorded(**{"seeds": 2, **fewer}))
+
+
+def test_changed_data_under_the_same_name_is_noticed(tmp_path):
+    settle_output(tmp_path, recorded())
+
+    with pytest.raises(InputError, match="the data at 'digits' has changed since the first start"):
+        settle_output(tmp_path, recorded(fingerprint="beef"))
+
+
+def test_other_versions_are_warned_of_and_the_first_ones_stay_on_record(tmp_path):
+    first = recorded()
+    first["recorded"]["torch"] = "1.0"
+    settle_output(tmp_path, first)
+
+    for _ in range(2):
+        (warning,) = settle_output(tmp_path, recorded())
+        assert f"torch is {torch.__version__} now and was 1.0" in warning
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("stages: 3", "was not written by a comparison"),
+        ("[broken", "not valid YAML"),
+        ("just text", "must hold keys and values"),
+    ],
+)
+def test_a_folder_with_a_config_of_someone_elses_is_left_alone(tmp_path, write, text, message):
+    file = write(text)
+
+    with pytest.raises(InputError, match=message):
+        settle_output(tmp_path, recorded())
+    assert file.read_text() == text
+
+
+def test_results_without_a_config_are_not_written_over(tmp_path):
+    (tmp_path / "results.csv").write_text("precious")
+
+    with pytest.raises(InputError, match=r"holds a results.csv without config.yaml"):
+        settle_output(tmp_path, recorded())
+    assert not (tmp_path / "config.yaml").exists()
+
+
+def test_a_larger_grid_keeps_the_threads_of_the_first_start(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "available_cores", lambda: 16)
+    first = CompareConfig(seeds=2, device="cpu")
+    assert with_recorded_threads(first, tmp_path) == first
+    settle_output(tmp_path, record(first, ""))
+
+    more = with_recorded_threads(CompareConfig(seeds=4, device="cpu"), tmp_path)
+    assert more.resolved_threads() == 2  # 16 cores for 16 runs would now be 1
+    assert with_recorded_threads(CompareConfig(threads=5), tmp_path).threads == 5

@@ -1,0 +1,24 @@
+"""WarmStart in two processes: see worker.py."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+def test_two_processes_equal_one(tmp_path):
+    pytest.importorskip("lightning")
+    pytest.importorskip("transformers")
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    here = Path(__file__).parent
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (here.parent, here)))}
+    command = [*torchrun, here / "worker.py", tmp_path]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=environment)
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    assert sorted(line for line in ended.stdout.splitlines() if line.startswith("process")) == [
+        "process 0 is done",
+        "process 1 is done",
+    ]
+    assert ended.stdout.count("neurons scaled by") == 4  # process 0 alone speaks

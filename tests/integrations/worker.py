@@ -1,0 +1,97 @@
+"""One of two processes: WarmStart under FSDP2, the Hugging Face Trainer and Lightning's DDP equals one process alone.
+
+PYTHONPATH=tests:tests/integrations torchrun --nproc-per-node 2 tests/integrations/worker.py FOLDER
+"""
+
+import sys
+import warnings
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from arrivals import draw, last_months, months
+from loops import lightning_module, lit
+from test_every_loop import DASH, dashed
+from test_hugging_face_callback import WarmStart as HuggingFaceWarmStart
+from test_hugging_face_callback import started
+from test_lightning_callback import Before, fit
+from test_lightning_callback import WarmStart as LightningWarmStart
+from test_once import Counting
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.utils.data import DataLoader
+
+import warmstart as ws
+from warmstart.integrations import WarmStart
+from warmstart.processes import is_sharded
+
+
+def assert_close(state, expected):
+    for name, tensor in expected.items():
+        torch.testing.assert_close(state[name], tensor, rtol=1e-5, atol=1e-6)
+
+
+def assert_same_everywhere(state):
+    for tensor in state.values():
+        everyones = [torch.empty_like(tensor) for _ in range(dist.get_world_size())]
+        dist.all_gather(everyones, tensor.contiguous())
+        assert torch.equal(everyones[0], everyones[1])
+
+
+def full(state):
+    return {name: tensor.full_tensor() if is_sharded(tensor) else tensor.clone() for name, tensor in state.items()}
+
+
+def fsdp2():
+    """Each process loads its share of a batch; the first one is a single example, and all take it."""
+    model = fully_shard(last_months("gpt2"), mesh=init_device_mesh("cpu", (2,)))
+    data = Counting(months("gpt2"))
+    warm_start = WarmStart(DASH, DataLoader(data, batch_size=4, shuffle=True), new_examples=8)
+    assert "averaged 4 batches" in str(warm_start.apply_(model))
+    assert len(data.read) == {0: 1 + 3 * 3, 1: 1 + 3 * 2}[dist.get_rank()]
+    assert_close(full(model.state_dict()), dashed("gpt2")[0].state_dict())
+    assert warm_start.apply_(model) is None
+
+
+def hugging_face(folder):
+    assert_close(started(last_months("cnn"), folder, HuggingFaceWarmStart(DASH)), dashed("cnn")[0].state_dict())
+    torch.manual_seed(dist.get_rank())
+    cold = HuggingFaceWarmStart(ws.Cold(), make_model=lambda: draw("cnn"))
+    assert_same_everywhere(started(last_months("cnn"), folder, cold))
+
+
+def lightning(folder):
+    before = Before()
+    fit(lit(last_months("cnn"), 4), folder, LightningWarmStart(DASH), before, strategy="ddp", devices=2)
+    assert_close(before.network, dashed("cnn")[0].state_dict())
+    assert_same_everywhere(before.network)
+
+
+def lightning_fsdp2(folder):
+    from lightning.pytorch.strategies import ModelParallelStrategy
+
+    class Sharded(lightning_module()):
+        def configure_model(self):
+            fully_shard(self.network, mesh=self.device_mesh["data_parallel"])
+
+    class FullBefore(Before):
+        def on_train_start(self, trainer, module):
+            self.network = full(module.network.state_dict())
+
+    before, strategy = FullBefore(), ModelParallelStrategy(data_parallel_size=2, tensor_parallel_size=1)
+    fit(Sharded(last_months("cnn"), 4), folder, LightningWarmStart(DASH), before, strategy=strategy, devices=2)
+    assert_close(before.network, dashed("cnn")[0].state_dict())
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    folder = Path(sys.argv[1])
+    dist.init_process_group("gloo")
+    fsdp2()
+    hugging_face(folder)
+    lightning(folder)
+    lightning_fsdp2(folder)
+    dist.barrier()
+    print(f"process {dist.get_rank()} is done")
+    dist.destroy_process_group()

@@ -1,0 +1,317 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from networks import cnn, mlp
+from warmstart.errors import InputError
+from warmstart.training.examples import Examples
+from warmstart.training.loop import Hooks, Progress, Recipe, batch_slices, train_stage
+from warmstart.training.optimizers import OPTIMIZERS, make_optimizer
+
+SETTINGS = {"lr": 0.01, "momentum": 0.9, "weight_decay": 0.01}
+
+
+def made_examples(count=20, channels=3, size=6, classes=4):
+    generator = torch.Generator().manual_seed(3)
+    images = torch.randint(0, 256, (count, channels, size, size), generator=generator, dtype=torch.uint8)
+    labels = torch.randint(0, classes, (count,), generator=generator)
+    return Examples(images, labels, torch.full((channels, 1, 1), 120.0), torch.full((channels, 1, 1), 60.0))
+
+
+def fixed_logits(right):
+    """A network that learns nothing and gets exactly the images right whose first pixel says so."""
+
+    class Fixed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.idle = nn.Parameter(torch.zeros(()))
+
+        def forward(self, inputs):
+            first = inputs[:, 0, 0, 0]
+            return torch.stack([first, -first], 1) + 0 * self.idle
+
+    labels = torch.zeros(len(right), dtype=torch.int64)
+    images = torch.tensor([255 * r for r in right], dtype=torch.uint8).view(-1, 1, 1, 1)
+    return Fixed(), Examples(images, labels, torch.full((1, 1, 1), 127.5), torch.ones(1, 1, 1))
+
+
+def train(model, examples, *, optimizer="sgd", batch_size=8, until=1.0, max_epochs=3, hooks=None, start=None):
+    made = optimizer if not isinstance(optimizer, str) else make_optimizer(optimizer, model, **SETTINGS)
+    recipe = Recipe(batch_size, until, max_epochs)
+    return train_stage(model, made, examples, recipe, seed_of_epoch=lambda e: 100 + e, hooks=hooks, start=start)
+
+
+def same_weights(model, other):
+    theirs = other.state_dict()
+    return all(torch.equal(tensor, theirs[name]) for name, tensor in model.state_dict().items())
+
+
+def order(count, epoch):
+    return torch.randperm(count, generator=torch.Generator().manual_seed(100 + epoch))
+
+
+# --- the stopping rule -------------------------------------------------------------------------------------------
+
+
+def test_accuracy_is_the_mean_over_batches_so_that_a_short_last_batch_counts_like_the_others():
+    right = torch.ones(5, dtype=torch.int64)
+    right[order(5, 0)[-1]] = 0  # the single wrong example is alone in the last batch: (1 + 1 + 0) / 3, not 4 / 5
+
+    progress = train(*fixed_logits(right.tolist()), batch_size=2, max_epochs=1)
+
+    assert progress.accuracy == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize(("until", "status"), [(2 / 3, "done"), (0.67, "max-epochs")])
+def test_a_stage_ends_when_that_mean_reaches_the_threshold(until, status):
+    right = torch.ones(5, dtype=torch.int64)
+    right[order(5, 0)[-1]] = 0
+    until = torch.tensor([1.0, 1.0, 0.0]).mean().item() if until == 2 / 3 else until
+
+    assert train(*fixed_logits(right.tolist()), batch_size=2, max_epochs=1, until=until).status == status
+
+
+def test_accuracy_is_measured_while_training_before_each_update():
+    model, examples = cnn(), made_examples()
+    expected = []
+    reference = cnn()
+    optimizer = make_optimizer("sgd", reference, **SETTINGS)
+    for index in order(20, 0).split(8):
+        inputs = (examples.images[index].float() - 120) / 60
+        output = reference(inputs)
+        expected.append((output.argmax(1) == examples.labels[index]).float().mean().item())
+        optimizer.zero_grad()
+        cross_entropy(output, examples.labels[index]).backward()
+        optimizer.step()
+
+    assert train(model, examples, max_epochs=1).accuracy == pytest.approx(sum(expected) / len(expected))
+
+
+def test_a_rule_that_holds_at_once_costs_one_epoch():
+    progress = train(*fixed_logits([1, 1, 1]), batch_size=2)
+
+    assert (progress.status, progress.epochs, progress.steps, progress.accuracy) == ("done", 1, 2, 1.0)
+
+
+def test_max_epochs_ends_a_stage_whose_rule_never_holds():
+    progress = train(*fixed_logits([0] * 5), batch_size=2, max_epochs=4)
+
+    assert (progress.status, progress.epochs, progress.steps, progress.accuracy) == ("max-epochs", 4, 12, 0.0)
+
+
+def test_a_loss_that_is_not_finite_ends_the_stage_as_diverged_though_the_rule_may_hold():
+    model, examples = mlp_on_images(), made_examples()
+    with torch.no_grad():
+        next(model.parameters())[0, 0] = float("nan")
+
+    progress = train(model, examples, until=1e-9)
+
+    assert (progress.status, progress.epochs) == ("diverged", 1)
+
+
+@pytest.mark.parametrize(("until", "max_epochs"), [(1e-9, 9), (1.1, 1)])
+def test_weights_that_blow_up_in_the_last_update_are_noticed(until, max_epochs):
+    """The last loss is taken before the last update, so it may be finite where the weights no longer are."""
+    model, examples = mlp_on_images(), made_examples(8)
+    blow_up = Hooks(after_step=lambda: next(model.parameters()).data.fill_(float("inf")))
+
+    assert train(model, examples, until=until, max_epochs=max_epochs, hooks=blow_up).status == "diverged"
+
+
+def mlp_on_images(norm=True):
+    torch.manual_seed(0)
+    return nn.Sequential(nn.AdaptiveAvgPool2d((1, 2)), nn.Flatten(), *mlp(norm=norm))
+
+
+# --- batches -----------------------------------------------------------------------------------------------------
+
+
+def lengths(examples, batch_size, model):
+    return [s.stop - s.start for s in batch_slices(examples, batch_size, model)]
+
+
+def test_a_single_example_that_is_left_joins_the_batch_before_it_only_under_batch_norm():
+    assert lengths(17, 8, cnn()) == [8, 9]
+    assert lengths(17, 8, mlp(norm=False)) == [8, 8, 1]
+    assert lengths(18, 8, cnn()) == [8, 8, 2]
+    assert lengths(16, 8, cnn()) == [8, 8]
+
+
+@pytest.mark.parametrize(("examples", "batch_size"), [(1, 8), (5, 1)])
+def test_single_examples_alone_cannot_be_batch_normalised(examples, batch_size):
+    with pytest.raises(InputError, match="batches of one example cannot be batch-normalised; raise --batch-size"):
+        batch_slices(examples, batch_size, cnn())
+    assert lengths(examples, batch_size, mlp(norm=False)) == [1] * examples
+
+
+def test_a_stage_without_examples_is_refused():
+    with pytest.raises(InputError, match="0 examples to train on"):
+        batch_slices(0, 8, cnn())
+
+
+# --- against a plain loop ----------------------------------------------------------------------------------------
+
+
+def plain_loop(model, name, examples, epochs, batch_size=8):
+    """What anyone would write in PyTorch; 17 examples make batches of 8 and 9."""
+    base = {"lr": SETTINGS["lr"], "weight_decay": SETTINGS["weight_decay"]}
+    if name == "adamw":
+        optimizer = torch.optim.AdamW(model.parameters(), betas=(SETTINGS["momentum"], 0.999), fused=False, **base)
+    else:
+        optimizer = torch.optim.SGD(model.parameters(), momentum=SETTINGS["momentum"], fused=False, **base)
+    model.train()
+    for epoch in range(epochs):
+        for index in torch.tensor_split(order(len(examples), epoch), [batch_size]):
+            inputs, labels = (examples.images[index].float() - 120) / 60, examples.labels[index]
+            optimizer.zero_grad()
+            cross_entropy(model(inputs), labels).backward()
+            if name == "sam":
+                at = [p.detach().clone() for p in model.parameters()]
+                norm = torch.stack([p.grad.norm() for p in model.parameters()]).norm()
+                with torch.no_grad():
+                    for p in model.parameters():
+                        p += 0.1 * p.grad / norm
+                optimizer.zero_grad()
+                cross_entropy(model(inputs), labels).backward()
+                with torch.no_grad():
+                    for p, old in zip(model.parameters(), at, strict=True):
+                        p.copy_(old)
+            optimizer.step()
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_training_is_what_a_plain_pytorch_loop_does(name):
+    ours, reference, examples = cnn().double(), cnn().double(), made_examples(17)
+    ours, reference = nn.Sequential(ToDouble(), ours), nn.Sequential(ToDouble(), reference)
+
+    progress = train(ours, examples, optimizer=name, max_epochs=4)
+    plain_loop(reference, name, examples, epochs=4)
+
+    assert progress.steps == 4 * 2  # a SAM update counts one
+    for (key, mine), theirs in zip(ours.state_dict().items(), reference.state_dict().values(), strict=True):
+        assert torch.allclose(mine, theirs, rtol=1e-6, atol=1e-9), key
+
+
+class ToDouble(nn.Module):
+    def forward(self, inputs):
+        return inputs.double()
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_going_on_from_an_epoch_boundary_gives_the_same_bits(name):
+    through, stopped, examples = with_dropout(), with_dropout(), made_examples(17)
+    whole = train(through, examples, optimizer=name, max_epochs=5)
+
+    optimizer = make_optimizer(name, stopped, **SETTINGS)
+    half = train(stopped, examples, optimizer=optimizer, max_epochs=2)
+    torch.rand(7)  # whatever happened to the global generator meanwhile
+    again = train(
+        stopped,
+        examples,
+        optimizer=optimizer,
+        max_epochs=5,
+        start=Progress(half.epochs, half.steps, half.accuracy, 10.0),
+    )
+
+    assert same_weights(through, stopped)
+    assert (again.epochs, again.steps, again.accuracy) == (5, 10, whole.accuracy)
+    assert again.seconds > 10.0  # time before the stop counts
+
+
+def with_dropout():
+    return nn.Sequential(nn.Dropout(0.2), cnn())
+
+
+def test_a_stage_that_is_done_is_not_trained_further():
+    model, examples = cnn(), made_examples()
+
+    progress = train(model, examples, start=Progress(3, 9, 1.0, 2.0, "done"))
+
+    assert progress == Progress(3, 9, 1.0, 2.0, "done")
+    assert same_weights(model, cnn())
+
+
+def test_the_order_is_another_one_in_every_epoch():
+    seen = []
+
+    class Recording(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.bias = nn.Parameter(torch.zeros(2))
+
+        def forward(self, inputs):
+            seen.append(inputs.flatten().tolist())
+            return inputs.flatten(1) * 0 + self.bias
+
+    images, labels = torch.arange(12, dtype=torch.uint8).view(-1, 1, 1, 1), torch.zeros(12, dtype=torch.int64)
+    examples = Examples(images, labels, torch.zeros(1, 1, 1), torch.ones(1, 1, 1))
+    train(Recording(), examples, batch_size=12, until=1.1, max_epochs=2)
+
+    assert seen[0] != seen[1]
+    assert sorted(seen[0]) == sorted(seen[1]) == list(range(12))
+
+
+# --- hooks -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "passes"), [("sgd", 1), ("sam", 2)])
+def test_hooks_run_after_each_backward_each_update_and_each_epoch(name, passes):
+    model, examples, calls = cnn(), made_examples(), []
+    weight = next(model.parameters())
+    state = {"before": weight.detach().clone()}
+
+    def after_backward():
+        assert weight.grad is not None
+        assert weight.grad.abs().sum() > 0
+        calls.append("backward")
+
+    def after_step():
+        assert not torch.equal(weight, state["before"])
+        state["before"] = weight.detach().clone()
+        calls.append("step")
+
+    def after_epoch(progress):
+        calls.append((progress.epochs, progress.steps, progress.status))
+
+    train(model, examples, optimizer=name, max_epochs=2, hooks=Hooks(after_backward, after_step, after_epoch))
+
+    updates = (["backward"] * passes + ["step"]) * 3
+    assert calls == [*updates, (1, 3, "training"), *updates, (2, 6, "max-epochs")]
+
+
+def test_what_after_backward_does_to_gradients_reaches_the_update():
+    model, examples = mlp_on_images(norm=False), made_examples()
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+
+    def silence():
+        for p in model.parameters():
+            p.grad.zero_()
+
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    train(model, examples, optimizer=optimizer, hooks=Hooks(after_backward=silence))
+
+    assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
+
+
+def test_an_error_in_a_hook_stops_training_at_that_epoch():
+    seen = []
+
+    def stop(progress):
+        seen.append(progress.epochs)
+        if progress.epochs == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(cnn(), made_examples(), max_epochs=9, hooks=Hooks(after_epoch=stop))
+    assert seen == [1, 2]
+
+
+def test_progress_is_finite_where_training_is():
+    progress = train(cnn(), made_examples(), max_epochs=2)
+
+    assert 0 <= progress.accuracy <= 1
+    assert math.isfinite(progress.seconds)
+    assert progress.seconds > 0
