@@ -358,3 +358,9 @@ def test_to_device_makes_tensors_of_inference_mode_usable():
     with torch.inference_mode():
         x = torch.ones(3)
     assert not to_device(x, torch.device("cpu")).is_inference()
+
+
+def test_oldest_first_refuses_a_part_of_a_data_set():
+    loader = DataLoader(TensorDataset(torch.arange(10)), 2, sampler=SubsetRandomSampler(range(4)))
+    with pytest.raises(ws.InputError, match="Subset"):
+        ws.oldest_first(loader)

@@ -165,11 +165,13 @@ def oldest_first(loader: DataLoader[Any], batch_size: int | None = None) -> Data
         the newest example backwards, so that a short one is the oldest.
 
     Raises:
-        InputError: If the data set cannot be indexed, or no batch size of at least 1 is known.
+        InputError: If the data set cannot be indexed, is drawn from in part, or no batch size of at least 1 is known.
     """
     if isinstance(loader.dataset, IterableDataset):
         raise InputError("an IterableDataset has no order to restore: pass an iterable of batches, oldest first")
     size = loader.batch_size if batch_size is None else batch_size
+    if isinstance(loader.sampler, SubsetRandomSampler):
+        raise InputError("the loader draws from a part of its data set: pass a DataLoader over Subset(data, indices)")
     if loader.batch_sampler is None:
         raise InputError("the loader's data set yields whole batches: put these in order yourself, oldest first")
     if size is None:

@@ -29,7 +29,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 ERROR = 0.05
 """The accepted chance of a false claim: intervals are at 95 %."""
@@ -57,7 +56,9 @@ class Estimate:
         """
         if self.variance == 0:
             return -math.inf, math.inf
-        half = float(stats.t.ppf((1 + level) / 2, self.freedom)) * math.sqrt(self.variance)
+        from scipy.stats import t  # its import takes a second, which --help should not
+
+        half = float(t.ppf((1 + level) / 2, self.freedom)) * math.sqrt(self.variance)
         return self.difference - half, self.difference + half
 
     def p_value(self, at: float = 0.0) -> float:
@@ -71,7 +72,9 @@ class Estimate:
         """
         if self.variance == 0:
             return 1.0
-        return float(2 * stats.t.sf(abs(self.difference - at) / math.sqrt(self.variance), self.freedom))
+        from scipy.stats import t
+
+        return float(2 * t.sf(abs(self.difference - at) / math.sqrt(self.variance), self.freedom))
 
 
 def estimate(by_seed: NDArray[np.float64], by_example: NDArray[np.float64] | None = None) -> Estimate:

@@ -139,7 +139,7 @@ class Run:
             method=self.key.method,
             seed=self.key.seed,
             stage=number,
-            train_examples=visit.stage.seen,
+            train_examples=visit.stage.seen or 0,
             test_accuracy=measured.accuracy,
             test_loss=measured.loss,
             train_accuracy=progress.accuracy,

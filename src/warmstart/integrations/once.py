@@ -7,7 +7,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -196,8 +196,8 @@ class WarmStart:
         first = None if self.initial is None else {name: tensor.to(device) for name, tensor in self.initial.items()}
         return Stage(
             number=2,
-            seen=cast("int", seen(batches)),  # None where nobody knows
-            new=cast("int", self.new_examples),
+            seen=seen(batches),
+            new=self.new_examples,
             batches=lambda size: in_order(batches, size, team),
             forward_loss=forward_loss,
             fresh=fresh,

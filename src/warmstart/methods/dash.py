@@ -73,6 +73,7 @@ class Dash(Method):
             granularity=self.granularity,
             micro_batch_size=stage.micro_batch_size,
             new_examples=stage.new,
+            optimizer=stage.optimizer,
         )
 
 
@@ -222,7 +223,10 @@ def _shrink(
         for entry, factor in factors:
             entry.view(local(entry.parameter)).mul_(factor)
         optimizer, schedule = policy.apply_(factors)
-        notes.append(f"optimizer state {optimizer}, learning-rate schedule {schedule}")
+        if policy.optimizer is None and policy.scheduler is None:
+            notes.append("optimizer and learning-rate schedule not touched")
+        else:
+            notes.append(f"optimizer state {optimizer}, learning-rate schedule {schedule}")
         if policy.batch_norm == "keep" and batch_norms(model):
             notes.append("batch-norm statistics kept: train before predicting")
     return Report("dash", settings, tuple(layers), tuple(left), tuple(notes), applied=apply)

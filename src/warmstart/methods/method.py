@@ -20,10 +20,10 @@ class Stage:
 
     number: int
     """From 1; methods act from the second on."""
-    seen: int
-    """Examples that have arrived so far, the new ones included."""
-    new: int
-    """Examples that arrived with this stage."""
+    seen: int | None
+    """Examples that have arrived so far, the new ones included; None where nobody knows."""
+    new: int | None
+    """Examples that arrived with this stage; None where nobody knows."""
     batches: Callable[[int | None], Sequence[Any]]
     """``batches(size)``: all examples seen so far, oldest first, un-augmented; None means a stage's size."""
     forward_loss: ForwardLoss
