@@ -6,6 +6,7 @@ import math
 import os
 import platform
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,6 @@ import torch
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
-import warmstart
 from warmstart.errors import InputError, nearest
 from warmstart.methods import parse_method, split_names
 from warmstart.storage.atomic import write_text
@@ -342,7 +342,7 @@ def versions() -> dict[str, str]:
         Versions of warmstart, torch and Python, and the kind of machine.
     """
     return {
-        "warmstart": warmstart.__version__,
+        "warmstart": version("warmstart"),
         "torch": str(torch.__version__),
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}",

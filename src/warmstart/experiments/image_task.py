@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 
 from warmstart.experiments.config import CompareConfig
 from warmstart.experiments.seeds import derive
-from warmstart.experiments.task import Measured, Visit
+from warmstart.experiments.task import LARGEST_BATCH, Measured, Visit
 from warmstart.methods import parse_method
 from warmstart.methods.method import Method, Stage
 from warmstart.models import check_factory, input_range, model_factory
@@ -23,8 +23,6 @@ from warmstart.training.examples import Examples, on_device
 from warmstart.training.loop import Hooks, Progress, Recipe, batch_slices, train_stage
 from warmstart.training.optimizers import make_optimizer
 
-LARGEST_BATCH = 2000
-"""Of DASH's average: the paper's chunk of Tiny-ImageNet."""
 MICRO_BATCH = 128
 """Examples of such a batch that are computed at a time; a whole chunk at once is slower on a CPU, and takes memory."""
 

@@ -12,6 +12,9 @@ from torch import Tensor, nn
 from warmstart.methods.method import Method, Stage
 from warmstart.training.loop import Progress
 
+LARGEST_BATCH = 2000
+"""Of DASH's average, unless ``dash[batch_size=N]`` says otherwise: the paper's chunk of Tiny-ImageNet."""
+
 AfterEpoch = Callable[[Progress], None]
 
 

@@ -14,13 +14,10 @@ from torch.utils.data import ConcatDataset, Dataset, TensorDataset, default_coll
 from warmstart.batches import cut_from_newest
 from warmstart.errors import InputError
 from warmstart.experiments.seeds import derive
-from warmstart.experiments.task import Measured, Visit
+from warmstart.experiments.task import LARGEST_BATCH, Measured, Visit
 from warmstart.gradient_ema import ForwardLoss
 from warmstart.methods.method import Method, Stage
 from warmstart.training.loop import Progress
-
-LARGEST_BATCH = 2000
-"""Of DASH's average, unless ``dash[batch_size=N]`` says otherwise."""
 
 
 @dataclass(frozen=True, eq=False)
