@@ -22,7 +22,7 @@ from warmstart.methods.warm import Warm, WarmReset, warm_, warm_reset_
 from warmstart.neurons import register_layer
 
 if TYPE_CHECKING:
-    from warmstart.experiments.user_comparison import Outcome, compare
+    from warmstart.experiments.user_comparison import Outcome, compare, compare_images
     from warmstart.experiments.user_task import TrainingStage
 
 __version__ = "0.1.0"
@@ -46,6 +46,7 @@ __all__ = [
     "WarmReset",
     "cold_",
     "compare",
+    "compare_images",
     "dash_",
     "dash_from_",
     "head_reset_",
@@ -59,7 +60,7 @@ __all__ = [
     "warm_reset_",
 ]
 
-_LAB = {"Outcome", "TrainingStage", "compare"}
+_LAB = {"Outcome", "TrainingStage", "compare", "compare_images"}
 """Names that need the lab's packages; imported when they are first asked for."""
 
 

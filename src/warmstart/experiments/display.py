@@ -20,8 +20,8 @@ from warmstart.experiments.run import Event, RunKey
 class Display:
     """Live on a terminal; a plain line for each finished run elsewhere. Everything goes to stderr."""
 
-    def __init__(self) -> None:
-        self._console = Console(stderr=True, highlight=False)
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._console = Console(stderr=True, highlight=False, quiet=quiet)
         self._lock = threading.Lock()
         self._running: dict[RunKey, Event] = {}
         self._began = time.monotonic()
@@ -65,7 +65,7 @@ class Display:
         if done.rows:
             self._console.print(f"going on: {self._runs_done} of {runs} runs are done")
         self._began = time.monotonic()
-        if self._console.is_terminal:
+        if self._console.is_terminal and not self._console.quiet:
             self._live.start()
 
     def event(self, event: Event) -> None:

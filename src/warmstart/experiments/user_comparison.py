@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,11 @@ from typing import Any
 import torch
 from rich.console import Console
 from torch import Tensor, nn
-from torch.utils.data import default_collate
+from torch.utils.data import Dataset, default_collate
 
 from warmstart.errors import InputError
-from warmstart.experiments.config import RECORDED, method_label, settle_output, versions
+from warmstart.experiments.comparison import run_comparison
+from warmstart.experiments.config import RECORDED, method_label, settle_output, validated, versions
 from warmstart.experiments.display import Display
 from warmstart.experiments.report import render_terminal, write_report
 from warmstart.experiments.results import Results, to_csv
@@ -27,6 +28,7 @@ from warmstart.methods import parse_method
 from warmstart.methods.method import Method
 from warmstart.storage.atomic import write_text
 from warmstart.storage.lock import FolderLock
+from warmstart.streams import from_dataset
 
 
 @dataclass(frozen=True)
@@ -147,15 +149,39 @@ def compare(
     return outcome
 
 
+def compare_images(
+    train: Dataset[Any], test: Dataset[Any] | None = None, *, progress: bool = True, **settings: Any
+) -> Outcome:
+    """Run `warmstart compare` on a torch data set of labelled images.
+
+    Args:
+        train: Examples (image, label), the image a PIL image, an array or a tensor.
+        test: The test part; without one, a stratified 20 % of ``train`` is given up, the same for all seeds.
+        progress: Show what is running, on stderr.
+        settings: As on the command line, with underscores: ``model="resnet18", stages=5, out="out/mine"``. One
+            process unless ``jobs`` says more, which needs ``if __name__ == "__main__":`` around the call.
+
+    Returns:
+        Results and verdict; the report is in the folder ``out``.
+
+    Raises:
+        InputError: If an argument is wrong, or ``out`` is in use or holds another comparison.
+    """
+    name = str(settings.pop("data", type(train).__name__))
+    config = validated({"jobs": 1, **settings, "data": name})
+    images = from_dataset(train, test, name=name, image_size=config.image_size)
+    with Display(quiet=not progress) as display, torch.random.fork_rng():
+        return Outcome(*run_comparison(config, display, images))
+
+
 def _run_all(task: UserTask, settings: dict[str, Any], out: Path | None, progress: bool) -> Results:
     keys = [RunKey(label, seed) for seed in settings["seeds"] for label in settings["methods"]]
     runs: dict[RunKey, dict[str, Any]] = {}
-    with Display() if progress else nullcontext() as display:
-        if display is not None:
-            line = f"{task.data}: {len(task.methods)} methods x {len(settings['seeds'])} seeds, {task.stages} stages"
-            display.plan([line], runs=len(keys), stages=task.stages, done=Results({}))
+    with Display(quiet=not progress) as display:
+        line = f"{task.data}: {len(task.methods)} methods x {len(settings['seeds'])} seeds, {task.stages} stages"
+        display.plan([line], runs=len(keys), stages=task.stages, done=Results({}))
         for key in keys:
-            runs[key] = Run(task, key, out).go_on(display.event if display is not None else lambda event: None)
+            runs[key] = Run(task, key, out).go_on(display.event)
             if out is not None:
                 write_text(out / "results.csv", to_csv(read_results(settings, runs).rows))
     return read_results(settings, runs)

@@ -117,8 +117,9 @@ class UserTask:
         return progress
 
     def measure(self, model: nn.Module, visit: Visit) -> Measured:
-        """Call the user's evaluation function."""
-        score = self.evaluate_function(model)
+        """Call the user's evaluation function, without gradients."""
+        with torch.no_grad():
+            score = self.evaluate_function(model)
         if isinstance(score, (int, float)):
             return Measured(float(score))
         scores = torch.as_tensor(score).detach().cpu().double()
