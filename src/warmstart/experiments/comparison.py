@@ -54,6 +54,7 @@ def run_comparison(config: CompareConfig, display: Display, images: ImageData | 
         image_size=config.image_size,
         image_column=config.image_column,
         label_column=config.label_column,
+        progress=display.loading,
     )
     task = ImageTask(config, images)
     task.check()

@@ -45,6 +45,16 @@ class Display:
         if self._live.is_started:
             self._live.stop()
 
+    def loading(self, done: int, total: int) -> None:
+        """Show how many images have been read; on a terminal only.
+
+        Args:
+            done: Images read.
+            total: Of how many.
+        """
+        if self._console.is_terminal:
+            self._console.print(f"reading images: {done:,} of {total:,}", end="\n" if done == total else "\r")
+
     def plan(self, lines: Sequence[str], *, runs: int, stages: int, done: Results) -> None:
         """Say what will be done, and start the clock.
 
