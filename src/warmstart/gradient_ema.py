@@ -24,6 +24,9 @@ from warmstart.processes import Team, local, reshard, team_of
 ForwardLoss = Callable[[nn.Module, Any], Tensor]
 """``forward_loss(model, batch) -> scalar``: the loss of one batch, a mean over its examples."""
 
+_SMALLEST_DECAY = 1e-9
+"""Far above where fp32 loses range: gradients are divided by it."""
+
 Weight = Callable[[Any], float]
 """``weight(batch)``: what a batch's loss is a mean over, such as its number of examples."""
 
@@ -38,8 +41,8 @@ class GradientEMA:
         updates: How many batches have gone in.
         examples: How many examples went in, as far as `average_gradient` fed them; 0 in a loop of your own.
         left_out: How many older batches were left out before the first update.
-        average: Parameter name -> G, of the parameter's shape; a parameter without any gradient has no entry.
-        largest: Parameter name -> the largest norm of a gradient that went in (under FSDP2, of this process's part).
+        largest: Parameter name -> the largest norm of a gradient that went in (under FSDP2, of this process's part),
+            which bounds what the batches left out could have added; empty where none was.
         parameters: The parameters that take part, as `neurons` splits them.
     """
 
@@ -59,8 +62,9 @@ class GradientEMA:
         self.updates = 0
         self.examples = 0
         self.left_out = 0
-        self.average: dict[str, Tensor] = {}
         self.largest: dict[str, Tensor] = {}
+        self._sum: dict[str, Tensor] = {}
+        self._decay = 1.0
         self.filter_fn = filter_fn
         self.parameters: list[Neurons] = neurons(team_of(model)[0], filter_fn=filter_fn)[0]
 
@@ -73,19 +77,36 @@ class GradientEMA:
         Args:
             weight: Factor on this batch's gradient, such as ``1 / n`` for a loss that is a sum over n examples.
         """
+        # G = decay * sum, so that a batch costs one pass over memory, not the two of "shrink, then add".
+        if self._decay * (1 - self.alpha) < _SMALLEST_DECAY:
+            self._fold(self._decay * (1 - self.alpha))
+        else:
+            self._decay *= 1 - self.alpha
         for entry in self.parameters:
             gradient = entry.parameter.grad
-            if entry.name in self.average:
-                self.average[entry.name].mul_(1 - self.alpha)
             if gradient is None:
                 continue
             gradient = gradient.to_dense() if gradient.is_sparse else gradient
             self.start(entry)
-            average, largest = self.average[entry.name], self.largest[entry.name]
-            average.add_(gradient, alpha=-self.alpha * weight)
-            norm = torch.linalg.vector_norm(local(gradient), dtype=average.dtype) * abs(weight)
-            torch.maximum(largest, norm, out=largest)
+            self._sum[entry.name].add_(gradient, alpha=-self.alpha * weight / self._decay)
+            if self.left_out:
+                largest = self.largest[entry.name]
+                norm = torch.linalg.vector_norm(local(gradient), dtype=largest.dtype) * abs(weight)
+                torch.maximum(largest, norm, out=largest)
         self.updates += 1
+
+    @property
+    def average(self) -> dict[str, Tensor]:
+        """Parameter name -> G, of the parameter's shape; a parameter without any gradient has no entry."""
+        if self._decay != 1:
+            self._fold(self._decay)
+        return self._sum
+
+    @torch.no_grad()
+    def _fold(self, decay: float) -> None:
+        for total in self._sum.values():
+            total.mul_(decay)
+        self._decay = 1.0
 
     def start(self, entry: Neurons) -> None:
         """Begin the average of a parameter at zero, unless it has begun.
@@ -93,10 +114,11 @@ class GradientEMA:
         Args:
             entry: One of ``parameters``.
         """
-        if entry.name not in self.average:
+        if entry.name not in self._sum:
             dtype = torch.promote_types(entry.parameter.dtype, torch.float32)
-            self.average[entry.name] = torch.zeros_like(entry.parameter, dtype=dtype, requires_grad=False)
-            self.largest[entry.name] = torch.zeros((), dtype=dtype, device=local(entry.parameter).device)
+            self._sum[entry.name] = torch.zeros_like(entry.parameter, dtype=dtype, requires_grad=False)
+            if self.left_out:
+                self.largest[entry.name] = torch.zeros((), dtype=dtype, device=local(entry.parameter).device)
 
 
 def average_gradient(
@@ -222,7 +244,8 @@ def _add_up(ema: GradientEMA, team: Team) -> None:
             ema.start(entry)
             if not team.sharded:
                 team.sum_([ema.average[entry.name]])
-            team.sum_([ema.largest[entry.name]])  # a bound: the norm of a sum is at most the sum of the norms
+            if ema.left_out:
+                team.sum_([ema.largest[entry.name]])  # a bound: the norm of a sum is at most the sum of the norms
 
 
 def as_forward_loss(
