@@ -1,5 +1,6 @@
 """Slow and obvious references, in plain PyTorch: one neuron at a time, straight from METHODS.md and the papers."""
 
+import itertools
 import math
 
 import torch
@@ -71,3 +72,26 @@ def l2_init_gradient(model, loss, initial, coef):
     penalty = sum((p - initial[name]).square().sum() for name, p in trainable.items())
     gradients = torch.autograd.grad(loss + coef / 2 * penalty, list(trainable.values()))
     return dict(zip(trainable, gradients, strict=True))
+
+
+def fire(weight, groups=1, transposed=False):
+    """sqrt(d_out / d_in) U V^T / (k_h k_w) of each matrix U S V^T of a weight, by fp64 SVD, one position at a time."""
+    result = torch.empty_like(weight, dtype=torch.float64)
+    positions = [()] if weight.dim() == 2 else list(itertools.product(*(range(size) for size in weight.shape[2:])))
+    rows = weight.shape[0] // groups
+    for group in range(groups):
+        block = slice(group * rows, (group + 1) * rows)
+        for position in positions:
+            matrix = weight.detach()[(block, slice(None), *position)].double()
+            u, _, vt = torch.linalg.svd(matrix, full_matrices=False)
+            d_out, d_in = reversed(matrix.shape) if transposed else matrix.shape
+            result[(block, slice(None), *position)] = math.sqrt(d_out / d_in) / len(positions) * (u @ vt)
+    return result
+
+
+def newton_schulz(matrix, iterations):
+    """X <- 1.5 X - 0.5 X X^T X from W / ||W||_F, as published; the authors take 10 iterations."""
+    x = matrix / matrix.norm()
+    for _ in range(iterations):
+        x = 1.5 * x - 0.5 * x @ x.T @ x
+    return x

@@ -13,6 +13,7 @@ from warmstart.gradient_ema import GradientEMA
 from warmstart.methods import parse_method
 from warmstart.methods.cold import Cold, cold_
 from warmstart.methods.dash import Dash, dash_, dash_from_
+from warmstart.methods.fire import Fire, fire_
 from warmstart.methods.head_reset import HeadReset, head_reset_
 from warmstart.methods.l2_init import L2Init, l2_init_
 from warmstart.methods.method import Method, Stage
@@ -32,6 +33,7 @@ __all__ = [
     "Dash",
     "Finding",
     "Findings",
+    "Fire",
     "GradientEMA",
     "HeadReset",
     "InputError",
@@ -49,6 +51,7 @@ __all__ = [
     "compare_images",
     "dash_",
     "dash_from_",
+    "fire_",
     "head_reset_",
     "l2_init_",
     "oldest_first",

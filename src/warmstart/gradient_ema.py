@@ -326,7 +326,7 @@ def gradient_pass(model: nn.Module, *, full_precision: bool = True) -> Iterator[
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         if full_precision:
-            stack.enter_context(_fp32(next(model.parameters()).device.type))
+            stack.enter_context(in_fp32(next(model.parameters()).device.type))
         try:
             model.eval()
             for layer in dropouts:  # cuDNN differentiates them in train mode only; without dropout it is the same
@@ -348,8 +348,15 @@ def gradient_pass(model: nn.Module, *, full_precision: bool = True) -> Iterator[
 
 
 @contextmanager
-def _fp32(device_type: str) -> Iterator[None]:
-    """No autocast and no TF32."""
+def in_fp32(device_type: str) -> Iterator[None]:
+    """Compute without autocast and TF32; both are as before at the end.
+
+    Args:
+        device_type: Such as ``cpu`` or ``cuda``.
+
+    Yields:
+        Nothing.
+    """
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
     before = matmul.allow_tf32, cudnn.allow_tf32
     try:

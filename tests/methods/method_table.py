@@ -11,6 +11,7 @@ from torch import nn
 
 HEAD = frozenset({"head.weight", "head.bias"})
 LAYERS = HEAD | {"body.weight", "body.bias", "point.weight", "point.bias"}
+WEIGHTS = frozenset({"head.weight", "body.weight", "point.weight"})
 TRAINABLE = LAYERS | {"norm.weight", "norm.bias", "temperature"}
 FROZEN = frozenset({"frozen.weight", "frozen.bias"})
 BUFFERS = frozenset({"norm.running_mean", "norm.running_var", "norm.num_batches_tracked"})
@@ -69,6 +70,17 @@ ROWS = [
         ),
     ),
     Row("dash[granularity=neuron]", new_data=LAYERS),
+    Row(
+        "fire",
+        new_data=WEIGHTS,
+        optimizer="reset",
+        settings={"tolerance": "0.001", "max_iterations": "10", "optimizer_state": "keep"},
+        wrong=(
+            *(f"tolerance={value}" for value in ("0", "1", "-1", "nan", "x")),
+            *("max_iterations=0", "max_iterations=1.5", "optimizer_state=scale", "iterations=10"),
+        ),
+    ),
+    Row("fire[optimizer_state=keep]", new_data=WEIGHTS),
     Row(
         "shrink-perturb",
         new_data=LAYERS,

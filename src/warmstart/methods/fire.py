@@ -1,0 +1,279 @@
+"""FIRE, Frobenius-Isometry REinitialization:  W <- sqrt(d_out / d_in) W (W^T W)^(-1/2)
+
+the nearest isometry to each matrix W (its polar factor); in a convolution the matrices are those of the positions of
+the kernel, and the result is divided by their number.
+Han, Park, Oh, Kim, Lee and Kim, FIRE: Frobenius-Isometry Reinitialization for Balancing the Stability-Plasticity
+Tradeoff, ICLR 2026 (arXiv 2602.08040).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from warmstart.errors import InputError, nearest
+from warmstart.gradient_ema import in_fp32
+from warmstart.methods.method import Method, Stage, require, reset_optimizer_
+from warmstart.methods.report import LayerReport, Report
+from warmstart.neurons import (
+    Filter,
+    LeftAlone,
+    Neurons,
+    batch_norms,
+    embeddings,
+    has_norm,
+    is_attention,
+    matrices_of,
+    neurons,
+)
+from warmstart.processes import is_sharded, team_of
+
+LOWEST = 1e-3
+"""The ratio of smallest to largest singular value that the iteration is fastest for; a smaller one takes longer."""
+
+CHUNK = 2**20
+"""Weights iterated together, or one matrix where it is larger: they go on until the slowest is there."""
+
+
+@dataclass(frozen=True)
+class Fire(Method):
+    """FIRE whenever new data arrives; the optimizer starts anew."""
+
+    tolerance: float = 1e-4
+    max_iterations: int = 40
+    optimizer_state: Literal["reset", "keep"] = "reset"
+
+    name: ClassVar[str] = "fire"
+    summary: ClassVar[str] = "replace each weight matrix by the nearest isometry, reset the optimizer"
+    source: ClassVar[str] = "Han et al., ICLR 2026, arXiv 2602.08040"
+
+    def __post_init__(self) -> None:
+        _check_settings(self.tolerance, self.max_iterations, self.optimizer_state)
+
+    def on_new_data(self, model: nn.Module, stage: Stage) -> Report:
+        """Make the weights isometric, and reset the optimizer that goes on, if there is one."""
+        return fire_(
+            model,
+            tolerance=self.tolerance,
+            max_iterations=self.max_iterations,
+            optimizer=stage.optimizer,
+            optimizer_state=self.optimizer_state,
+        )
+
+
+@dataclass(frozen=True)
+class IsometryReport(LayerReport):
+    """What became of one parameter; its mean scale is the ratio of its Frobenius norms, new to old."""
+
+    matrices: int = 0
+    iterations: int = 0
+    """Most that one of its matrices took."""
+    deviation: float = 0.0
+    """Largest ``||X^T X - I||_F / sqrt(n)`` of its matrices X, before they were multiplied by their factor."""
+
+
+@torch.no_grad()
+def fire_(
+    model: nn.Module,
+    *,
+    tolerance: float = 1e-4,
+    max_iterations: int = 40,
+    filter_fn: Filter | None = None,
+    optimizer: Optimizer | None = None,
+    optimizer_state: Literal["reset", "keep"] = "reset",
+    apply: bool = True,
+) -> Report:
+    """Replace the weights of linear and convolutional layers by the nearest isometry, in place; no data is needed.
+
+    Train the model before it predicts: its batch-norm statistics no longer fit the weights.
+
+    Args:
+        model: The network. Biases, norm layers, embeddings and depthwise convolutions stay. Where a
+            `torch.nn.MultiheadAttention` takes part, only the projections of queries and keys change, as in the
+            paper's vision transformer.
+        tolerance: What remains of ``||X^T X - I||_F / sqrt(n)``, in (0, 1), for every matrix X with n columns.
+        max_iterations: Where to stop in any case; matrices that are not of full rank never get there.
+        filter_fn: ``filter_fn(module, name)`` says which layers take part; all do if not given.
+        optimizer: The optimizer that goes on, for ``optimizer_state``.
+        optimizer_state: ``"reset"`` (the paper's) or ``"keep"``.
+        apply: False returns the report without touching a weight.
+
+    Returns:
+        By parameter how far its length changed, iterations and the deviation that remains; what was left and why.
+
+    Raises:
+        InputError: If a setting is out of range, weights are not finite or sharded over processes, or there is
+            nothing to change. The model is bit for bit what it was.
+    """
+    _check_settings(tolerance, max_iterations, optimizer_state)
+    model, _ = team_of(model)
+    layers, left = _layers(model, filter_fn)
+    with in_fp32(layers[0].view.device.type):
+        solved = {name: (weights, report) for name, weights, report in _solve(layers, tolerance, max_iterations)}
+    reports = [solved[layer.entry.name][1] for layer in layers]
+    notes = _notes(reports, tolerance, max_iterations)
+    if apply:
+        for layer in layers:
+            layer.view.copy_(solved[layer.entry.name][0].reshape(layer.view.shape))
+        if optimizer is not None and optimizer_state == "reset":
+            reset_optimizer_(optimizer)
+        notes.append("optimizer not touched" if optimizer is None else f"optimizer state {_DONE[optimizer_state]}")
+        if batch_norms(model):
+            notes.append("batch-norm statistics kept: train before predicting")
+    if not has_norm(model):
+        notes.append("warning: no normalisation layers, so the scale of the output changes")
+    settings = {"tolerance": tolerance, "max_iterations": max_iterations}
+    return Report("fire", settings, tuple(reports), tuple(left), tuple(notes), applied=apply)
+
+
+_DONE = {"reset": "reset", "keep": "kept"}
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """The matrices of one parameter."""
+
+    entry: Neurons
+    view: Tensor
+    """The parameter, seen as (..., d_out, d_in); what is written to it is written to the parameter."""
+
+    @property
+    def count(self) -> int:
+        return math.prod(self.view.shape[:-2])
+
+    @property
+    def is_wide(self) -> bool:
+        return self.view.shape[-2] < self.view.shape[-1]
+
+    @property
+    def factor(self) -> float:
+        """sqrt(d_out / d_in) / (k_h k_w)."""
+        d_out, d_in = self.view.shape[-2:]
+        return math.sqrt(d_out / d_in) / math.prod(self.view.shape[1:-2])
+
+    def tall(self) -> Tensor:
+        """A copy as (matrices, m, n) with m >= n, in fp32 at least; contiguous."""
+        matrices = self.view.flatten(0, -3).to(torch.promote_types(self.view.dtype, torch.float32))
+        return (matrices.mT if self.is_wide else matrices).contiguous()
+
+
+def _layers(model: nn.Module, filter_fn: Filter | None) -> tuple[list[_Layer], list[LeftAlone]]:
+    """What changes and what stays, after everything that can be wrong has been looked at."""
+    entries, left = neurons(model, "neuron", filter_fn)
+    owners = [model.get_submodule(entry.name.rpartition(".")[0]) for entry in entries]
+    attention = any(is_attention(owner) for owner in owners)
+    embedded = {id(weight) for layer in embeddings(model) for weight in layer.parameters(recurse=False)}
+    layers: list[_Layer] = []
+    for entry, owner in zip(entries, owners, strict=True):
+        weight, key = entry.parameter, entry.name.rpartition(".")[2]
+        if id(weight) in embedded:
+            left.append(LeftAlone(entry.name, "embedding"))
+        elif "bias" in key:
+            left.append(LeftAlone(entry.name, "bias"))
+        elif is_sharded(weight):
+            raise InputError(f"{entry.name} is sharded, and FIRE needs whole matrices: call fire_ before fully_shard")
+        elif not bool(weight.isfinite().all()):
+            raise InputError(f"{entry.name} holds NaN or infinite weights: restore a sound checkpoint first")
+        elif attention and key not in ("in_proj_weight", "q_proj_weight", "k_proj_weight"):
+            left.append(LeftAlone(entry.name, "with attention, only queries and keys change (the paper's ViT)"))
+        elif isinstance(matrices := matrices_of(owner, key, weight), str):
+            left.append(LeftAlone(entry.name, matrices))
+        elif not bool(matrices.any()):
+            left.append(LeftAlone(entry.name, "all zero, so no isometry is nearest"))
+        else:
+            layers.append(_Layer(entry, matrices))
+    if not layers:
+        reasons = "; ".join(f"{entry.name}: {entry.reason}" for entry in left[:3])
+        raise InputError(f"the model has no weights to make isometric ({reasons}); FIRE needs a Linear or Conv layer")
+    return layers, left
+
+
+def _solve(
+    layers: Sequence[_Layer], tolerance: float, max_iterations: int
+) -> Iterator[tuple[str, Tensor, IsometryReport]]:
+    """The new weights of each parameter, by name; those of equal shape together, and nothing is written yet."""
+    alike: dict[tuple[object, ...], list[_Layer]] = {}
+    for layer in layers:
+        alike.setdefault((layer.view.device, layer.view.dtype, *sorted(layer.view.shape[-2:])), []).append(layer)
+    for group in alike.values():
+        stack = torch.cat([layer.tall() for layer in group])
+        chunks = stack.split(max(1, CHUNK // stack[0].numel()))
+        outcomes = [_polar_(chunk, tolerance, max_iterations) for chunk in chunks]
+        deviations = torch.cat([deviation for deviation, _ in outcomes])
+        iterations = torch.cat([torch.full((len(d),), taken) for d, taken in outcomes])
+        counts = [layer.count for layer in group]
+        parts = zip(group, *(tensor.split(counts) for tensor in (stack, deviations, iterations)), strict=True)
+        for layer, isometries, deviation, taken in parts:
+            weights = isometries.mul_(layer.factor)
+            report = IsometryReport(
+                layer.entry.name,
+                layer.entry.kind,
+                layer.entry.count,
+                mean=float(_norm(weights) / _norm(layer.view)),
+                std=0.0,
+                at_lambda=0.0,
+                matrices=layer.count,
+                iterations=int(taken.max()),
+                deviation=float(deviation.max()),
+            )
+            yield layer.entry.name, weights.mT if layer.is_wide else weights, report
+
+
+def _polar_(w: Tensor, tolerance: float, max_iterations: int) -> tuple[Tensor, int]:
+    """W <- W (W^T W)^(-1/2) for tall matrices (batch, m, n), in place, by scaled Newton-Schulz iteration.
+
+    X <- rho X (3 I - rho^2 X^T X) / 2 with rho^2 = 3 / (1 + l + l^2) takes singular values in [l, 1] into [l', 1], the
+    largest l' that a cubic can reach (Chen and Chow 2014); rho = 1 is Newton-Schulz as the paper has it, which rho
+    tends to as l' does to 1.
+
+    Returns:
+        ||X^T X - I||_F / sqrt(n) of each matrix, and the number of iterations.
+    """
+    tiny = torch.finfo(w.dtype).tiny
+    x = w / w.abs().amax((-2, -1), keepdim=True).clamp_min(tiny)  # so that no square overflows or vanishes
+    rows = (x.mT @ x).abs().sum(-1, keepdim=True)
+    x /= rows.amax(-2, keepdim=True).clamp_min(tiny).sqrt()  # >= the largest singular value
+    low = LOWEST
+    for iteration in range(max_iterations + 1):
+        excess = x.mT @ x
+        excess.diagonal(dim1=-2, dim2=-1).sub_(1)
+        deviation = excess.norm(dim=(-2, -1)) / math.sqrt(x.shape[-1])
+        if iteration == max_iterations or float(deviation.max()) <= tolerance:
+            break
+        rho = math.sqrt(3 / (1 + low + low**2))
+        x = torch.baddbmm(x, x, excess, beta=rho * (3 - rho**2) / 2, alpha=-(rho**3) / 2)
+        low = rho * low * (3 - rho**2 * low**2) / 2
+    w.copy_(x)
+    return deviation, iteration
+
+
+def _norm(tensor: Tensor) -> Tensor:
+    norm: Tensor = torch.linalg.vector_norm(tensor, dtype=torch.float64)
+    return norm
+
+
+def _notes(reports: Sequence[IsometryReport], tolerance: float, max_iterations: int) -> list[str]:
+    taken = [report.iterations for report in reports]
+    matrices, most = sum(report.matrices for report in reports), max(report.deviation for report in reports)
+    notes = [f"{matrices:,} matrices, {min(taken)} to {max(taken)} iterations, deviation at most {most:.1e}"]
+    short = [report for report in reports if report.deviation > tolerance]
+    if short:
+        worst = max(short, key=lambda report: report.deviation)
+        notes.append(
+            f"warning: {len(short)} parameters are not isometric after {max_iterations} iterations, as matrices that "
+            f"are not of full rank (dead units) cannot be; furthest is {worst.name}, {worst.deviation:.2g}"
+        )
+    return notes
+
+
+def _check_settings(tolerance: float, max_iterations: int, optimizer_state: str) -> None:
+    require(0 < tolerance < 1, f"tolerance is {tolerance}; it must lie in (0, 1)")
+    require(max_iterations >= 1, f"max_iterations is {max_iterations}; it must be >= 1")
+    states = tuple(_DONE)
+    require(optimizer_state in states, f"optimizer_state is '{optimizer_state}'{nearest(optimizer_state, states)}")
