@@ -20,9 +20,9 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, Dataset
 
 import warmstart as ws
-from warmstart.experiments.config import find_device
 from warmstart.gradient_ema import average_gradient
 from warmstart.models import model_factory
+from warmstart.training.devices import find_device
 
 
 class Images(Dataset[tuple[Tensor, Tensor]]):

@@ -32,6 +32,8 @@ class Team:
     """Where numbers are exchanged."""
     sharded: bool = False
     """Whether the backward pass itself averages gradients over the processes."""
+    rank: int = 0
+    """Which of the processes this one is, as far as it matters."""
 
     def gather(self, *numbers: float) -> list[list[float]]:
         """Tell everyone some numbers.
@@ -58,6 +60,21 @@ class Team:
         if self.size > 1:
             for tensor in tensors:
                 dist.all_reduce(tensor, group=self.group)
+
+    def tell(self, value: T) -> T:
+        """Let all processes have what the first one has.
+
+        Args:
+            value: Anything that can be pickled; only the first process's counts.
+
+        Returns:
+            The first process's value.
+        """
+        if self.size > 1:
+            box = [value]
+            dist.broadcast_object_list(box, 0, group=self.group)
+            value = box[0]
+        return value
 
     def attempt(self, work: Callable[[], T]) -> T:
         """Do something that may fail on some process, and fail on all of them if so: none waits for another.

@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from made_stage import SETTINGS, made_examples, same_weights, seed_of
 from torch import nn
 from torch.nn.functional import cross_entropy
 
@@ -10,15 +11,6 @@ from warmstart.errors import InputError
 from warmstart.training.examples import Examples
 from warmstart.training.loop import Hooks, Progress, Recipe, batch_slices, train_stage
 from warmstart.training.optimizers import OPTIMIZERS, make_optimizer
-
-SETTINGS = {"lr": 0.01, "momentum": 0.9, "weight_decay": 0.01}
-
-
-def made_examples(count=20, channels=3, size=6, classes=4):
-    generator = torch.Generator().manual_seed(3)
-    images = torch.randint(0, 256, (count, channels, size, size), generator=generator, dtype=torch.uint8)
-    labels = torch.randint(0, classes, (count,), generator=generator)
-    return Examples(images, labels, torch.full((channels, 1, 1), 120.0), torch.full((channels, 1, 1), 60.0))
 
 
 def fixed_logits(right):
@@ -41,16 +33,11 @@ def fixed_logits(right):
 def train(model, examples, *, optimizer="sgd", batch_size=8, until=1.0, max_epochs=3, hooks=None, start=None):
     made = optimizer if not isinstance(optimizer, str) else make_optimizer(optimizer, model, **SETTINGS)
     recipe = Recipe(batch_size, until, max_epochs)
-    return train_stage(model, made, examples, recipe, seed_of_epoch=lambda e: 100 + e, hooks=hooks, start=start)
-
-
-def same_weights(model, other):
-    theirs = other.state_dict()
-    return all(torch.equal(tensor, theirs[name]) for name, tensor in model.state_dict().items())
+    return train_stage(model, made, examples, recipe, seed_of=seed_of, hooks=hooks, start=start)
 
 
 def order(count, epoch):
-    return torch.randperm(count, generator=torch.Generator().manual_seed(100 + epoch))
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed_of(epoch, 0)))
 
 
 # --- the stopping rule -------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from warmstart.batches import cut_from_newest
+from warmstart.training.augmentation import Augmentation
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,17 +40,21 @@ class Examples:
         """
         return replace(self, images=self.images[index], labels=self.labels[index])
 
-    def batch(self, index: slice) -> tuple[Tensor, Tensor]:
+    def batch(self, index: slice, changes: Iterable[Augmentation] = ()) -> tuple[Tensor, Tensor]:
         """One batch, ready for the network.
 
         Args:
             index: Which of the examples.
+            changes: What is done to the images before they are normalised, in this order.
 
         Returns:
             Inputs, float32 (n, C, H, W), and labels, int64 (n,), both where the network is.
         """
         device = self.mean.device
-        inputs = self.images[index].to(device, torch.float32, non_blocking=True)
+        images = self.images[index].to(device, non_blocking=True)
+        for change in changes:
+            images = change(images)
+        inputs = images.to(torch.float32)
         return inputs.sub_(self.mean).div_(self.std), self.labels[index].to(device, non_blocking=True)
 
     def shuffled(self, generator: torch.Generator) -> Examples:

@@ -2,6 +2,9 @@
 
 The rule of Shin et al., NeurIPS 2024 (arXiv 2410.23495): stop when the mean of an epoch's per-batch accuracies,
 measured while training, reaches a threshold.
+
+An epoch is cut into segments. All randomness is seeded at a segment's start, so a stage that was saved there goes on
+with the same numbers, without the state of any generator.
 """
 
 from __future__ import annotations
@@ -14,27 +17,42 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.optim import Optimizer
 
-from warmstart.errors import InputError
+from warmstart.errors import InputError, nearest
 from warmstart.neurons import batch_norms
+from warmstart.processes import Team
+from warmstart.training.augmentation import AUGMENTATIONS
+from warmstart.training.devices import PRECISIONS
 from warmstart.training.examples import Examples
-from warmstart.training.optimizers import step
+from warmstart.training.parallel import Shares
+from warmstart.training.schedule import Schedule
+from warmstart.training.step import Step, make_step, tf32
+
+SEGMENT = 64
+"""Batches between two places where a stage can be saved."""
 
 Status = Literal["training", "done", "max-epochs", "diverged"]
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a stage has come; what an interrupted stage goes on from, beside the weights."""
+    """How far a stage has come; what an interrupted stage goes on from, beside weights and optimizer."""
 
     epochs: int = 0
+    """Epochs that are over."""
     steps: int = 0
     """Optimizer updates; a SAM update counts one."""
     accuracy: float = 0.0
-    """Mean of the last epoch's per-batch accuracies, in [0, 1]."""
+    """Mean of the last whole epoch's per-batch accuracies, in [0, 1]."""
     seconds: float = 0.0
     status: Status = "training"
+    batches: int = 0
+    """Batches done in the epoch that is under way: whole segments."""
+    accuracy_sum: float = 0.0
+    """Of these batches' accuracies."""
+    loss_sum: float = 0.0
+    """Of their losses."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +60,27 @@ class Recipe:
     """How a stage is trained."""
 
     batch_size: int
-    until: float = 0.999
+    until: float | None = 0.999
+    """Accuracy that ends the stage; None trains for ``max_epochs`` and calls it done."""
     max_epochs: int = 10_000
+    schedule: Schedule | None = None
+    """The optimizer's learning rate stays if not given."""
+    augmentation: tuple[str, ...] = ()
+    """What happens to a batch's images, in this order: names of `AUGMENTATIONS`."""
+    precision: str = "tf32"
+    """Of training steps: ``tf32`` (on GPUs; fp32 elsewhere), ``fp32`` or ``bf16`` (autocast; weights stay fp32)."""
+    captured: bool = True
+    """On a GPU, record a step once and replay it. Networks whose Python code acts differently from call to call, such
+    as random depth drawn with `random`, need False; what PyTorch draws is anew in each replay."""
+
+    def __post_init__(self) -> None:
+        for what, given, known in (
+            ("augmentation", self.augmentation, tuple(AUGMENTATIONS)),
+            ("precision", (self.precision,), PRECISIONS),
+        ):
+            for name in given:
+                if name not in known:
+                    raise InputError(f"unknown {what} '{name}'{nearest(name, known)}")
 
 
 @dataclass(frozen=True)
@@ -54,31 +91,42 @@ class Hooks:
     """With the gradients in place, before the update."""
     after_step: Callable[[], None] | None = None
     after_epoch: Callable[[Progress], None] | None = None
+    save_due: Callable[[], bool] | None = None
+    """Asked at the end of each segment; only a save waits for the device there."""
+    save: Callable[[Progress], None] | None = None
+    """Told what to go on from, with the optimizer's own learning rate in place."""
+
+
+SeedOf = Callable[[int, int], int]
+"""``seed_of(epoch, segment)``, both from 0."""
 
 
 def train_stage(
     model: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    optimizer: Optimizer,
     examples: Examples,
     recipe: Recipe,
     *,
-    seed_of_epoch: Callable[[int], int],
+    seed_of: SeedOf,
     hooks: Hooks | None = None,
     start: Progress | None = None,
+    team: Team | None = None,
 ) -> Progress:
     """Train a network on everything seen so far, until the stopping rule holds.
 
-    Nothing waits for the device within an epoch: accuracies are read once, at its end.
+    Nothing waits for the device within an epoch unless a save is due: accuracies are read once, at its end.
 
     Args:
         model: The network, trained in place.
-        optimizer: Its optimizer.
+        optimizer: Its optimizer; its learning rates are the recipe's full rates, and the same when the stage ends.
         examples: All examples seen so far.
-        recipe: Batch size and stopping rule.
-        seed_of_epoch: Epoch, from 0 -> seed of its order and of all randomness in it, so that an epoch can be
-            repeated after an interruption.
+        recipe: Batch size, stopping rule, schedule, augmentation and precision.
+        seed_of: ``seed_of(epoch, segment)`` gives the seed of all randomness in `SEGMENT` batches, that of segment 0
+            also the epoch's order. It is asked at the start of each segment, and for segment 0 where an epoch goes on.
         hooks: What else happens.
         start: Where an interrupted stage had come to.
+        team: The processes that train it together, each on its share of every batch; ``seed_of`` and what the hooks
+            do to the network must be the same in all of them.
 
     Returns:
         Steps, epochs and the last epoch's accuracy; status ``diverged`` if loss or weights became non-finite.
@@ -86,56 +134,126 @@ def train_stage(
     hooks = hooks or Hooks()
     progress = start or Progress()
     slices = batch_slices(len(examples), recipe.batch_size, model)
+    team = team or Team()
+    shares = Shares(model, team)
+    step = make_step(
+        model,
+        optimizer,
+        precision=recipe.precision,
+        captured=recipe.captured,
+        after_backward=hooks.after_backward,
+        after_step=hooks.after_step,
+        shares=shares if team.size > 1 else None,
+    )
+    stage = _Stage(step, shares, team.rank, optimizer, examples, slices, recipe, seed_of, hooks)
     model.train()
     while progress.status == "training":
-        began = time.perf_counter()
-        seed = seed_of_epoch(progress.epochs)
-        torch.manual_seed(seed)
-        epoch = examples.shuffled(torch.Generator().manual_seed(seed))
-        accuracy, loss = _train_epoch(model, optimizer, epoch, slices, hooks)
-        progress = replace(
-            progress,
-            epochs=progress.epochs + 1,
-            steps=progress.steps + len(slices),
-            accuracy=accuracy,
-            seconds=progress.seconds + time.perf_counter() - began,
-        )
-        if not math.isfinite(loss):
-            progress = replace(progress, status="diverged")
-        elif accuracy >= recipe.until:
-            progress = replace(progress, status="done")
-        elif progress.epochs >= recipe.max_epochs:
-            progress = replace(progress, status="max-epochs")
-        if progress.status in ("done", "max-epochs") and not _finite(model):
-            progress = replace(progress, status="diverged")  # the last update came after the last loss
+        progress = _closed(stage.train_epoch(progress), len(slices))
+        progress = replace(progress, status=_status(progress, recipe, model), loss_sum=0.0)
         if hooks.after_epoch is not None:
             hooks.after_epoch(progress)
+        if progress.status == "training" and (save := _due(hooks)) is not None:
+            save(progress)
     return progress
 
 
-def _train_epoch(
-    model: nn.Module, optimizer: torch.optim.Optimizer, epoch: Examples, slices: list[slice], hooks: Hooks
-) -> tuple[float, float]:
-    """One pass over shuffled examples; mean of the batches' accuracies, and sum of their losses."""
-    losses: list[Tensor] = []
-    accuracies: list[Tensor] = []
-    for index in slices:
-        inputs, labels = epoch.batch(index)
+@dataclass(frozen=True, eq=False)
+class _Stage:
+    """What stays while a stage is trained."""
 
-        def forward_backward(inputs: Tensor = inputs, labels: Tensor = labels) -> tuple[Tensor, Tensor]:
-            output = model(inputs)
-            loss = cross_entropy(output, labels)
-            loss.backward()
-            if hooks.after_backward is not None:
-                hooks.after_backward()
-            return loss.detach(), output.detach()
+    step: Step
+    shares: Shares
+    rank: int
+    optimizer: Optimizer
+    examples: Examples
+    slices: list[slice]
+    recipe: Recipe
+    seed_of: SeedOf
+    hooks: Hooks
 
-        loss, output = step(optimizer, forward_backward)
-        if hooks.after_step is not None:
-            hooks.after_step()
-        losses.append(loss)
-        accuracies.append((output.argmax(1) == labels).float().mean())
-    return torch.stack(accuracies).mean().item(), torch.stack(losses).sum().item()
+    def train_epoch(self, progress: Progress) -> Progress:
+        """A pass over shuffled examples, or what is left of it; all its batches are counted, nothing is concluded."""
+        began = time.perf_counter()
+        number, batches = progress.epochs, len(self.slices)
+        epoch = self.examples.shuffled(torch.Generator().manual_seed(self.seed_of(number, 0)))
+        losses, accuracies = (torch.zeros(batches, device=self.examples.mean.device) for _ in range(2))
+        for first in range(progress.batches, batches, SEGMENT):
+            segment = range(first, min(first + SEGMENT, batches))
+            self._train_segment(epoch, number, segment, losses, accuracies)
+            save = _due(self.hooks) if segment.stop < batches else None
+            if save is not None or segment.stop == batches:
+                new = slice(progress.batches, segment.stop)
+                progress = _counted(progress, losses[new], accuracies[new])  # waits for the device
+                progress = replace(progress, seconds=progress.seconds + time.perf_counter() - began)
+            if save is not None:
+                save(progress)
+                began = time.perf_counter()
+        return progress
+
+    def _train_segment(self, epoch: Examples, number: int, segment: range, losses: Tensor, accuracies: Tensor) -> None:
+        """Some batches of an epoch; the optimizer's learning rates are its own again afterwards."""
+        torch.manual_seed(self.seed_of(number, segment.start // SEGMENT) + self.rank)
+        changes = [AUGMENTATIONS[name] for name in self.recipe.augmentation]
+        groups, schedule = self.optimizer.param_groups, self.recipe.schedule
+        rates = [group["lr"] for group in groups]
+        try:
+            with self.shares.whole_batch_norm(), tf32(self.recipe.precision != "fp32", losses.device):
+                for batch in segment:
+                    if schedule is not None:
+                        for group, rate in zip(groups, rates, strict=True):
+                            group["lr"] = schedule.rate(rate, number, batch, len(self.slices))
+                    share = epoch.batch(self.shares.of(self.slices[batch]), changes)
+                    losses[batch], accuracies[batch] = self.step(*share)
+            done = slice(segment.start, segment.stop)
+            self.shares.sum_measured(losses[done], accuracies[done], self.slices[done])
+        finally:
+            for group, rate in zip(groups, rates, strict=True):
+                group["lr"] = rate
+
+
+def _due(hooks: Hooks) -> Callable[[Progress], None] | None:
+    """What saves the stage, if that is to happen now."""
+    return hooks.save if hooks.save_due is not None and hooks.save_due() else None
+
+
+def _counted(progress: Progress, losses: Tensor, accuracies: Tensor) -> Progress:
+    """Take whole segments into an epoch's sums."""
+    return replace(
+        progress,
+        steps=progress.steps + len(losses),
+        batches=progress.batches + len(losses),
+        loss_sum=_add_segments(progress.loss_sum, losses),
+        accuracy_sum=_add_segments(progress.accuracy_sum, accuracies),
+    )
+
+
+def _add_segments(total: float, values: Tensor) -> float:
+    # One after the other, each as mean times length: the sum is the same number wherever the epoch was interrupted,
+    # and of an epoch of one segment the mean is that segment's, exactly.
+    parts = values.split(SEGMENT)
+    for mean, part in zip(torch.stack([part.mean() for part in parts]).tolist(), parts, strict=True):
+        total += mean * len(part)
+    return total
+
+
+def _closed(progress: Progress, batches: int) -> Progress:
+    """The epoch that is under way is over."""
+    accuracy = progress.accuracy_sum / batches
+    return replace(progress, epochs=progress.epochs + 1, accuracy=accuracy, batches=0, accuracy_sum=0.0)
+
+
+def _status(progress: Progress, recipe: Recipe, model: nn.Module) -> Status:
+    """Whether the stage goes on after an epoch."""
+    status: Status = "training"
+    if not math.isfinite(progress.loss_sum):
+        status = "diverged"
+    elif recipe.until is not None and progress.accuracy >= recipe.until:
+        status = "done"
+    elif progress.epochs >= recipe.max_epochs:
+        status = "max-epochs" if recipe.until is not None else "done"
+    if status in ("done", "max-epochs") and not _finite(model):
+        return "diverged"  # the last update came after the last loss
+    return status
 
 
 def _finite(model: nn.Module) -> bool:

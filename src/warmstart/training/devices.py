@@ -1,0 +1,43 @@
+"""What this machine computes with: its cores and accelerators."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from warmstart.errors import InputError
+
+PRECISIONS = ("tf32", "fp32", "bf16")
+"""Of training steps; what else is computed is full fp32."""
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def find_device(name: str) -> torch.device:
+    """Find a device by name.
+
+    Args:
+        name: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+
+    Returns:
+        The device; ``auto`` is the accelerator that is there, else the CPU.
+
+    Raises:
+        InputError: If the name is none, or there is no such device here.
+    """
+    here = ["cpu"]
+    if torch.cuda.is_available():
+        here += [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+    if torch.backends.mps.is_available():
+        here.append("mps")
+    mine = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"  # of several processes that were started together
+    if name == "auto":
+        return torch.device(mine if mine in here else here[-1])
+    wanted = mine if name == "cuda" else name
+    if wanted not in here:
+        raise InputError(f"device '{name}' is not there; this machine has {', '.join(here)} (or say auto)")
+    return torch.device(wanted)

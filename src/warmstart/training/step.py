@@ -1,0 +1,110 @@
+"""One training step: gradients in the precision of training, and the optimizer's update."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.optim import Optimizer
+
+from warmstart.training.captured import CapturedStep, can_capture
+from warmstart.training.optimizers import step
+from warmstart.training.parallel import Shares
+
+Step = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""``step(inputs, labels) -> (loss, accuracy)`` of the batch before the update: two numbers on the device."""
+
+
+def make_step(
+    model: nn.Module,
+    optimizer: Optimizer,
+    *,
+    precision: str = "tf32",
+    captured: bool = True,
+    after_backward: Callable[[], None] | None = None,
+    after_step: Callable[[], None] | None = None,
+    shares: Shares | None = None,
+) -> Step:
+    """Make the training step of one stage, the fastest one that does what is asked.
+
+    Args:
+        model: The network, in train mode whenever the step is called.
+        optimizer: Its optimizer; a change of a group's ``lr`` holds from the next call on.
+        precision: ``bf16`` computes the forward pass under autocast. TF32 is switched by `tf32`, around the calls.
+        captured: On a GPU, record the step as a CUDA graph, unless a callback acts on it or the optimizer cannot be.
+        after_backward: Called with the gradients in place, before the update.
+        after_step: Called after the update.
+        shares: How the batches are shared among several processes; None alone. What the step returns is then this
+            process's part of the batch's loss and accuracy.
+
+    Returns:
+        The step.
+    """
+    plain = partial(_plain_step, model, optimizer, precision, after_backward, after_step, shares)
+    if captured and shares is None and after_backward is None and after_step is None and can_capture(model, optimizer):
+        return CapturedStep(plain, optimizer)
+    return plain
+
+
+def _plain_step(
+    model: nn.Module,
+    optimizer: Optimizer,
+    precision: str,
+    after_backward: Callable[[], None] | None,
+    after_step: Callable[[], None] | None,
+    shares: Shares | None,
+    inputs: Tensor,
+    labels: Tensor,
+) -> tuple[Tensor, Tensor]:
+    if inputs.is_cuda and inputs.dim() == 4:
+        # The layout of tensor cores' convolutions; all activations follow, and the weights stay as they are.
+        inputs = inputs.contiguous(memory_format=torch.channels_last)
+
+    def forward_backward() -> tuple[Tensor, Tensor]:
+        with _autocast(precision, inputs.device):
+            output = model(inputs)
+            loss = cross_entropy(output, labels)
+            loss = loss if shares is None else loss * shares.weight
+        loss.backward()
+        if shares is not None:
+            shares.sum_gradients()
+        if after_backward is not None:
+            after_backward()
+        return loss.detach(), output.detach()
+
+    loss, output = step(optimizer, forward_backward)
+    if after_step is not None:
+        after_step()
+    accuracy = (output.argmax(1) == labels).float().mean()
+    return loss, accuracy if shares is None else accuracy * shares.weight
+
+
+def _autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
+    return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
+
+
+@contextmanager
+def tf32(allowed: bool, device: torch.device) -> Iterator[None]:
+    """Let a GPU's matrix products and convolutions round their inputs to TF32, or not; put back at the end.
+
+    Args:
+        allowed: Whether they may.
+        device: Where the computation is; elsewhere than on a GPU nothing happens.
+
+    Yields:
+        Nothing.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, cudnn.allow_tf32
+    try:
+        matmul.allow_tf32 = cudnn.allow_tf32 = allowed
+        yield
+    finally:
+        matmul.allow_tf32, cudnn.allow_tf32 = before

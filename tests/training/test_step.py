@@ -1,0 +1,106 @@
+import pytest
+import torch
+from made_stage import SETTINGS, made_examples, same_weights, seed_of
+from torch import nn
+
+from networks import cnn
+from warmstart.errors import InputError
+from warmstart.training.captured import CapturedStep
+from warmstart.training.loop import Hooks, Recipe, train_stage
+from warmstart.training.optimizers import make_optimizer
+from warmstart.training.step import make_step, tf32
+
+
+def trained(precision, until=None, epochs=3, **settings):
+    model = cnn()
+    optimizer = make_optimizer("sgd", model, **SETTINGS)
+    recipe = Recipe(8, until, epochs, precision=precision, **settings)
+    return model, train_stage(model, optimizer, made_examples(20), recipe, seed_of=seed_of)
+
+
+def test_on_the_cpu_tf32_is_fp32():
+    assert same_weights(trained("tf32")[0], trained("fp32")[0])
+
+
+def test_bf16_computes_in_bf16_and_keeps_weights_and_gradients_in_fp32():
+    seen = []
+
+    class Watching(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = cnn()
+            self.net[3].register_forward_hook(lambda layer, inputs, output: seen.append(output.dtype))
+
+        def forward(self, inputs):
+            return self.net(inputs)
+
+    model = Watching()
+    optimizer = make_optimizer("sgd", model, **SETTINGS)
+    hooks = Hooks(after_backward=lambda: seen.extend(p.grad.dtype for p in model.parameters()))
+    train_stage(model, optimizer, made_examples(8), Recipe(8, None, 1, precision="bf16"), seed_of=seed_of, hooks=hooks)
+
+    assert seen[0] is torch.bfloat16
+    assert set(seen[1:]) == {torch.float32}
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    model(made_examples(8).batch(slice(None))[0])
+    assert seen[-1] is torch.float32  # what comes after training is not affected
+
+
+def test_bf16_stays_near_fp32():
+    rounded, plain = trained("bf16")[0], trained("fp32")[0]
+
+    for ours, theirs in zip(rounded.parameters(), plain.parameters(), strict=True):
+        assert not torch.equal(ours, theirs)
+        assert torch.allclose(ours, theirs, atol=0.02)
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_tf32_is_switched_for_the_gpu_and_put_back(allowed):
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, cudnn.allow_tf32
+
+    def fail():
+        with tf32(allowed, torch.device("cuda")):
+            assert (matmul.allow_tf32, cudnn.allow_tf32) == (allowed, allowed)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert (matmul.allow_tf32, cudnn.allow_tf32) == before
+
+
+def test_a_step_gives_loss_and_accuracy_before_its_update():
+    model, (inputs, labels) = cnn(), made_examples(20).batch(slice(None))
+    optimizer = make_optimizer("sgd", model, **SETTINGS)
+    reference = cnn().train()(inputs)
+
+    loss, accuracy = make_step(model, optimizer)(inputs, labels)
+
+    assert loss.item() == nn.functional.cross_entropy(reference, labels).item()
+    assert accuracy.item() == pytest.approx((reference.argmax(1) == labels).sum().item() / 20)
+    assert not same_weights(model, cnn())
+
+
+def test_on_the_cpu_nothing_is_captured():
+    model = cnn()
+
+    assert not isinstance(make_step(model, make_optimizer("sgd", model, **SETTINGS)), CapturedStep)
+    assert same_weights(trained("tf32", captured=True)[0], trained("tf32", captured=False)[0])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"augmentation": ("crop", "flop")}, r"unknown augmentation 'flop'; did you mean 'flip'\?"),
+        ({"precision": "fp16"}, r"unknown precision 'fp16'; did you mean"),
+    ],
+)
+def test_unknown_names_are_refused(settings, message):
+    with pytest.raises(InputError, match=message):
+        Recipe(8, **settings)
+
+
+def test_without_a_threshold_a_stage_is_done_after_its_epochs():
+    _, progress = trained("tf32", until=None, epochs=2)
+
+    assert (progress.status, progress.epochs) == ("done", 2)
