@@ -11,7 +11,7 @@ def _terminal(monkeypatch):
     monkeypatch.setenv("TERM", "dumb")
 
 
-@pytest.mark.parametrize("command", [[], ["compare"], ["report"], ["methods"]])
+@pytest.mark.parametrize("command", [[], ["compare"], ["reproduce"], ["theory"], ["report"], ["methods"]])
 def test_help_fits_80_columns_and_every_command_has_an_example(capfd, command):
     assert warmstart(*command, "--help") == 0
     shown = capfd.readouterr().out
@@ -22,7 +22,7 @@ def test_help_fits_80_columns_and_every_command_has_an_example(capfd, command):
         assert "Example" in shown
         assert shown.count(f"warmstart {command[0]}") >= 2  # the usage, and an example
     else:
-        assert all(name in shown for name in ("compare", "report", "methods"))
+        assert all(name in shown for name in ("compare", "reproduce", "theory", "report", "methods"))
 
 
 def test_the_help_of_compare_names_every_key_with_its_default(capfd):
@@ -36,7 +36,7 @@ def test_the_help_of_compare_names_every_key_with_its_default(capfd):
         if name not in ("image_size", "image_column", "label_column"):
             default = field.default
             text = ",".join(default) if isinstance(default, tuple) else str(default).removesuffix(".0")
-            assert f"[default: {text}]" in shown, name
+            assert f"[default: {'none' if text in ('', 'None') else text}]" in shown, name
     assert "dash[alpha=0.1]" in shown  # brackets are not taken for markup
 
 

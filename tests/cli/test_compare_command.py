@@ -165,7 +165,7 @@ def test_an_out_that_is_a_file_is_refused(folder, capfd):
 def test_a_damaged_checkpoint_is_named_and_not_written_over(tmp_path, capfd):
     flags = [*SMALL, "--seeds", 1, "--max-epochs", 1, "--methods", "warm", "--jobs", 1, "--out", tmp_path]
     assert warmstart("compare", *flags) == 0
-    file = tmp_path / "runs" / "warm-seed0" / "checkpoint.safetensors"
+    file = tmp_path / "runs" / "sgd-warm-seed0" / "checkpoint.safetensors"
     file.write_bytes(file.read_bytes()[:500])
     capfd.readouterr()
 

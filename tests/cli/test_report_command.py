@@ -35,8 +35,8 @@ def test_a_report_is_written_again_from_what_was_measured(copy, capfd, monkeypat
 
 
 def test_a_comparison_that_is_not_complete_has_a_report_too(copy, capfd):
-    shutil.rmtree(copy / "runs" / "dash-seed1")
-    file = copy / "runs" / "cold-seed1" / "checkpoint.safetensors"
+    shutil.rmtree(copy / "runs" / "sgd-dash-seed1")
+    file = copy / "runs" / "sgd-cold-seed1" / "checkpoint.safetensors"
     saved = checkpoint.load(file)
     saved.metadata["rows"].pop()
     checkpoint.save(file, model=saved.model_state, metadata=saved.metadata, tensors=saved.tensors)

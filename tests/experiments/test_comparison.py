@@ -36,7 +36,7 @@ def checkpoints(out):
 
 def complete(out):
     """Runs whose last stage is in their checkpoint."""
-    keys = [run_module.RunKey(method, seed) for method in METHODS for seed in range(2)]
+    keys = [run_module.RunKey(method, seed, "sgd") for method in METHODS for seed in range(2)]
     saved = run_module.saved_runs(keys, out)
     return {key.folder(out).name for key, run in saved.items() if len(run["rows"]) == 2}
 

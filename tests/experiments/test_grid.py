@@ -30,7 +30,6 @@ class TinyTask:
     act: str = ""
     data: str = "none"
     model: str = "linear"
-    optimizer: str = "none"
     stages: int = 2
 
     def make_model(self):
@@ -39,7 +38,7 @@ class TinyTask:
     def method(self, name):
         return parse_method(name)
 
-    def make_optimizer(self, model):
+    def make_optimizer(self, model, name):
         return None
 
     def visit(self, seed, number, fresh, method):

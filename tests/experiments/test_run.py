@@ -5,6 +5,7 @@ import torch
 
 from warmstart.errors import InputError
 from warmstart.experiments import run as module
+from warmstart.experiments.comparison import protocol_of
 from warmstart.experiments.config import CompareConfig
 from warmstart.experiments.image_task import ImageTask
 from warmstart.experiments.run import Run, RunKey, read_results
@@ -24,7 +25,7 @@ def digits():
 def task(digits):
     def make(**settings):
         usual = {"stages": 2, "stage_size": 30, "until": 0.9, "device": "cpu", "threads": 1}
-        return ImageTask(CompareConfig(**{**usual, **settings}), digits)
+        return ImageTask(protocol_of(CompareConfig(**{**usual, **settings})), digits)
 
     return make
 
@@ -67,8 +68,8 @@ def same_state(one, other):
     ],
 )
 def test_a_run_that_was_stopped_inside_each_stage_gives_the_same_bits(tmp_path, task, monkeypatch, method, optimizer):
-    task = task(optimizer=optimizer)
-    through = Run(task, RunKey(method, 1), None)
+    task = task()
+    through = Run(task, RunKey(method, 1, optimizer), None)
     whole = finish(through)
     monkeypatch.setattr(module, "SAVE_EVERY", -1.0)  # after every epoch
 
@@ -81,9 +82,9 @@ def test_a_run_that_was_stopped_inside_each_stage_gives_the_same_bits(tmp_path, 
 
     for stage in (1, 2):
         with pytest.raises(StoppedError):
-            Run(task, RunKey(method, 1), tmp_path).go_on(stop_in(stage))
+            Run(task, RunKey(method, 1, optimizer), tmp_path).go_on(stop_in(stage))
         torch.rand(5)  # another process would have another global random state
-        going_on = Run(task, RunKey(method, 1), tmp_path)
+        going_on = Run(task, RunKey(method, 1, optimizer), tmp_path)
         assert (going_on.state.next_stage, going_on.state.inside.epochs) == (stage, 2)
 
         if stage == 1:
@@ -99,41 +100,41 @@ def test_a_run_that_was_stopped_inside_each_stage_gives_the_same_bits(tmp_path, 
 
 
 def test_without_a_save_inside_the_stage_is_done_again_with_the_same_numbers(tmp_path, task):
-    whole = finish(Run(task(), RunKey("dash", 0), None))
+    whole = finish(Run(task(), RunKey("dash", 0, "sgd"), None))
 
     def stop(event):
         if event.stage == 2 and event.progress.epochs == 2:
             raise StoppedError
 
     with pytest.raises(StoppedError):
-        Run(task(), RunKey("dash", 0), tmp_path).go_on(stop)
-    going_on = Run(task(), RunKey("dash", 0), tmp_path)
+        Run(task(), RunKey("dash", 0, "sgd"), tmp_path).go_on(stop)
+    going_on = Run(task(), RunKey("dash", 0, "sgd"), tmp_path)
 
     assert (len(going_on.state.rows), going_on.state.inside) == (1, None)
     assert numbers(finish(going_on)) == numbers(whole)
 
 
 def test_a_run_that_is_done_does_nothing_more(tmp_path, task):
-    first = finish(Run(task(), RunKey("warm", 0), tmp_path))
+    first = finish(Run(task(), RunKey("warm", 0, "sgd"), tmp_path))
     events = []
 
-    assert numbers(finish(Run(task(), RunKey("warm", 0), tmp_path), events.append)) == numbers(first)
+    assert numbers(finish(Run(task(), RunKey("warm", 0, "sgd"), tmp_path), events.append)) == numbers(first)
     assert events == []
 
 
 def test_methods_are_compared_on_the_same_split_first_weights_and_order(task):
-    first = [numbers(finish(Run(task(stages=1), RunKey(name, 3), None)))[0] for name in ("cold", "warm", "dash")]
+    first = [numbers(finish(Run(task(stages=1), RunKey(name, 3, "sgd"), None)))[0] for name in ("cold", "warm", "dash")]
     for row in first:
         row.pop("method")
 
     assert first[0] == first[1] == first[2]
-    other = numbers(finish(Run(task(stages=1), RunKey("cold", 4), None)))[0]
+    other = numbers(finish(Run(task(stages=1), RunKey("cold", 4, "sgd"), None)))[0]
     assert other["test_loss"] != first[0]["test_loss"]
 
 
 def test_a_row_says_what_happened(task):
     settings = {"stages": 3, "max_epochs": 2, "until": 1.0}
-    results = finish(Run(task(**settings), RunKey("dash", 0), None))
+    results = finish(Run(task(**settings), RunKey("dash", 0, "sgd"), None))
 
     assert [row.train_examples for row in results.rows] == [30, 60, 90]
     assert [row.stage for row in results.rows] == [1, 2, 3]
@@ -149,30 +150,32 @@ def test_a_row_says_what_happened(task):
 
 def test_a_run_that_diverges_ends_there_and_stays_ended(tmp_path, task):
     task = task(lr=1e10, momentum=0.0)
-    results = finish(Run(task, RunKey("warm", 0), tmp_path))
+    results = finish(Run(task, RunKey("warm", 0, "sgd"), tmp_path))
     events = []
 
     assert [row.status for row in results.rows] == ["diverged"]
-    assert len(finish(Run(task, RunKey("warm", 0), tmp_path), events.append).rows) == 1
+    assert len(finish(Run(task, RunKey("warm", 0, "sgd"), tmp_path), events.append).rows) == 1
     assert events == []
 
 
 @pytest.mark.parametrize("lr", [3.0, 1e3, 1e6])
 def test_a_network_that_is_all_but_lost_is_recorded_too_whatever_the_method(task, lr):
     """Losses that are huge, yet finite, must not end the whole grid when a method looks at their gradients."""
-    results = finish(Run(task(lr=lr, max_epochs=2, stages=3), RunKey("dash", 0), None))
+    results = finish(Run(task(lr=lr, max_epochs=2, stages=3), RunKey("dash", 0, "sgd"), None))
 
     assert len(results.rows) == 3 or results.rows[-1].status == "diverged"
 
 
 def test_folders_have_names_that_every_file_system_takes(tmp_path):
-    names = [RunKey(name, 2).folder(tmp_path).name for name in ("dash[alpha=0.1,lambda=0]", "my.pkg:Own", "../up")]
+    names = [
+        RunKey(name, 2, "sgd").folder(tmp_path).name for name in ("dash[alpha=0.1,lambda=0]", "my.pkg:Own", "../up")
+    ]
 
-    assert names == ["dash_alpha=0.1,lambda=0_-seed2", "my.pkg_Own-seed2", ".._up-seed2"]
+    assert names == ["sgd-dash_alpha=0.1,lambda=0_-seed2", "sgd-my.pkg_Own-seed2", "sgd-.._up-seed2"]
 
 
 def test_a_damaged_checkpoint_is_named(tmp_path, task):
-    key = RunKey("warm", 0)
+    key = RunKey("warm", 0, "sgd")
     finish(Run(task(stages=1), key, tmp_path))
     (file,) = key.folder(tmp_path).iterdir()
     file.write_bytes(file.read_bytes()[:1000])

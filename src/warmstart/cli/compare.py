@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
+from warmstart.cli.flags import flag
 from warmstart.experiments.comparison import run_comparison
 from warmstart.experiments.config import make_config
 from warmstart.experiments.display import Display
@@ -27,45 +28,46 @@ Stop it at any time; the same command goes on where it stopped.
 """
 
 
-def _flag(help_: str, default: str, metavar: str) -> Any:
-    return typer.Option(help=rf"{help_} \[default: {default}]", show_default=False, metavar=metavar)
-
-
 def compare(
     config: Annotated[
         Path | None, typer.Argument(metavar="CONFIG.yaml", help="Settings by key; flags win.", show_default=False)
     ] = None,
     data: Annotated[
         str | None,
-        _flag("digits; a folder of images by class; parquet, .npz, .zip or .tar; hf:NAME", "digits", "NAME|PATH"),
+        flag("digits; a folder of images by class; parquet, .npz, .zip or .tar; hf:NAME", "digits", "NAME|PATH"),
     ] = None,
     model: Annotated[
-        str | None, _flag("small-cnn, mlp, resnet18, vgg16, or your own pkg.module:factory", "small-cnn", "NAME")
+        str | None, flag("small-cnn, mlp, resnet18, vgg16, or your own pkg.module:factory", "small-cnn", "NAME")
     ] = None,
     methods: Annotated[
         str | None,
-        _flag("Methods (warmstart methods lists them), settings in brackets", "cold,warm,shrink-perturb,dash", "A,B,C"),
+        flag("Methods (warmstart methods lists them), settings in brackets", "cold,warm,shrink-perturb,dash", "A,B,C"),
     ] = None,
-    optimizer: Annotated[str | None, _flag("sgd, sam or adamw", "sgd", "NAME")] = None,
-    stages: Annotated[int | None, _flag("Arrivals of data", "6", "N")] = None,
-    stage_size: Annotated[int | None, _flag("New examples a stage", "50", "N")] = None,
-    seeds: Annotated[int | None, _flag("Repetitions, seeds 0 to N-1", "5", "N")] = None,
-    batch_size: Annotated[int | None, _flag("Examples an update", "16", "N")] = None,
-    lr: Annotated[float | None, _flag("Learning rate", "0.001", "X")] = None,
-    momentum: Annotated[float | None, _flag("Momentum; beta_1 of adamw", "0.9", "X")] = None,
-    weight_decay: Annotated[float | None, _flag("Weight decay", "0", "X")] = None,
+    optimizer: Annotated[str | None, flag("sgd, sam or adamw", "sgd", "NAME")] = None,
+    stages: Annotated[int | None, flag("Arrivals of data", "6", "N")] = None,
+    stage_size: Annotated[int | None, flag("New examples a stage", "50", "N")] = None,
+    seeds: Annotated[int | None, flag("Repetitions, seeds 0 to N-1", "5", "N")] = None,
+    batch_size: Annotated[int | None, flag("Examples an update", "16", "N")] = None,
+    lr: Annotated[float | None, flag("Learning rate", "0.001", "X")] = None,
+    momentum: Annotated[float | None, flag("Momentum; beta_1 of adamw", "0.9", "X")] = None,
+    weight_decay: Annotated[float | None, flag("Weight decay", "0", "X")] = None,
     until: Annotated[
-        float | None, _flag("A stage ends when an epoch's training accuracy reaches this", "0.999", "X")
+        float | None, flag("A stage ends when an epoch's training accuracy reaches this", "0.999", "X")
     ] = None,
-    max_epochs: Annotated[int | None, _flag("A stage ends after so many epochs at the latest", "10000", "N")] = None,
-    image_size: Annotated[int | None, _flag("Resize images to N x N pixels", "as they are", "N")] = None,
-    image_column: Annotated[str | None, _flag("The images' column of a table", "found", "NAME")] = None,
-    label_column: Annotated[str | None, _flag("The labels' column of a table", "found", "NAME")] = None,
-    margin: Annotated[float | None, _flag("Loss in accuracy that is acceptable, 0.01 for one point", "0", "X")] = None,
-    device: Annotated[str | None, _flag("auto, cpu, cuda, cuda:1, mps", "auto", "NAME")] = None,
-    jobs: Annotated[str | None, _flag("Parallel processes", "auto", "N")] = None,
-    threads: Annotated[str | None, _flag("Threads a run", "auto", "N")] = None,
-    out: Annotated[str | None, _flag("Output folder; an old one goes on", "out/compare", "DIR")] = None,
+    max_epochs: Annotated[int | None, flag("A stage ends after so many epochs at the latest", "10000", "N")] = None,
+    image_size: Annotated[int | None, flag("Resize images to N x N pixels", "as they are", "N")] = None,
+    image_column: Annotated[str | None, flag("The images' column of a table", "found", "NAME")] = None,
+    label_column: Annotated[str | None, flag("The labels' column of a table", "found", "NAME")] = None,
+    margin: Annotated[float | None, flag("Loss in accuracy that is acceptable, 0.01 for one point", "0", "X")] = None,
+    precision: Annotated[str | None, flag("Of training steps: tf32, fp32 or bf16", "tf32", "NAME")] = None,
+    device: Annotated[str | None, flag("auto, cpu, cuda, cuda:1, mps", "auto", "NAME")] = None,
+    jobs: Annotated[str | None, flag("Parallel processes", "auto", "N")] = None,
+    threads: Annotated[str | None, flag("Threads a run", "auto", "N")] = None,
+    executor: Annotated[str | None, flag("local, or ray for many machines", "local", "NAME")] = None,
+    ray_address: Annotated[str | None, flag("The cluster: auto, HOST:PORT, ray://HOST:PORT", "none", "ADDRESS")] = None,
+    gpus_per_run: Annotated[float | None, flag("With ray: GPUs a run, also a fraction", "1", "X")] = None,
+    track: Annotated[str | None, flag("tensorboard, wandb, mlflow", "none", "A,B")] = None,
+    out: Annotated[str | None, flag("Output folder; an old one goes on", "out/compare", "DIR")] = None,
 ) -> None:
     """Compare methods on your data: the grid of methods and seeds, a table, a report and a plain verdict.
 

@@ -1,35 +1,22 @@
-"""A comparison from settings to report: the grid of methods and seeds, its output folder, and going on with it."""
+"""A comparison from settings to report."""
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from warmstart.errors import InputError
-from warmstart.experiments.config import (
-    CompareConfig,
-    available_cores,
-    read_recorded,
-    record,
-    settle_output,
-    with_recorded_threads,
-)
+from warmstart.experiments.config import CompareConfig
 from warmstart.experiments.display import Display
-from warmstart.experiments.grid import run_grid
-from warmstart.experiments.image_task import ImageTask
+from warmstart.experiments.execution import Plan, carry_out, grid_of
+from warmstart.experiments.image_task import ImageTask, Protocol
+from warmstart.experiments.recorded import read_recorded, record, with_recorded_threads
 from warmstart.experiments.report import write_report
-from warmstart.experiments.results import Results, StageResult, to_csv
-from warmstart.experiments.run import Event, RunKey, read_results, saved_runs, unfinished
+from warmstart.experiments.results import Results
+from warmstart.experiments.run import RunKey, Saved, read_results, saved_runs
 from warmstart.experiments.verdict import Verdict
-from warmstart.storage.atomic import write_text
-from warmstart.storage.lock import FolderLock
 from warmstart.streams import ImageData, load
-
-WRITE_EVERY = 1.0
-"""Seconds between two versions of results.csv while a grid runs."""
+from warmstart.training.loop import Recipe
 
 
 def run_comparison(config: CompareConfig, display: Display, images: ImageData | None = None) -> tuple[Results, Verdict]:
@@ -56,35 +43,39 @@ def run_comparison(config: CompareConfig, display: Display, images: ImageData | 
         label_column=config.label_column,
         progress=display.loading,
     )
-    task = ImageTask(config, images)
-    task.check()
-    with FolderLock(out):
-        recorded = record(config, images.fingerprint())
-        warnings = settle_output(out, recorded)
-        keys = grid_of(recorded)
-        threads = int(recorded["threads"])
-        done = saved_runs(keys, out)
-        left = unfinished(keys, done, config.stages)
-        jobs = _jobs(config, threads, len(left))
-        lines = [*_description(task, jobs, threads), *warnings]
-        display.plan(lines, runs=len(keys), stages=config.stages, done=read_results(recorded, done))
-        keeper = _Keeper(out, recorded, done)
-        keeper.write()
-        try:
-            run_grid(task, left, out, jobs=jobs, threads=threads, on_event=keeper.told(display.event))
-        finally:
-            keeper.write()
-        return report(out, recorded, config.margin)
+    task = ImageTask(protocol_of(config), images)
+    task.check([config.optimizer], config.seeds)
+    recorded = record(config, images.fingerprint())
+    runs = carry_out(Plan(task, config, recorded, _description(config, images)), display)
+    return report(out, recorded, config.margin, runs)
 
 
-def _description(task: ImageTask, jobs: int, threads: int) -> list[str]:
-    config, images = task.config, task.images
-    processes = f"{jobs} processes" if jobs > 1 else "1 process"
+def protocol_of(config: CompareConfig) -> Protocol:
+    """How every run of a comparison is trained.
+
+    Args:
+        config: The settings.
+
+    Returns:
+        The protocol.
+    """
+    return Protocol(
+        model=config.model,
+        stages=config.stages,
+        stage_size=config.stage_size,
+        recipe=Recipe(config.batch_size, config.until, config.max_epochs, precision=config.precision),
+        lr=config.lr,
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+        device=config.device,
+    )
+
+
+def _description(config: CompareConfig, images: ImageData) -> list[str]:
     return [
         f"{images.name}: {config.stages} stages of {config.stage_size}, {len(images.test_labels):,} test images, "
-        f"{images.num_classes} classes; {config.model}, {config.optimizer}",
-        f"{len(config.methods)} methods x {config.seeds} seeds on {config.resolved_device()}, {processes} of "
-        f"{threads} thread{'s' * (threads > 1)}, into {config.out}",
+        f"{images.num_classes} classes",
+        f"{config.model}, {config.optimizer}; {len(config.methods)} methods x {config.seeds} seeds",
     ]
 
 
@@ -102,41 +93,18 @@ def report_again(out: Path, margin: float | None = None) -> tuple[Results, Verdi
         InputError: If the folder holds no comparison.
     """
     recorded = read_recorded(out)
-    return report(out, recorded, recorded.get("margin", 0.0) if margin is None else margin)
+    margin = recorded.get("margin", 0.0) if margin is None else margin
+    return report(out, recorded, margin, saved_runs(grid_of(recorded), out))
 
 
-def grid_of(recorded: dict[str, Any]) -> list[RunKey]:
-    """The runs of a comparison.
-
-    Args:
-        recorded: What config.yaml holds.
-
-    Returns:
-        Seed by seed, each with all methods.
-    """
-    return [RunKey(method, seed) for seed in seeds_of(recorded) for method in recorded["methods"]]
-
-
-def seeds_of(recorded: dict[str, Any]) -> Sequence[int]:
-    """The seeds of a comparison.
-
-    Args:
-        recorded: What config.yaml holds; a count N means 0 to N-1.
-
-    Returns:
-        The seeds, in order.
-    """
-    seeds: int | list[int] = recorded["seeds"]
-    return range(seeds) if isinstance(seeds, int) else seeds
-
-
-def report(out: Path, recorded: dict[str, Any], margin: float) -> tuple[Results, Verdict]:
-    """Read what has been measured and write table and report.
+def report(out: Path, recorded: dict[str, Any], margin: float, runs: dict[RunKey, Saved]) -> tuple[Results, Verdict]:
+    """Write table and report.
 
     Args:
         out: The comparison's folder.
         recorded: What config.yaml holds.
         margin: The loss that is acceptable, in the metric's unit.
+        runs: What its runs have saved.
 
     Returns:
         The results and the verdict.
@@ -144,46 +112,7 @@ def report(out: Path, recorded: dict[str, Any], margin: float) -> tuple[Results,
     Raises:
         InputError: If no stage is done yet.
     """
-    results = read_results(recorded, saved_runs(grid_of(recorded), out))
+    results = read_results(recorded, runs)
     if not results.rows:
         raise InputError(f"{out} holds no finished stage yet; start warmstart compare --out {out} again")
     return results, write_report(results, out, margin=margin)
-
-
-def _jobs(config: CompareConfig, threads: int, runs: int) -> int:
-    """Processes: as many as the cores feed with their threads; on an accelerator one, which fills it."""
-    if isinstance(config.jobs, int):
-        return config.jobs
-    return max(1, min(runs, available_cores() // threads)) if config.resolved_device().type == "cpu" else 1
-
-
-class _Keeper:
-    """Keeps results.csv up to date while a grid runs; the runs' checkpoints remain the truth."""
-
-    def __init__(self, out: Path, recorded: dict[str, Any], done: dict[RunKey, dict[str, Any]]) -> None:
-        self._file = out / "results.csv"
-        self._order = {key: i for i, key in enumerate(_in_order_of_method(recorded))}
-        self._rows = {(key, row["stage"]): row for key, saved in done.items() for row in saved["rows"]}
-        self._written = 0.0
-        self._lock = threading.Lock()
-
-    def told(self, on_event: Callable[[Event], None]) -> Callable[[Event], None]:
-        def keep(event: Event) -> None:
-            if event.finished_stage is not None:
-                with self._lock:
-                    self._rows[event.key, event.stage] = vars(event.finished_stage)
-                if time.monotonic() - self._written > WRITE_EVERY:
-                    self.write()
-            on_event(event)
-
-        return keep
-
-    def write(self) -> None:
-        with self._lock:
-            ordered = sorted(self._rows, key=lambda place: (self._order[place[0]], place[1]))
-            write_text(self._file, to_csv(StageResult(**self._rows[place]) for place in ordered))
-            self._written = time.monotonic()
-
-
-def _in_order_of_method(recorded: dict[str, Any]) -> list[RunKey]:
-    return [RunKey(method, seed) for method in recorded["methods"] for seed in seeds_of(recorded)]

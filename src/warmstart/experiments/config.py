@@ -1,14 +1,10 @@
-"""The settings of `warmstart compare`: checked, written beside the results, and compared when one goes on."""
+"""The settings of a grid of runs and of `warmstart compare`, each of them checked before any work is done."""
 
 from __future__ import annotations
 
 import math
-import os
-import platform
-from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import yaml
@@ -16,46 +12,33 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from warmstart.errors import InputError, nearest
 from warmstart.methods import parse_method, split_names
-from warmstart.storage.atomic import write_text
+from warmstart.training.devices import PRECISIONS, available_cores, find_device
 from warmstart.training.optimizers import OPTIMIZERS
 
-CONFIG_FILE = "config.yaml"
-_HOW_IT_RUNS = {"out", "jobs", "margin"}
-"""Keys that change no number of a run."""
-_EXTENSIBLE = ("methods", "seeds")
 RECORDED = "recorded"
-"""Where the file keeps what is not a setting: versions, the data's fingerprint."""
-
-
+"""Where config.yaml keeps what is not a setting: versions, the data's fingerprint."""
 LARGEST_IMAGE = 4096
 """Of --image-size: far above what these networks are made for; beyond, a slip of the keys."""
+EXECUTORS = ("local", "ray")
+TRACKERS = ("tensorboard", "wandb", "mlflow")
 
 
-class CompareConfig(BaseModel):
-    """What `warmstart compare` compares, and how; the YAML file has the same keys."""
+class GridConfig(BaseModel):
+    """What every grid of runs has: methods and seeds, and how and where it runs."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
 
-    data: str = "digits"
     model: str = "small-cnn"
     methods: tuple[str, ...] = ("cold", "warm", "shrink-perturb", "dash")
-    optimizer: str = "sgd"
-    stages: int = 6
-    stage_size: int = 50
     seeds: int = 5
-    batch_size: int = 16
-    lr: float = 1e-3
-    momentum: float = 0.9
-    weight_decay: float = 0.0
-    until: float = 0.999
-    max_epochs: int = 10_000
-    image_size: int | None = None
-    image_column: str | None = None
-    label_column: str | None = None
+    precision: str = "tf32"
     device: str = "auto"
     threads: int | str = "auto"
     jobs: int | str = "auto"
-    margin: float = 0.0
+    executor: str = "local"
+    ray_address: str | None = None
+    gpus_per_run: float = 1.0
+    track: tuple[str, ...] = ()
     out: str = "out/compare"
 
     @field_validator("*", mode="before")
@@ -81,26 +64,35 @@ class CompareConfig(BaseModel):
                 raise InputError(f"methods: '{label}' appears twice; name each once")
         return labels
 
-    @field_validator("optimizer")
+    @field_validator("seeds")
     @classmethod
-    def _known_optimizer(cls, value: str) -> str:
-        if value not in OPTIMIZERS:
-            raise InputError(f"optimizer '{value}' is unknown{nearest(value, OPTIMIZERS)}")
-        return value
+    def _some_seeds(cls, value: int) -> int:
+        return at_least_one("seeds", value)
 
-    @field_validator("stages", "stage_size", "seeds", "batch_size", "max_epochs", "image_size")
+    @field_validator("precision")
     @classmethod
-    def _at_least_one(cls, value: int | None, info: Any) -> int | None:
-        if value is not None and value < 1:
-            raise InputError(f"{info.field_name} is {value}; it must be at least 1")
-        return value
+    def _known_precision(cls, value: str) -> str:
+        return one_of("precision", value, PRECISIONS)
 
-    @field_validator("image_size")
+    @field_validator("executor")
     @classmethod
-    def _not_absurd(cls, value: int | None) -> int | None:
-        if value is not None and value > LARGEST_IMAGE:
-            raise InputError(f"image_size is {value}; it must be at most {LARGEST_IMAGE}, all images lie in memory")
-        return value
+    def _known_executor(cls, value: str) -> str:
+        return one_of("executor", value, EXECUTORS)
+
+    @field_validator("gpus_per_run")
+    @classmethod
+    def _share_of_gpus(cls, value: float) -> float:
+        return within("gpus_per_run", value, value >= 0, "at least 0")
+
+    @field_validator("track", mode="before")
+    @classmethod
+    def _split_trackers(cls, value: Any) -> Any:
+        return tuple(split_names(value)) if isinstance(value, str) else value
+
+    @field_validator("track")
+    @classmethod
+    def _known_trackers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(one_of("tracker", name, TRACKERS) for name in value)
 
     @field_validator("threads", "jobs", mode="before")
     @classmethod
@@ -116,31 +108,6 @@ class CompareConfig(BaseModel):
         if not value.strip():
             raise InputError("out is empty; name the output folder, such as out/compare")
         return value
-
-    @field_validator("lr")
-    @classmethod
-    def _positive(cls, value: float) -> float:
-        return _within("lr", value, value > 0, "above 0")
-
-    @field_validator("momentum")
-    @classmethod
-    def _momentum(cls, value: float) -> float:
-        return _within("momentum", value, 0 <= value < 1, "at least 0 and below 1")
-
-    @field_validator("weight_decay")
-    @classmethod
-    def _not_negative(cls, value: float) -> float:
-        return _within("weight_decay", value, value >= 0, "at least 0")
-
-    @field_validator("until")
-    @classmethod
-    def _until(cls, value: float) -> float:
-        return _within("until", value, 0 < value <= 1, "above 0 and at most 1 (a share of the examples)")
-
-    @field_validator("margin")
-    @classmethod
-    def _margin(cls, value: float) -> float:
-        return _within("margin", value, 0 <= value < 1, "at least 0 and below 1 (0.01 is one point of accuracy)")
 
     def resolved_threads(self) -> int:
         """Threads a run computes with.
@@ -165,6 +132,67 @@ class CompareConfig(BaseModel):
         return find_device(self.device)
 
 
+class CompareConfig(GridConfig):
+    """What `warmstart compare` compares, and how; the YAML file has the same keys."""
+
+    data: str = "digits"
+    optimizer: str = "sgd"
+    stages: int = 6
+    stage_size: int = 50
+    batch_size: int = 16
+    lr: float = 1e-3
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    until: float = 0.999
+    max_epochs: int = 10_000
+    image_size: int | None = None
+    image_column: str | None = None
+    label_column: str | None = None
+    margin: float = 0.0
+
+    @field_validator("optimizer")
+    @classmethod
+    def _known_optimizer(cls, value: str) -> str:
+        return one_of("optimizer", value, OPTIMIZERS)
+
+    @field_validator("stages", "stage_size", "batch_size", "max_epochs", "image_size")
+    @classmethod
+    def _at_least_one(cls, value: int | None, info: Any) -> int | None:
+        return value if value is None else at_least_one(info.field_name, value)
+
+    @field_validator("image_size")
+    @classmethod
+    def _not_absurd(cls, value: int | None) -> int | None:
+        if value is not None and value > LARGEST_IMAGE:
+            raise InputError(f"image_size is {value}; it must be at most {LARGEST_IMAGE}, all images lie in memory")
+        return value
+
+    @field_validator("lr")
+    @classmethod
+    def _positive(cls, value: float) -> float:
+        return within("lr", value, value > 0, "above 0")
+
+    @field_validator("momentum")
+    @classmethod
+    def _momentum(cls, value: float) -> float:
+        return within("momentum", value, 0 <= value < 1, "at least 0 and below 1")
+
+    @field_validator("weight_decay")
+    @classmethod
+    def _not_negative(cls, value: float) -> float:
+        return within("weight_decay", value, value >= 0, "at least 0")
+
+    @field_validator("until")
+    @classmethod
+    def _until(cls, value: float) -> float:
+        return within("until", value, 0 < value <= 1, "above 0 and at most 1 (a share of the examples)")
+
+    @field_validator("margin")
+    @classmethod
+    def _margin(cls, value: float) -> float:
+        return within("margin", value, 0 <= value < 1, "at least 0 and below 1 (0.01 is one point of accuracy)")
+
+
 def method_label(text: str) -> str:
     """A method as it appears in results.csv.
 
@@ -179,38 +207,8 @@ def method_label(text: str) -> str:
     return path + label.partition("[")[1] + label.partition("[")[2] if ":" in path else label
 
 
-def available_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def find_device(name: str) -> torch.device:
-    """Find a device by name.
-
-    Args:
-        name: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
-
-    Returns:
-        The device; ``auto`` is the accelerator that is there, else the CPU.
-
-    Raises:
-        InputError: If the name is none, or there is no such device here.
-    """
-    here = ["cpu"]
-    if torch.cuda.is_available():
-        here += [f"cuda:{i}" for i in range(torch.cuda.device_count())]
-    if torch.backends.mps.is_available():
-        here.append("mps")
-    if name == "auto":
-        return torch.device(here[1] if len(here) > 1 else "cpu")
-    wanted = "cuda:0" if name == "cuda" else name
-    if wanted not in here:
-        raise InputError(f"device '{name}' is not there; this machine has {', '.join(here)} (or say auto)")
-    return torch.device(wanted)
-
-
 def make_config(file: Path | None, flags: dict[str, Any]) -> CompareConfig:
-    """Settle the settings: flags win over the file, the file over the defaults.
+    """Settle the settings of a comparison: flags win over the file, the file over the defaults.
 
     Args:
         file: A YAML file, such as the config.yaml of an earlier comparison.
@@ -222,7 +220,7 @@ def make_config(file: Path | None, flags: dict[str, Any]) -> CompareConfig:
     Raises:
         InputError: If the file cannot be read, a key is unknown, or a value is not valid.
     """
-    return validated({**(read_config(file) if file else {}), **flags}, where=f"{file}: " if file else "")
+    return validated(CompareConfig, {**(read_config(file) if file else {}), **flags}, where=f"{file}: " if file else "")
 
 
 def read_config(file: Path) -> dict[str, Any]:
@@ -237,32 +235,21 @@ def read_config(file: Path) -> dict[str, Any]:
     Raises:
         InputError: If it is missing or not such a file.
     """
-    return {key: value for key, value in _read_yaml(file).items() if key != RECORDED}
+    return {key: value for key, value in read_yaml(file).items() if key != RECORDED}
 
 
-def read_recorded(out: Path) -> dict[str, Any]:
-    """Read all that a comparison has written into its config.yaml.
+def read_yaml(file: Path) -> dict[str, Any]:
+    """Read a file of keys and values.
 
     Args:
-        out: The comparison's folder.
+        file: A YAML file.
 
     Returns:
-        Its settings, and under ``recorded`` what its numbers rest on besides.
+        What it holds.
 
     Raises:
-        InputError: If the folder holds no comparison, or the file is another program's or damaged.
+        InputError: If it is missing or not such a file.
     """
-    file = out / CONFIG_FILE
-    if not file.is_file():
-        raise InputError(f"{out} holds no comparison ({CONFIG_FILE} is missing); name the --out of one")
-    content = _read_yaml(file)
-    for key in ("methods", "seeds", RECORDED):
-        if key not in content:
-            raise InputError(f"{file} was not written by a comparison (it has no '{key}'); name another folder")
-    return content
-
-
-def _read_yaml(file: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except OSError as error:
@@ -276,10 +263,14 @@ def _read_yaml(file: Path) -> dict[str, Any]:
     return {str(key): value for key, value in content.items()}
 
 
-def validated(settings: dict[str, Any], where: str = "") -> CompareConfig:
+Config = TypeVar("Config", bound=GridConfig)
+
+
+def validated(kind: type[Config], settings: dict[str, Any], where: str = "") -> Config:
     """Check settings.
 
     Args:
+        kind: The configuration's class.
         settings: Key -> value.
         where: What to put before a message, such as the file's name.
 
@@ -289,12 +280,12 @@ def validated(settings: dict[str, Any], where: str = "") -> CompareConfig:
     Raises:
         InputError: With one line on the first thing that is wrong.
     """
-    known = CompareConfig.model_fields
+    known = kind.model_fields
     for key in settings:
         if key not in known:
             raise InputError(f"{where}key '{key}' is unknown{nearest(key, known)}")
     try:
-        return CompareConfig(**settings)
+        return kind(**settings)
     except ValidationError as error:
         first = error.errors()[0]
         cause = first.get("ctx", {}).get("error")
@@ -304,95 +295,58 @@ def validated(settings: dict[str, Any], where: str = "") -> CompareConfig:
         raise InputError(f"{where}{key} is {settings.get(key)!r}; {first['msg'].lower()}") from None
 
 
-def with_recorded_threads(config: CompareConfig, out: Path) -> CompareConfig:
-    """Keep the threads a run of a comparison that goes on: a larger grid must not change earlier numbers.
+def within(key: str, value: float, holds: bool, range_: str) -> float:
+    """Check a number.
 
     Args:
-        config: The settings.
-        out: The output folder, new or old.
+        key: The setting's name.
+        value: What it is.
+        holds: Whether it lies in its range.
+        range_: The range in words.
 
     Returns:
-        The settings, with ``threads`` as recorded where it is ``auto``.
-    """
-    if config.threads != "auto" or not (out / CONFIG_FILE).exists():
-        return config
-    return config.model_copy(update={"threads": read_config(out / CONFIG_FILE).get("threads", "auto")})
-
-
-def record(config: CompareConfig, fingerprint: str) -> dict[str, Any]:
-    """What config.yaml holds: every setting, and under ``recorded`` what the numbers rest on besides.
-
-    Args:
-        config: The settings.
-        fingerprint: The data's.
-
-    Returns:
-        Plain values for YAML.
-    """
-    settings = config.model_dump(mode="json")
-    settings["threads"] = config.resolved_threads()
-    settings["device"] = str(config.resolved_device())
-    return {**settings, RECORDED: {"data_fingerprint": fingerprint, **versions()}}
-
-
-def versions() -> dict[str, str]:
-    """What numbers rest on besides settings and data.
-
-    Returns:
-        Versions of warmstart, torch and Python, and the kind of machine.
-    """
-    return {
-        "warmstart": version("warmstart"),
-        "torch": str(torch.__version__),
-        "python": platform.python_version(),
-        "machine": f"{platform.system()} {platform.machine()}",
-    }
-
-
-def settle_output(out: Path, now: dict[str, Any]) -> list[str]:
-    """Write config.yaml into a new output folder, or check that an old one may go on.
-
-    Args:
-        out: The output folder, locked.
-        now: From `record`.
-
-    Returns:
-        Warnings, one sentence each: versions that differ from those of the first start.
+        The value.
 
     Raises:
-        InputError: If the folder holds another configuration; the message names the key.
+        InputError: If it does not, or is not finite.
     """
-    file = out / CONFIG_FILE
-    if not file.exists():
-        if (out / "results.csv").exists():
-            raise InputError(f"{out} holds a results.csv without {CONFIG_FILE}; choose another --out")
-        write_text(file, yaml.safe_dump(now, sort_keys=False, allow_unicode=True))
-        return []
-    before = read_recorded(out)
-    for key in now:
-        if key not in {*_HOW_IT_RUNS, *_EXTENSIBLE, RECORDED} and before.get(key) != now[key]:
-            raise InputError(f"{out} holds another configuration: {key} is {before.get(key)!r} there and {now[key]!r} "
-                             f"now; choose another --out, or the old value")  # fmt: skip
-    for key in _EXTENSIBLE:
-        if dropped := [value for value in _members(before[key]) if value not in _members(now[key])]:
-            raise InputError(f"{out} also holds {key[:-1]} {dropped[0]}: {key} may be added, not dropped; choose "
-                             "another --out, or name all of them again")  # fmt: skip
-    then, today = before[RECORDED], now[RECORDED]
-    if then.get("data_fingerprint") != today.get("data_fingerprint"):
-        raise InputError(f"{out}: the data at '{now['data']}' has changed since the first start; choose another --out")
-    write_text(file, yaml.safe_dump({**now, RECORDED: {**today, **then}}, sort_keys=False, allow_unicode=True))
-    return [
-        f"warning: {name} is {today[name]} now and was {then[name]}: new runs may differ in their last digits"
-        for name in today
-        if name in then and then[name] != today[name]
-    ]
-
-
-def _members(value: Any) -> Sequence[Any]:
-    return range(value) if isinstance(value, int) else value
-
-
-def _within(key: str, value: float, holds: bool, range_: str) -> float:
     if not (math.isfinite(value) and holds):
         raise InputError(f"{key} is {value}; it must be a finite number, {range_}")
+    return value
+
+
+def at_least_one(key: str, value: int) -> int:
+    """Check a count.
+
+    Args:
+        key: The setting's name.
+        value: What it is.
+
+    Returns:
+        The value.
+
+    Raises:
+        InputError: If it is below 1.
+    """
+    if value < 1:
+        raise InputError(f"{key} is {value}; it must be at least 1")
+    return value
+
+
+def one_of(kind: str, value: str, known: tuple[str, ...]) -> str:
+    """Check a name.
+
+    Args:
+        kind: What it names.
+        value: The name.
+        known: The names that there are.
+
+    Returns:
+        The value.
+
+    Raises:
+        InputError: If it is none of them.
+    """
+    if value not in known:
+        raise InputError(f"{kind} '{value}' is unknown{nearest(value, known)}")
     return value

@@ -13,15 +13,16 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from warmstart.experiments.results import Results, StageResult
+from warmstart.experiments.results import StageResult
 from warmstart.experiments.run import Event, RunKey
+from warmstart.training.parallel import is_first_process
 
 
 class Display:
     """Live on a terminal; a plain line for each finished run elsewhere. Everything goes to stderr."""
 
     def __init__(self, *, quiet: bool = False) -> None:
-        self._console = Console(stderr=True, highlight=False, quiet=quiet)
+        self._console = Console(stderr=True, highlight=False, quiet=quiet or not is_first_process())
         self._lock = threading.Lock()
         self._running: dict[RunKey, Event] = {}
         self._began = time.monotonic()
@@ -55,7 +56,7 @@ class Display:
         if self._console.is_terminal:
             self._console.print(f"reading images: {done:,} of {total:,}", end="\n" if done == total else "\r")
 
-    def plan(self, lines: Sequence[str], *, runs: int, stages: int, done: Results) -> None:
+    def plan(self, lines: Sequence[str], *, runs: int, stages: int, done: Sequence[StageResult]) -> None:
         """Say what will be done, and start the clock.
 
         Args:
@@ -69,10 +70,10 @@ class Display:
         self._stages = stages
         self._runs = runs
         self._work = runs * stages * (stages + 1) // 2
-        for row in done.rows:
+        for row in done:
             self._count(row)
         self._work_before = self._work_done
-        if done.rows:
+        if done:
             self._console.print(f"going on: {self._runs_done} of {runs} runs are done")
         self._began = time.monotonic()
         if self._console.is_terminal and not self._console.quiet:
@@ -95,7 +96,7 @@ class Display:
             if not self._console.is_terminal:
                 how = "" if row.status == "done" else f" ({row.status} in stage {row.stage})"
                 self._console.print(
-                    f"[{self._runs_done}/{self._runs}] {event.key.method} seed {event.key.seed}: "
+                    f"[{self._runs_done}/{self._runs}] {_name(event.key)}: "
                     f"{row.test_accuracy:.1%}, {row.steps} steps{how}; {self._time_left()} left",
                     markup=False,
                 )
@@ -127,7 +128,7 @@ class Display:
             )
             lines = [
                 Text(
-                    f"  {key.method:<28.28} seed {key.seed:<3} stage {event.stage}/{self._stages}  "
+                    f"  {_name(key):<36.36} stage {event.stage}/{self._stages}  "
                     f"epoch {event.progress.epochs:<4} train {event.progress.accuracy:.1%}",
                     style="dim",
                     overflow="ellipsis",
@@ -136,3 +137,7 @@ class Display:
                 for key, event in sorted(self._running.items(), key=lambda item: (item[0].seed, item[0].method))
             ]
             return Group(bar, *lines)
+
+
+def _name(key: RunKey) -> str:
+    return f"{key.method} seed {key.seed}" + f", {key.optimizer}" * bool(key.optimizer)

@@ -48,7 +48,7 @@ def run_grid(task: Task, keys: Sequence[RunKey], out: Path, *, jobs: int, thread
         WorkFailedError: If a process is killed.
     """
     if jobs == 1 or len(keys) <= 1:
-        with _threads(threads):
+        with computing_with(threads):
             for key in keys:
                 _run(task, key, out, on_event)
     else:
@@ -157,9 +157,17 @@ def _told(context: Any, on_event: OnEvent) -> Iterator[_Tell]:
 
 
 @contextmanager
-def _threads(count: int) -> Iterator[None]:
+def computing_with(threads: int) -> Iterator[None]:
+    """Compute with so many threads, and with as many as before again.
+
+    Args:
+        threads: How many.
+
+    Yields:
+        Nothing.
+    """
     before = torch.get_num_threads()
-    torch.set_num_threads(count)
+    torch.set_num_threads(threads)
     try:
         yield
     finally:

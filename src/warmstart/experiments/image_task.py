@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property, partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from warmstart.experiments.config import CompareConfig
 from warmstart.experiments.seeds import derive
 from warmstart.experiments.task import LARGEST_BATCH, Measured, Visit
 from warmstart.methods import parse_method
 from warmstart.methods.method import Method, Stage
-from warmstart.models import check_factory, input_range, model_factory
+from warmstart.models import ModelFactory, check_factory, input_range, model_factory
 from warmstart.neurons import batch_norms
 from warmstart.streams import ImageData, split_stages
+from warmstart.training.devices import find_device
 from warmstart.training.evaluation import evaluate, recalibrated
 from warmstart.training.examples import Examples, on_device
 from warmstart.training.loop import Hooks, Progress, Recipe, batch_slices, train_stage
@@ -27,43 +28,55 @@ MICRO_BATCH = 128
 """Examples of such a batch that are computed at a time; a whole chunk at once is slower on a CPU, and takes memory."""
 
 
+@dataclass(frozen=True)
+class Protocol:
+    """How every run of a grid is trained, whatever its method, seed and optimizer."""
+
+    model: str
+    stages: int
+    stage_size: int
+    recipe: Recipe
+    lr: float
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    device: str = "cpu"
+    model_settings: Mapping[str, Any] = field(default_factory=dict)
+    """Keywords of the model's factory."""
+
+
 @dataclass
 class ImageTask:
-    """The task that `warmstart compare` runs; it can be sent to another process."""
+    """The task of `warmstart compare` and `reproduce`; it can be sent to another process."""
 
-    config: CompareConfig
+    protocol: Protocol
     images: ImageData
 
     def __post_init__(self) -> None:
         self.data = self.images.name
-        self.model = self.config.model
-        self.optimizer = self.config.optimizer
-        self.stages = self.config.stages
+        self.model = self.protocol.model
+        self.stages = self.protocol.stages
 
-    def check(self) -> None:
+    def check(self, optimizers: Iterable[str], seeds: int) -> None:
         """Find what is wrong before any work is done.
+
+        Args:
+            optimizers: The optimizers that will be asked for.
+            seeds: How many seeds there will be.
 
         Raises:
             InputError: If the device is not there, the data does not fill the stages, the factory is none, or a batch
                 would be too small.
         """
-        self.config.resolved_device()
-        factory = model_factory(self.config.model)
-        shape = (self.images.num_classes, self.images.channels, self.images.image_size)
-        check_factory(factory, *shape, name=self.config.model)
+        find_device(self.protocol.device)
+        check_factory(self._factory, *self._shape, name=self.protocol.model)
         with torch.random.fork_rng(devices=[]):
-            model = factory(*shape)
-        make_optimizer(
-            self.optimizer,
-            model,
-            lr=self.config.lr,
-            momentum=self.config.momentum,
-            weight_decay=self.config.weight_decay,
-        )
-        for seed in range(self.config.seeds):
+            model = self._factory(*self._shape)
+        for optimizer in optimizers:
+            self.make_optimizer(model, optimizer)
+        for seed in range(seeds):
             self._split(seed)
         for number in range(1, self.stages + 1):
-            batch_slices(number * self.config.stage_size, self.config.batch_size, model)
+            batch_slices(number * self.protocol.stage_size, self.protocol.recipe.batch_size, model)
 
     def method(self, name: str) -> Method:
         """The method of that name on the command line."""
@@ -71,22 +84,20 @@ class ImageTask:
 
     def make_model(self) -> nn.Module:
         """Draw a network from PyTorch's global random state, where it is trained."""
-        factory = model_factory(self.config.model)
-        model = factory(self.images.num_classes, self.images.channels, self.images.image_size)
-        return model.to(self._device)
+        return self._factory(*self._shape).to(self._device)
 
-    def make_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
-        """The optimizer that lives as long as the run."""
-        config = self.config
+    def make_optimizer(self, model: nn.Module, name: str) -> torch.optim.Optimizer:
+        """The optimizer of that name that lives as long as the run."""
+        protocol = self.protocol
         return make_optimizer(
-            config.optimizer, model, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
+            name, model, lr=protocol.lr, momentum=protocol.momentum, weight_decay=protocol.weight_decay
         )
 
     def visit(self, seed: int, number: int, fresh: Callable[[], nn.Module], method: Method) -> Visit:
         """The stage of that number in the stream of that seed."""
         seen = torch.cat(self._split(seed)[:number])
         examples = self._train.at(seen.to(self._train.labels.device))
-        size = self.config.stage_size
+        size = self.protocol.stage_size
         stage = Stage(
             number=number,
             seen=len(examples),
@@ -104,21 +115,30 @@ class ImageTask:
         """Train on a stage until the stopping rule holds."""
         stage, method = visit.stage, visit.method
 
-        def seed_of_epoch(epoch: int) -> int:
-            stage.generator.manual_seed(derive(visit.seed, "noise", stage.number, epoch))
-            return derive(visit.seed, "order", stage.number, epoch)
+        def seed_of(epoch: int, segment: int) -> int:
+            place = (epoch, segment) if segment else (epoch,)
+            stage.generator.manual_seed(derive(visit.seed, "noise", stage.number, *place))
+            return derive(visit.seed, "order", stage.number, *place)
 
-        hooks = Hooks(after_epoch=visit.after_epoch)
+        hooks = Hooks(after_epoch=visit.after_epoch, save_due=visit.save_due, save=visit.save)
         if method.acts_on_updates:
             hooks = Hooks(
                 partial(method.after_backward, model, stage),
                 partial(method.after_step, model, stage),
                 visit.after_epoch,
+                visit.save_due,
+                visit.save,
             )
         assert stage.optimizer is not None
-        recipe = Recipe(self.config.batch_size, self.config.until, self.config.max_epochs)
         return train_stage(
-            model, stage.optimizer, visit.data, recipe, seed_of_epoch=seed_of_epoch, hooks=hooks, start=visit.start
+            model,
+            stage.optimizer,
+            visit.data,
+            self.protocol.recipe,
+            seed_of=seed_of,
+            hooks=hooks,
+            start=visit.start,
+            team=visit.team,
         )
 
     def measure(self, model: nn.Module, visit: Visit) -> Measured:
@@ -130,12 +150,42 @@ class ImageTask:
             accuracy = evaluate(model, self._test).accuracy
         return Measured(plain.accuracy, plain.loss, accuracy, plain.correct)
 
+    def training_examples(self, index: slice) -> Examples:
+        """Some of the training part.
+
+        Args:
+            index: Which.
+
+        Returns:
+            Those examples, where they are trained on.
+        """
+        return self._train.at(index)
+
+    def test_examples(self, index: slice) -> Examples:
+        """Some of the test part.
+
+        Args:
+            index: Which.
+
+        Returns:
+            Those examples, where they are measured on.
+        """
+        return self._test.at(index)
+
     def _split(self, seed: int) -> list[Tensor]:
-        return split_stages(self.images, self.config.stages, self.config.stage_size, seed)
+        return split_stages(self.images, self.protocol.stages, self.protocol.stage_size, seed)
+
+    @property
+    def _shape(self) -> tuple[int, int, int]:
+        return self.images.num_classes, self.images.channels, self.images.image_size
+
+    @cached_property
+    def _factory(self) -> ModelFactory:
+        return partial(model_factory(self.protocol.model), **self.protocol.model_settings)
 
     @cached_property
     def _device(self) -> torch.device:
-        return self.config.resolved_device()
+        return find_device(self.protocol.device)
 
     @cached_property
     def _train(self) -> Examples:
@@ -147,7 +197,7 @@ class ImageTask:
 
     def _examples(self, images: Tensor, labels: Tensor) -> Examples:
         mean, std = self.images.channel_mean(), self.images.channel_std()
-        if input_range(self.config.model) == "unit":
+        if input_range(self.protocol.model) == "unit":
             mean, std = torch.zeros_like(mean), torch.ones_like(std)
         return on_device(images, labels, mean, std, self._device)
 

@@ -122,7 +122,7 @@ def _page(results: Results, verdict: Verdict) -> str:
             html.section("How much is direction, how much is shrinking?", *direction_or_shrinking(results)),
             html.section("DASH's scales by layer", *scales_by_layer(results)),
             html.section("Batch-norm statistics", *recalibrated(results)),
-            html.section("Configuration", _configuration(results)),
+            html.section("Configuration", configuration(results.config)),
             html.section("How to read this", _guide(results, verdict)),
         ],
         footer="Written by warmstart. This file needs no network and no other file.",
@@ -255,8 +255,16 @@ def _unfinished(results: Results, method: str) -> list[list[StageResult]]:
     return [run for run in runs if run]
 
 
-def _configuration(results: Results) -> Html:
-    rows = [(key, _plain(value)) for key, value in results.config.items()]
+def configuration(recorded: Mapping[str, Any]) -> Html:
+    """Show what config.yaml holds.
+
+    Args:
+        recorded: Its content.
+
+    Returns:
+        A table; nothing without content.
+    """
+    rows = [(key, _plain(value)) for key, value in recorded.items()]
     return (
         html.table(("key", "value"), rows, caption="All that is needed to repeat it.", text=True) if rows else Html("")
     )

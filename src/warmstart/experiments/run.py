@@ -15,12 +15,17 @@ from torch import Tensor, nn
 from warmstart.experiments.results import Results, StageResult
 from warmstart.experiments.seeds import derive
 from warmstart.experiments.task import Task, Visit
+from warmstart.processes import Team
 from warmstart.storage import checkpoint
 from warmstart.training.loop import Progress
 
 SAVE_EVERY = 60.0
-"""Seconds after which a stage that is still training is saved, at the end of an epoch."""
+"""Seconds after which a stage that is still training is saved."""
 _FILE = "checkpoint.safetensors"
+
+
+Saved = dict[str, Any]
+"""What `saved_runs` gives of a run: rows, reports and scores."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +34,7 @@ class RunKey:
 
     method: str
     seed: int
+    optimizer: str = ""
 
     def folder(self, out: Path) -> Path:
         """Where the run's checkpoint lies.
@@ -39,8 +45,12 @@ class RunKey:
         Returns:
             A folder whose name any file system can hold.
         """
-        name = "".join(c if c.isalnum() or c in "-_.=," else "_" for c in self.method)
-        return out / "runs" / f"{name}-seed{self.seed}"
+        name = "".join(c if c.isalnum() or c in "-_.=," else "_" for c in str(self))
+        return out / "runs" / name
+
+    def __str__(self) -> str:
+        """The run's name; without an optimizer where training makes its own."""
+        return "-".join(filter(None, (self.optimizer, self.method, f"seed{self.seed}")))
 
 
 @dataclass(frozen=True)
@@ -78,26 +88,27 @@ class _State:
 class Run:
     """A run that goes on from wherever it was stopped."""
 
-    def __init__(self, task: Task, key: RunKey, out: Path | None) -> None:
+    def __init__(self, task: Task, key: RunKey, out: Path | None, team: Team | None = None) -> None:
         """Load what is saved, or start anew.
 
         Args:
             task: What is trained.
             key: Which run of the grid.
             out: The comparison's folder; None keeps nothing.
+            team: The processes that train it together; the first one keeps and loads what is saved.
         """
-        self.task, self.key = task, key
+        self.task, self.key, self._team = task, key, team or Team()
         self.method = task.method(key.method)
         self._folder = key.folder(out) if out is not None else None
         self._fresh_draws = 0
         torch.manual_seed(derive(key.seed, "init", 0))
         self.model = task.make_model()
         self.initial = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
-        self.optimizer = task.make_optimizer(self.model)
+        self.optimizer = task.make_optimizer(self.model, key.optimizer)
         self.state = _State([], {}, None)
         self._load()
 
-    def go_on(self, on_event: Callable[[Event], None]) -> dict[str, Any]:
+    def go_on(self, on_event: Callable[[Event], None]) -> Saved:
         """Train and measure all stages that are left.
 
         Args:
@@ -115,27 +126,26 @@ class Run:
         number = self.state.next_stage
         self._fresh_draws = 0
         visit = self.task.visit(self.key.seed, number, self._fresh, self.method)
-        visit.stage.optimizer, visit.stage.initial = self.optimizer, self.initial
+        visit.stage.optimizer, visit.stage.initial, visit.team = self.optimizer, self.initial, self._team
         if self.state.inside is None:
             self.state.method_seconds = self._apply_method(visit)
         visit.start = self.state.inside or Progress()
         saved = time.monotonic()
 
-        def after_epoch(progress: Progress) -> None:
+        def save(progress: Progress) -> None:
             nonlocal saved
-            on_event(Event(self.key, number, progress))
-            if progress.status == "training" and time.monotonic() - saved > SAVE_EVERY:
-                self.state.inside = progress
-                self._save()
-                saved = time.monotonic()
+            self.state.inside = progress
+            self._save()
+            saved = time.monotonic()
 
-        visit.after_epoch = after_epoch
+        visit.save_due, visit.save = lambda: time.monotonic() - saved > SAVE_EVERY, save
+        visit.after_epoch = lambda progress: on_event(Event(self.key, number, progress))
         progress = self.task.train(self.model, visit)
         measured = self.task.measure(self.model, visit)
         row = StageResult(
             data=self.task.data,
             model=self.task.model,
-            optimizer=self.task.optimizer,
+            optimizer=self.key.optimizer,
             method=self.key.method,
             seed=self.key.seed,
             stage=number,
@@ -185,9 +195,10 @@ class Run:
         )
 
     def _load(self) -> None:
-        if self._folder is None or not (self._folder / _FILE).exists():
+        here = self._folder is not None and (self._folder / _FILE).exists()
+        saved = self._team.tell(checkpoint.load(self._folder / _FILE) if here and self._folder else None)
+        if saved is None:
             return
-        saved = checkpoint.load(self._folder / _FILE)
         self.model.load_state_dict(saved.model_state)
         if self.optimizer is not None and saved.optimizer_state is not None:
             self.optimizer.load_state_dict(saved.optimizer_state)
@@ -213,7 +224,7 @@ def _from_metadata(metadata: dict[str, Any], scores: Tensor | None) -> _State:
     )
 
 
-def saved_runs(keys: list[RunKey], out: Path) -> dict[RunKey, dict[str, Any]]:
+def saved_runs(keys: list[RunKey], out: Path) -> dict[RunKey, Saved]:
     """What has been saved of some runs, read without their weights.
 
     Args:
@@ -232,7 +243,7 @@ def saved_runs(keys: list[RunKey], out: Path) -> dict[RunKey, dict[str, Any]]:
     return found
 
 
-def unfinished(keys: list[RunKey], runs: dict[RunKey, dict[str, Any]], stages: int) -> list[RunKey]:
+def unfinished(keys: list[RunKey], runs: dict[RunKey, Saved], stages: int) -> list[RunKey]:
     """Find the runs that have anything left to do.
 
     Args:
@@ -248,7 +259,7 @@ def unfinished(keys: list[RunKey], runs: dict[RunKey, dict[str, Any]], stages: i
     return [key for key in keys if key not in over]
 
 
-def read_results(config: dict[str, Any], runs: dict[RunKey, dict[str, Any]]) -> Results:
+def read_results(config: dict[str, Any], runs: dict[RunKey, Saved]) -> Results:
     """Put runs together.
 
     Args:

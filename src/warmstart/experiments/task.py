@@ -10,12 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from warmstart.methods.method import Method, Stage
+from warmstart.processes import Team
 from warmstart.training.loop import Progress
 
 LARGEST_BATCH = 2000
 """Of DASH's average, unless ``dash[batch_size=N]`` says otherwise: the paper's chunk of Tiny-ImageNet."""
-
-AfterEpoch = Callable[[Progress], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +39,12 @@ class Visit:
     seed: int
     start: Progress = field(default_factory=Progress)
     """Where an interrupted stage had come to."""
-    after_epoch: AfterEpoch = lambda progress: None
+    after_epoch: Callable[[Progress], None] = lambda progress: None
+    save_due: Callable[[], bool] = lambda: False
+    """Whether a stage that is training should be saved now, as far as it has come."""
+    save: Callable[[Progress], None] = lambda progress: None
+    team: Team = field(default_factory=Team)
+    """The processes that train together."""
     data: Any = None
     """The task's own: the examples of this stage."""
 
@@ -50,7 +54,6 @@ class Task(Protocol):
 
     data: str
     model: str
-    optimizer: str
     stages: int
 
     def method(self, name: str) -> Method:
@@ -59,8 +62,8 @@ class Task(Protocol):
     def make_model(self) -> nn.Module:
         """Draw a network from PyTorch's global random state, where it is trained."""
 
-    def make_optimizer(self, model: nn.Module) -> torch.optim.Optimizer | None:
-        """The optimizer that lives as long as the run; None where training makes its own."""
+    def make_optimizer(self, model: nn.Module, name: str) -> torch.optim.Optimizer | None:
+        """The optimizer of that name that lives as long as the run; None where training makes its own."""
 
     def visit(self, seed: int, number: int, fresh: Callable[[], nn.Module], method: Method) -> Visit:
         """The stage of that number, from 1, in the stream of that seed; what a run keeps is filled in by it."""

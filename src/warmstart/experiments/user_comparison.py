@@ -16,8 +16,9 @@ from torch.utils.data import Dataset, default_collate
 
 from warmstart.errors import InputError
 from warmstart.experiments.comparison import run_comparison
-from warmstart.experiments.config import RECORDED, method_label, settle_output, validated, versions
+from warmstart.experiments.config import RECORDED, CompareConfig, method_label, validated
 from warmstart.experiments.display import Display
+from warmstart.experiments.recorded import settle_output, versions
 from warmstart.experiments.report import render_terminal, write_report
 from warmstart.experiments.results import Results, to_csv
 from warmstart.experiments.run import Run, RunKey, read_results
@@ -168,7 +169,7 @@ def compare_images(
         InputError: If an argument is wrong, or ``out`` is in use or holds another comparison.
     """
     name = str(settings.pop("data", type(train).__name__))
-    config = validated({"jobs": 1, **settings, "data": name})
+    config = validated(CompareConfig, {"jobs": 1, **settings, "data": name})
     images = from_dataset(train, test, name=name, image_size=config.image_size)
     with Display(quiet=not progress) as display, torch.random.fork_rng():
         return Outcome(*run_comparison(config, display, images))
@@ -179,7 +180,7 @@ def _run_all(task: UserTask, settings: dict[str, Any], out: Path | None, progres
     runs: dict[RunKey, dict[str, Any]] = {}
     with Display(quiet=not progress) as display:
         line = f"{task.data}: {len(task.methods)} methods x {len(settings['seeds'])} seeds, {task.stages} stages"
-        display.plan([line], runs=len(keys), stages=task.stages, done=Results({}))
+        display.plan([line], runs=len(keys), stages=task.stages, done=())
         for key in keys:
             runs[key] = Run(task, key, out).go_on(display.event)
             if out is not None:

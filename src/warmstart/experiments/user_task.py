@@ -55,7 +55,6 @@ class UserTask:
     micro_batch_size: int | None = None
     data: str = "custom"
     model: str = ""
-    optimizer: str = ""
     stages: int = 0
 
     def method(self, name: str) -> Method:
@@ -66,7 +65,7 @@ class UserTask:
         """Draw a network from PyTorch's global random state."""
         return self.factory()
 
-    def make_optimizer(self, model: nn.Module) -> torch.optim.Optimizer | None:
+    def make_optimizer(self, model: nn.Module, name: str) -> torch.optim.Optimizer | None:
         """The optimizer that lives as long as the run, if the user gave one."""
         return None if self.optimizer_factory is None else self.optimizer_factory(model)
 

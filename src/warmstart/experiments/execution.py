@@ -1,0 +1,229 @@
+"""Carrying a grid of runs out: its output folder, who computes it, what is shown, and going on with it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from warmstart.experiments.config import GridConfig
+from warmstart.experiments.display import Display
+from warmstart.experiments.grid import OnEvent, computing_with, run_grid
+from warmstart.experiments.on_ray import run_on_ray
+from warmstart.experiments.recorded import settle_output
+from warmstart.experiments.results import StageResult, to_csv
+from warmstart.experiments.run import Event, Run, RunKey, Saved, saved_runs, unfinished
+from warmstart.experiments.task import Task
+from warmstart.experiments.tracking import make_tracker
+from warmstart.processes import Team
+from warmstart.storage.atomic import write_text
+from warmstart.storage.lock import FolderLock
+from warmstart.training.devices import available_cores
+from warmstart.training.parallel import launched_team
+
+WRITE_EVERY = 1.0
+"""Seconds between two versions of results.csv while a grid runs."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A grid that is about to be carried out."""
+
+    task: Task
+    config: GridConfig
+    recorded: dict[str, Any]
+    """What config.yaml will hold."""
+    lines: Sequence[str]
+    """What it is, for the display."""
+
+
+def carry_out(plan: Plan, display: Display) -> dict[RunKey, Saved]:
+    """Run a grid, or go on with one.
+
+    Args:
+        plan: The grid.
+        display: Shows what is done.
+
+    Returns:
+        What each run has saved.
+
+    Raises:
+        InputError: If the folder is in use or holds another configuration.
+        HelpedError: In all but the first of several processes that were started together, when the work is done.
+    """
+    config, recorded = plan.config, plan.recorded
+    out = Path(config.out)
+    team = launched_team()
+    if team.rank > 0:
+        _help(plan.task, team)
+    with ExitStack() as stack:
+        warnings = team.attempt(partial(_open, out, recorded, stack))
+        keys = grid_of(recorded)
+        threads = int(recorded["threads"])
+        done = team.attempt(partial(saved_runs, keys, out))
+        left = unfinished(keys, done, plan.task.stages)
+        jobs = 1 if team.size > 1 else jobs_for(config, threads, len(left))
+        display.plan(
+            [*plan.lines, _where(config, len(keys), max(jobs, team.size), threads), *warnings],
+            runs=len(keys),
+            stages=plan.task.stages,
+            done=[StageResult(**row) for saved in done.values() for row in saved["rows"]],
+        )
+        keeper = _Keeper(out, recorded, done)
+        keeper.write()
+        tracker = make_tracker(config.track, out=out, config=recorded, done=done)
+
+        def on_event(event: Event) -> None:
+            keeper.note(event)
+            tracker(event)
+            display.event(event)
+
+        try:
+            if team.size > 1:
+                _compute_together(plan.task, team.tell(left), out, team, team.tell(threads), on_event)
+            else:
+                _compute(plan, left, out, jobs, threads, on_event)
+        finally:
+            keeper.write()
+            tracker.close()
+        return saved_runs(keys, out)
+
+
+def _compute(plan: Plan, left: Sequence[RunKey], out: Path, jobs: int, threads: int, on_event: OnEvent) -> None:
+    config = plan.config
+    if config.executor == "ray":
+        gpus = config.gpus_per_run if config.resolved_device().type == "cuda" else 0.0
+        run_on_ray(plan.task, left, out, address=config.ray_address, gpus=gpus, threads=threads, on_event=on_event)
+    else:
+        run_grid(plan.task, left, out, jobs=jobs, threads=threads, on_event=on_event)
+
+
+class HelpedError(Exception):
+    """This process trained along with the first one, which writes and shows the results."""
+
+
+def _open(out: Path, recorded: dict[str, Any], stack: ExitStack) -> list[str]:
+    stack.enter_context(FolderLock(out))
+    return settle_output(out, recorded)
+
+
+def _help(task: Task, team: Team) -> None:
+    """What the other processes do, in step with the first one."""
+    team.attempt(lambda: None)  # the folder
+    team.attempt(lambda: None)  # what it holds
+    keys: list[RunKey] = team.tell([])
+    _compute_together(task, keys, None, team, team.tell(0), lambda event: None)
+    raise HelpedError
+
+
+def _compute_together(
+    task: Task, keys: Sequence[RunKey], out: Path | None, team: Team, threads: int, on_event: OnEvent
+) -> None:
+    """Run after run, each over all processes."""
+    with computing_with(threads):
+        for key in keys:
+            Run(task, key, out, team).go_on(on_event)
+
+
+def _where(config: GridConfig, runs: int, jobs: int, threads: int) -> str:
+    processes = "on Ray" if config.executor == "ray" else f"{jobs} processes" if jobs > 1 else "1 process"
+    return (
+        f"{runs} runs on {config.resolved_device()}, {processes} of {threads} thread{'s' * (threads > 1)}, "
+        f"into {config.out}"
+    )
+
+
+def grid_of(recorded: dict[str, Any]) -> list[RunKey]:
+    """The runs of a grid.
+
+    Args:
+        recorded: What config.yaml holds.
+
+    Returns:
+        Seed by seed, each with all optimizers and methods: a grid that is stopped has whole seeds.
+    """
+    return [
+        RunKey(method, seed, optimizer)
+        for seed in seeds_of(recorded)
+        for optimizer in optimizers_of(recorded)
+        for method in recorded["methods"]
+    ]
+
+
+def optimizers_of(recorded: dict[str, Any]) -> Sequence[str]:
+    """The optimizers of a grid.
+
+    Args:
+        recorded: What config.yaml holds.
+
+    Returns:
+        Their names; one without a name where training makes its own.
+    """
+    names: Sequence[str] = recorded.get("optimizers") or [recorded.get("optimizer", "")]
+    return names
+
+
+def seeds_of(recorded: dict[str, Any]) -> Sequence[int]:
+    """The seeds of a grid.
+
+    Args:
+        recorded: What config.yaml holds; a count N means 0 to N-1.
+
+    Returns:
+        The seeds, in order.
+    """
+    seeds: int | list[int] = recorded["seeds"]
+    return range(seeds) if isinstance(seeds, int) else seeds
+
+
+def jobs_for(config: GridConfig, threads: int, runs: int) -> int:
+    """How many processes compute at a time.
+
+    Args:
+        config: The settings.
+        threads: Threads a run.
+        runs: Runs that are left.
+
+    Returns:
+        As many as were asked for; by itself as many as the cores feed, and on an accelerator one, which fills it.
+    """
+    if isinstance(config.jobs, int):
+        return config.jobs
+    return max(1, min(runs, available_cores() // threads)) if config.resolved_device().type == "cpu" else 1
+
+
+class _Keeper:
+    """Keeps results.csv up to date while a grid runs; the runs' checkpoints remain the truth."""
+
+    def __init__(self, out: Path, recorded: dict[str, Any], done: dict[RunKey, Saved]) -> None:
+        self._file = out / "results.csv"
+        self._order = {key: i for i, key in enumerate(_in_order_of_method(recorded))}
+        self._rows = {(key, row["stage"]): row for key, saved in done.items() for row in saved["rows"]}
+        self._written = 0.0
+        self._lock = threading.Lock()
+
+    def note(self, event: Event) -> None:
+        if event.finished_stage is None:
+            return
+        with self._lock:
+            self._rows[event.key, event.stage] = vars(event.finished_stage)
+        if time.monotonic() - self._written > WRITE_EVERY:
+            self.write()
+
+    def write(self) -> None:
+        with self._lock:
+            ordered = sorted(self._rows, key=lambda place: (self._order[place[0]], place[1]))
+            write_text(self._file, to_csv(StageResult(**self._rows[place]) for place in ordered))
+            self._written = time.monotonic()
+
+
+def _in_order_of_method(recorded: dict[str, Any]) -> list[RunKey]:
+    return sorted(
+        grid_of(recorded),
+        key=lambda key: (optimizers_of(recorded).index(key.optimizer), recorded["methods"].index(key.method), key.seed),
+    )

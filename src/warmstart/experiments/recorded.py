@@ -1,0 +1,133 @@
+"""config.yaml: what a grid of runs was told and what its numbers rest on, and whether an old one may go on."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from warmstart.errors import InputError
+from warmstart.experiments.config import RECORDED, Config, GridConfig, read_config, read_yaml
+from warmstart.storage.atomic import write_text
+
+CONFIG_FILE = "config.yaml"
+_HOW_IT_RUNS = {"out", "jobs", "margin", "executor", "ray_address", "gpus_per_run", "track"}
+"""Keys that change no number of a run."""
+_EXTENSIBLE = ("methods", "seeds", "optimizers")
+
+
+def read_recorded(out: Path) -> dict[str, Any]:
+    """Read all that a comparison has written into its config.yaml.
+
+    Args:
+        out: The comparison's folder.
+
+    Returns:
+        Its settings, and under ``recorded`` what its numbers rest on besides.
+
+    Raises:
+        InputError: If the folder holds no comparison, or the file is another program's or damaged.
+    """
+    file = out / CONFIG_FILE
+    if not file.is_file():
+        raise InputError(f"{out} holds no comparison ({CONFIG_FILE} is missing); name the --out of one")
+    content = read_yaml(file)
+    for key in ("methods", "seeds", RECORDED):
+        if key not in content:
+            raise InputError(f"{file} was not written by a comparison (it has no '{key}'); name another folder")
+    return content
+
+
+def with_recorded_threads(config: Config, out: Path) -> Config:
+    """Keep the threads a run of a comparison that goes on: a larger grid must not change earlier numbers.
+
+    Args:
+        config: The settings.
+        out: The output folder, new or old.
+
+    Returns:
+        The settings, with ``threads`` as recorded where it is ``auto``.
+    """
+    if config.threads != "auto" or not (out / CONFIG_FILE).exists():
+        return config
+    return config.model_copy(update={"threads": read_config(out / CONFIG_FILE).get("threads", "auto")})
+
+
+def record(config: GridConfig, fingerprint: str) -> dict[str, Any]:
+    """What config.yaml holds: every setting, and under ``recorded`` what the numbers rest on besides.
+
+    Args:
+        config: The settings.
+        fingerprint: The data's.
+
+    Returns:
+        Plain values for YAML.
+    """
+    settings = config.model_dump(mode="json")
+    settings["threads"] = config.resolved_threads()
+    settings["device"] = str(config.resolved_device())
+    return {**settings, RECORDED: {"data_fingerprint": fingerprint, **versions()}}
+
+
+def versions() -> dict[str, str]:
+    """What numbers rest on besides settings and data.
+
+    Returns:
+        Versions of warmstart, torch and Python, the kind of machine, and the processes that train a run together.
+    """
+    return {
+        "warmstart": version("warmstart"),
+        "torch": str(torch.__version__),
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}",
+        "processes": os.environ.get("WORLD_SIZE", "1"),
+    }
+
+
+def settle_output(out: Path, now: dict[str, Any]) -> list[str]:
+    """Write config.yaml into a new output folder, or check that an old one may go on.
+
+    Args:
+        out: The output folder, locked.
+        now: From `record`.
+
+    Returns:
+        Warnings, one sentence each: versions that differ from those of the first start.
+
+    Raises:
+        InputError: If the folder holds another configuration; the message names the key.
+    """
+    file = out / CONFIG_FILE
+    if not file.exists():
+        if (out / "results.csv").exists():
+            raise InputError(f"{out} holds a results.csv without {CONFIG_FILE}; choose another --out")
+        write_text(file, yaml.safe_dump(now, sort_keys=False, allow_unicode=True))
+        return []
+    before = read_recorded(out)
+    for key in now:
+        if key not in {*_HOW_IT_RUNS, *_EXTENSIBLE, RECORDED} and before.get(key) != now[key]:
+            raise InputError(f"{out} holds another configuration: {key} is {before.get(key)!r} there and {now[key]!r} "
+                             f"now; choose another --out, or the old value")  # fmt: skip
+    for key in [key for key in _EXTENSIBLE if key in now]:
+        if dropped := [value for value in _members(before[key]) if value not in _members(now[key])]:
+            raise InputError(f"{out} also holds {key[:-1]} {dropped[0]}: {key} may be added, not dropped; choose "
+                             "another --out, or name all of them again")  # fmt: skip
+    then, today = before[RECORDED], now[RECORDED]
+    if then.get("data_fingerprint") != today.get("data_fingerprint"):
+        raise InputError(f"{out}: the data at '{now['data']}' has changed since the first start; choose another --out")
+    write_text(file, yaml.safe_dump({**now, RECORDED: {**today, **then}}, sort_keys=False, allow_unicode=True))
+    return [
+        f"warning: {name} is {today[name]} now and was {then[name]}: new runs may differ in their last digits"
+        for name in today
+        if name in then and then[name] != today[name]
+    ]
+
+
+def _members(value: Any) -> Sequence[Any]:
+    return range(value) if isinstance(value, int) else value

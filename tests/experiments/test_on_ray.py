@@ -1,0 +1,260 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from commands import wait_until
+from warmstart.errors import InputError
+from warmstart.experiments import on_ray, recorded
+from warmstart.experiments.grid import WorkFailedError, run_grid
+from warmstart.experiments.image_task import ImageTask, Protocol
+from warmstart.experiments.on_ray import run_on_ray
+from warmstart.experiments.run import RunKey, saved_runs
+from warmstart.experiments.task import Measured, Visit
+from warmstart.methods import parse_method
+from warmstart.methods.method import Stage
+from warmstart.streams import load
+from warmstart.training.loop import Progress, Recipe
+
+ray = pytest.importorskip("ray")
+psutil = pytest.importorskip("psutil")
+DIGITS = [RunKey(method, 0, "sgd") for method in ("cold", "dash")]
+KEYS = [RunKey("warm", seed) for seed in (0, 1)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster():
+    """One for all tests of this file: a start takes seconds."""
+    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers need not find this file
+    yield
+    ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return ImageTask(
+        Protocol("small-cnn", stages=3, stage_size=30, recipe=Recipe(16, 0.999, 4), lr=1e-2), load("digits")
+    )
+
+
+@dataclass
+class TinyTask:
+    """A task without data, whose training does as it is told in its second stage."""
+
+    act: str = ""
+    folder: Path = Path()
+    data: str = "none"
+    model: str = "linear"
+    stages: int = 2
+
+    def make_model(self):
+        return nn.Linear(2, 1)
+
+    def method(self, name):
+        return parse_method(name)
+
+    def make_optimizer(self, model, name):
+        return None
+
+    def visit(self, seed, number, fresh, method):
+        stage = Stage(
+            number, number, 1, lambda size: [], lambda model, batch: model(batch), fresh, {}, torch.Generator()
+        )
+        return Visit(stage, method, seed)
+
+    def train(self, model, visit):
+        if visit.stage.number == 2:
+            getattr(self, self.act or "nothing")(visit)
+        visit.after_epoch(Progress(epochs=1, steps=3))
+        return Progress(1, 3, float(torch.get_num_threads()), 0.0, "done")
+
+    def nothing(self, visit):
+        pass
+
+    def refuse(self, visit):
+        raise InputError("the network is not to the method's taste; choose another")
+
+    def die(self, visit):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def die_once(self, visit):
+        visit.after_epoch(Progress(epochs=1, steps=1))
+        if visit.seed == 0 and not (self.folder / "died").exists():
+            (self.folder / "died").touch()
+            self.die(visit)
+
+    def last(self, visit):
+        (self.folder / f"worker-{os.getpid()}").touch()
+        while True:
+            visit.after_epoch(Progress(epochs=1, steps=1))
+            time.sleep(0.05)
+
+    def measure(self, model, visit):
+        return Measured(accuracy=visit.seed / 10, loss=model.weight.sum().item())
+
+
+def go(task, keys, out, on_event=lambda event: None, threads=1):
+    run_on_ray(task, keys, out, address=None, gpus=0, threads=threads, on_event=on_event)
+
+
+def numbers(out, keys):
+    runs = saved_runs(keys, out)
+    return {
+        key: [
+            {name: value for name, value in row.items() if not name.endswith("_seconds")} for row in runs[key]["rows"]
+        ]
+        for key in keys
+    }
+
+
+def finished(events):
+    return [(event.key, event.stage) for event in events if event.finished_stage is not None]
+
+
+def test_a_grid_begun_here_ends_on_ray_with_the_numbers_of_one_that_never_left(tmp_path, digits):
+    def stop(event):
+        if event.finished_stage is not None:
+            raise KeyboardInterrupt
+
+    here, there = tmp_path / "here", tmp_path / "there"
+    there.mkdir()
+    run_grid(digits, DIGITS, here, jobs=1, threads=1, on_event=lambda event: None)
+    with pytest.raises(KeyboardInterrupt):
+        run_grid(digits, DIGITS, there, jobs=1, threads=1, on_event=stop)
+    events = []
+    go(digits, DIGITS, there, events.append)
+
+    assert numbers(there, DIGITS) == numbers(here, DIGITS)
+    first, second = DIGITS
+    assert sorted(finished(events), key=str) == [(first, 2), (first, 3), (second, 1), (second, 2), (second, 3)]
+
+
+def test_a_run_computes_with_the_threads_it_is_given(tmp_path):
+    go(TinyTask(), KEYS[:1], tmp_path, threads=2)
+    assert saved_runs(KEYS[:1], tmp_path)[KEYS[0]]["rows"][0]["train_accuracy"] == 2
+
+
+def test_a_killed_worker_costs_its_run_nothing_but_time(tmp_path, capsys):
+    here, there = tmp_path / "here", tmp_path / "there"
+    there.mkdir()
+    run_grid(TinyTask(), KEYS, here, jobs=1, threads=1, on_event=lambda event: None)
+    events = []
+    go(TinyTask("die_once", there), KEYS, there, events.append)
+
+    assert numbers(there, KEYS) == numbers(here, KEYS)
+    assert sorted(finished(events), key=str) == [(key, stage) for key in KEYS for stage in (1, 2)]
+    told = "warning: warm-seed0 has lost its worker (killed, or with its node) and goes on from its checkpoint\n"
+    assert capsys.readouterr().err == told
+
+
+def test_a_run_that_loses_every_worker_is_given_up_by_name(tmp_path, monkeypatch):
+    monkeypatch.setattr(on_ray, "TRIES", 2)  # workers take seconds to start
+    with pytest.raises(WorkFailedError, match=r"^warm-seed0 has lost its worker 2 times in one stage \(killed"):
+        go(TinyTask("die"), KEYS[:1], tmp_path)
+    assert len(saved_runs(KEYS[:1], tmp_path)[KEYS[0]]["rows"]) == 1
+
+
+def test_a_refusal_on_a_worker_arrives_as_it_was_said(tmp_path):
+    with pytest.raises(InputError, match=r"^the network is not to the method's taste; choose another$"):
+        go(TinyTask("refuse"), KEYS, tmp_path)
+
+
+def test_an_interruption_leaves_no_run_behind_and_the_cluster_alone(tmp_path):
+    def interrupt(event):
+        if len(list(tmp_path.glob("worker-*"))) == len(KEYS):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        go(TinyTask("last", tmp_path), KEYS, tmp_path, interrupt)
+    workers = [int(file.name.removeprefix("worker-")) for file in tmp_path.glob("worker-*")]
+    wait_until(lambda: not any(psutil.pid_exists(worker) for worker in workers))
+    assert ray.is_initialized()
+
+
+def test_a_folder_that_a_node_does_not_see_is_found_before_anything_is_lost(tmp_path, monkeypatch):
+    monkeypatch.setattr(on_ray, "write_text", lambda file, text: file.write_text("another folder of that name"))
+    with pytest.raises(InputError, match=r"does not see .* put --out on a file system that all nodes of the cluster"):
+        go(TinyTask(), KEYS, tmp_path)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_node_with_another_torch_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(on_ray, "versions", lambda: {**recorded.versions(), "torch": "1.0"})
+    with pytest.raises(
+        InputError, match=r"^node \S+ has torch \S+ and the driver 1.0; install the same versions on all nodes"
+    ):
+        go(TinyTask(), KEYS, tmp_path)
+
+
+@pytest.mark.parametrize(("threads", "gpus"), [(3, 0), (1, 0.5)])
+def test_a_run_that_this_machine_has_no_room_for_is_refused_rather_than_waited_for(threads, gpus):
+    machine = SimpleNamespace(nodes=lambda: [{"Alive": True, "Resources": {"CPU": 2.0}}])
+    with pytest.raises(InputError, match=f"a run takes {threads} CPUs and {gpus} GPUs, and this machine has 2 and 0"):
+        on_ray._check_room(machine, threads, gpus, ours=True)
+
+
+def test_a_cluster_may_still_grow(capsys):
+    on_ray._check_room(SimpleNamespace(nodes=lambda: []), 1, 1, ours=False)
+    assert "which no node of the cluster has; waiting for one that does" in capsys.readouterr().err
+
+
+def test_gpus_are_shared_or_whole(tmp_path):
+    with pytest.raises(InputError, match=r"gpus is 1.5; a run is given a fraction of one GPU, or a whole number"):
+        run_on_ray(TinyTask(), KEYS, tmp_path, address=None, gpus=1.5, threads=1, on_event=print)
+
+
+ALONE = """
+import sys, tempfile
+from pathlib import Path
+from test_on_ray import KEYS, TinyTask, run_on_ray
+from warmstart.errors import InputError
+
+address, folder = sys.argv[1] or None, Path(sys.argv[2])
+try:
+    run_on_ray(TinyTask("last", folder), KEYS, folder, address=address, gpus=0, threads=1, on_event=lambda event: None)
+except InputError as error:
+    print(error)
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+
+
+def start(address, folder):
+    return subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", ALONE, address, folder],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def test_a_cluster_of_ones_own_is_silent_and_ends_with_an_interruption(tmp_path):
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+    process = start("", tmp_path)
+    signal.signal(signal.SIGINT, before)
+    wait_until(lambda: len(list(tmp_path.glob("worker-*"))) == len(KEYS))
+    family = psutil.Process(process.pid).children(recursive=True)
+    os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does in a terminal
+
+    assert process.communicate(timeout=60)[0] == ""
+    assert process.returncode == 130
+    wait_until(lambda: not any(child.is_running() for child in family))
+
+
+def test_an_address_where_nobody_is_gives_one_line(tmp_path):
+    process = start("127.0.0.1:9", tmp_path)
+    said, _ = process.communicate(timeout=60)
+    assert said.startswith("no Ray cluster at '127.0.0.1:9' (ConnectionRefusedError")
+    assert said.count("\n") == 1
