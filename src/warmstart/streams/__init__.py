@@ -13,19 +13,29 @@ from torch.utils.data import Dataset
 
 from warmstart.errors import InputError
 from warmstart.streams.arrays import read_digits, read_npz
+from warmstart.streams.cifar import find_cifar, read_cifar
 from warmstart.streams.decode import Progress
-from warmstart.streams.files import ARCHIVE_SUFFIXES, open_files
+from warmstart.streams.features_and_noise import NAME as FEATURES_AND_NOISE
+from warmstart.streams.features_and_noise import read_features_and_noise
+from warmstart.streams.files import ARCHIVE_SUFFIXES, Files, open_files
 from warmstart.streams.folders import is_image, read_folders
 from warmstart.streams.images import ImageData, resize_images
+from warmstart.streams.official import verify_official
 from warmstart.streams.stages import split_stages
+from warmstart.streams.svhn import SVHN_FILES, read_svhn
 from warmstart.streams.tables import parquet_files, read_hub, read_parquet
 from warmstart.streams.torch_datasets import from_dataset
 
-__all__ = ["ImageData", "Progress", "from_dataset", "load", "split_stages"]
+__all__ = ["ImageData", "Progress", "from_dataset", "load", "split_stages", "verify_official"]
+
+_MADE = {"digits": read_digits, FEATURES_AND_NOISE: read_features_and_noise}
+"""Data that is there without a file."""
 
 _ACCEPTED = (
     "digits, hf:NAME, a folder of images by class or of parquet files, "
-    f"or a file: .parquet, .npz, {', '.join(ARCHIVE_SUFFIXES)}"
+    f"or a file: .parquet, .npz, {', '.join(ARCHIVE_SUFFIXES)}; "
+    "CIFAR-10 and CIFAR-100 (python version), SVHN (cropped digits) and Tiny-ImageNet as they are downloaded; "
+    f"{FEATURES_AND_NOISE}, made on the spot"
 )
 
 
@@ -44,9 +54,10 @@ def load(
     stratified fifth, the same for all seeds.
 
     Args:
-        data: ``digits``; ``hf:NAME`` or ``hf:NAME:CONFIG``; the path of a folder of images by class or of
-            parquet files, of a parquet file, ``.npz`` or archive of images by class (Tiny-ImageNet as it is
-            downloaded, too); torch datasets (train, test or None); or what `load` returned before.
+        data: ``digits``; ``features-and-noise``; ``hf:NAME`` or ``hf:NAME:CONFIG``; the path of a folder of images by
+            class or of parquet files, of a parquet file, ``.npz`` or archive of images by class; that of CIFAR-10,
+            CIFAR-100 (pickles), SVHN (``train_32x32.mat``) or Tiny-ImageNet as they are downloaded; torch datasets
+            (train, test or None); or what `load` returned before.
         image_size: Height and width in pixels; needed where the images differ in size or are not square.
         image_column: The column of the images, in parquet and hub data where it is not plain.
         label_column: The column of the labels, likewise.
@@ -67,24 +78,41 @@ def load(
         return from_dataset(train, test, image_size=image_size, progress=progress)
     if isinstance(data, str) and data.startswith("hf:"):
         return read_hub(data.removeprefix("hf:"), image_size, image_column, label_column, progress)
-    is_digits = isinstance(data, str) and data == "digits"
+    made = _MADE.get(data) if isinstance(data, str) else None
     path = Path(data).expanduser()
-    if not is_digits:
+    if made is None:
         _check_exists(path, str(data))
         if parquet_files(path):
             return read_parquet(path, image_size, image_column, label_column, progress)
     if image_column is not None or label_column is not None:
         raise InputError(f"{data}: --image-column and --label-column are for parquet and hub data; leave them out")
-    if is_digits:
-        return read_digits(image_size)
+    if made is not None:
+        return made(image_size)
     if path.suffix.lower() == ".npz":
         return read_npz(path, image_size)
+    if path.name in SVHN_FILES and path.is_file():
+        return read_svhn(path.parent, image_size)
     if path.is_file() and not path.name.lower().endswith(ARCHIVE_SUFFIXES):
         raise InputError(f"{path}: not a kind of file that can be read; accepted are {_ACCEPTED}")
     with open_files(path) as files:
-        if not any(is_image(name) for name in files.names):
-            raise InputError(f"{path}: no images in it{_readable_inside(files.names)}; accepted are {_ACCEPTED}")
-        return read_folders(_name(path), files, image_size, progress)
+        return _read_files(path, files, image_size, progress)
+
+
+def _read_files(path: Path, files: Files, image_size: int | None, progress: Progress | None) -> ImageData:
+    """Read the one data set that a folder or an archive holds, after a look at its files' names."""
+    cifar = find_cifar(files.names)
+    svhn = [name for name in SVHN_FILES if name in files.names and path.is_dir()]
+    images = [name for name in files.names if is_image(name)]
+    held = [layout.folder for layout, _ in cifar] + svhn[:1] + images[:1]
+    if len(held) > 1:
+        raise InputError(f"{path}: more than one data set in it ({', '.join(held)}); give the path of one of them")
+    if cifar:
+        return read_cifar(_name(path), files, *cifar[0], image_size)
+    if svhn:
+        return read_svhn(path, image_size)
+    if not images:
+        raise InputError(f"{path}: no images in it{_readable_inside(files.names)}; accepted are {_ACCEPTED}")
+    return read_folders(_name(path), files, image_size, progress)
 
 
 def _resized(data: ImageData, size: int) -> ImageData:
@@ -96,10 +124,10 @@ def _check_exists(path: Path, given: str) -> None:
     if path.exists():
         return
     beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-    known = ["digits", *beside] if path.parent == Path() else beside
+    known = [*_MADE, *beside] if path.parent == Path() else beside
     close = get_close_matches(path.name, known, n=1)
     if close:
-        close_path = close[0] if close[0] == "digits" else path.parent / close[0]
+        close_path = close[0] if close[0] in _MADE else path.parent / close[0]
         raise InputError(f"{given}: no such file or folder; did you mean '{close_path}'?")
     hub = f"; on the hub it would be hf:{given}" if given.count("/") == 1 and given[0] not in "./~" else ""
     raise InputError(f"{given}: no such file or folder{hub}; accepted are {_ACCEPTED}")
