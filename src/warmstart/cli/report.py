@@ -1,4 +1,4 @@
-"""`warmstart report`: the table and the page of a comparison, written again."""
+"""`warmstart report`: the table and the page of a comparison or reproduction, written again."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ import typer
 from rich.console import Console
 
 from warmstart.experiments.comparison import report_again
+from warmstart.experiments.recorded import read_recorded
 from warmstart.experiments.report import render_terminal
+from warmstart.experiments.reproduction import report as reproduction_report
+from warmstart.experiments.reproduction import running as reproduction
 
 EXAMPLES = """Examples:
 
@@ -20,12 +23,15 @@ warmstart report out/compare --margin 0.01
 
 
 def report(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The --out of a comparison, complete or not.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The --out of compare or reproduce, complete or not.")],
     margin: Annotated[
         float | None, typer.Option(help="Loss in accuracy that is acceptable, 0.01 for one point.", show_default=False)
     ] = None,
 ) -> None:
-    """Write table.md and report.html of a comparison again, from what it has measured so far."""
-    results, verdict = report_again(folder, margin)
-    render_terminal(results, verdict, Console(highlight=False))
+    """Write table.md and report.html of a comparison or reproduction again, from what it has measured so far."""
+    console = Console(highlight=False)
+    if "dataset" in read_recorded(folder):
+        reproduction_report.render_terminal(reproduction.report_again(folder), console)
+    else:
+        render_terminal(*report_again(folder, margin), console)
     print(f"report: {folder / 'report.html'}")

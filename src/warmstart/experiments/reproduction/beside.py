@@ -1,0 +1,97 @@
+"""Our figures beside the published ones: cells of the table, and whether the methods come in the same order."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from statistics import fmean, stdev
+
+from warmstart.experiments.reproduction.published import Figure, Row
+from warmstart.experiments.results import Results
+from warmstart.reporting.table import mean_std
+
+QUANTITIES: Mapping[str, str] = {
+    "last_accuracy": "last accuracy %",
+    "mean_accuracy": "mean accuracy %",
+    "last_steps": "last steps",
+    "mean_steps": "mean steps",
+}
+"""The paper's four columns; last: the last stage, mean: over all stages of a run."""
+
+
+@dataclass(frozen=True)
+class Beside:
+    """One figure of ours, one number a seed, and the published one."""
+
+    ours: Sequence[float]
+    published: Figure | None
+    form: str
+
+    def cells(self) -> tuple[str, str, str]:
+        """Ours, the published one, and the difference in units of both standard deviations."""
+        theirs = (
+            "–" if self.published is None else f"{self.published.mean:{self.form}} ({self.published.std:{self.form}})"
+        )
+        return mean_std(self.ours, self.form), theirs, self._difference()
+
+    def _difference(self) -> str:
+        if self.published is None or not self.ours:
+            return "–"
+        difference = fmean(self.ours) - self.published.mean
+        if len(self.ours) < 2:
+            return f"{difference:+{self.form}}"
+        both = math.hypot(stdev(self.ours), self.published.std)
+        if both == 0:
+            return "0.0 σ" if difference == 0 else f"{difference:+{self.form}}"
+        return f"{difference / both:+.1f} σ"
+
+
+def beside(results: Results, method: str, row: Row | None) -> dict[str, Beside]:
+    """Set one method's figures beside the published ones.
+
+    Args:
+        results: One optimizer's measurements; only complete runs count.
+        method: The method.
+        row: What the paper has for it, if it does.
+
+    Returns:
+        The four quantities by name.
+    """
+    runs = list(results.finished(method).values())
+    ours = {
+        "last_accuracy": [100 * run[-1].test_accuracy for run in runs],
+        "mean_accuracy": [100 * fmean(stage.test_accuracy for stage in run) for run in runs],
+        "last_steps": [float(run[-1].steps) for run in runs],
+        "mean_steps": [fmean(stage.steps for stage in run) for run in runs],
+    }
+    return {
+        name: Beside(values, None if row is None else getattr(row, name), ".2f" if "accuracy" in name else ".0f")
+        for name, values in ours.items()
+    }
+
+
+def orders(rows: Mapping[str, Mapping[str, Beside]]) -> list[str]:
+    """Compare the order of the methods with the paper's, in each quantity.
+
+    Args:
+        rows: Method -> its quantities.
+
+    Returns:
+        One sentence a quantity that at least two methods of the paper have complete runs for.
+    """
+    sentences = []
+    for name, label in QUANTITIES.items():
+        known = {method: row[name] for method, row in rows.items() if row[name].ours and row[name].published}
+        if len(known) < 2:
+            continue
+        ours = {method: fmean(one.ours) for method, one in known.items()}
+        theirs = {method: one.published.mean for method, one in known.items() if one.published is not None}
+        swapped = [
+            f"{a} and {b}" for a, b in combinations(known, 2) if (ours[a] - ours[b]) * (theirs[a] - theirs[b]) < 0
+        ]
+        ranked = " > ".join(sorted(ours, key=lambda method: -ours[method]))
+        verdict = "as published" if not swapped else f"published the other way round: {', '.join(swapped)}"
+        sentences.append(f"Order by {label.removesuffix(' %')}: {ranked} ({verdict}).")
+    return sentences

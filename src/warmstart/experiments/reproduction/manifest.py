@@ -1,0 +1,122 @@
+"""manifest.json: what a reproduction was computed with, in which sessions, how long, and with how much energy."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from warmstart.storage.atomic import write_text
+
+MANIFEST_FILE = "manifest.json"
+_SETTINGS = (
+    *("protocol", "model", "methods", "optimizers", "seeds"),
+    *("stages", "stage_size", "batch_size", "max_epochs", "precision", "threads"),
+)
+"""What the numbers depend on, beside the data."""
+
+
+@contextmanager
+def session(out: Path, recorded: dict[str, Any], device: torch.device, jobs: int | str) -> Iterator[None]:
+    """Enter one start of the work into the manifest, whatever ends it.
+
+    Args:
+        out: The reproduction's folder.
+        recorded: What config.yaml holds.
+        device: What is trained on.
+        jobs: Processes at a time.
+
+    Yields:
+        Nothing; meanwhile the work is done.
+
+    Raises:
+        BaseException: Whatever ended the work.
+    """
+    began, energy = time.monotonic(), _joules(device)
+    entry: dict[str, Any] = {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "host": platform.node(),
+        "device": _described(device),
+        "jobs": jobs,
+    }
+    try:
+        yield
+        entry["ended"] = "done"
+    except BaseException as error:
+        entry["ended"] = "interrupted" if isinstance(error, KeyboardInterrupt) else type(error).__name__
+        raise
+    finally:
+        entry["wall_seconds"] = round(time.monotonic() - began, 1)
+        after = _joules(device)
+        if energy is not None and after is not None:
+            entry["gpu_joules"] = round(after - energy, 1)
+        if out.is_dir():
+            _add(out, recorded, entry)
+
+
+def _add(out: Path, recorded: dict[str, Any], entry: dict[str, Any]) -> None:
+    file = out / MANIFEST_FILE
+    sessions = json.loads(file.read_text(encoding="utf-8"))["sessions"] if file.exists() else []
+    sessions.append(entry)
+    content = {
+        "command": _command(recorded),
+        "settings": recorded,
+        "wall_seconds": round(sum(one["wall_seconds"] for one in sessions), 1),
+        "sessions": sessions,
+    }
+    if all("gpu_joules" in one for one in sessions):
+        content["gpu_joules"] = round(sum(one["gpu_joules"] for one in sessions), 1)
+    write_text(file, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def _command(recorded: dict[str, Any]) -> str:
+    """What repeats the numbers on another machine."""
+    words = ["warmstart reproduce", recorded["dataset"]]
+    for key in _SETTINGS:
+        value = recorded[key]
+        if value is not None:
+            text = ",".join(value) if isinstance(value, list) else str(value)
+            words.append(f"--{key.replace('_', '-')} {_quoted(text)}")
+    return " ".join(words)
+
+
+def _quoted(text: str) -> str:
+    return f"'{text}'" if "[" in text else text
+
+
+def _described(device: torch.device) -> dict[str, Any]:
+    if device.type != "cuda":
+        return {"kind": device.type, "cores": os.cpu_count()}
+    properties = torch.cuda.get_device_properties(device)
+    return {
+        "kind": "cuda",
+        "name": properties.name,
+        "memory_gib": round(properties.total_memory / 2**30, 1),
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),
+        "count": torch.cuda.device_count(),
+    }
+
+
+def _joules(device: torch.device) -> float | None:
+    """The GPU's energy counter, which counts whatever runs on it; None where no driver tells."""
+    if device.type != "cuda":
+        return None
+    try:
+        import pynvml
+    except ImportError:
+        return None
+    try:
+        pynvml.nvmlInit()
+        handle = pynvml.nvmlDeviceGetHandleByIndex(device.index or 0)
+        return float(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)) / 1000
+    except pynvml.NVMLError:  # older cards have no such counter
+        return None

@@ -1,0 +1,254 @@
+"""The report of a reproduction: table.md, report.html and figures, ours beside the published figures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from warmstart.experiments.diagnosis import direction_or_shrinking, recalibrated, scales_by_layer
+from warmstart.experiments.report import accuracy_figure, configuration
+from warmstart.experiments.reproduction.beside import QUANTITIES, Beside, beside, orders
+from warmstart.experiments.reproduction.manifest import MANIFEST_FILE
+from warmstart.experiments.reproduction.published import MISPRINTS, PUBLISHED
+from warmstart.experiments.results import Results
+from warmstart.reporting import figures, html
+from warmstart.reporting.html import Html
+from warmstart.storage.atomic import write_bytes, write_text
+
+_PARTS = (("last_accuracy", "mean_accuracy"), ("last_steps", "mean_steps"))
+_BESIDE = ("published", "difference")
+_SOURCE = "Shin et al., NeurIPS 2024, https://arxiv.org/abs/2410.23495, main table: ResNet-18, 50 stages"
+
+
+class Tables:
+    """What a reproduction has measured, by optimizer, and what the paper has for it."""
+
+    def __init__(self, recorded: Mapping[str, Any], results: Mapping[str, Results], *, same_settings: bool) -> None:
+        """Set ours beside theirs.
+
+        Args:
+            recorded: What config.yaml holds.
+            results: Optimizer -> its measurements, complete or partial.
+            same_settings: Whether the published figures are of these very settings, so that differences mean
+                something; else only orders are compared.
+        """
+        self.recorded, self.results, self.same_settings = recorded, results, same_settings
+        published = PUBLISHED[recorded["dataset"]]
+        self.rows: dict[str, dict[str, dict[str, Beside]]] = {
+            optimizer: {method: beside(one, method, published.get((optimizer, method))) for method in one.methods}
+            for optimizer, one in results.items()
+        }
+
+    @property
+    def notes(self) -> list[str]:
+        """What to know before reading the figures."""
+        found = [*self._partial(), *self.recorded.get("notes", ())]
+        if not self.same_settings:
+            found.append(
+                "the published figures are of ResNet-18 in 50 stages: here only the order of the methods can be "
+                "compared"
+            )
+        for (dataset, optimizer, method), note in MISPRINTS.items():
+            if dataset == self.recorded["dataset"] and method in self.rows.get(optimizer, {}):
+                found.append(note)
+        return found
+
+    def _partial(self) -> list[str]:
+        asked = self.recorded["seeds"]
+        lacking = [
+            f"{optimizer} {method} {len(one.finished(method))} of {asked}"
+            for optimizer, one in self.results.items()
+            for method in one.methods
+            if len(one.finished(method)) < asked
+        ]
+        return [f"partial: complete runs so far: {'; '.join(lacking)}"] if lacking else []
+
+    def heads(self, part: Sequence[str]) -> tuple[str, ...]:
+        """The heads of one of the two tables of an optimizer.
+
+        Args:
+            part: Its quantities.
+
+        Returns:
+            That of the methods first; differences only where the settings are the paper's.
+        """
+        return ("method", *(head for name in part for head in (QUANTITIES[name], *_BESIDE[: self._shown])))
+
+    def cells(self, optimizer: str, part: Sequence[str]) -> list[tuple[str, ...]]:
+        """The rows of one of the two tables of an optimizer.
+
+        Args:
+            optimizer: Which.
+            part: Its quantities.
+
+        Returns:
+            For each method its name, then ours, published and difference of each quantity, as `heads` says.
+        """
+        return [
+            (method, *(cell for name in part for cell in row[name].cells()[: 1 + self._shown]))
+            for method, row in self.rows[optimizer].items()
+        ]
+
+    @property
+    def _shown(self) -> int:
+        return len(_BESIDE) if self.same_settings else 1
+
+    def orders(self, optimizer: str) -> list[str]:
+        """Whether the methods come in the paper's order.
+
+        Args:
+            optimizer: Which.
+
+        Returns:
+            One sentence a quantity.
+        """
+        return orders(self.rows[optimizer])
+
+
+def write_report(tables: Tables, out: Path) -> None:
+    """Write ``table.md``, ``report.html`` and the figures by stage; each whole or not at all.
+
+    Args:
+        tables: Ours beside the published figures.
+        out: The folder to write into.
+    """
+    write_text(out / "table.md", _markdown(tables))
+    write_text(out / "report.html", _page(tables, out))
+    for optimizer, results in tables.results.items():
+        if results.rows:
+            write_bytes(out / f"accuracy-{optimizer}.png", figures.to_png(accuracy_figure(results)))
+            write_bytes(out / f"steps-{optimizer}.png", figures.to_png(steps_figure(results)))
+
+
+def render_terminal(tables: Tables, console: Console) -> None:
+    """Print the tables, at most 80 columns wide.
+
+    Args:
+        tables: Ours beside the published figures.
+        console: Where to print.
+    """
+    for optimizer in tables.results:
+        for part in _PARTS:
+            shown = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+            for index, head in enumerate(tables.heads(part)):
+                head = optimizer if index == 0 else head.replace(" ", "\n", 1)
+                shown.add_column(head, justify="left" if index == 0 else "right", overflow="fold")
+            for row in tables.cells(optimizer, part):
+                shown.add_row(*(cell.replace("[", r"\[") for cell in row))
+            console.print(shown)
+        for sentence in tables.orders(optimizer):
+            console.print(sentence, markup=False, highlight=False)
+        console.print()
+    for note in tables.notes:
+        console.print(f"- {note}", style="dim", markup=False, highlight=False)
+
+
+def steps_figure(results: Results) -> Figure:
+    """Draw the steps of each stage, with the band of one std over seeds.
+
+    Args:
+        results: One optimizer's measurements.
+
+    Returns:
+        The figure, for `figures.to_svg` or `figures.to_png`.
+    """
+    series = []
+    for method in results.methods:
+        runs = list(results.finished(method).values()) or [
+            rows for seed in results.seeds if (rows := results.select(method, seed=seed))
+        ]
+        stages = min((len(run) for run in runs), default=0)
+        if stages:
+            steps = np.array([[row.steps for row in run[:stages]] for run in runs], dtype=float)
+            std = steps.std(axis=0, ddof=1).tolist() if len(runs) > 1 else None
+            series.append(figures.Series(method, range(1, stages + 1), steps.mean(axis=0).tolist(), std))
+    return figures.lines(series, x_label="stage", y_label="steps of the stage")
+
+
+def _caption(tables: Tables) -> str:
+    return (
+        "Mean (standard deviation) over seeds, ours the sample's; last: the last stage, mean: over all stages. "
+        + ("Difference: ours minus published, in units of both standard deviations. " if tables.same_settings else "")
+        + f"Published: {_SOURCE}."
+    )
+
+
+def _title(recorded: Mapping[str, Any]) -> str:
+    return f"{recorded['dataset']}, {recorded['protocol']}, {recorded['model']}"
+
+
+def _markdown(tables: Tables) -> str:
+    lines = [f"# {_title(tables.recorded)}", ""]
+    for optimizer in tables.results:
+        for part in _PARTS:
+            heads = (optimizer, *tables.heads(part)[1:])
+            rule = ["---", *(["--:"] * (len(heads) - 1))]
+            rows = [heads, rule, *tables.cells(optimizer, part)]
+            lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows] + [""]
+        lines += [*(f"- {sentence}" for sentence in tables.orders(optimizer)), ""]
+    lines += [_caption(tables), "", *(f"- {note}" for note in tables.notes)]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _page(tables: Tables, out: Path) -> str:
+    size = f"{tables.recorded['settled']['stages']} stages of {tables.recorded['settled']['stage_size']}"
+    sections = [_optimizer_section(tables, optimizer) for optimizer in tables.results]
+    manifest = out / MANIFEST_FILE
+    sessions = json.loads(manifest.read_text(encoding="utf-8"))["sessions"] if manifest.exists() else []
+    return html.page(
+        f"The paper's table again: {_title(tables.recorded)}",
+        f"{size} · {tables.recorded['seeds']} seeds",
+        [
+            html.bullets(tables.notes),
+            *sections,
+            html.section("Sessions", _sessions(sessions)),
+            html.section("Configuration", configuration(tables.recorded)),
+        ],
+        footer="Written by warmstart. This file needs no network and no other file.",
+    )
+
+
+def _optimizer_section(tables: Tables, optimizer: str) -> Html:
+    results = tables.results[optimizer]
+    blocks = [
+        html.table(tables.heads(part), tables.cells(optimizer, part), caption=_caption(tables)) for part in _PARTS
+    ]
+    blocks.append(html.bullets(tables.orders(optimizer)))
+    if results.rows:
+        accuracy = figures.to_svg(
+            accuracy_figure(results), name=f"accuracy-{optimizer}", description="accuracy by stage"
+        )
+        steps = figures.to_svg(steps_figure(results), name=f"steps-{optimizer}", description="steps by stage")
+        blocks.append(
+            html.side_by_side(
+                html.figure(accuracy, f"Test accuracy after each stage, {optimizer}."),
+                html.figure(steps, f"Steps that each stage took, {optimizer}."),
+            )
+        )
+    blocks += [*direction_or_shrinking(results), *scales_by_layer(results), *recalibrated(results)]
+    return html.section(f"With {optimizer.upper()}", *blocks)
+
+
+def _sessions(sessions: Sequence[Mapping[str, Any]]) -> Html:
+    if not sessions:
+        return Html("")
+    rows = [
+        (
+            one["started"],
+            str(one["device"].get("name", one["device"]["kind"])),
+            f"{one['wall_seconds']:,.0f} s",
+            f"{one['gpu_joules'] / 1000:,.0f} kJ" if "gpu_joules" in one else "–",
+            one["ended"],
+        )
+        for one in sessions
+    ]
+    head = ("started", "device", "wall time", "energy of the GPU", "ended")
+    return html.table(head, rows, caption="Each start of the work; `manifest.json` has more.", text=True)
