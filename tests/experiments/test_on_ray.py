@@ -30,6 +30,9 @@ DIGITS = [RunKey(method, 0, "sgd") for method in ("cold", "dash")]
 KEYS = [RunKey("warm", seed) for seed in (0, 1)]
 
 
+# Tests that kill workers come last: to start others takes seconds.
+
+
 @pytest.fixture(scope="module", autouse=True)
 def cluster():
     """One for all tests of this file: a start takes seconds."""
@@ -144,6 +147,43 @@ def test_a_run_computes_with_the_threads_it_is_given(tmp_path):
     assert saved_runs(KEYS[:1], tmp_path)[KEYS[0]]["rows"][0]["train_accuracy"] == 2
 
 
+def test_a_refusal_on_a_worker_arrives_as_it_was_said(tmp_path):
+    with pytest.raises(InputError, match=r"^the network is not to the method's taste; choose another$"):
+        go(TinyTask("refuse"), KEYS[:1], tmp_path)
+
+
+def test_a_folder_that_a_node_does_not_see_is_found_before_anything_is_lost(tmp_path, monkeypatch):
+    monkeypatch.setattr(on_ray, "write_text", lambda file, text: file.write_text("another folder of that name"))
+    with pytest.raises(InputError, match=r"does not see .* put --out on a file system that all nodes of the cluster"):
+        go(TinyTask(), KEYS[:1], tmp_path)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_node_with_another_torch_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(on_ray, "versions", lambda: {**recorded.versions(), "torch": "1.0"})
+    with pytest.raises(
+        InputError, match=r"^node \S+ has torch \S+ and the driver 1.0; install the same versions on all nodes"
+    ):
+        go(TinyTask(), KEYS[:1], tmp_path)
+
+
+@pytest.mark.parametrize(("threads", "gpus"), [(3, 0), (1, 0.5)])
+def test_a_run_that_this_machine_has_no_room_for_is_refused_rather_than_waited_for(threads, gpus):
+    machine = SimpleNamespace(nodes=lambda: [{"Alive": True, "Resources": {"CPU": 2.0}}])
+    with pytest.raises(InputError, match=f"a run takes {threads} CPUs and {gpus} GPUs, and this machine has 2 and 0"):
+        on_ray._check_room(machine, threads, gpus, ours=True)
+
+
+def test_a_cluster_may_still_grow(capsys):
+    on_ray._check_room(SimpleNamespace(nodes=lambda: []), 1, 1, ours=False)
+    assert "which no node of the cluster has; waiting for one that does" in capsys.readouterr().err
+
+
+def test_gpus_are_shared_or_whole(tmp_path):
+    with pytest.raises(InputError, match=r"gpus is 1.5; a run is given a fraction of one GPU, or a whole number"):
+        run_on_ray(TinyTask(), KEYS, tmp_path, address=None, gpus=1.5, threads=1, on_event=print)
+
+
 def test_a_killed_worker_costs_its_run_nothing_but_time(tmp_path, capsys):
     here, there = tmp_path / "here", tmp_path / "there"
     there.mkdir()
@@ -164,11 +204,6 @@ def test_a_run_that_loses_every_worker_is_given_up_by_name(tmp_path, monkeypatch
     assert len(saved_runs(KEYS[:1], tmp_path)[KEYS[0]]["rows"]) == 1
 
 
-def test_a_refusal_on_a_worker_arrives_as_it_was_said(tmp_path):
-    with pytest.raises(InputError, match=r"^the network is not to the method's taste; choose another$"):
-        go(TinyTask("refuse"), KEYS, tmp_path)
-
-
 def test_an_interruption_leaves_no_run_behind_and_the_cluster_alone(tmp_path):
     def interrupt(event):
         if len(list(tmp_path.glob("worker-*"))) == len(KEYS):
@@ -181,70 +216,31 @@ def test_an_interruption_leaves_no_run_behind_and_the_cluster_alone(tmp_path):
     assert ray.is_initialized()
 
 
-def test_a_folder_that_a_node_does_not_see_is_found_before_anything_is_lost(tmp_path, monkeypatch):
-    monkeypatch.setattr(on_ray, "write_text", lambda file, text: file.write_text("another folder of that name"))
-    with pytest.raises(InputError, match=r"does not see .* put --out on a file system that all nodes of the cluster"):
-        go(TinyTask(), KEYS, tmp_path)
-    assert not (tmp_path / "runs").exists()
-
-
-def test_a_node_with_another_torch_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(on_ray, "versions", lambda: {**recorded.versions(), "torch": "1.0"})
-    with pytest.raises(
-        InputError, match=r"^node \S+ has torch \S+ and the driver 1.0; install the same versions on all nodes"
-    ):
-        go(TinyTask(), KEYS, tmp_path)
-
-
-@pytest.mark.parametrize(("threads", "gpus"), [(3, 0), (1, 0.5)])
-def test_a_run_that_this_machine_has_no_room_for_is_refused_rather_than_waited_for(threads, gpus):
-    machine = SimpleNamespace(nodes=lambda: [{"Alive": True, "Resources": {"CPU": 2.0}}])
-    with pytest.raises(InputError, match=f"a run takes {threads} CPUs and {gpus} GPUs, and this machine has 2 and 0"):
-        on_ray._check_room(machine, threads, gpus, ours=True)
-
-
-def test_a_cluster_may_still_grow(capsys):
-    on_ray._check_room(SimpleNamespace(nodes=lambda: []), 1, 1, ours=False)
-    assert "which no node of the cluster has; waiting for one that does" in capsys.readouterr().err
-
-
-def test_gpus_are_shared_or_whole(tmp_path):
-    with pytest.raises(InputError, match=r"gpus is 1.5; a run is given a fraction of one GPU, or a whole number"):
-        run_on_ray(TinyTask(), KEYS, tmp_path, address=None, gpus=1.5, threads=1, on_event=print)
-
-
 ALONE = """
-import sys, tempfile
+import sys
 from pathlib import Path
 from test_on_ray import KEYS, TinyTask, run_on_ray
-from warmstart.errors import InputError
 
-address, folder = sys.argv[1] or None, Path(sys.argv[2])
+folder = Path(sys.argv[1])
 try:
-    run_on_ray(TinyTask("last", folder), KEYS, folder, address=address, gpus=0, threads=1, on_event=lambda event: None)
-except InputError as error:
-    print(error)
+    run_on_ray(TinyTask("last", folder), KEYS[:1], folder, address=None, gpus=0, threads=1, on_event=lambda event: None)
 except KeyboardInterrupt:
     sys.exit(130)
 """
 
 
-def start(address, folder):
-    return subprocess.Popen(
-        [sys.executable, "-W", "error", "-c", ALONE, address, folder],
+def test_a_cluster_of_ones_own_is_silent_and_ends_with_an_interruption(tmp_path):
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+    process = subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", ALONE, str(tmp_path)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
     )
-
-
-def test_a_cluster_of_ones_own_is_silent_and_ends_with_an_interruption(tmp_path):
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
-    process = start("", tmp_path)
     signal.signal(signal.SIGINT, before)
-    wait_until(lambda: len(list(tmp_path.glob("worker-*"))) == len(KEYS))
+    wait_until(lambda: process.poll() is not None or list(tmp_path.glob("worker-*")))
     family = psutil.Process(process.pid).children(recursive=True)
     os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does in a terminal
 
@@ -253,8 +249,10 @@ def test_a_cluster_of_ones_own_is_silent_and_ends_with_an_interruption(tmp_path)
     wait_until(lambda: not any(child.is_running() for child in family))
 
 
-def test_an_address_where_nobody_is_gives_one_line(tmp_path):
-    process = start("127.0.0.1:9", tmp_path)
-    said, _ = process.communicate(timeout=60)
-    assert said.startswith("no Ray cluster at '127.0.0.1:9' (ConnectionRefusedError")
-    assert said.count("\n") == 1
+def test_an_address_where_nobody_is_gives_one_line_at_once():
+    unconnected = SimpleNamespace(is_initialized=lambda: False)
+    with (
+        pytest.raises(InputError, match=r"^no Ray cluster at 'ray://127.0.0.1:9' \(ConnectionRefusedError.*ray start"),
+        on_ray._connection(unconnected, "ray://127.0.0.1:9"),
+    ):
+        pass

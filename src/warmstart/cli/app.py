@@ -11,8 +11,9 @@ from types import FrameType
 import typer
 
 from warmstart import __version__
-from warmstart.cli import _fail, _stopped, compare, methods, report
+from warmstart.cli import _fail, _stopped, compare, methods, report, reproduce, theory
 from warmstart.errors import InputError
+from warmstart.experiments.execution import HelpedError
 from warmstart.experiments.grid import WorkFailedError
 
 app = typer.Typer(
@@ -24,6 +25,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("compare", epilog=compare.EXAMPLES)(compare.compare)
+app.command("reproduce", epilog=reproduce.EXAMPLES)(reproduce.reproduce)
+app.add_typer(theory.app, name="theory")
 app.command("report", epilog=report.EXAMPLES)(report.report)
 app.command("methods", epilog=methods.EXAMPLES)(methods.methods)
 
@@ -54,6 +57,8 @@ def run(arguments: Sequence[str]) -> int:
     try:
         code = app(list(arguments) or ["--help"], prog_name="warmstart", standalone_mode=False)
         return _stopped() if code == 130 else 0  # typer turns a KeyboardInterrupt into this number
+    except HelpedError:
+        return 0
     except InputError as error:
         return _fail(str(error), 2)
     except (KeyboardInterrupt, typer.Abort):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -15,7 +15,7 @@ from warmstart.experiments.seeds import derive
 from warmstart.experiments.task import LARGEST_BATCH, Measured, Visit
 from warmstart.methods import parse_method
 from warmstart.methods.method import Method, Stage
-from warmstart.models import ModelFactory, check_factory, input_range, model_factory
+from warmstart.models import MODELS, ModelFactory, check_factory, input_range, model_factory
 from warmstart.neurons import batch_norms
 from warmstart.streams import ImageData, split_stages
 from warmstart.training.devices import find_device
@@ -130,11 +130,13 @@ class ImageTask:
                 visit.save,
             )
         assert stage.optimizer is not None
+        # A network of a user's may choose anew in Python at each call, which a recorded step would freeze.
+        recipe = replace(self.protocol.recipe, captured=self.protocol.model in MODELS)
         return train_stage(
             model,
             stage.optimizer,
             visit.data,
-            self.protocol.recipe,
+            recipe,
             seed_of=seed_of,
             hooks=hooks,
             start=visit.start,

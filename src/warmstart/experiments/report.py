@@ -102,6 +102,24 @@ def cost_figure(results: Results) -> Figure:
     )
 
 
+def steps_figure(results: Results) -> Figure:
+    """Draw the steps of each stage, with the band of one std over seeds; methods look as in `accuracy_figure`.
+
+    Args:
+        results: The measurements.
+
+    Returns:
+        The figure, for `figures.to_svg` or `figures.to_png`.
+    """
+    series = []
+    for method, so_far, *_ in _trajectories(results):
+        runs = list(results.finished(method).values()) or _unfinished(results, method)
+        steps = np.array([[row.steps for row in run[: len(so_far)]] for run in runs], dtype=float)
+        std = steps.std(axis=0, ddof=1).tolist() if len(runs) > 1 else None
+        series.append(figures.Series(method, range(1, len(so_far) + 1), steps.mean(axis=0).tolist(), std))
+    return figures.lines(series, x_label="stage", y_label="steps of the stage")
+
+
 def _page(results: Results, verdict: Verdict) -> str:
     first = results.rows[0] if results.rows else None
     names = [getattr(first, key) if first else results.config.get(key) for key in ("data", "model", "optimizer")]

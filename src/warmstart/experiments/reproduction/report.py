@@ -7,14 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from matplotlib.figure import Figure
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from warmstart.experiments.diagnosis import direction_or_shrinking, recalibrated, scales_by_layer
-from warmstart.experiments.report import accuracy_figure, configuration
+from warmstart.experiments.report import accuracy_figure, configuration, steps_figure
 from warmstart.experiments.reproduction.beside import QUANTITIES, Beside, beside, orders
 from warmstart.experiments.reproduction.manifest import MANIFEST_FILE
 from warmstart.experiments.reproduction.published import MISPRINTS, PUBLISHED
@@ -149,28 +147,6 @@ def render_terminal(tables: Tables, console: Console) -> None:
         console.print()
     for note in tables.notes:
         console.print(f"- {note}", style="dim", markup=False, highlight=False)
-
-
-def steps_figure(results: Results) -> Figure:
-    """Draw the steps of each stage, with the band of one std over seeds.
-
-    Args:
-        results: One optimizer's measurements.
-
-    Returns:
-        The figure, for `figures.to_svg` or `figures.to_png`.
-    """
-    series = []
-    for method in results.methods:
-        runs = list(results.finished(method).values()) or [
-            rows for seed in results.seeds if (rows := results.select(method, seed=seed))
-        ]
-        stages = min((len(run) for run in runs), default=0)
-        if stages:
-            steps = np.array([[row.steps for row in run[:stages]] for run in runs], dtype=float)
-            std = steps.std(axis=0, ddof=1).tolist() if len(runs) > 1 else None
-            series.append(figures.Series(method, range(1, stages + 1), steps.mean(axis=0).tolist(), std))
-    return figures.lines(series, x_label="stage", y_label="steps of the stage")
 
 
 def _caption(tables: Tables) -> str:

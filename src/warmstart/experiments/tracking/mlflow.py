@@ -6,6 +6,7 @@ import logging
 import os
 import time
 from collections.abc import Mapping, Sequence
+from textwrap import shorten
 from typing import Any
 
 from warmstart.errors import InputError
@@ -44,8 +45,8 @@ class Mlflow:
             self._client.update_run(self._parent, status="RUNNING")
         except Exception as error:  # each kind of store has its own errors
             raise InputError(
-                f"mlflow at {mlflow.get_tracking_uri()}: {describe(error)[:300]}; set MLFLOW_TRACKING_URI to a server "
-                "that answers"
+                f"mlflow at {mlflow.get_tracking_uri()}: {shorten(describe(error), 160, placeholder=' …')}; set "
+                "MLFLOW_TRACKING_URI to a server that answers, or pip install mlflow, all of it, for a local store"
             ) from error
 
     def open(self, run: TrackedRun) -> MlflowRecord:

@@ -1,0 +1,222 @@
+"""From the discrete rules to real gradient descent: a patch network trained in stages, method by method.
+
+The loss is the hinge loss, max(0, 1 - margin), so that an example which is right with margin 1 has gradient zero, as in
+the discrete rules: "live" means the same in both.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import multi_margin_loss
+
+from warmstart.errors import InputError
+from warmstart.methods import parse_method, split_names
+from warmstart.methods.method import Method, Stage
+from warmstart.methods.report import Report
+from warmstart.streams.features_and_noise import PatchExamples, PatchWorld, draw_examples
+from warmstart.theory.patch_network import (
+    Parts,
+    PatchNetwork,
+    remove_noise_,
+    split_filters,
+    without_empty_patches,
+)
+
+METHODS = "cold,warm,shrink-perturb,shrink-perturb[noise_std=0],dash,oracle"
+"""What is compared; shrink-perturb without noise is the control that shrinks all weights alike."""
+
+_TEST_EXAMPLES = 2000
+_TRAIN, _TEST = range(2)
+_FIRST, _FRESH, _NOISE = range(3)
+"""What torch's randomness is for; never the method, so that all methods start from the same weights."""
+
+
+@dataclass(frozen=True)
+class Descent:
+    """How a patch network is trained in stages.
+
+    Raises:
+        InputError: If a number is out of range.
+    """
+
+    world: PatchWorld = field(default_factory=PatchWorld)
+    examples: int = 40
+    """New ones a stage."""
+    stages: int = 5
+    filters: int = 10
+    """Of a class."""
+    lr: float = 0.02
+    momentum: float = 0.9
+    init_std: float = 0.01
+    max_steps: int = 1000
+    """A stage ends after so many at the latest; else when every example is right with margin 1."""
+
+    def __post_init__(self) -> None:
+        for name in ("examples", "stages", "filters", "max_steps"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.examples < self.world.classes:
+            raise InputError(f"examples is {self.examples}; each of {self.world.classes} classes needs at least one")
+        for name in ("lr", "init_std"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise InputError(f"{name} is {getattr(self, name)}; it must be a finite number above 0")
+        if not 0 <= self.momentum < 1:
+            raise InputError(f"momentum is {self.momentum}; it must be at least 0 and below 1")
+
+
+@dataclass(frozen=True)
+class DescentStage:
+    """A stage as it went."""
+
+    live_examples: int
+    """Examples with gradient when training began."""
+    steps: int
+    unfinished_examples: int
+    """Examples with gradient when it ended: 0, unless it was for `max_steps`."""
+    test_accuracy: float
+    before: Parts
+    """The filters when training began, after the method had acted."""
+    after: Parts
+
+
+@dataclass(frozen=True)
+class Oracle(Method):
+    """Forget exactly the noise, which only who has made the data can know."""
+
+    world: PatchWorld = field(default_factory=PatchWorld)
+
+    name: ClassVar[str] = "oracle"
+    summary: ClassVar[str] = "remove the noise component of each filter"
+
+    def on_new_data(self, model: nn.Module, stage: Stage) -> Report:
+        """Project every filter on the features."""
+        assert isinstance(model, PatchNetwork)
+        remove_noise_(model, self.world)
+        return Report(self.name)
+
+
+def find_methods(names: str, world: PatchWorld) -> dict[str, Method]:
+    """Find methods by name.
+
+    Args:
+        names: As for `warmstart compare`, separated by commas, and `oracle`.
+        world: What the oracle knows.
+
+    Returns:
+        Label -> method.
+
+    Raises:
+        InputError: If there is none, or a name or setting is unknown.
+    """
+    found: dict[str, Method] = {}
+    for name in split_names(names):
+        method = Oracle(world) if name.strip() == "oracle" else parse_method(name)
+        found["oracle" if isinstance(method, Oracle) else str(method)] = method
+    if not found:
+        raise InputError("methods is empty; name at least one, such as cold,warm,dash")
+    return found
+
+
+def descend(descent: Descent, method: Method, seed: int) -> list[DescentStage]:
+    """Train a network in stages.
+
+    Args:
+        descent: How.
+        method: What happens to it when new data has arrived.
+        seed: Decides data and weights; all methods get the same.
+
+    Returns:
+        One record a stage.
+
+    Raises:
+        InputError: If the training diverges.
+    """
+    train = draw_examples(descent.world, seed, descent.examples * descent.stages, _TRAIN)
+    test = draw_examples(descent.world, seed, _TEST_EXAMPLES, _TEST)
+    shown, tested = without_empty_patches(train.patches), without_empty_patches(test.patches)
+    network = _network(descent, (seed, _FIRST))
+    initial = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    optimizer = torch.optim.SGD(network.parameters(), lr=descent.lr, momentum=descent.momentum)
+    record = []
+    for number in range(1, descent.stages + 1):
+        count = number * descent.examples
+        seen = PatchExamples(train.patches[:count], train.labels[:count], train.carried[:count], train.noise[:count])
+        patches, labels = shown[:count], seen.labels
+        stage = Stage(
+            number=number,
+            seen=count,
+            new=descent.examples,
+            batches=partial(_oldest_first, patches, labels, descent.examples),
+            forward_loss=_hinge_loss,
+            fresh=partial(_network, descent, (seed, _FRESH, number)),
+            initial=initial,
+            generator=torch.Generator().manual_seed(_seed(seed, _NOISE, number)),
+            optimizer=optimizer,
+        )
+        if number > 1:
+            method.on_new_data(network, stage)
+        before = split_filters(network, descent.world, seen)
+        live, steps, unfinished = _train(network, patches, labels, method, stage, descent)
+        with torch.no_grad():
+            accuracy = (network(tested).argmax(dim=1) == test.labels).double().mean().item()
+        after = split_filters(network, descent.world, seen)
+        record.append(DescentStage(live, steps, unfinished, accuracy, before, after))
+    return record
+
+
+def _train(
+    network: PatchNetwork, patches: Tensor, labels: Tensor, method: Method, stage: Stage, descent: Descent
+) -> tuple[int, int, int]:
+    """Full-batch gradient descent until no example has gradient; live examples at first, steps, live ones at last."""
+    assert stage.optimizer is not None
+    first = None
+    for step in range(descent.max_steps + 1):
+        output = network(patches)
+        if not output.isfinite().all():  # PyTorch's hinge loss of NaN is 0
+            raise InputError(f"{method.name}: training diverges in stage {stage.number}; lower lr or init_std")
+        losses = _hinge_losses(output, labels)
+        live = int((losses > 0).sum())
+        first = live if first is None else first
+        if live == 0 or step == descent.max_steps:
+            break
+        stage.optimizer.zero_grad()
+        losses.mean().backward()
+        method.after_backward(network, stage)
+        stage.optimizer.step()
+        method.after_step(network, stage)
+    return first or 0, step, live
+
+
+def _hinge_losses(output: Tensor, labels: Tensor) -> Tensor:
+    # PyTorch's mean over classes is undone: with two of them this is max(0, 1 - margin).
+    return multi_margin_loss(output, labels, reduction="none") * output.shape[1]
+
+
+def _hinge_loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+    patches, labels = batch
+    return _hinge_losses(model(patches), labels).mean()
+
+
+def _oldest_first(
+    patches: Tensor, labels: Tensor, stage_size: int, batch_size: int | None
+) -> Sequence[tuple[Tensor, Tensor]]:
+    size = batch_size or stage_size
+    return list(zip(patches.split(size), labels.split(size), strict=True))
+
+
+def _network(descent: Descent, purpose: tuple[int, ...]) -> PatchNetwork:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(_seed(*purpose))
+        return PatchNetwork(descent.world, descent.filters, descent.init_std)
+
+
+def _seed(*purpose: int) -> int:
+    return int(np.random.SeedSequence(purpose).generate_state(1, np.uint64)[0] >> 1)

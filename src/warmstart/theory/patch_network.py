@@ -1,0 +1,97 @@
+"""A two-layer convolutional network that looks at patches, and how its filters split into features and noise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import relu
+
+from warmstart.errors import InputError
+from warmstart.streams.features_and_noise import PatchExamples, PatchWorld
+
+
+class PatchNetwork(nn.Module):
+    """f_c(x) = sum over patches p and the filters r of class c of relu(<w_r, x_p>)^2 / 2.
+
+    A convolution whose stride is its kernel is a linear map of each patch; the second layer is fixed. The square makes
+    filters specialise: what a filter already sees, it learns faster.
+    """
+
+    def __init__(self, world: PatchWorld, filters: int, init_std: float) -> None:
+        super().__init__()
+        if filters < 1:
+            raise InputError(f"filters is {filters}; each class needs at least 1")
+        self.classes = world.classes
+        self.filters = nn.Linear(world.size, world.classes * filters, bias=False)
+        nn.init.normal_(self.filters.weight, std=init_std)
+
+    def forward(self, patches: Tensor) -> Tensor:
+        """Classify examples.
+
+        Args:
+            patches: (N, P, size).
+
+        Returns:
+            (N, classes).
+        """
+        responses = relu(self.filters(patches)).square().sum(dim=1) / 2
+        return responses.view(len(patches), self.classes, -1).sum(dim=2)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """How long each filter is, along what."""
+
+    features: Tensor
+    """(filters,): the norm of its projection on the features of all classes."""
+    noise: Tensor
+    """(filters,): on the noise of the examples seen so far; where they are many, that is all that is no feature."""
+
+
+@torch.no_grad()
+def split_filters(network: PatchNetwork, world: PatchWorld, seen: PatchExamples) -> Parts:
+    """Split every filter into its part along features and its part along memorised noise.
+
+    Args:
+        network: Its filters.
+        world: What the features are.
+        seen: The examples whose noise may have been memorised.
+
+    Returns:
+        The length of both parts of each filter.
+    """
+    weights = network.filters.weight
+    features = weights @ world.basis[: world.classes * world.features].T
+    directions, sizes, _ = torch.linalg.svd(seen.noise.T, full_matrices=False)
+    span = directions[:, sizes > 1e-4 * sizes.max()]
+    return Parts(features.norm(dim=1), (weights @ span).norm(dim=1))
+
+
+@torch.no_grad()
+def remove_noise_(network: PatchNetwork, world: PatchWorld) -> None:
+    """Forget exactly the noise: project every filter on the features, in place.
+
+    Args:
+        network: Its filters change.
+        world: What the features are.
+    """
+    noise = world.noise_basis
+    weights = network.filters.weight
+    weights.sub_(weights @ noise.T @ noise)
+
+
+def without_empty_patches(patches: Tensor) -> Tensor:
+    """Leave empty patches out: a network without biases gives them nothing, and most are empty.
+
+    Args:
+        patches: (N, P, size).
+
+    Returns:
+        (N, Q, size), Q the largest number of patches in an example that hold something.
+    """
+    empty = ~patches.any(dim=2)
+    filled = int((~empty).sum(dim=1).max())
+    order = empty.int().argsort(dim=1, stable=True)[:, :filled]
+    return patches.gather(1, order[..., None].expand(-1, -1, patches.shape[2]))
