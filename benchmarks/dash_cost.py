@@ -12,6 +12,7 @@ import argparse
 import copy
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -119,12 +120,13 @@ def main() -> None:
         row(f"dash-pytorch 0.0.3, {options.examples:,} examples", theirs, tail)
 
     print()
-    batch = next(iter(DataLoader(Images(1000, size), 1000)))
-    whole = seconds(lambda: ws.dash_(model, [batch], cross_entropy, apply=False), device, rounds=3)
-    row("one batch of 1000, whole", whole, whole)
-    for micro in (64, 128, 256):
-        work = lambda m=micro: ws.dash_(model, [batch], cross_entropy, apply=False, micro_batch_size=m)  # noqa: E731
-        row(f"one batch of 1000, in micro-batches of {micro}", seconds(work, device, rounds=3), whole)
+    for pixels in sorted({size, 32}):  # where weights dominate, pieces cost; where activations do, they pay
+        batch = next(iter(DataLoader(Images(1000, pixels), 1000)))
+        whole = seconds(partial(ws.dash_, model, [batch], cross_entropy, apply=False), device, rounds=3)
+        row(f"one batch of 1000 images of {pixels}x{pixels}, whole", whole, whole)
+        for micro in (64, 128, 256):
+            work = partial(ws.dash_, model, [batch], cross_entropy, apply=False, micro_batch_size=micro)
+            row(f"  in micro-batches of {micro}", seconds(work, device, rounds=3), whole)
 
     print()
     ema = average_gradient(model, [batch], lambda model, batch: cross_entropy(model(batch[0]), batch[1]))

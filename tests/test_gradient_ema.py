@@ -220,6 +220,26 @@ def test_precision_switches_come_back_even_after_an_exception():
         matmul.allow_tf32, cudnn.allow_tf32 = before
 
 
+@pytest.mark.skipif(not hasattr(torch.backends.cudnn, "conv"), reason="set in this way since PyTorch 2.9")
+def test_precision_may_have_been_set_in_either_of_pytorchs_two_ways():
+    matmul, conv = torch.backends.cuda.matmul, torch.backends.cudnn.conv
+    before = torch.get_float32_matmul_precision(), matmul.fp32_precision, conv.fp32_precision
+    try:
+        torch.set_float32_matmul_precision("medium")  # bf16 on a CPU
+        with gradient_pass(mlp()):
+            assert torch.get_float32_matmul_precision() == "highest"
+        assert torch.get_float32_matmul_precision() == "medium"
+
+        matmul.fp32_precision, conv.fp32_precision = "ieee", "tf32"  # the way above cannot be read from here on
+        for _ in range(2):
+            with gradient_pass(mlp()):
+                assert (matmul.fp32_precision, conv.fp32_precision) == ("ieee", "ieee")
+            assert (matmul.fp32_precision, conv.fp32_precision) == ("ieee", "tf32")
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+        matmul.fp32_precision, conv.fp32_precision = before[1:]
+
+
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
 def test_it_works_inside_every_gradient_mode(mode):
     """A callback may run in any; a generator may make its batches there too."""

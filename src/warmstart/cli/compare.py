@@ -34,7 +34,7 @@ def compare(
     ] = None,
     data: Annotated[
         str | None,
-        flag("digits; images by class in a folder or archive; parquet, .npz, CIFAR, SVHN; hf:NAME", "digits", "NAME|PATH"),
+        flag("digits; images by class in folders; parquet, .npz, CIFAR, SVHN; hf:NAME", "digits", "NAME|PATH"),
     ] = None,
     model: Annotated[
         str | None, flag("small-cnn, mlp, resnet18, vgg16, or your own pkg.module:factory", "small-cnn", "NAME")

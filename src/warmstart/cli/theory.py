@@ -108,7 +108,7 @@ def gradient_descent(
         str,
         typer.Option(
             help="Methods (warmstart methods lists them), and oracle. "
-            r"\[default: cold,warm,shrink-perturb,shrink-perturb\[noise_std=0],dash,oracle]",
+            r"\[default: the paper's four, shrinking alone, oracle]",
             metavar="A,B,C",
             show_default=False,
         ),

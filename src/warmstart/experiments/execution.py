@@ -13,7 +13,7 @@ from typing import Any
 
 from warmstart.experiments.config import GridConfig
 from warmstart.experiments.display import Display
-from warmstart.experiments.grid import OnEvent, computing_with, run_grid
+from warmstart.experiments.grid import OnEvent, computing_with, memory_sufficing, run_grid
 from warmstart.experiments.on_ray import run_on_ray
 from warmstart.experiments.recorded import settle_output
 from warmstart.experiments.results import StageResult, to_csv
@@ -127,7 +127,8 @@ def _compute_together(
     """Run after run, each over all processes."""
     with computing_with(threads):
         for key in keys:
-            Run(task, key, out, team).go_on(on_event)
+            with memory_sufficing(key):
+                Run(task, key, out, team).go_on(on_event)
 
 
 def _where(config: GridConfig, runs: int, jobs: int, threads: int) -> str:

@@ -21,6 +21,7 @@ import torch.multiprocessing
 
 from warmstart.experiments.run import Event, Run, RunKey
 from warmstart.experiments.task import Task
+from warmstart.training.devices import too_little_memory
 
 QUIET = 0.1
 """Seconds between two events of a run's epochs: more often nobody can read."""
@@ -45,7 +46,7 @@ def run_grid(task: Task, keys: Sequence[RunKey], out: Path, *, jobs: int, thread
 
     Raises:
         InputError: If a method or network refuses what it is given.
-        WorkFailedError: If a process is killed.
+        WorkFailedError: If a process is killed, or a GPU has too little memory.
     """
     if jobs == 1 or len(keys) <= 1:
         with computing_with(threads):
@@ -64,7 +65,27 @@ def _run(task: Task, key: RunKey, out: Path, on_event: OnEvent) -> None:
             last = time.monotonic()
             on_event(event)
 
-    Run(task, key, out).go_on(rarely)
+    with memory_sufficing(key):
+        Run(task, key, out).go_on(rarely)
+
+
+@contextmanager
+def memory_sufficing(key: RunKey) -> Iterator[None]:
+    """See to it that a GPU's lack of memory is told in one line.
+
+    Args:
+        key: The run that computes meanwhile.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        WorkFailedError: If the memory does not suffice.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise WorkFailedError(f"{key}: {too_little_memory(error)}") from error
 
 
 def _run_in_processes(

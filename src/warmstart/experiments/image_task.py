@@ -56,6 +56,10 @@ class ImageTask:
         self.model = self.protocol.model
         self.stages = self.protocol.stages
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """What travels to another process, which puts the images onto its own device."""
+        return type(self), (self.protocol, self.images)
+
     def check(self, optimizers: Iterable[str], seeds: int) -> None:
         """Find what is wrong before any work is done.
 

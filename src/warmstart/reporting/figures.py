@@ -24,27 +24,27 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-_INK = "#010203"
+INK = "#010203"
 """Near black on paper; replaced by the page's text colour in SVG. No other colour may equal it."""
 
-_COLOURS = (_INK, "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+_COLOURS = (INK, "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _DASHES = ("solid", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)))
 
-_STYLE = {
+STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "warmstart",
     "font.family": "sans-serif",
     "font.size": 11,
-    "text.color": _INK,
-    "axes.edgecolor": _INK,
-    "axes.labelcolor": _INK,
+    "text.color": INK,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
     "axes.facecolor": "none",
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.linewidth": 0.8,
-    "xtick.color": _INK,
-    "ytick.color": _INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
     "figure.facecolor": "none",
     "legend.frameon": False,
     "legend.fontsize": 10,
@@ -97,7 +97,7 @@ def lines(series: Sequence[Series], *, x_label: str, y_label: str) -> Figure:
     Returns:
         The figure, for `to_svg` or `to_png`.
     """
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure, axes = _frame(series, x_label, y_label)
         last = int(max((x for line in series for x in line.x), default=1))
         step = next(step for step in (1, 2, 5, 10, 20, 50, 100, last) if last <= 10 * step)
@@ -116,7 +116,7 @@ def cost_lines(series: Sequence[Series], *, x_label: str, y_label: str) -> Figur
     Returns:
         The figure, for `to_svg` or `to_png`.
     """
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure, axes = _frame(series, x_label, y_label)
         costs = [x for line in series for x in line.x if x > 0]
         if costs and max(costs) > 30 * min(costs):
@@ -142,13 +142,13 @@ def intervals(rows: Sequence[Interval], *, x_label: str, limit: float = 0.0) -> 
     Returns:
         The figure, for `to_svg` or `to_png`.
     """
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(_WIDTH, 0.85 + 0.32 * len(rows)), layout="constrained")
         axes = figure.add_subplot()
         places = range(len(rows))
-        axes.axvline(0, color=_INK, linewidth=0.8)
+        axes.axvline(0, color=INK, linewidth=0.8)
         if limit:
-            axes.axvline(limit, color=_INK, linewidth=0.8, linestyle="dashed")
+            axes.axvline(limit, color=INK, linewidth=0.8, linestyle="dashed")
         middles = [row.middle for row in rows]
         reach = [[row.middle - row.low for row in rows], [row.high - row.middle for row in rows]]
         axes.errorbar(middles, places, xerr=reach, fmt="o", color="#0072B2", linewidth=2.2, capsize=4, markersize=6)
@@ -157,7 +157,7 @@ def intervals(rows: Sequence[Interval], *, x_label: str, limit: float = 0.0) -> 
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.set_xlabel(x_label)
         axes.spines["left"].set_visible(False)
-        axes.grid(axis="x", color=_INK, alpha=0.12, linewidth=0.8)
+        axes.grid(axis="x", color=INK, alpha=0.12, linewidth=0.8)
         return figure
 
 
@@ -172,7 +172,7 @@ def layer_strips(layers: Sequence[Distribution], *, x_label: str, at_least_label
     Returns:
         The figure, for `to_svg` or `to_png`; its height grows with the number of layers.
     """
-    with mpl.rc_context({**_STYLE, "font.size": 10}):
+    with mpl.rc_context({**STYLE, "font.size": 10}):
         row, margin = 0.2, 0.95
         figure = Figure(figsize=(_WIDTH, row * len(layers) + margin), layout="constrained")
         axes = figure.add_subplot()
@@ -203,7 +203,7 @@ def to_svg(figure: Figure, *, name: str, description: str) -> str:
         The element. Its text is text, and ink and letters have the page's colour.
     """
     file = io.StringIO()
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         FigureCanvasSVG(figure).print_svg(file, metadata=nothing)
     text = file.getvalue()
@@ -211,7 +211,7 @@ def to_svg(figure: Figure, *, name: str, description: str) -> str:
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r'(\sid="|url\(#|href="#)', rf"\g<1>{name}-", text)
     text = re.sub(r"(font: [^;\"]*?px) [^;\"]*", r"\1 sans-serif", text)
-    text = text.replace(_INK, "currentColor")
+    text = text.replace(INK, "currentColor")
     box = re.search(r'viewBox="[^"]*"', text)
     assert box is not None  # matplotlib writes it
     return (
@@ -231,7 +231,7 @@ def to_png(figure: Figure, *, dpi: int = 200) -> bytes:
         The file's content.
     """
     content = io.BytesIO()
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         FigureCanvasAgg(figure)
         figure.savefig(content, format="png", dpi=dpi, facecolor="white")
     return content.getvalue()
@@ -244,17 +244,25 @@ def _frame(series: Sequence[Series], x_label: str, y_label: str) -> tuple[Figure
     figure = Figure(figsize=(_WIDTH, 3.1 + 0.2 * legend_rows), layout="constrained")
     axes = figure.add_subplot()
     for index, line in enumerate(series):
-        _draw(axes, line, index, crowded=len(series) > 6)
+        draw_series(axes, line, index, crowded=len(series) > 6)
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
-    axes.grid(color=_INK, alpha=0.12, linewidth=0.8)
+    axes.grid(color=INK, alpha=0.12, linewidth=0.8)
     axes.set_axisbelow(True)
     if series:
         figure.legend(loc="outside lower left", ncols=columns)
     return figure, axes
 
 
-def _draw(axes: Axes, line: Series, index: int, *, crowded: bool) -> None:
+def draw_series(axes: Axes, line: Series, index: int, *, crowded: bool) -> None:
+    """Draw one line with its band; its colour, dashes and markers follow from its place in the legend.
+
+    Args:
+        axes: Where to.
+        line: The line.
+        index: Its place, from 0.
+        crowded: Whether there are so many that bands would hide one another.
+    """
     colour = _COLOURS[index % len(_COLOURS)]
     mean = np.asarray(line.mean, dtype=float)
     axes.plot(
@@ -281,12 +289,12 @@ def _strips(axes: Axes, layers: Sequence[Distribution]) -> None:
         counts = np.asarray(layer.counts, dtype=float)
         share = counts / max(1.0, counts.sum())
         width = 1 / len(counts)
-        axes.add_patch(Rectangle((0, index - 0.4), 1, 0.8, facecolor=_INK, alpha=0.05, linewidth=0))
+        axes.add_patch(Rectangle((0, index - 0.4), 1, 0.8, facecolor=INK, alpha=0.05, linewidth=0))
         boxes = [Rectangle((bin_ * width, index - 0.4), width, 0.8) for bin_ in np.flatnonzero(counts)]
         # The square root keeps a bin with one value in a hundred visible beside the peak at the bound.
-        axes.add_collection(PatchCollection(boxes, facecolor=_INK, alpha=np.sqrt(share[counts > 0]), linewidth=0))
+        axes.add_collection(PatchCollection(boxes, facecolor=INK, alpha=np.sqrt(share[counts > 0]), linewidth=0))
     means = [layer.mean for layer in layers]
-    axes.scatter(means, range(len(layers)), marker="D", s=16, color="#E69F00", edgecolor=_INK, linewidth=0.6, zorder=3)
+    axes.scatter(means, range(len(layers)), marker="D", s=16, color="#E69F00", edgecolor=INK, linewidth=0.6, zorder=3)
 
 
 def _thousands(value: float, _position: int | None = None) -> str:

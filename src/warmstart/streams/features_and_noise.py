@@ -1,6 +1,6 @@
 """Images whose every part is known: class features that many examples share, and noise that only one has.
 
-The data model of Shin et al., NeurIPS 2024 (arXiv 2410.23495), section 3, as images. An image is a grid of patches. Of
+The data model of Shin et al., NeurIPS 2024 (arXiv 2410.23495), as images. An image is a grid of patches. Of
 its class's features it carries each with that feature's probability, each in a patch of its own; one more patch holds
 noise that no other image has; the other patches are empty. Where a patch lies means nothing. Features are cosine
 gratings, orthogonal to each other; the noise is Gaussian and orthogonal to all of them, so that every weight that looks

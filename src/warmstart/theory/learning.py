@@ -1,6 +1,6 @@
 """Learning in discrete steps: the most frequent feature first, and what is left is memorised through its noise.
 
-Shin, Oh, Cho and Yun, NeurIPS 2024 (arXiv 2410.23495), section 3. At each stage, over all examples seen so far:
+Shin, Oh, Cho and Yun, NeurIPS 2024 (arXiv 2410.23495). At each stage, over all examples seen so far:
 
 - An example is *live* (its gradient is not zero) unless it is *done*, with at least tau learned features, or
   *memorised*.

@@ -45,7 +45,7 @@ def theory_page(study: Study) -> str:
             html.section("Step through a stage", *_stepper(study)),
         ],
         footer=(
-            "The framework: Shin, Oh, Cho, Yun, NeurIPS 2024, arXiv 2410.23495, section 3. "
+            "The framework: Shin, Oh, Cho, Yun, NeurIPS 2024, arXiv 2410.23495. "
             "Written by warmstart. This file needs no network and no other file."
         ),
     )

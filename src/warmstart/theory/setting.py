@@ -12,7 +12,7 @@ _LARGEST = 2_000_000_000
 
 @dataclass(frozen=True)
 class Setting:
-    """Shin et al., NeurIPS 2024 (arXiv 2410.23495), section 3; the defaults are the paper's.
+    """Shin et al., NeurIPS 2024 (arXiv 2410.23495); the defaults are the paper's.
 
     Raises:
         InputError: If a parameter is out of range.

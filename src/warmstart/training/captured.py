@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +36,12 @@ def can_capture(model: nn.Module, optimizer: Optimizer) -> bool:
     """
     on_gpu = all(parameter.is_cuda for parameter in model.parameters())
     return on_gpu and all(group.get("fused") for group in optimizer.param_groups)
+
+
+@cache
+def _stream(device: torch.device) -> torch.cuda.Stream:
+    """One for all stages of a process: cuBLAS keeps a workspace for each stream that it has ever worked on."""
+    return torch.cuda.Stream(device)
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +68,7 @@ class CapturedStep:
         device = self._groups[0]["params"][0].device
         self._rates = [torch.full((), float(group["lr"]), device=device) for group in self._groups]
         self._written = [float(group["lr"]) for group in self._groups]
-        self._stream = torch.cuda.Stream(device)
+        self._stream = _stream(device)
         self._pool = torch.cuda.graph_pool_handle()  # recordings never run at the same time, so they share memory
         self._seen: Counter[torch.Size] = Counter()
         self._recordings: dict[torch.Size, _Recording] = {}

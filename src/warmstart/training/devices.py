@@ -41,3 +41,20 @@ def find_device(name: str) -> torch.device:
     if wanted not in here:
         raise InputError(f"device '{name}' is not there; this machine has {', '.join(here)} (or say auto)")
     return torch.device(wanted)
+
+
+def too_little_memory(error: torch.OutOfMemoryError) -> str:
+    """What a GPU lacks memory for, and what helps.
+
+    Args:
+        error: PyTorch's, of several lines.
+
+    Returns:
+        One line.
+    """
+    held = max((torch.cuda.max_memory_allocated(i) for i in range(torch.cuda.device_count())), default=0)
+    asked = str(error).partition("Tried to allocate ")[2].partition(". ")[0]
+    return (
+        f"the GPU has too little memory free: {held / 2**30:.1f} GiB were in use here and {asked or 'more'} was asked "
+        "for; use --jobs 1, or for another --out --precision bf16, a smaller --batch-size or --model, or --device cpu"
+    )

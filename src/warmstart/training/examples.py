@@ -38,7 +38,11 @@ class Examples:
         Returns:
             Those examples; a slice shares the memory.
         """
-        return replace(self, images=self.images[index], labels=self.labels[index])
+        images = self.images
+        if isinstance(index, Tensor) and images.is_pinned():  # a copy would not be, and its batches would be waited for
+            out = torch.empty((len(index), *images.shape[1:]), dtype=images.dtype, pin_memory=True)
+            return replace(self, images=torch.index_select(images, 0, index, out=out), labels=self.labels[index])
+        return replace(self, images=images[index], labels=self.labels[index])
 
     def batch(self, index: slice, changes: Iterable[Augmentation] = ()) -> tuple[Tensor, Tensor]:
         """One batch, ready for the network.
@@ -106,10 +110,10 @@ def on_device(images: Tensor, labels: Tensor, mean: Tensor, std: Tensor, device:
         device: Where the network is.
 
     Returns:
-        The examples; they stay in main memory, and travel batch by batch, where they would take more than half of
-        what is free on a GPU.
+        The examples; they stay in main memory, and travel batch by batch, where with their copies, those seen so far
+        and these in an epoch's order, they would take more than half of what is free on a GPU.
     """
-    if device.type == "cuda" and images.numel() > torch.cuda.mem_get_info(device)[0] // 2:
+    if device.type == "cuda" and 3 * images.numel() > torch.cuda.mem_get_info(device)[0] // 2:
         images, labels = images.pin_memory(), labels.pin_memory()
     else:
         images, labels = images.to(device), labels.to(device)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 
+from warmstart import gradient_ema
 from warmstart.training.captured import CapturedStep, can_capture
 from warmstart.training.optimizers import step
 from warmstart.training.parallel import Shares
@@ -98,13 +99,5 @@ def tf32(allowed: bool, device: torch.device) -> Iterator[None]:
     Yields:
         Nothing.
     """
-    if device.type != "cuda":
+    with gradient_ema.tf32(allowed) if device.type == "cuda" else nullcontext():
         yield
-        return
-    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = matmul.allow_tf32, cudnn.allow_tf32
-    try:
-        matmul.allow_tf32 = cudnn.allow_tf32 = allowed
-        yield
-    finally:
-        matmul.allow_tf32, cudnn.allow_tf32 = before

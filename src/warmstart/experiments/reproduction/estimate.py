@@ -18,7 +18,7 @@ from warmstart.experiments.reproduction.published import PUBLISHED
 from warmstart.experiments.run import RunKey
 from warmstart.experiments.task import LARGEST_BATCH
 from warmstart.methods.dash import Dash
-from warmstart.training.devices import find_device
+from warmstart.training.devices import find_device, too_little_memory
 from warmstart.training.evaluation import evaluate
 from warmstart.training.loop import Hooks, Progress, Recipe, train_stage
 
@@ -79,11 +79,12 @@ class Estimator:
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
         try:
-            with torch.random.fork_rng(), computing_with(threads):
+            # Of all GPUs, as is the default, it would take up memory on each.
+            with torch.random.fork_rng([device] if device.type == "cuda" else []), computing_with(threads):
                 self.seconds_a_step = {name: _seconds_a_step(task, name) for name in optimizers}
                 self._seconds_to_judge = _seconds_to_judge(task)
-        except torch.OutOfMemoryError:
-            raise InputError(_too_large(task, device, torch.cuda.max_memory_allocated(device), 1)) from None
+        except torch.OutOfMemoryError as error:
+            raise InputError(f"{task.protocol.model}: {too_little_memory(error)}") from None
         if device.type == "cuda":
             self.peak_memory = torch.cuda.max_memory_allocated(device)
 
