@@ -357,12 +357,12 @@ def in_fp32(device_type: str) -> Iterator[None]:
     Yields:
         Nothing.
     """
-    with tf32(False), torch.autocast(device_type, enabled=False):
+    with rounding_to_tf32(False), torch.autocast(device_type, enabled=False):
         yield
 
 
 @contextmanager
-def tf32(allowed: bool) -> Iterator[None]:
+def rounding_to_tf32(allowed: bool) -> Iterator[None]:
     """Let matrix products and convolutions of fp32 numbers round them to TF32, or to nothing; put back at the end.
 
     Args:

@@ -51,6 +51,8 @@ class TinyTask:
         if visit.seed == 1:
             if self.act == "refuse":
                 raise InputError("the network is not to the method's taste; choose another")
+            if self.act == "fill":
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has 8.\nMore lines")
             if self.act == "die":
                 os.kill(os.getpid(), signal.SIGKILL)
         for epoch in range(3 if self.act != "talk" else 100_000):
@@ -84,6 +86,12 @@ def test_a_refusal_in_a_process_arrives_as_such_and_what_was_done_is_kept(tmp_pa
 
     run_grid(TinyTask(), KEYS, tmp_path, jobs=1, threads=1, on_event=quietly)
     assert all(len(losses) == 2 for losses in found(tmp_path).values())
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_too_little_memory_on_a_gpu_is_one_line_that_says_what_helps(tmp_path, jobs):
+    with pytest.raises(WorkFailedError, match=r"^warm-seed1: .* 2\.00 GiB was asked for; use --jobs 1, or .*$"):
+        run_grid(TinyTask("fill"), KEYS, tmp_path, jobs=jobs, threads=1, on_event=quietly)
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="SIGKILL is POSIX's")

@@ -42,6 +42,15 @@ def numbers(results):
     return [{key: value for key, value in asdict(row).items() if "seconds" not in key} for row in results.rows]
 
 
+def test_a_task_travels_to_other_processes_without_what_lies_on_this_ones_device(task):
+    task = task()
+    task.training_examples(slice(0, 1))
+    kind, given = task.__reduce__()
+
+    assert given == (task.protocol, task.images)
+    assert vars(kind(*given)) == {name: value for name, value in vars(task).items() if name[0] != "_"}
+
+
 def same_state(one, other):
     """Weights, buffers and the optimizer's state, bit for bit."""
     theirs = other.model.state_dict()

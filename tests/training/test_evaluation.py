@@ -40,6 +40,23 @@ def test_it_equals_a_direct_computation(model):
     assert torch.equal(found.correct, correct)
 
 
+def test_it_is_done_in_full_fp32(model):
+    seen = set()
+
+    def note(*_):
+        seen.add(
+            (torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32, torch.is_autocast_enabled("cpu"))
+        )
+
+    model.register_forward_hook(note)
+    with torch.autocast("cpu", torch.bfloat16):
+        evaluate(model, made_examples())
+        with recalibrated(model, made_examples()):
+            pass
+
+    assert seen == {("highest", False, False)}
+
+
 @pytest.mark.parametrize("batch", [1, 10, 36])
 def test_no_result_depends_on_the_batch_size(model, monkeypatch, batch):
     examples = made_examples()

@@ -254,7 +254,7 @@ def _polar_(w: Tensor, tolerance: float, max_iterations: int) -> tuple[Tensor, i
 
 
 def _norm(tensor: Tensor) -> Tensor:
-    norm: Tensor = torch.linalg.vector_norm(tensor, dtype=torch.float64)
+    norm: Tensor = torch.linalg.vector_norm(tensor.cpu() if tensor.is_mps else tensor, dtype=torch.float64)
     return norm
 
 

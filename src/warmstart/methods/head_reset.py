@@ -66,7 +66,7 @@ def head_reset_(model: nn.Module, head: str, *, generator: torch.Generator | Non
     ]
     if not layers:
         raise InputError(f"'{head}' is a {type(modules[head]).__name__} without layers that can be drawn anew")
-    devices = {parameter.device for parameter in modules[head].parameters() if parameter.device.type != "cpu"}
+    devices = {parameter.device for parameter in modules[head].parameters() if parameter.is_cuda}
     with torch.random.fork_rng(devices=devices, enabled=generator is not None):
         if generator is not None:
             torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))

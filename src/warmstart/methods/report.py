@@ -149,6 +149,8 @@ def count_scales(scale: Tensor, lower: float, undetermined: Tensor) -> Tensor:
     Returns:
         float64: how many, their sum and sum of squares, how many at the bound, undetermined ones, the histogram.
     """
+    if scale.is_mps:  # which has no float64
+        scale, undetermined = scale.cpu(), undetermined.cpu()
     flat = scale.detach().double().flatten()
     at_bound = (scale.flatten() <= lower).sum()
     bins = (flat * BINS).long().clamp(0, BINS - 1)

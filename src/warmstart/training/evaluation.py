@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from warmstart.gradient_ema import in_fp32
 from warmstart.methods.training_state import recalibrate_
 from warmstart.neurons import batch_norms
 from warmstart.training.examples import Examples
@@ -44,7 +45,7 @@ def _in_eval_mode(model: nn.Module) -> Iterator[None]:
 
 @torch.no_grad()
 def evaluate(model: nn.Module, examples: Examples) -> Evaluation:
-    """Measure a network in eval mode; its training flags are put back.
+    """Measure a network in eval mode and full fp32; its training flags are put back.
 
     Args:
         model: The network.
@@ -55,7 +56,7 @@ def evaluate(model: nn.Module, examples: Examples) -> Evaluation:
     """
     losses: list[Tensor] = []
     correct: list[Tensor] = []
-    with _in_eval_mode(model):
+    with _in_eval_mode(model), in_fp32(examples.mean.device.type):
         for start in range(0, len(examples), BATCH):
             inputs, labels = examples.batch(slice(start, start + BATCH))
             output = model(inputs)
@@ -86,7 +87,8 @@ def recalibrated(model: nn.Module, examples: Examples) -> Iterator[None]:
         parts = max(1, round(len(examples) / BATCH))
         bounds = [len(examples) * i // parts for i in range(parts + 1)]
         inputs = (examples.batch(slice(start, stop))[0] for start, stop in pairwise(bounds))
-        recalibrate_(model, inputs, lambda model, batch: model(batch))
+        with in_fp32(examples.mean.device.type):
+            recalibrate_(model, inputs, lambda model, batch: model(batch))
         yield
     finally:
         for layer, buffers in zip(norms, kept, strict=True):

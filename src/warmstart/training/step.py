@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 
-from warmstart import gradient_ema
+from warmstart.gradient_ema import rounding_to_tf32
 from warmstart.training.captured import CapturedStep, can_capture
 from warmstart.training.optimizers import step
 from warmstart.training.parallel import Shares
@@ -99,5 +99,5 @@ def tf32(allowed: bool, device: torch.device) -> Iterator[None]:
     Yields:
         Nothing.
     """
-    with gradient_ema.tf32(allowed) if device.type == "cuda" else nullcontext():
+    with rounding_to_tf32(allowed) if device.type == "cuda" else nullcontext():
         yield
