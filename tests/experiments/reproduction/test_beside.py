@@ -79,6 +79,13 @@ def test_orders_name_the_pairs_that_differ_from_the_paper():
     assert steps in sentences
 
 
+def test_methods_that_are_level_are_in_no_order():
+    measured = results(cold=([0.7], [300]), dash=([0.8], [300]))
+    rows = {method: beside(measured, method, PUBLISHED["svhn"]["sgd", method]) for method in measured.methods}
+
+    assert any("last steps" in sentence and "(level here: cold and dash)" in sentence for sentence in orders(rows))
+
+
 def test_methods_that_the_paper_does_not_have_are_left_out_of_the_order():
     measured = results(fire=([0.9], [1]), dash=([0.8], [2]))
     rows = {method: beside(measured, method, PUBLISHED["svhn"].get(("sgd", method))) for method in measured.methods}

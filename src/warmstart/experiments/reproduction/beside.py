@@ -88,10 +88,13 @@ def orders(rows: Mapping[str, Mapping[str, Beside]]) -> list[str]:
             continue
         ours = {method: fmean(one.ours) for method, one in known.items()}
         theirs = {method: one.published.mean for method, one in known.items() if one.published is not None}
-        swapped = [
-            f"{a} and {b}" for a, b in combinations(known, 2) if (ours[a] - ours[b]) * (theirs[a] - theirs[b]) < 0
-        ]
+        pairs = {f"{a} and {b}": (ours[a] - ours[b]) * (theirs[a] - theirs[b]) for a, b in combinations(known, 2)}
+        swapped = [pair for pair, sign in pairs.items() if sign < 0]
+        level = [pair for pair, sign in pairs.items() if sign == 0]
+        findings = [f"published the other way round: {', '.join(swapped)}"] if swapped else []
+        findings += [f"level here: {', '.join(level)}"] if level else []
         ranked = " > ".join(sorted(ours, key=lambda method: -ours[method]))
-        verdict = "as published" if not swapped else f"published the other way round: {', '.join(swapped)}"
-        sentences.append(f"Order by {label.removesuffix(' %')}: {ranked} ({verdict}).")
+        sentences.append(
+            f"Order by {label.removesuffix(' %')}: {ranked} ({'; '.join(findings) if findings else 'as published'})."
+        )
     return sentences
