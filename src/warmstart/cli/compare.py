@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from warmstart.cli import flags
 from warmstart.cli.flags import flag
 from warmstart.experiments.comparison import run_comparison
 from warmstart.experiments.config import make_config
@@ -59,14 +60,14 @@ def compare(
     image_column: Annotated[str | None, flag("The images' column of a table", "found", "NAME")] = None,
     label_column: Annotated[str | None, flag("The labels' column of a table", "found", "NAME")] = None,
     margin: Annotated[float | None, flag("Loss in accuracy that is acceptable, 0.01 for one point", "0", "X")] = None,
-    precision: Annotated[str | None, flag("Of training steps: tf32, fp32 or bf16", "tf32", "NAME")] = None,
-    device: Annotated[str | None, flag("auto, cpu, cuda, cuda:1, mps", "auto", "NAME")] = None,
-    jobs: Annotated[str | None, flag("Parallel processes", "auto", "N")] = None,
-    threads: Annotated[str | None, flag("Threads a run", "auto", "N")] = None,
-    executor: Annotated[str | None, flag("local, or ray for many machines", "local", "NAME")] = None,
-    ray_address: Annotated[str | None, flag("The cluster: auto, HOST:PORT, ray://HOST:PORT", "none", "ADDRESS")] = None,
-    gpus_per_run: Annotated[float | None, flag("With ray: GPUs a run, also a fraction", "1", "X")] = None,
-    track: Annotated[str | None, flag("tensorboard, wandb, mlflow", "none", "A,B")] = None,
+    precision: flags.Precision = None,
+    device: flags.Device = None,
+    jobs: flags.Jobs = None,
+    threads: flags.Threads = None,
+    executor: flags.Executor = None,
+    ray_address: flags.RayAddress = None,
+    gpus_per_run: flags.GpusPerRun = None,
+    track: flags.Track = None,
     out: Annotated[str | None, flag("Output folder; an old one goes on", "out/compare", "DIR")] = None,
 ) -> None:
     """Compare methods on your data: the grid of methods and seeds, a table, a report and a plain verdict.

@@ -9,6 +9,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from warmstart.cli import flags
 from warmstart.cli.flags import flag
 from warmstart.experiments.config import validated
 from warmstart.experiments.display import Display
@@ -51,14 +52,14 @@ def reproduce(
     stage_size: Annotated[int | None, flag("New examples a stage", "the protocol's", "N")] = None,
     batch_size: Annotated[int | None, flag("Examples an update", "the protocol's", "N")] = None,
     max_epochs: Annotated[int | None, flag("A stage ends after so many epochs", "the protocol's", "N")] = None,
-    precision: Annotated[str | None, flag("Of training steps: tf32, fp32 or bf16", "tf32", "NAME")] = None,
-    device: Annotated[str | None, flag("auto, cpu, cuda, cuda:1, mps", "auto", "NAME")] = None,
-    jobs: Annotated[str | None, flag("Parallel processes", "auto", "N")] = None,
-    threads: Annotated[str | None, flag("Threads a run", "auto", "N")] = None,
-    executor: Annotated[str | None, flag("local, or ray for many machines", "local", "NAME")] = None,
-    ray_address: Annotated[str | None, flag("The cluster: auto, HOST:PORT, ray://HOST:PORT", "none", "ADDRESS")] = None,
-    gpus_per_run: Annotated[float | None, flag("With ray: GPUs a run, also a fraction", "1", "X")] = None,
-    track: Annotated[str | None, flag("tensorboard, wandb, mlflow", "none", "A,B")] = None,
+    precision: flags.Precision = None,
+    device: flags.Device = None,
+    jobs: flags.Jobs = None,
+    threads: flags.Threads = None,
+    executor: flags.Executor = None,
+    ray_address: flags.RayAddress = None,
+    gpus_per_run: flags.GpusPerRun = None,
+    track: flags.Track = None,
     out: Annotated[str | None, flag("Output folder; an old one goes on", "out/reproduce-DATASET", "DIR")] = None,
     verify: Annotated[
         bool, typer.Option("--verify/--no-verify", help="Check the checksums of files with the official names.")

@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from warmstart.errors import InputError, nearest
-from warmstart.gradient_ema import in_fp32
 from warmstart.methods.method import Method, Stage, require, reset_optimizer_
 from warmstart.methods.report import LayerReport, Report
 from warmstart.neurons import (
@@ -32,6 +31,7 @@ from warmstart.neurons import (
     matrices_of,
     neurons,
 )
+from warmstart.precision import in_fp32
 from warmstart.processes import is_sharded, team_of
 
 LOWEST = 1e-3

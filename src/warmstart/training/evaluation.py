@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from warmstart.gradient_ema import in_fp32
 from warmstart.methods.training_state import recalibrate_
 from warmstart.neurons import batch_norms
+from warmstart.precision import in_fp32
 from warmstart.training.examples import Examples
 
 BATCH = 500

@@ -1,0 +1,65 @@
+"""Full fp32 where a result needs it: no autocast, no TF32."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import Any
+
+import torch
+
+_Switch = tuple[Callable[[], Any], Callable[[Any], None], Any]
+"""What reads it, what sets it, and to what."""
+
+
+@contextmanager
+def in_fp32(device_type: str) -> Iterator[None]:
+    """Compute without autocast and TF32; both are as before at the end.
+
+    Args:
+        device_type: Such as ``cpu`` or ``cuda``.
+
+    Yields:
+        Nothing.
+    """
+    with rounding_to_tf32(False), torch.autocast(device_type, enabled=False):
+        yield
+
+
+@contextmanager
+def rounding_to_tf32(allowed: bool) -> Iterator[None]:
+    """Let matrix products and convolutions of fp32 numbers round them to TF32, or to nothing; put back at the end.
+
+    Args:
+        allowed: Whether they may.
+
+    Yields:
+        Nothing.
+    """
+    backends: Any = torch.backends
+    cudnn = backends.cudnn
+    switches: list[_Switch] = [
+        (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision, "high" if allowed else "highest"),
+        (partial(getattr, cudnn, "allow_tf32"), partial(setattr, cudnn, "allow_tf32"), allowed),
+    ]
+    if hasattr(cudnn, "conv"):  # since PyTorch 2.9; where these were set otherwise, the two above refuse to be read
+        switches += [
+            (
+                partial(getattr, x, "fp32_precision"),
+                partial(setattr, x, "fp32_precision"),
+                "tf32" if allowed else "ieee",
+            )
+            for x in (backends.cuda.matmul, backends.mkldnn.matmul, cudnn.conv, cudnn.rnn)
+        ]
+    before: list[tuple[Callable[[Any], None], Any]] = []
+    for read, write, _ in switches:
+        with suppress(RuntimeError):
+            before.append((write, read()))
+    try:
+        for _, write, value in switches:
+            write(value)
+        yield
+    finally:
+        for write, value in before:
+            write(value)
