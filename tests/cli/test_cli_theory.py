@@ -139,6 +139,7 @@ PROBE = """
         (["--examples", 10**8], "need 250.0 GB; ask for less than 2"),
         (["--gama", 3], "No such option: --gama"),
         (["nonsense"], "No such command 'nonsense'"),
+        (["--max-probability", 0.1, "gradient-descent"], "--max-probability stands before gradient-descent"),
         (["gradient-descent", "--noise", -1], "noise is -1.0"),
         (["gradient-descent", "--features", 25], "room for 24"),
         (["gradient-descent", "--max-probability", 2], "max_probability is 2.0; a probability lies in"),

@@ -89,6 +89,7 @@ def test_a_method_is_written_in_one_way_however_it_was_typed():
         ("threads: many", "threads is 'many'; it must be 'auto' or a whole number, at least 1"),
         ("out: ''", "out is empty"),
         ("out: null", "out is None"),
+        ("data: ' '", "data is empty"),
         ("- stages", "must hold keys and values"),
         ("stages: [1", "not valid YAML"),
         ("stages: !!python/object/apply:os.getcwd []", "not valid YAML"),

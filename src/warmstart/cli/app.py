@@ -53,7 +53,7 @@ def run(arguments: Sequence[str]) -> int:
     Returns:
         The exit code: 0 done, 1 the work failed, 2 the input was wrong, 130 interrupted.
     """
-    signal.signal(signal.SIGTERM, _interrupt)
+    before = signal.signal(signal.SIGTERM, _interrupt)
     try:
         code = app(list(arguments) or ["--help"], prog_name="warmstart", standalone_mode=False)
         return _stopped() if code == 130 else 0  # typer turns a KeyboardInterrupt into this number
@@ -77,6 +77,8 @@ def run(arguments: Sequence[str]) -> int:
             raise
         name = type(error).__name__
         return _fail(f"{name}: {error} (WARMSTART_DEBUG=1 shows where); the same command goes on from here", 1)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:

@@ -43,9 +43,7 @@ def reproduce(
         str | None, flag("incremental (the main table), sota, half; reduced for two cores", "incremental", "NAME")
     ] = None,
     model: Annotated[str | None, flag("resnet18, vgg16, mlp, small-cnn", "resnet18", "NAME")] = None,
-    methods: Annotated[
-        str | None, flag("Methods, settings in brackets", "cold,warm,shrink-perturb,dash,fire", "A,B,C")
-    ] = None,
+    methods: Annotated[str | None, flag("Methods, settings in brackets", "the paper's four, and fire", "A,B,C")] = None,
     optimizers: Annotated[str | None, flag("sgd, sam, adamw", "sgd,sam", "A,B")] = None,
     seeds: Annotated[int | None, flag("Repetitions, seeds 0 to N-1", "5; tiny-imagenet 3", "N")] = None,
     stages: Annotated[int | None, flag("Only the first N stages", "the protocol's", "N")] = None,

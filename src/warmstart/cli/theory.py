@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from warmstart.errors import InputError
 from warmstart.storage.lock import FolderLock
 from warmstart.streams.features_and_noise import PatchWorld
 from warmstart.theory.gradient_descent import METHODS as METHODS_DESCENDED
@@ -69,6 +70,7 @@ def theory(
     Writes theory.csv, theory.png, theory.yaml and theory.html, a page to step through, into --out.
     """
     if context.invoked_subcommand is not None:
+        _refuse_flags_before(context)
         return
     from warmstart.theory.page import last_stage_rows, theory_page
     from warmstart.theory.study import run_study, write_study
@@ -136,6 +138,15 @@ def gradient_descent(
         files = write_descent(study, out)
     _print_table(COLUMNS, last_stage_rows(study))
     _print_where(stages, seeds, files, _KEPT)
+
+
+def _refuse_flags_before(context: typer.Context) -> None:
+    """Flags of `theory` itself, which a subcommand would never see."""
+    for name in context.params:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            flag = f"--{name.replace('_', '-')}"
+            raise InputError(f"{flag} stands before {context.invoked_subcommand}, which does not see it; put it behind")
 
 
 def _print_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -102,11 +102,12 @@ class GridConfig(BaseModel):
             raise InputError(f"{info.field_name} is '{value}'; it must be 'auto' or a whole number, at least 1")
         return text if text == "auto" else int(text)
 
-    @field_validator("out")
+    @field_validator("out", "data", check_fields=False)
     @classmethod
-    def _named(cls, value: str) -> str:
-        if not value.strip():
-            raise InputError("out is empty; name the output folder, such as out/compare")
+    def _named(cls, value: str | None, info: Any) -> str | None:
+        if value is not None and not value.strip():
+            what = {"out": "the output folder, such as out/compare", "data": "some, or leave it out"}
+            raise InputError(f"{info.field_name} is empty; name {what[info.field_name]}")
         return value
 
     def resolved_threads(self) -> int:

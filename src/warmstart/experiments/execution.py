@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,8 @@ class Plan:
     """What config.yaml will hold."""
     lines: Sequence[str]
     """What it is, for the display."""
+    session: AbstractContextManager[None] = field(default_factory=nullcontext)
+    """Entered in the first process while the runs compute, with the folder locked and known to be this grid's."""
 
 
 def carry_out(plan: Plan, display: Display) -> dict[RunKey, Saved]:
@@ -58,7 +60,7 @@ def carry_out(plan: Plan, display: Display) -> dict[RunKey, Saved]:
     """
     config, recorded = plan.config, plan.recorded
     out = Path(config.out)
-    team = launched_team()
+    team = launched_team(config.resolved_device())
     if team.rank > 0:
         _help(plan.task, team)
     with ExitStack() as stack:
@@ -76,13 +78,14 @@ def carry_out(plan: Plan, display: Display) -> dict[RunKey, Saved]:
         )
         keeper = _Keeper(out, recorded, done)
         keeper.write()
-        tracker = make_tracker(config.track, out=out, config=recorded, done=done)
+        tracker = make_tracker(config.track, out=out, config={**recorded, "stages": plan.task.stages}, done=done)
 
         def on_event(event: Event) -> None:
             keeper.note(event)
             tracker(event)
             display.event(event)
 
+        stack.enter_context(plan.session)
         try:
             if team.size > 1:
                 _compute_together(plan.task, team.tell(left), out, team, team.tell(threads), on_event)
@@ -118,7 +121,7 @@ def _help(task: Task, team: Team) -> None:
     team.attempt(lambda: None)  # what it holds
     keys: list[RunKey] = team.tell([])
     _compute_together(task, keys, None, team, team.tell(0), lambda event: None)
-    raise HelpedError
+    raise HelpedError("this process has helped the first one, which has the results")
 
 
 def _compute_together(

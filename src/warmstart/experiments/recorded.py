@@ -71,7 +71,7 @@ def record(config: GridConfig, fingerprint: str) -> dict[str, Any]:
     """
     settings = config.model_dump(mode="json")
     settings["threads"] = config.resolved_threads()
-    settings["device"] = str(config.resolved_device())
+    settings["device"] = config.resolved_device().type
     return {**settings, RECORDED: {"data_fingerprint": fingerprint, **versions()}}
 
 

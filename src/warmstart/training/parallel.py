@@ -22,8 +22,11 @@ from warmstart.processes import Team
 
 
 @cache
-def launched_team() -> Team:
+def launched_team(device: torch.device) -> Team:
     """The processes that `torchrun` or `accelerate launch` started together.
+
+    Args:
+        device: What they train on, which decides how they exchange tensors.
 
     Returns:
         All of them, ready to exchange tensors; a team of one in a process that was started by itself.
@@ -32,7 +35,7 @@ def launched_team() -> Team:
         return Team()
     from accelerate import PartialState
 
-    state = PartialState(cpu=not torch.cuda.is_available())
+    state = PartialState(cpu=device.type != "cuda")
     return Team(state.num_processes, dist.group.WORLD, state.device, rank=state.process_index)
 
 

@@ -1,10 +1,12 @@
 import json
+import shutil
 
 import numpy as np
 import pytest
 
 from commands import numbers, rows, start, wait_until, warmstart
 from warmstart.experiments.reproduction import estimate
+from warmstart.experiments.tracking.tensorboard import TensorBoardRecord
 
 SMALL = [
     *("--protocol", "reduced", "--model", "small-cnn", "--stages", 2, "--stage-size", 20, "--batch-size", 8),
@@ -99,6 +101,35 @@ def test_a_second_start_goes_on_and_methods_may_be_added(done, data, capfd):
     assert "going on: 12 of 16 runs are done" in capfd.readouterr().err
     assert {file: file.stat().st_mtime_ns for file in before} == before
     assert len(json.loads((done / "manifest.json").read_text())["sessions"]) == 2
+
+
+def test_a_start_that_is_refused_leaves_the_manifest_alone(done, data):
+    before = (done / "manifest.json").read_bytes()
+
+    assert warmstart("reproduce", "cifar10", "--data", data, *SMALL, "--out", done, "--stages", 3) == 2
+    assert (done / "manifest.json").read_bytes() == before
+
+
+def test_a_damaged_manifest_is_one_line(done, tmp_path, capfd):
+    out = shutil.copytree(done, tmp_path / "out")
+    (out / "manifest.json").write_text("{")
+
+    assert warmstart("report", out) == 2
+    assert "manifest.json is damaged" in capfd.readouterr().err
+
+
+def test_a_protocol_with_a_schedule_goes_on_and_its_tracked_runs_end_as_done(data, tmp_path, monkeypatch):
+    """Its milestones come back from config.yaml as a list; and the number of stages is the protocol's, not a flag."""
+    outcomes = []
+    monkeypatch.setattr(TensorBoardRecord, "end", lambda record, outcome: outcomes.append(outcome))
+    half = [
+        *("--protocol", "half", "--model", "small-cnn", "--stage-size", 20, "--max-epochs", 1, "--device", "cpu"),
+        *("--methods", "warm", "--optimizers", "sgd", "--seeds", 1, "--data", data, "--out", tmp_path / "out"),
+    ]
+
+    assert warmstart("reproduce", "cifar10", *half, "--track", "tensorboard") == 0
+    assert outcomes == ["done"]
+    assert warmstart("reproduce", "cifar10", *half) == 0
 
 
 def test_a_part_is_shown_as_a_part(done, data, tmp_path, capfd):

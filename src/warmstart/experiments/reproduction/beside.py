@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, pairwise
 from statistics import fmean, stdev
 
 from warmstart.experiments.reproduction.published import Figure, Row
@@ -75,6 +75,9 @@ def beside(results: Results, method: str, row: Row | None) -> dict[str, Beside]:
 def orders(rows: Mapping[str, Mapping[str, Beside]]) -> list[str]:
     """Compare the order of the methods with the paper's, in each quantity.
 
+    Two methods count as the other way round only if their difference exceeds the standard deviation of a difference,
+    both here and in the paper.
+
     Args:
         rows: Method -> its quantities.
 
@@ -83,18 +86,35 @@ def orders(rows: Mapping[str, Mapping[str, Beside]]) -> list[str]:
     """
     sentences = []
     for name, label in QUANTITIES.items():
-        known = {method: row[name] for method, row in rows.items() if row[name].ours and row[name].published}
+        ours = {method: _summary(row[name].ours) for method, row in rows.items() if row[name].ours}
+        theirs = {method: one for method, row in rows.items() if (one := row[name].published) is not None}
+        known = sorted(ours.keys() & theirs.keys(), key=lambda method: -ours[method].mean)
         if len(known) < 2:
             continue
-        ours = {method: fmean(one.ours) for method, one in known.items()}
-        theirs = {method: one.published.mean for method, one in known.items() if one.published is not None}
-        pairs = {f"{a} and {b}": (ours[a] - ours[b]) * (theirs[a] - theirs[b]) for a, b in combinations(known, 2)}
-        swapped = [pair for pair, sign in pairs.items() if sign < 0]
-        level = [pair for pair, sign in pairs.items() if sign == 0]
-        findings = [f"published the other way round: {', '.join(swapped)}"] if swapped else []
-        findings += [f"level here: {', '.join(level)}"] if level else []
-        ranked = " > ".join(sorted(ours, key=lambda method: -ours[method]))
-        sentences.append(
-            f"Order by {label.removesuffix(' %')}: {ranked} ({'; '.join(findings) if findings else 'as published'})."
-        )
+        order = known[0] + "".join(f" {'>' if ours[a].mean > ours[b].mean else '='} {b}" for a, b in pairwise(known))
+        sentences.append(f"Order by {label.removesuffix(' %')}: {order} ({_agreement(known, ours, theirs)}).")
     return sentences
+
+
+def _agreement(known: Sequence[str], ours: Mapping[str, Figure], theirs: Mapping[str, Figure]) -> str:
+    """How far an order, which begins with the largest, is the paper's."""
+    swapped: list[str] = []
+    unclear: dict[str, list[str]] = {"here": [], "in the paper": []}
+    for a, b in combinations(known, 2):
+        for where, figures in (("here", ours), ("in the paper", theirs)):
+            if abs(figures[a].mean - figures[b].mean) <= math.hypot(figures[a].std, figures[b].std):
+                unclear[where].append(f"{a} and {b}")
+                break
+        else:
+            if theirs[a].mean < theirs[b].mean:
+                swapped.append(f"{a} and {b}")
+    findings = [f"too close {where}: {', '.join(pairs)}" for where, pairs in unclear.items() if pairs]
+    if swapped:
+        findings.insert(0, f"published the other way round: {', '.join(swapped)}")
+    elif sum(map(len, unclear.values())) < math.comb(len(known), 2):
+        findings.insert(0, "as published")
+    return "; ".join(findings)
+
+
+def _summary(values: Sequence[float]) -> Figure:
+    return Figure(fmean(values), stdev(values) if len(values) > 1 else 0.0)

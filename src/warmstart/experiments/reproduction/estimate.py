@@ -14,6 +14,7 @@ from warmstart.batches import batches_that_matter
 from warmstart.errors import InputError
 from warmstart.experiments.grid import computing_with
 from warmstart.experiments.image_task import ImageTask
+from warmstart.experiments.reproduction.protocols import TINY
 from warmstart.experiments.reproduction.published import PUBLISHED
 from warmstart.experiments.run import RunKey
 from warmstart.experiments.task import LARGEST_BATCH
@@ -53,7 +54,7 @@ def published_epochs(dataset: str, optimizer: str, method: str) -> float:
     optimizer = optimizer if (optimizer, "cold") in rows else "sgd"
     base = method.partition("[")[0]
     row = rows.get((optimizer, base)) or rows[optimizer, "shrink-perturb"]
-    size = 2000 if dataset == "tiny-imagenet" else 1000
+    size = 2000 if dataset == TINY else 1000
     return row.mean_steps.mean / fmean(math.ceil(size * stage / 128) for stage in range(1, 51))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shlex
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from typing import Any
 
 import torch
 
+from warmstart.errors import InputError
 from warmstart.storage.atomic import write_text
 
 MANIFEST_FILE = "manifest.json"
@@ -46,7 +48,11 @@ def session(out: Path, recorded: dict[str, Any], device: torch.device, jobs: int
         "host": platform.node(),
         "device": _described(device),
         "jobs": jobs,
+        "ended": "killed",  # unless it can say otherwise
+        "wall_seconds": 0.0,
     }
+    earlier = sessions_of(out)
+    _write(out, recorded, [*earlier, entry])
     try:
         yield
         entry["ended"] = "done"
@@ -58,14 +64,32 @@ def session(out: Path, recorded: dict[str, Any], device: torch.device, jobs: int
         after = _joules(device)
         if energy is not None and after is not None:
             entry["gpu_joules"] = round(after - energy, 1)
-        if out.is_dir():
-            _add(out, recorded, entry)
+        _write(out, recorded, [*earlier, entry])
 
 
-def _add(out: Path, recorded: dict[str, Any], entry: dict[str, Any]) -> None:
+def sessions_of(out: Path) -> list[dict[str, Any]]:
+    """Read what the manifest says of earlier starts.
+
+    Args:
+        out: The reproduction's folder.
+
+    Returns:
+        One entry a start; none without a manifest.
+
+    Raises:
+        InputError: If it is damaged.
+    """
     file = out / MANIFEST_FILE
-    sessions = json.loads(file.read_text(encoding="utf-8"))["sessions"] if file.exists() else []
-    sessions.append(entry)
+    if not file.exists():
+        return []
+    try:
+        sessions: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))["sessions"]
+    except (ValueError, KeyError, TypeError):
+        raise InputError(f"{file} is damaged; remove it, and the same command begins another") from None
+    return sessions
+
+
+def _write(out: Path, recorded: dict[str, Any], sessions: list[dict[str, Any]]) -> None:
     content = {
         "command": _command(recorded),
         "settings": recorded,
@@ -74,7 +98,7 @@ def _add(out: Path, recorded: dict[str, Any], entry: dict[str, Any]) -> None:
     }
     if all("gpu_joules" in one for one in sessions):
         content["gpu_joules"] = round(sum(one["gpu_joules"] for one in sessions), 1)
-    write_text(file, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    write_text(out / MANIFEST_FILE, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 def _command(recorded: dict[str, Any]) -> str:
@@ -84,12 +108,8 @@ def _command(recorded: dict[str, Any]) -> str:
         value = recorded[key]
         if value is not None:
             text = ",".join(value) if isinstance(value, list) else str(value)
-            words.append(f"--{key.replace('_', '-')} {_quoted(text)}")
+            words.append(f"--{key.replace('_', '-')} {shlex.quote(text)}")
     return " ".join(words)
-
-
-def _quoted(text: str) -> str:
-    return f"'{text}'" if "[" in text else text
 
 
 def _described(device: torch.device) -> dict[str, Any]:
@@ -116,7 +136,7 @@ def _joules(device: torch.device) -> float | None:
         return None
     try:
         pynvml.nvmlInit()
-        handle = pynvml.nvmlDeviceGetHandleByIndex(device.index or 0)
+        handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(device).uuid}")
         return float(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)) / 1000
     except pynvml.NVMLError:  # older cards have no such counter
         return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from rich.table import Table
 from warmstart.experiments.diagnosis import direction_or_shrinking, recalibrated, scales_by_layer
 from warmstart.experiments.report import accuracy_figure, configuration, steps_figure
 from warmstart.experiments.reproduction.beside import QUANTITIES, Beside, beside, orders
-from warmstart.experiments.reproduction.manifest import MANIFEST_FILE
+from warmstart.experiments.reproduction.manifest import sessions_of
 from warmstart.experiments.reproduction.published import MISPRINTS, PUBLISHED
 from warmstart.experiments.results import Results
 from warmstart.reporting import figures, html
@@ -51,8 +50,8 @@ class Tables:
         found = [*self._partial(), *self.recorded.get("notes", ())]
         if not self.same_settings:
             found.append(
-                "the published figures are of ResNet-18 in 50 stages: here only the order of the methods can be "
-                "compared"
+                "the published figures are of ResNet-18, the protocol incremental and all of the data: here only the "
+                "order of the methods can be compared"
             )
         for (dataset, optimizer, method), note in MISPRINTS.items():
             if dataset == self.recorded["dataset"] and method in self.rows.get(optimizer, {}):
@@ -177,15 +176,13 @@ def _markdown(tables: Tables) -> str:
 def _page(tables: Tables, out: Path) -> str:
     size = f"{tables.recorded['settled']['stages']} stages of {tables.recorded['settled']['stage_size']}"
     sections = [_optimizer_section(tables, optimizer) for optimizer in tables.results]
-    manifest = out / MANIFEST_FILE
-    sessions = json.loads(manifest.read_text(encoding="utf-8"))["sessions"] if manifest.exists() else []
     return html.page(
         f"The paper's table again: {_title(tables.recorded)}",
         f"{size} · {tables.recorded['seeds']} seeds",
         [
             html.bullets(tables.notes),
             *sections,
-            html.section("Sessions", _sessions(sessions)),
+            html.section("Sessions", _sessions(sessions_of(out))),
             html.section("Configuration", configuration(tables.recorded)),
         ],
         footer="Written by warmstart. This file needs no network and no other file.",

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+from pydantic_core import to_jsonable_python
 
 from warmstart.errors import InputError
 from warmstart.experiments.display import Display
@@ -19,7 +19,6 @@ from warmstart.experiments.reproduction.report import Tables, write_report
 from warmstart.experiments.run import RunKey, Saved, read_results, saved_runs, unfinished
 from warmstart.streams.official import verify_official
 from warmstart.streams.paper_data import find_original, load_paper_data, shortfall
-from warmstart.training.parallel import is_first_process
 
 
 class Reproduction:
@@ -49,7 +48,7 @@ class Reproduction:
         lacking = shortfall(config.dataset, images)
         self.recorded = {
             **record(self._config, images.fingerprint()),
-            "settled": {"stages": protocol.stages, "stage_size": protocol.stage_size, **_plain(protocol.recipe)},
+            "settled": to_jsonable_python(protocol, exclude={"device"}),
             "notes": [f"the data lacks some: {lacking}"] if lacking else [],
         }
 
@@ -65,7 +64,9 @@ class Reproduction:
         keys = grid_of(self.recorded)
         done = saved_runs(keys, self._out)
         left = unfinished(keys, done, self.task.stages)
-        jobs = jobs_for(self._config, int(self.recorded["threads"]), len(left))
+        if not left:
+            return [], ["estimate: nothing is left to do"]
+        jobs = 1 if self._config.executor == "ray" else jobs_for(self._config, int(self.recorded["threads"]), len(left))
         estimator = Estimator(self.task, self._config.dataset, self._config.optimizers, int(self.recorded["threads"]))
         estimator.check_memory(jobs)
         costs = estimator.costs([(key, len(done[key]["rows"]) if key in done else 0) for key in left])
@@ -93,10 +94,9 @@ class Reproduction:
             InputError: If the folder is in use or holds another configuration.
         """
         config = self._config
-        plan = Plan(self.task, config, self.recorded, [*describe(config, self.task), *lines])
         noted = session(self._out, self.recorded, config.resolved_device(), config.jobs)
-        with noted if is_first_process() else nullcontext():
-            runs = carry_out(plan, self._display)
+        plan = Plan(self.task, config, self.recorded, [*describe(config, self.task), *lines], session=noted)
+        runs = carry_out(plan, self._display)
         return _report(self._out, self.recorded, config, runs)
 
 
@@ -149,8 +149,3 @@ def _report(out: Path, recorded: dict[str, Any], config: ReproduceConfig, runs: 
     tables = Tables(recorded, results, same_settings=config.is_the_papers and not recorded["notes"])
     write_report(tables, out)
     return tables
-
-
-def _plain(recipe: Any) -> dict[str, Any]:
-    settings = asdict(recipe)
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in settings.items()}
