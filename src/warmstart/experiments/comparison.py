@@ -14,7 +14,7 @@ from warmstart.experiments.recorded import read_recorded, record, with_recorded_
 from warmstart.experiments.report import write_report
 from warmstart.experiments.results import Results
 from warmstart.experiments.run import RunKey, Saved, read_results, saved_runs
-from warmstart.experiments.verdict import Verdict
+from warmstart.experiments.verdict import Verdict, counted
 from warmstart.streams import ImageData, load
 from warmstart.training.loop import Recipe
 
@@ -75,7 +75,8 @@ def _description(config: CompareConfig, images: ImageData) -> list[str]:
     return [
         f"{images.name}: {config.stages} stages of {config.stage_size}, {len(images.test_labels):,} test images, "
         f"{images.num_classes} classes",
-        f"{config.model}, {config.optimizer}; {len(config.methods)} methods x {config.seeds} seeds",
+        f"{config.model}, {config.optimizer}; {counted(len(config.methods), 'method')} x "
+        f"{counted(config.seeds, 'seed')}",
     ]
 
 

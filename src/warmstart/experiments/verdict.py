@@ -199,7 +199,7 @@ def _refusal(results: Results, verdict: Verdict) -> str:
     broken = results.diverged(reference)
     if broken:
         return (
-            f"No claim: {reference} itself diverged in {len(broken)} of {_count(len(seeds), 'seed')}, so there "
+            f"No claim: {reference} itself diverged in {len(broken)} of {counted(len(seeds), 'seed')}, so there "
             "is nothing to compare with; lower the learning rate."
         )
     if any(c.decision not in _NOT_JUDGED for c in comparisons):
@@ -208,8 +208,8 @@ def _refusal(results: Results, verdict: Verdict) -> str:
     if not shared:
         return f"No claim: every method but {reference} diverged; lower the learning rate."
     missing = ENOUGH_SEEDS - len(seeds)
-    remedy = f"run {_count(missing, 'more seed')}" if missing > 0 else "let the comparison finish"
-    done = _count(max(shared), "seed")
+    remedy = f"run {counted(missing, 'more seed')}" if missing > 0 else "let the comparison finish"
+    done = counted(max(shared), "seed")
     return f"No claim: {done} finished, and it takes {ENOUGH_SEEDS} to tell methods apart; {remedy}."
 
 
@@ -253,14 +253,14 @@ def _keep_reference(results: Results, verdict: Verdict, cheaper: Sequence[Compar
     if not math.isfinite(c.low):
         return (
             f"Stay with {reference} for now: {c.method} differs from it by exactly the same amount with all "
-            f"{_count(c.seeds, 'seed')}, from which nothing can be inferred; do the runs depend on the seed?"
+            f"{counted(c.seeds, 'seed')}, from which nothing can be inferred; do the runs depend on the seed?"
         )
     if not c.low <= 0 <= c.high:
         return f"Stay with {reference} for now. {c.method} may lose too much: {_outcome(results, verdict, c)}."
     cost = f" at {multiple(c.total_steps_ratio)} of its steps" if math.isfinite(c.total_steps_ratio) else ""
     most = amount(results, max(-c.low, c.high))
     return (
-        f"Stay with {reference} for now. {c.method}{cost} makes no difference that {_count(c.seeds, 'seed')} can "
+        f"Stay with {reference} for now. {c.method}{cost} makes no difference that {counted(c.seeds, 'seed')} can "
         f"show; up to ±{most} remains possible, which more seeds or test examples can narrow."
     )
 
@@ -274,17 +274,26 @@ def _outcome(results: Results, verdict: Verdict, c: Comparison) -> str:
     cost = f" at {multiple(c.total_steps_ratio)} of {verdict.reference}'s steps" if c.total_steps_ratio > 0 else ""
     return (
         f"its last {results.metric} is {amount(results, abs(c.difference))} {side} {verdict.reference}'s "
-        f"(95 % interval {low} to {high}, {_count(c.seeds, 'seed')}){within}{cost}"
+        f"(95 % interval {low} to {high}, {counted(c.seeds, 'seed')}){within}{cost}"
     )
 
 
-def _count(number: int, thing: str) -> str:
+def counted(number: int, thing: str) -> str:
+    """Write a number of things.
+
+    Args:
+        number: How many.
+        thing: What one of them is called.
+
+    Returns:
+        Such as ``1 seed`` or ``3 seeds``.
+    """
     return f"{number} {thing}{'' if number == 1 else 's'}"
 
 
 def _notes(results: Results, comparisons: Sequence[Comparison], reference: str) -> tuple[str, ...]:
     notes = []
-    seeds = _count(len(results.seeds), "seed")
+    seeds = counted(len(results.seeds), "seed")
     for method in results.methods:
         rows, broken = results.select(method), results.diverged(method)
         if broken:
@@ -294,7 +303,7 @@ def _notes(results: Results, comparisons: Sequence[Comparison], reference: str) 
         endless = sum(row.status == "max-epochs" for row in rows)
         if endless:
             notes.append(
-                f"{method}: in {endless} of {_count(len(rows), 'stage')} the stopping rule never held; the steps "
+                f"{method}: in {endless} of {counted(len(rows), 'stage')} the stopping rule never held; the steps "
                 "there are the limit of epochs, not what it needs."
             )
         missing = len(results.seeds) - len(results.finished(method)) - len(broken)

@@ -17,6 +17,7 @@ from warmstart.experiments.reproduction.estimate import Cost, Estimator, duratio
 from warmstart.experiments.reproduction.manifest import session
 from warmstart.experiments.reproduction.report import Tables, write_report
 from warmstart.experiments.run import RunKey, Saved, read_results, saved_runs, unfinished
+from warmstart.experiments.verdict import counted
 from warmstart.streams.official import verify_official
 from warmstart.streams.paper_data import find_original, load_paper_data, shortfall
 
@@ -114,7 +115,8 @@ def describe(config: ReproduceConfig, task: ImageTask) -> list[str]:
     return [
         f"{config.dataset}, {config.protocol}: {protocol.stages} stages of {protocol.stage_size}, {protocol.model}, "
         f"batches of {protocol.recipe.batch_size}, lr {protocol.lr:g}",
-        f"{len(config.methods)} methods x {len(config.optimizers)} optimizers x {config.seeds} seeds",
+        f"{counted(len(config.methods), 'method')} x {counted(len(config.optimizers), 'optimizer')} x "
+        f"{counted(config.seeds, 'seed')}",
     ]
 
 
