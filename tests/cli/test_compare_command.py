@@ -52,7 +52,7 @@ def refused(capfd, folder, *arguments):
         (["nosuch.yaml"], "nosuch.yaml: cannot be read (No such file or directory)"),
         (["--data", "nosuch"], "nosuch: no such file or folder"),
         (["--data", "."], "no images in it"),
-        (["--data", ""], "no images in it"),
+        (["--data", ""], "data is empty"),
         (["--stages", "29"], "digits has 1438 training examples, but 29 stages of 50 need 1450; --stages 28 or"),
         (["--stages", "1", "--stage-size", "5"], "more is in no stage with seed 0; raise --stages or --stage-size"),
         (["--batch-size", "1"], "batches of one example cannot be batch-normalised; raise --batch-size"),

@@ -88,7 +88,7 @@ def orders(rows: Mapping[str, Mapping[str, Beside]]) -> list[str]:
     for name, label in QUANTITIES.items():
         ours = {method: _summary(row[name].ours) for method, row in rows.items() if row[name].ours}
         theirs = {method: one for method, row in rows.items() if (one := row[name].published) is not None}
-        known = sorted(ours.keys() & theirs.keys(), key=lambda method: -ours[method].mean)
+        known = sorted((method for method in ours if method in theirs), key=lambda method: -ours[method].mean)
         if len(known) < 2:
             continue
         order = known[0] + "".join(f" {'>' if ours[a].mean > ours[b].mean else '='} {b}" for a, b in pairwise(known))
