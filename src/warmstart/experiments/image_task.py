@@ -126,12 +126,10 @@ class ImageTask:
 
         hooks = Hooks(after_epoch=visit.after_epoch, save_due=visit.save_due, save=visit.save)
         if method.acts_on_updates:
-            hooks = Hooks(
-                partial(method.after_backward, model, stage),
-                partial(method.after_step, model, stage),
-                visit.after_epoch,
-                visit.save_due,
-                visit.save,
+            hooks = replace(
+                hooks,
+                after_backward=partial(method.after_backward, model, stage),
+                after_step=partial(method.after_step, model, stage),
             )
         assert stage.optimizer is not None
         # A network of a user's may choose anew in Python at each call, which a recorded step would freeze.
