@@ -135,7 +135,7 @@ def _tail_of_loader(loader: DataLoader[Any], last: int | None) -> Tail:
 
 def _slice_of_loader(loader: DataLoader[Any], first: int, count: int) -> DataLoader[Any]:
     """The same loader over its batches first..count-1; the ones before are never touched."""
-    settings = {**_loading(loader), "num_workers": min(loader.num_workers, count - first)}
+    settings = {**loading_of(loader), "num_workers": min(loader.num_workers, count - first)}
     if loader.batch_sampler is None:  # the data set yields whole batches
         return DataLoader(loader.dataset, batch_size=None, sampler=list(loader.sampler)[first:], **settings)
     plain = type(loader.batch_sampler) is BatchSampler and type(loader.sampler) is SequentialSampler
@@ -147,8 +147,15 @@ def _slice_of_loader(loader: DataLoader[Any], first: int, count: int) -> DataLoa
     return DataLoader(loader.dataset, batch_sampler=chosen, **settings)
 
 
-def _loading(loader: DataLoader[Any]) -> dict[str, Any]:
-    """The settings of a loader that say how an example is loaded, not which."""
+def loading_of(loader: DataLoader[Any]) -> dict[str, Any]:
+    """The settings of a loader that say how an example is loaded, not which.
+
+    Args:
+        loader: Any loader.
+
+    Returns:
+        Keyword arguments for another one.
+    """
     names = ("collate_fn", "num_workers", "pin_memory", "timeout", "worker_init_fn", "multiprocessing_context")
     return {name: getattr(loader, name) for name in names}
 
@@ -179,15 +186,16 @@ def oldest_first(loader: DataLoader[Any], batch_size: int | None = None) -> Data
     if size < 1:
         raise InputError(f"batch_size is {size}; it must be at least 1")
     ranges: Any = cut_from_newest(len(loader.dataset), size)  # type: ignore[arg-type]  # map-style: it has a length
-    return DataLoader(loader.dataset, batch_sampler=ranges, **_loading(loader))
+    return DataLoader(loader.dataset, batch_sampler=ranges, **loading_of(loader))
 
 
 @dataclass(frozen=True)
-class _Ranges(Sequence[range]):
-    """Ranges of ``size`` indices that end at ``end``; only the first one may be short."""
+class _FromNewest(Sequence[Any]):
+    """What is made of ranges of ``size`` indices that end at ``end``; only the first one may be short."""
 
     end: int
     size: int
+    make: Callable[[range], Any]
 
     def __len__(self) -> int:
         return -(-self.end // self.size)
@@ -198,20 +206,23 @@ class _Ranges(Sequence[range]):
         if not -len(self) <= index < len(self):
             raise IndexError(index)
         stop = self.end - (len(self) - 1 - index % len(self)) * self.size
-        return range(max(0, stop - self.size), stop)
+        return self.make(range(max(0, stop - self.size), stop))
 
 
-def cut_from_newest(examples: int, batch_size: int) -> Sequence[range]:
+def cut_from_newest(
+    examples: int, batch_size: int, make: Callable[[range], Any] = lambda indices: indices
+) -> Sequence[Any]:
     """Cut examples into batches from the newest backwards.
 
     Args:
         examples: How many there are, in order of arrival.
         batch_size: Examples a batch.
+        make: A batch from the range of its indices; the range itself if not given.
 
     Returns:
-        The index ranges of the batches, oldest first; only the first one may be short.
+        The batches, oldest first, each made when it is asked for; only the first one may be short.
     """
-    return _Ranges(examples, batch_size)
+    return _FromNewest(examples, batch_size, make)
 
 
 def examples_in(batch: Any) -> int:

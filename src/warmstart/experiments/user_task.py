@@ -72,13 +72,17 @@ class UserTask:
     def visit(self, seed: int, number: int, fresh: Callable[[], nn.Module], method: Method) -> Visit:
         """The stage of that number in the stream of that seed."""
         parts = [as_dataset(part, i) for i, part in enumerate(self.stream(seed)[:number], start=1)]
-        seen: Dataset[Any] = ConcatDataset(parts)
+        seen: ConcatDataset[Any] = ConcatDataset(parts)
         new = len(parts[-1])  # type: ignore[arg-type]  # as_dataset sees to it
+
+        def collated(chosen: range) -> Any:
+            return self.collate([seen[i] for i in chosen])
+
         stage = Stage(
             number=number,
-            seen=len(seen),  # type: ignore[arg-type]  # a ConcatDataset
+            seen=len(seen),
             new=new,
-            batches=lambda size: OrderedBatches(seen, size or min(new, LARGEST_BATCH), self.collate),
+            batches=lambda size: cut_from_newest(len(seen), size or min(new, LARGEST_BATCH), collated),
             forward_loss=self.forward_loss,
             fresh=fresh,
             initial={},
@@ -128,24 +132,6 @@ class UserTask:
                 "example"
             )
         return Measured(scores.mean().item(), scores=scores.float() if scores.dim() == 1 else None)
-
-
-@dataclass(frozen=True)
-class OrderedBatches(Sequence[Any]):
-    """Batches of a data set in order of arrival, each collated when it is asked for."""
-
-    examples: Any
-    size: int
-    collate: Callable[[list[Any]], Any]
-
-    def __len__(self) -> int:
-        return len(cut_from_newest(len(self.examples), self.size))
-
-    def __getitem__(self, index: Any) -> Any:
-        chosen = cut_from_newest(len(self.examples), self.size)[index]
-        if isinstance(index, slice):
-            return [self.collate([self.examples[i] for i in range_]) for range_ in chosen]
-        return self.collate([self.examples[i] for i in chosen])
 
 
 def as_dataset(part: Any, number: int) -> Dataset[Any]:

@@ -8,7 +8,7 @@ from typing import Any, TypeGuard, cast
 import torch.distributed as dist
 from torch.utils.data import DataLoader, Dataset, IterableDataset, SubsetRandomSampler
 
-from warmstart.batches import cut_from_newest, examples_in
+from warmstart.batches import cut_from_newest, examples_in, loading_of
 from warmstart.errors import InputError
 from warmstart.processes import Team
 
@@ -45,9 +45,7 @@ def in_order(batches: Iterable[Any], size: int | None, team: Team) -> Sequence[A
         rank = dist.get_rank(team.group)
         # Of a first batch with fewer examples than processes each takes all: the mean over equal shares is the same.
         cuts = [cut[rank :: team.size] if len(cut) >= team.size else cut for cut in cuts]
-    loading = ("collate_fn", "num_workers", "pin_memory", "timeout", "worker_init_fn", "multiprocessing_context")
-    settings: dict[str, Any] = {name: getattr(batches, name) for name in loading}
-    return InOrder(batches.dataset, batch_sampler=cuts, **settings)
+    return InOrder(batches.dataset, batch_sampler=cuts, **loading_of(batches))
 
 
 def require_batches(batches: Any) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -81,22 +80,7 @@ class Examples:
         Returns:
             A sequence of (inputs, labels), oldest first.
         """
-        return _Batches(self, cut_from_newest(len(self), batch_size))
-
-
-@dataclass(frozen=True)
-class _Batches(Sequence[tuple[Tensor, Tensor]]):
-    examples: Examples
-    ranges: Sequence[range]
-
-    def __len__(self) -> int:
-        return len(self.ranges)
-
-    def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        chosen = self.ranges[index]
-        return self.examples.batch(slice(chosen.start, chosen.stop))
+        return cut_from_newest(len(self), batch_size, lambda chosen: self.batch(slice(chosen.start, chosen.stop)))
 
 
 def on_device(images: Tensor, labels: Tensor, mean: Tensor, std: Tensor, device: torch.device) -> Examples:
