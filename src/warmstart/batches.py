@@ -24,7 +24,7 @@ from torch.utils.data import (
     WeightedRandomSampler,
 )
 
-from warmstart.errors import InputError
+from warmstart.errors import InputError, at_least_one
 
 
 def batches_that_matter(alpha: float, tolerance: float) -> int | None:
@@ -183,8 +183,7 @@ def oldest_first(loader: DataLoader[Any], batch_size: int | None = None) -> Data
         raise InputError("the loader's data set yields whole batches: put these in order yourself, oldest first")
     if size is None:
         raise InputError("the loader has no batch size of its own: pass ws.oldest_first(loader, batch_size=N)")
-    if size < 1:
-        raise InputError(f"batch_size is {size}; it must be at least 1")
+    at_least_one("batch_size", size)
     ranges: Any = cut_from_newest(len(loader.dataset), size)  # type: ignore[arg-type]  # map-style: it has a length
     return DataLoader(loader.dataset, batch_sampler=ranges, **loading_of(loader))
 

@@ -1,6 +1,7 @@
-"""The error that means: the input was wrong, and nothing has been touched."""
+"""The error that means: the input was wrong, and nothing has been touched; and the checks that raise it."""
 
-from collections.abc import Iterable
+import math
+from collections.abc import Collection, Iterable
 from difflib import get_close_matches
 
 
@@ -25,3 +26,71 @@ def nearest(word: str, known: Iterable[str]) -> str:
     names = list(known)
     close = get_close_matches(word, names, n=1, cutoff=0.6)
     return f"; did you mean '{close[0]}'?" if close else f"; choose from {', '.join(names)}"
+
+
+def require(condition: bool, message: str) -> None:
+    """Refuse what was given.
+
+    Args:
+        condition: What must hold.
+        message: What is wrong and what to do, in one line.
+
+    Raises:
+        InputError: If it does not hold.
+    """
+    if not condition:
+        raise InputError(message)
+
+
+def at_least_one(key: str, value: int) -> int:
+    """Check a count.
+
+    Args:
+        key: The setting's name.
+        value: What it is.
+
+    Returns:
+        The value.
+
+    Raises:
+        InputError: If it is below 1.
+    """
+    require(value >= 1, f"{key} is {value}; it must be at least 1")
+    return value
+
+
+def within(key: str, value: float, holds: bool, where: str) -> float:
+    """Check a number.
+
+    Args:
+        key: The setting's name.
+        value: What it is.
+        holds: Whether it lies in its range.
+        where: The range in words, such as ``above 0``.
+
+    Returns:
+        The value.
+
+    Raises:
+        InputError: If it does not, or is not finite.
+    """
+    require(math.isfinite(value) and holds, f"{key} is {value}; it must be a finite number, {where}")
+    return value
+
+
+def one_of(kind: str, value: str, known: Collection[str]) -> str:
+    """Check a name.
+
+    Args:
+        kind: What it names.
+        value: The name.
+        known: The names that there are.
+
+    Returns:
+        The value.
+
+    Raises:
+        InputError: If it is none of them.
+    """
+    require(value in known, f"{kind} '{value}' is unknown{nearest(value, known)}")
+    return value

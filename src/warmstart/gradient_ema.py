@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from warmstart.batches import batches_that_matter, examples_in, is_empty, micro_batches, tail, to_device
-from warmstart.errors import InputError
+from warmstart.errors import InputError, at_least_one
 from warmstart.neurons import Filter, Neurons, neurons, recurrent_layers
 from warmstart.precision import in_fp32
 from warmstart.processes import Team, local, reshard, team_of
@@ -157,8 +157,8 @@ def average_gradient(
         InputError: If a setting is out of range, there is no batch or an empty one, the loader shuffles, or a loss
             is not a differentiable scalar.
     """
-    if micro_batch_size is not None and micro_batch_size < 1:
-        raise InputError(f"micro_batch_size is {micro_batch_size}; it must be at least 1")
+    if micro_batch_size is not None:
+        at_least_one("micro_batch_size", micro_batch_size)
     model, team = team_of(model)
     if any(getattr(parameter, "_post_accumulate_grad_hooks", None) for parameter in model.parameters()):
         raise InputError("a hook acts on gradients as they come (an optimizer in the backward pass?): remove it first")

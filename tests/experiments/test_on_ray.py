@@ -160,7 +160,7 @@ def test_a_folder_that_a_node_does_not_see_is_found_before_anything_is_lost(tmp_
 
 
 def test_a_node_with_another_torch_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(on_ray, "versions", lambda: {**recorded.versions(), "torch": "1.0"})
+    monkeypatch.setattr(on_ray, "provenance", lambda: {**recorded.provenance(), "torch": "1.0"})
     with pytest.raises(
         InputError, match=r"^node \S+ has torch \S+ and the driver 1.0; install the same versions on all nodes"
     ):

@@ -63,7 +63,7 @@ def test_a_patch_lies_in_its_place_of_the_image():
     [
         ({"classes": 1}, "classes is 1"),
         ({"features": 0}, "features is 0"),
-        ({"max_probability": 1.2}, "max_probability is 1.2; a probability lies in"),
+        ({"max_probability": 1.2}, "max_probability is 1.2; it must be a finite number, in"),
         ({"noise": -1.0}, "noise is -1.0; it must be a finite number"),
         ({"features": 25}, "features is 25; an image of 25 patches has room for 24"),
         ({"classes": 20}, "20 classes of 20 features are 400; patches of 192 values have room for 188"),

@@ -174,17 +174,17 @@ def test_frozen_parameters_stay():
 @pytest.mark.parametrize(
     ("name", "changes", "message"),
     [
-        ("sdg", {}, r"unknown optimizer 'sdg'; did you mean 'sgd'\?"),
+        ("sdg", {}, r"optimizer 'sdg' is unknown; did you mean 'sgd'\?"),
         ("rmsprop!", {}, "choose from sgd, sam, adamw"),
-        ("sgd", {"lr": 0.0}, r"lr is 0\.0; it must be a finite number above 0"),
+        ("sgd", {"lr": 0.0}, r"lr is 0\.0; it must be a finite number, above 0"),
         ("sam", {"lr": -1.0}, "lr is"),
         ("adamw", {"lr": math.nan}, "lr is nan"),
         ("sgd", {"lr": math.inf}, "lr is inf"),
-        ("sgd", {"momentum": 1.0}, r"momentum is 1\.0; it must be at least 0 and below 1"),
+        ("sgd", {"momentum": 1.0}, r"momentum is 1\.0; it must be a finite number, at least 0 and below 1"),
         ("adamw", {"momentum": -0.1}, "momentum is"),
         ("sgd", {"momentum": math.nan}, "momentum is nan"),
-        ("sgd", {"weight_decay": -1e-4}, "weight decay is"),
-        ("sam", {"weight_decay": math.nan}, "weight decay is nan"),
+        ("sgd", {"weight_decay": -1e-4}, "weight_decay is"),
+        ("sam", {"weight_decay": math.nan}, "weight_decay is nan"),
     ],
 )
 def test_wrong_settings_are_refused(name, changes, message):

@@ -48,7 +48,7 @@ def test_without_warm_up_or_milestones_the_rate_stays():
     [
         (((60, 60), 0.2, 0), r"milestones are \(60, 60\); they must be ascending epochs, above 0"),
         (((0, 60), 0.2, 0), "milestones are"),
-        (((60,), 0.0, 0), "factor is 0.0; it must be a finite number above 0"),
+        (((60,), 0.0, 0), "factor is 0.0; it must be a finite number, above 0"),
         (((60,), math.nan, 0), "factor is nan"),
         (((60,), 0.2, -1), "warm-up is -1 epochs"),
     ],

@@ -91,8 +91,8 @@ def test_on_the_cpu_nothing_is_captured():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"augmentation": ("crop", "flop")}, r"unknown augmentation 'flop'; did you mean 'flip'\?"),
-        ({"precision": "fp16"}, r"unknown precision 'fp16'; did you mean"),
+        ({"augmentation": ("crop", "flop")}, r"augmentation 'flop' is unknown; did you mean 'flip'\?"),
+        ({"precision": "fp16"}, r"precision 'fp16' is unknown; did you mean"),
     ],
 )
 def test_unknown_names_are_refused(settings, message):

@@ -14,12 +14,8 @@ def main() -> None:
             raise
         sys.exit(_fail(f"the command line needs {error.name}: pip install 'warmstart[lab]'", 2))
     except KeyboardInterrupt:  # imports take seconds
-        sys.exit(_stopped())
+        sys.exit(_fail("stopped before anything began", 130))
     sys.exit(run(sys.argv[1:]))
-
-
-def _stopped() -> int:
-    return _fail("stopped; the same command goes on from here", 130)
 
 
 def _fail(message: str, code: int) -> int:

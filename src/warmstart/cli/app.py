@@ -11,7 +11,7 @@ from types import FrameType
 import typer
 
 from warmstart import __version__
-from warmstart.cli import _fail, _stopped, compare, methods, report, reproduce, theory
+from warmstart.cli import _fail, compare, methods, report, reproduce, theory
 from warmstart.errors import InputError
 from warmstart.experiments.execution import HelpedError
 from warmstart.experiments.grid import WorkFailedError
@@ -54,29 +54,30 @@ def run(arguments: Sequence[str]) -> int:
         The exit code: 0 done, 1 the work failed, 2 the input was wrong, 130 interrupted.
     """
     before = signal.signal(signal.SIGTERM, _interrupt)
+    again = f"the same command {'begins anew' if 'theory' in arguments[:1] else 'goes on from here'}"
     try:
         code = app(list(arguments) or ["--help"], prog_name="warmstart", standalone_mode=False)
-        return _stopped() if code == 130 else 0  # typer turns a KeyboardInterrupt into this number
+        return _fail(f"stopped; {again}", 130) if code == 130 else 0  # typer turns a KeyboardInterrupt into this number
     except HelpedError:
         return 0
     except InputError as error:
         return _fail(str(error), 2)
     except (KeyboardInterrupt, typer.Abort):
-        return _stopped()
+        return _fail(f"stopped; {again}", 130)
     except WorkFailedError as error:
-        return _fail(f"{error}; the same command goes on from here", 1)
+        return _fail(f"{error}; {again}", 1)
     except BrokenPipeError:  # the reader of our output, such as `head`, has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        return _fail(f"{error}; mend it, and the same command goes on from here", 1)
+        return _fail(f"{error}; mend it, and {again}", 1)
     except Exception as error:
         if hasattr(error, "format_message"):  # a usage error of typer's
             return _fail(f"{error.format_message()} (see warmstart --help)", 2)
         if os.environ.get("WARMSTART_DEBUG"):
             raise
         name = type(error).__name__
-        return _fail(f"{name}: {error} (WARMSTART_DEBUG=1 shows where); the same command goes on from here", 1)
+        return _fail(f"{name}: {error} (WARMSTART_DEBUG=1 shows where); {again}", 1)
     finally:
         signal.signal(signal.SIGTERM, before)
 

@@ -43,6 +43,15 @@ warmstart theory gradient-descent --noise 2 --methods 'warm,dash,dash\\[lambda=0
 _KEPT = """Features, noise: the length of the filters' part along them.
 Kept: of that, after the method has acted on new data; mean over all arrivals."""
 
+
+def _folder(name: str | Path) -> Path:
+    if not str(name).strip():  # as a path it would be the working directory
+        raise typer.BadParameter("it is empty; name the output folder, such as out/theory")
+    return Path(name)
+
+
+Out = Annotated[Path, typer.Option(help="Output folder.", metavar="DIR", parser=_folder)]
+
 app = typer.Typer(invoke_without_command=True, epilog=EXAMPLES)
 
 
@@ -63,7 +72,7 @@ def theory(
         float, typer.Option(help="A feature's probability is drawn from U(0, this).", metavar="X")
     ] = Setting.max_probability,
     seeds: Annotated[int, typer.Option(min=1, help="Repetitions, seeds 0 to N-1.", metavar="N")] = 10,
-    out: Annotated[Path, typer.Option(help="Output folder.", metavar="DIR")] = Path("out/theory"),
+    out: Out = Path("out/theory"),
 ) -> None:
     """Run the paper's theory: why a warm start learns too few features, and what forgetting noise would bring.
 
@@ -116,7 +125,7 @@ def gradient_descent(
         ),
     ] = METHODS_DESCENDED,
     seeds: Annotated[int, typer.Option(min=1, help="Repetitions, seeds 0 to N-1.", metavar="N")] = 3,
-    out: Annotated[Path, typer.Option(help="Output folder.", metavar="DIR")] = Path("out/theory"),
+    out: Out = Path("out/theory"),
 ) -> None:
     """Train a two-layer network on images of features and noise, and see what its filters keep of each.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,7 +9,7 @@ import torch
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
-from warmstart.errors import InputError, nearest
+from warmstart.errors import InputError, at_least_one, nearest, one_of, within
 from warmstart.methods import parse_method, split_names
 from warmstart.training.devices import PRECISIONS, available_cores, find_device
 from warmstart.training.optimizers import OPTIMIZERS
@@ -83,6 +82,14 @@ class GridConfig(BaseModel):
     @classmethod
     def _share_of_gpus(cls, value: float) -> float:
         return within("gpus_per_run", value, value >= 0, "at least 0")
+
+    @field_validator("ray_address", "gpus_per_run")
+    @classmethod
+    def _with_ray(cls, value: Any, info: Any) -> Any:
+        usual = cls.model_fields[info.field_name].default
+        if value != usual and info.data.get("executor") == "local":
+            raise InputError(f"{info.field_name} is {value}, which only Ray looks at; add --executor ray")
+        return value
 
     @field_validator("track", mode="before")
     @classmethod
@@ -294,60 +301,3 @@ def validated(kind: type[Config], settings: dict[str, Any], where: str = "") -> 
             raise InputError(f"{where}{cause}") from None
         key = str(first["loc"][0])
         raise InputError(f"{where}{key} is {settings.get(key)!r}; {first['msg'].lower()}") from None
-
-
-def within(key: str, value: float, holds: bool, range_: str) -> float:
-    """Check a number.
-
-    Args:
-        key: The setting's name.
-        value: What it is.
-        holds: Whether it lies in its range.
-        range_: The range in words.
-
-    Returns:
-        The value.
-
-    Raises:
-        InputError: If it does not, or is not finite.
-    """
-    if not (math.isfinite(value) and holds):
-        raise InputError(f"{key} is {value}; it must be a finite number, {range_}")
-    return value
-
-
-def at_least_one(key: str, value: int) -> int:
-    """Check a count.
-
-    Args:
-        key: The setting's name.
-        value: What it is.
-
-    Returns:
-        The value.
-
-    Raises:
-        InputError: If it is below 1.
-    """
-    if value < 1:
-        raise InputError(f"{key} is {value}; it must be at least 1")
-    return value
-
-
-def one_of(kind: str, value: str, known: tuple[str, ...]) -> str:
-    """Check a name.
-
-    Args:
-        kind: What it names.
-        value: The name.
-        known: The names that there are.
-
-    Returns:
-        The value.
-
-    Raises:
-        InputError: If it is none of them.
-    """
-    if value not in known:
-        raise InputError(f"{kind} '{value}' is unknown{nearest(value, known)}")
-    return value

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from warmstart.errors import InputError
 from warmstart.experiments.grid import OnEvent, WorkFailedError, run_grid
-from warmstart.experiments.recorded import versions
+from warmstart.experiments.recorded import provenance
 from warmstart.experiments.results import StageResult
 from warmstart.experiments.run import Event, RunKey, saved_runs
 from warmstart.experiments.task import Task
@@ -69,7 +69,7 @@ def run_on_ray(
     with _connection(ray, address) as ours, _mark(out) as mark:
         _check_room(ray, threads, gpus, ours)
         mailbox = _mailbox(ray)
-        place = _Place(out, Path.cwd(), mark, versions(), threads, mailbox)
+        place = _Place(out, Path.cwd(), mark, provenance(), threads, mailbox)
         shared = _put(ray, task)
         work = ray.remote(_work).options(num_cpus=threads, num_gpus=gpus, max_retries=0, name="warmstart run")
         _Grid(ray, lambda key: work.remote(shared, key, place), mailbox, _Told(keys, out, on_event)).run(keys)
@@ -177,7 +177,7 @@ class _Place:
     folder: Path
     """The driver's current one: a user's own modules may lie there."""
     mark: str
-    versions: dict[str, str]
+    provenance: dict[str, str]
     threads: int
     mailbox: Any
 
@@ -193,10 +193,10 @@ class _Place:
                 f"node {node} does not see {self.out} as the driver does; "
                 "put --out on a file system that all nodes of the cluster share"
             )
-        for name, here in versions().items():
-            if here != self.versions[name]:
+        for name, here in provenance().items():
+            if here != self.provenance[name]:
                 raise InputError(
-                    f"node {node} has {name} {here} and the driver {self.versions[name]}; "
+                    f"node {node} has {name} {here} and the driver {self.provenance[name]}; "
                     "install the same versions on all nodes, or numbers would differ from node to node"
                 )
         if self.folder.is_dir():

@@ -72,14 +72,14 @@ def record(config: GridConfig, fingerprint: str) -> dict[str, Any]:
     settings = config.model_dump(mode="json")
     settings["threads"] = config.resolved_threads()
     settings["device"] = config.resolved_device().type
-    return {**settings, RECORDED: {"data_fingerprint": fingerprint, **versions()}}
+    return {**settings, RECORDED: {"data_fingerprint": fingerprint, **provenance()}}
 
 
-def versions() -> dict[str, str]:
+def provenance() -> dict[str, str]:
     """What numbers rest on besides settings and data.
 
     Returns:
-        Versions of warmstart, torch and Python, the kind of machine, and the processes that train a run together.
+        By name: versions of warmstart, torch and Python, the kind of machine, the processes that train a run together.
     """
     return {
         "warmstart": version("warmstart"),

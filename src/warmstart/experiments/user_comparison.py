@@ -18,7 +18,7 @@ from warmstart.errors import InputError
 from warmstart.experiments.comparison import run_comparison
 from warmstart.experiments.config import RECORDED, CompareConfig, method_label, validated
 from warmstart.experiments.display import Display
-from warmstart.experiments.recorded import settle_output, versions
+from warmstart.experiments.recorded import provenance, settle_output
 from warmstart.experiments.report import render_terminal, write_report
 from warmstart.experiments.results import Results, to_csv
 from warmstart.experiments.run import Run, RunKey, read_results
@@ -134,7 +134,7 @@ def compare(
         "metric": metric,
         "higher_is_better": higher_is_better,
         "margin": margin,
-        RECORDED: versions(),
+        RECORDED: provenance(),
     }
     with ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng())

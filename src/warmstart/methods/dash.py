@@ -19,9 +19,9 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from warmstart.batches import batches_that_matter, examples_in, tail, to_device
-from warmstart.errors import InputError
+from warmstart.errors import InputError, require
 from warmstart.gradient_ema import ForwardLoss, GradientEMA, Weight, as_forward_loss, average_gradient
-from warmstart.methods.method import Method, Stage, require
+from warmstart.methods.method import Method, Stage
 from warmstart.methods.report import LayerReport, Report, count_scales, describe_scales
 from warmstart.methods.training_state import (
     BatchNorm,

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from warmstart.errors import InputError, nearest
-from warmstart.methods.method import Method, Stage, require, reset_optimizer_
+from warmstart.errors import InputError, nearest, require
+from warmstart.methods.method import Method, Stage, reset_optimizer_
 from warmstart.methods.report import LayerReport, Report
 from warmstart.neurons import (
     Filter,

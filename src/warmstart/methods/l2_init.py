@@ -13,8 +13,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from warmstart.errors import InputError
-from warmstart.methods.method import Method, Stage, require, require_own_memory
+from warmstart.errors import InputError, within
+from warmstart.methods.method import Method, Stage, require_own_memory
 
 
 @dataclass(frozen=True)
@@ -65,4 +65,4 @@ def l2_init_(model: nn.Module, initial: Mapping[str, Tensor], coef: float = 1e-3
 
 
 def _check(coef: float) -> None:
-    require(0 <= coef < float("inf"), f"coef is {coef}; it must be a finite number >= 0")
+    within("coef", coef, coef >= 0, "at least 0")

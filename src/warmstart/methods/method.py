@@ -106,20 +106,6 @@ class Method:
         return f"{self.name}[{','.join(changed)}]" if changed else self.name
 
 
-def require(condition: bool, message: str) -> None:
-    """Refuse a setting.
-
-    Args:
-        condition: What must hold.
-        message: What is wrong and what to do, in one line.
-
-    Raises:
-        InputError: If it does not hold.
-    """
-    if not condition:
-        raise InputError(message)
-
-
 def require_own_memory(model: nn.Module, tensors: Mapping[str, Tensor], what: str) -> None:
     """Refuse weights that are the model's own: they follow every change, and what should move it does nothing.
 

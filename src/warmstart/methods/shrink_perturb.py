@@ -14,9 +14,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from warmstart.errors import InputError, nearest
+from warmstart.errors import InputError, nearest, require, within
 from warmstart.methods.cold import require_alike, tensors_of
-from warmstart.methods.method import Method, Stage, require, require_own_memory, reset_optimizer_
+from warmstart.methods.method import Method, Stage, require_own_memory, reset_optimizer_
 from warmstart.methods.report import Report, uniform
 from warmstart.neurons import LeftAlone, Neurons, has_norm, neurons
 
@@ -229,5 +229,5 @@ def _variant(name: str) -> Variant:
 
 
 def _check(shrink: float, noise_std: float) -> None:
-    require(0 <= shrink <= 1, f"shrink is {shrink}; it must lie in [0, 1]")
-    require(0 <= noise_std < float("inf"), f"noise_std is {noise_std}; it must be a finite number >= 0")
+    within("shrink", shrink, 0 <= shrink <= 1, "in [0, 1]")
+    within("noise_std", noise_std, noise_std >= 0, "at least 0")

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch.utils.data import Dataset
 
-from warmstart.errors import InputError
+from warmstart.errors import InputError, at_least_one
 from warmstart.streams.arrays import read_digits, read_npz
 from warmstart.streams.cifar import find_cifar, read_cifar
 from warmstart.streams.decode import Progress
@@ -69,8 +69,8 @@ def load(
     Raises:
         InputError: If the data is not there, cannot be read, or does not fit together.
     """
-    if image_size is not None and image_size < 1:
-        raise InputError(f"--image-size is {image_size}; it must be at least 1")
+    if image_size is not None:
+        at_least_one("--image-size", image_size)
     if isinstance(data, ImageData):
         return _resized(data, image_size) if image_size else data
     if isinstance(data, tuple):

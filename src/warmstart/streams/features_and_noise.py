@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from warmstart.errors import InputError
+from warmstart.errors import InputError, at_least_one, require, within
 from warmstart.streams.images import ImageData, resize_images
 
 NAME = "features-and-noise"
@@ -53,14 +53,10 @@ class PatchWorld:
     channels: int = 3
 
     def __post_init__(self) -> None:
-        if self.classes < 2 or self.features < 1:
-            raise InputError(
-                f"classes is {self.classes} and features is {self.features}; there must be at least 2 and 1"
-            )
-        if not 0 <= self.max_probability <= 1:
-            raise InputError(f"max_probability is {self.max_probability}; a probability lies in [0, 1]")
-        if not 0 <= self.noise < math.inf:
-            raise InputError(f"noise is {self.noise}; it must be a finite number, at least 0")
+        require(self.classes >= 2, f"classes is {self.classes}; it must be at least 2")
+        at_least_one("features", self.features)
+        within("max_probability", self.max_probability, 0 <= self.max_probability <= 1, "in [0, 1]")
+        within("noise", self.noise, self.noise >= 0, "at least 0")
         if self.features >= self.grid**2:
             raise InputError(
                 f"features is {self.features}; an image of {self.grid**2} patches has room for {self.grid**2 - 1}"

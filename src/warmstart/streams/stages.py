@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from warmstart.errors import InputError
+from warmstart.errors import InputError, at_least_one
 from warmstart.streams.images import ImageData
 
 
@@ -26,8 +26,7 @@ def split_stages(data: ImageData, stages: int, stage_size: int, seed: int) -> li
             class of which no stage has an example.
     """
     for option, value in (("--stages", stages), ("--stage-size", stage_size)):
-        if value < 1:
-            raise InputError(f"{option} is {value}; it must be at least 1")
+        at_least_one(option, value)
     available, wanted = len(data.train_labels), stages * stage_size
     if wanted > available:
         raise InputError(

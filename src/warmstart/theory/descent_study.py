@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.nn.functional import pad
 
-from warmstart.errors import InputError
+from warmstart.errors import at_least_one
 from warmstart.methods.method import Method
 from warmstart.reporting import figures, html
 from warmstart.reporting.figures import Series
@@ -88,8 +88,7 @@ def run_descent(
     Raises:
         InputError: If there is no seed, or a training diverges.
     """
-    if seeds < 1:
-        raise InputError(f"seeds is {seeds}; it must be at least 1")
+    at_least_one("seeds", seeds)
     runs = {}
     for seed in range(seeds):
         for name, method in methods.items():

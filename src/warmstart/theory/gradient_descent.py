@@ -6,7 +6,6 @@ the discrete rules: "live" means the same in both.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,7 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import multi_margin_loss
 
-from warmstart.errors import InputError
+from warmstart.batches import cut_from_newest
+from warmstart.errors import InputError, at_least_one, one_of, within
+from warmstart.methods import methods as known_methods
 from warmstart.methods import parse_method, split_names
 from warmstart.methods.method import Method, Stage
 from warmstart.methods.report import Report
@@ -61,15 +62,12 @@ class Descent:
 
     def __post_init__(self) -> None:
         for name in ("examples", "stages", "filters", "max_steps"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}; it must be at least 1")
+            at_least_one(name, getattr(self, name))
         if self.examples < self.world.classes:
             raise InputError(f"examples is {self.examples}; each of {self.world.classes} classes needs at least one")
         for name in ("lr", "init_std"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise InputError(f"{name} is {getattr(self, name)}; it must be a finite number above 0")
-        if not 0 <= self.momentum < 1:
-            raise InputError(f"momentum is {self.momentum}; it must be at least 0 and below 1")
+            within(name, getattr(self, name), getattr(self, name) > 0, "above 0")
+        within("momentum", self.momentum, 0 <= self.momentum < 1, "at least 0 and below 1")
 
 
 @dataclass(frozen=True)
@@ -118,8 +116,10 @@ def find_methods(names: str, world: PatchWorld) -> dict[str, Method]:
     """
     found: dict[str, Method] = {}
     for name in split_names(names):
-        method = Oracle(world) if name.strip() == "oracle" else parse_method(name)
-        found["oracle" if isinstance(method, Oracle) else str(method)] = method
+        if ":" not in name:
+            one_of("method", name.partition("[")[0].strip(), [*known_methods(), Oracle.name])
+        method = Oracle(world) if name.strip() == Oracle.name else parse_method(name)
+        found[Oracle.name if isinstance(method, Oracle) else str(method)] = method
     if not found:
         raise InputError("methods is empty; name at least one, such as cold,warm,dash")
     return found
@@ -208,8 +208,11 @@ def _hinge_loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
 def _oldest_first(
     patches: Tensor, labels: Tensor, stage_size: int, batch_size: int | None
 ) -> Sequence[tuple[Tensor, Tensor]]:
-    size = batch_size or stage_size
-    return list(zip(patches.split(size), labels.split(size), strict=True))
+    def batch(chosen: range) -> tuple[Tensor, Tensor]:
+        index = slice(chosen.start, chosen.stop)
+        return patches[index], labels[index]
+
+    return cut_from_newest(len(labels), batch_size or stage_size, batch)
 
 
 def _network(descent: Descent, purpose: tuple[int, ...]) -> PatchNetwork:

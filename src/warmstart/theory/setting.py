@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-from warmstart.errors import InputError
+from warmstart.errors import InputError, at_least_one, require, within
 
 _LARGEST = 2_000_000_000
 """Features times examples, in bytes of memory: beyond, a slip of the keys."""
@@ -33,11 +33,10 @@ class Setting:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            lowest = 2 if field.name == "classes" else 1
-            if field.name != "max_probability" and getattr(self, field.name) < lowest:
-                raise InputError(f"{field.name} is {getattr(self, field.name)}; it must be at least {lowest}")
-        if not 0 <= self.max_probability <= 1:
-            raise InputError(f"max_probability is {self.max_probability}; a probability lies in [0, 1]")
+            if field.name not in ("classes", "max_probability"):
+                at_least_one(field.name, getattr(self, field.name))
+        require(self.classes >= 2, f"classes is {self.classes}; it must be at least 2")
+        within("max_probability", self.max_probability, 0 <= self.max_probability <= 1, "in [0, 1]")
         if self.examples < self.classes:
             raise InputError(
                 f"examples is {self.examples}; each of the {self.classes} classes needs at least one a stage"

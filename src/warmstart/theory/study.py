@@ -15,7 +15,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from warmstart.errors import InputError
+from warmstart.errors import at_least_one
 from warmstart.reporting import figures
 from warmstart.reporting.figures import Series
 from warmstart.reporting.panels import Panel, panels
@@ -73,8 +73,7 @@ def run_study(setting: Setting, seeds: int, progress: Callable[[int], None] = la
     Raises:
         InputError: If there is no seed.
     """
-    if seeds < 1:
-        raise InputError(f"seeds is {seeds}; it must be at least 1")
+    at_least_one("seeds", seeds)
     streams = {}
     for seed in range(seeds):
         data = draw(setting, seed)

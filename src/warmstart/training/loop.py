@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from warmstart.errors import InputError, nearest
+from warmstart.errors import InputError, one_of
 from warmstart.neurons import batch_norms
 from warmstart.processes import Team
 from warmstart.training.augmentation import AUGMENTATIONS
@@ -79,8 +79,7 @@ class Recipe:
             ("precision", (self.precision,), PRECISIONS),
         ):
             for name in given:
-                if name not in known:
-                    raise InputError(f"unknown {what} '{name}'{nearest(name, known)}")
+                one_of(what, name, known)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Protocol, TypeVar, runtime_checkable
 
@@ -10,7 +9,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from warmstart.errors import InputError, nearest
+from warmstart.errors import InputError, one_of, within
 
 OPTIMIZERS = ("sgd", "sam", "adamw")
 SAM_RHO = 0.1
@@ -36,14 +35,10 @@ def make_optimizer(name: str, model: nn.Module, *, lr: float, momentum: float, w
     Raises:
         InputError: If the name is unknown, a value is out of range, or nothing is trainable.
     """
-    if name not in OPTIMIZERS:
-        raise InputError(f"unknown optimizer '{name}'{nearest(name, OPTIMIZERS)}")
-    if not (math.isfinite(lr) and lr > 0):
-        raise InputError(f"lr is {lr}; it must be a finite number above 0")
-    if not 0 <= momentum < 1:
-        raise InputError(f"momentum is {momentum}; it must be at least 0 and below 1")
-    if not (math.isfinite(weight_decay) and weight_decay >= 0):
-        raise InputError(f"weight decay is {weight_decay}; it must be a finite number, at least 0")
+    one_of("optimizer", name, OPTIMIZERS)
+    within("lr", lr, lr > 0, "above 0")
+    within("momentum", momentum, 0 <= momentum < 1, "at least 0 and below 1")
+    within("weight_decay", weight_decay, weight_decay >= 0, "at least 0")
     parameters = list(model.parameters())
     if not any(parameter.requires_grad for parameter in parameters):
         raise InputError("the network has no trainable parameter; leave some unfrozen")

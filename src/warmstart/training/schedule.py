@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from bisect import bisect_right
 from dataclasses import dataclass
 from itertools import pairwise
 
-from warmstart.errors import InputError
+from warmstart.errors import InputError, within
 
 
 @dataclass(frozen=True)
@@ -24,8 +23,7 @@ class Schedule:
     def __post_init__(self) -> None:
         if any(before >= after for before, after in pairwise((0, *self.milestones))):
             raise InputError(f"milestones are {self.milestones}; they must be ascending epochs, above 0")
-        if not (math.isfinite(self.factor) and self.factor > 0):
-            raise InputError(f"the schedule's factor is {self.factor}; it must be a finite number above 0")
+        within("the schedule's factor", self.factor, self.factor > 0, "above 0")
         if self.warmup_epochs < 0:
             raise InputError(f"warm-up is {self.warmup_epochs} epochs; it must be at least 0")
 

@@ -80,6 +80,8 @@ def test_differences_are_only_taken_where_the_settings_are_the_papers(settings, 
         ({"precision": "fp16"}, "precision 'fp16' is unknown"),
         ({"track": "wandbb"}, "tracker 'wandbb' is unknown; did you mean 'wandb'"),
         ({"executor": "slurm"}, "executor 'slurm' is unknown"),
+        ({"ray_address": "auto"}, "ray_address is auto, which only Ray looks at; add --executor ray"),
+        ({"gpus_per_run": 0.5}, "gpus_per_run is 0.5, which only Ray looks at; add --executor ray"),
         ({"gpus_per_run": -1}, "gpus_per_run is -1.0; it must be a finite number, at least 0"),
     ],
 )

@@ -6,8 +6,8 @@ from typing import Any
 
 from pydantic import field_validator
 
-from warmstart.errors import InputError
-from warmstart.experiments.config import GridConfig, at_least_one, one_of
+from warmstart.errors import InputError, at_least_one, one_of
+from warmstart.experiments.config import GridConfig
 from warmstart.experiments.image_task import Protocol
 from warmstart.experiments.reproduction.protocols import SUMMARIES, TINY, StageTraining, stage_training
 from warmstart.methods import split_names
