@@ -17,6 +17,7 @@ from warmstart.experiments.reproduction.config import ReproduceConfig, default_s
 from warmstart.experiments.reproduction.estimate import Cost, duration
 from warmstart.experiments.reproduction.report import render_terminal
 from warmstart.experiments.reproduction.running import Reproduction, describe
+from warmstart.training.parallel import is_first_process
 
 EXAMPLES = """Examples:
 
@@ -75,7 +76,7 @@ def reproduce(
         reproduction = Reproduction(config, display, verify=verify)
         costs, lines = reproduction.estimate()
         if dry_run:
-            console = Console(highlight=False)
+            console = Console(highlight=False, quiet=not is_first_process())
             for line in [*describe(config, reproduction.task), *lines]:
                 console.print(line, markup=False)
             console.print(_cost_table(costs))

@@ -24,7 +24,7 @@ from warmstart.processes import Team
 from warmstart.storage.atomic import write_text
 from warmstart.storage.lock import FolderLock
 from warmstart.training.devices import available_cores
-from warmstart.training.parallel import launched_team
+from warmstart.training.parallel import launched_processes, launched_team
 
 WRITE_EVERY = 1.0
 """Seconds between two versions of results.csv while a grid runs."""
@@ -69,7 +69,7 @@ def carry_out(plan: Plan, display: Display) -> dict[RunKey, Saved]:
         threads = int(recorded["threads"])
         done = team.attempt(partial(saved_runs, keys, out))
         left = unfinished(keys, done, plan.task.stages)
-        jobs = 1 if team.size > 1 else jobs_for(config, threads, len(left))
+        jobs = jobs_for(config, threads, len(left))
         display.plan(
             [*plan.lines, _where(config, len(keys), max(jobs, team.size), threads), *warnings],
             runs=len(keys),
@@ -195,7 +195,10 @@ def jobs_for(config: GridConfig, threads: int, runs: int) -> int:
 
     Returns:
         As many as were asked for; by itself as many as the cores feed, and on an accelerator one, which fills it.
+        One where several processes train each run.
     """
+    if launched_processes() > 1:
+        return 1
     if isinstance(config.jobs, int):
         return config.jobs
     return max(1, min(runs, available_cores() // threads)) if config.resolved_device().type == "cpu" else 1

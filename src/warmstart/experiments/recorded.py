@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -15,6 +14,7 @@ import yaml
 from warmstart.errors import InputError
 from warmstart.experiments.config import RECORDED, Config, GridConfig, read_config, read_yaml
 from warmstart.storage.atomic import write_text
+from warmstart.training.parallel import launched_processes
 
 CONFIG_FILE = "config.yaml"
 _HOW_IT_RUNS = {"out", "jobs", "margin", "executor", "ray_address", "gpus_per_run", "track"}
@@ -86,7 +86,7 @@ def provenance() -> dict[str, str]:
         "torch": str(torch.__version__),
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}",
-        "processes": os.environ.get("WORLD_SIZE", "1"),
+        "processes": str(launched_processes()),
     }
 
 

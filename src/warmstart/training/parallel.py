@@ -31,12 +31,21 @@ def launched_team(device: torch.device) -> Team:
     Returns:
         All of them, ready to exchange tensors; a team of one in a process that was started by itself.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if launched_processes() == 1:
         return Team()
     from accelerate import PartialState
 
     state = PartialState(cpu=device.type != "cuda")
     return Team(state.num_processes, dist.group.WORLD, state.device, rank=state.process_index)
+
+
+def launched_processes() -> int:
+    """How many processes were started together to train each run.
+
+    Returns:
+        1 in a process that was started by itself.
+    """
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def is_first_process() -> bool:

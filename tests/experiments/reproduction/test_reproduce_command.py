@@ -49,6 +49,18 @@ def test_a_dry_run_says_what_it_will_cost_and_leaves_nothing(data, tmp_path, cap
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(("rank", "shown"), [(0, " in one process; 2 share each batch\n"), (1, "")])
+def test_of_processes_started_together_the_first_one_says_what_it_will_cost(
+    data, tmp_path, capfd, monkeypatch, rank, shown
+):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", str(rank))
+    assert warmstart("reproduce", "cifar10", "--data", data, *SMALL, "--out", tmp_path / "out", "--dry-run") == 0
+    out = capfd.readouterr().out
+    assert shown in out
+    assert bool(out) == bool(shown)
+
+
 def test_there_is_a_row_for_each_stage_of_each_run(done):
     found = {(row["optimizer"], row["method"], row["seed"], row["stage"]) for row in rows(done)}
 

@@ -20,6 +20,7 @@ from warmstart.experiments.run import RunKey, Saved, read_results, saved_runs, u
 from warmstart.experiments.verdict import counted
 from warmstart.streams.official import verify_official
 from warmstart.streams.paper_data import find_original, load_paper_data, shortfall
+from warmstart.training.parallel import launched_processes
 
 
 class Reproduction:
@@ -73,7 +74,7 @@ class Reproduction:
         costs = estimator.costs([(key, len(done[key]["rows"]) if key in done else 0) for key in left])
         seconds, steps = sum(cost.seconds for cost in costs), sum(cost.steps for cost in costs)
         each = ", ".join(f"{1000 * taken:.1f} ms with {name}" for name, taken in estimator.seconds_a_step.items())
-        at_a_time = f", {jobs} at a time" if jobs > 1 else ""
+        at_a_time = f", {jobs} at a time" if jobs > 1 else self._beside()
         how = "as many epochs a stage as in the paper's table"
         if self.task.protocol.recipe.until is None or self.task.protocol.recipe.schedule is not None:
             how = f"{self.task.protocol.recipe.max_epochs} epochs a stage, the most there can be"
@@ -81,6 +82,14 @@ class Reproduction:
             f"estimate: {len(left)} runs left, about {steps:,.0f} steps, {duration(seconds / jobs)}{at_a_time}",
             f"  a step takes {each} (measured); {how}",
         ]
+
+    def _beside(self) -> str:
+        """What else will compute, which the time of the estimate leaves out."""
+        if self._config.executor == "ray":
+            return " one by one; Ray computes as many at a time as the cluster has room for"
+        if (processes := launched_processes()) > 1:
+            return f" in one process; {processes} share each batch"
+        return ""
 
     def run(self, lines: list[str]) -> Tables:
         """Run the grid, or go on with it, and write the report.
