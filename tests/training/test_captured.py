@@ -50,7 +50,7 @@ class MadeUpGpu:
         return results
 
     @contextlib.contextmanager
-    def graph(self, graph, pool, stream):
+    def graph(self, graph, pool, stream, capture_error_mode):
         self.recording = graph
         try:
             yield
@@ -170,7 +170,16 @@ def test_on_the_cpu_no_step_can_be_recorded(name):
 on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
-def trained_on_gpu(captured, name="sgd", network=cnn, hooks=None, **settings):
+def bare_cnn():
+    """Without the biases that batch norm undoes: their gradient is rounding alone, and AdamW makes a step of it."""
+    network = cnn()
+    for layer in network:
+        if isinstance(layer, nn.Conv2d):
+            layer.bias = None
+    return network
+
+
+def trained_on_gpu(captured, name="sgd", network=bare_cnn, hooks=None, **settings):
     """Five epochs of four batches, the last of which is smaller."""
     model = network().cuda()
     optimizer = make_optimizer(name, model, **SETTINGS)

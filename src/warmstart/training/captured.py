@@ -10,7 +10,7 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cache
 
@@ -118,13 +118,17 @@ class CapturedStep:
         # A recording that fails leaves its own stream current, and the generator in a state where it refuses to draw.
         back = torch.cuda.stream(torch.cuda.current_stream(inputs.device))
         try:
-            with back, self._update_on_device(), torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
+            with back, self._update_on_device(), self._graph(graph):
                 results = self._step(inputs, labels)
         except RuntimeError as error:
             generator.graphsafe_set_state(before)
             self._give_up(str(error).partition("\n")[0])
         else:
             self._recordings[inputs.shape] = _Recording(graph, inputs, labels, results)
+
+    def _graph(self, graph: torch.cuda.CUDAGraph) -> AbstractContextManager[None]:
+        # What other threads do meanwhile, such as pinning memory for a loader of the user's, is none of its business.
+        return torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local")
 
     @contextmanager
     def _update_on_device(self) -> Iterator[None]:

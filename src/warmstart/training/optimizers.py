@@ -103,5 +103,10 @@ def _fused(parameters: list[nn.Parameter]) -> bool | None:
     Returns:
         True to fuse; None to leave the choice to PyTorch.
     """
-    plain = all(p.device.type in {"cpu", "cuda"} and p.is_floating_point() and p.is_contiguous() for p in parameters)
-    return True if plain else None
+    return True if all(p.is_floating_point() and _dense(p) for p in parameters) else None
+
+
+def _dense(p: nn.Parameter) -> bool:
+    if p.is_cuda and p.dim() == 4 and p.is_contiguous(memory_format=torch.channels_last):
+        return True  # the GPU's kernel compares strides, and refuses those that differ
+    return p.device.type in {"cpu", "cuda"} and p.is_contiguous()

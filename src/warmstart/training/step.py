@@ -61,7 +61,7 @@ def _plain_step(
     inputs: Tensor,
     labels: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    if inputs.is_cuda and inputs.dim() == 4:
+    if inputs.is_cuda and inputs.dim() == 4 and precision != "fp32":
         # The layout of tensor cores' convolutions; all activations follow, and the weights stay as they are.
         inputs = inputs.contiguous(memory_format=torch.channels_last)
 

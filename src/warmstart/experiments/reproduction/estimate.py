@@ -78,6 +78,7 @@ class Estimator:
         """Bytes that one run takes on a GPU, its data included; 0 elsewhere."""
         device = find_device(task.protocol.device)
         if device.type == "cuda":
+            torch.cuda.init()  # before it the allocator has no figures, and says so by an error
             torch.cuda.reset_peak_memory_stats(device)
         try:
             # Of all GPUs, as is the default, it would take up memory on each.
