@@ -1,4 +1,4 @@
-"""Slow and obvious references, in plain PyTorch: one neuron at a time, straight from METHODS.md and the papers."""
+"""Slow and obvious references, in plain PyTorch: one neuron at a time, straight from the papers."""
 
 import itertools
 import math

@@ -23,6 +23,7 @@ import warmstart as ws
 from warmstart.batches import (
     batches_that_matter,
     cut_from_newest,
+    equal_parts,
     examples_in,
     is_empty,
     micro_batches,
@@ -364,3 +365,29 @@ def test_oldest_first_refuses_a_part_of_a_data_set():
     loader = DataLoader(TensorDataset(torch.arange(10)), 2, sampler=SubsetRandomSampler(range(4)))
     with pytest.raises(ws.InputError, match="Subset"):
         ws.oldest_first(loader)
+
+
+@pytest.mark.parametrize(
+    ("count", "size", "sizes"),
+    [
+        (10, None, [10]),
+        (10, 10, [10]),
+        (10, 4, [3, 3, 4]),
+        (9, 8, [4, 5]),
+        (5, 2, [2, 3]),  # one example alone has no variance, so that a part may be larger than asked for
+        (3, 1, [3]),
+        (2, 1, [2]),
+        (1, 1, [1]),
+    ],
+)
+def test_parts_for_statistics_are_about_equal_and_of_two_examples_at_least(count, size, sizes):
+    batch = (torch.arange(count), {"y": torch.arange(count)})
+    parts = equal_parts(batch, size)
+    assert [examples for _, examples in parts] == sizes
+    assert [len(inputs) for (inputs, _), _ in parts] == sizes
+    assert torch.equal(torch.cat([labels["y"] for (_, labels), _ in parts]), batch[0])
+
+
+def test_what_nobody_can_count_is_one_part():
+    batch = SimpleNamespace(x=1)
+    assert equal_parts(batch, 4) == [(batch, 1)]

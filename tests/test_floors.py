@@ -7,14 +7,20 @@ import warmstart
 
 PACKAGE = Path(warmstart.__file__).parent
 FLOORS = (
-    {"errors", "importing", "precision", "neurons", "batches", "processes", "gradient_ema"},
+    {
+        *("errors", "wording", "seeds", "importing", "precision", "network"),
+        *("neurons", "batches", "processes", "gradient_ema"),
+    },
     {"methods", "diagnostics"},
     {"training", "streams", "models", "storage", "reporting", "integrations"},
     {"experiments", "retraining", "theory"},
     {"__init__", "__main__", "cli"},
 )
 FLOOR_OF = {part: floor for floor, parts in enumerate(FLOORS) for part in parts}
-ORDER_ON_THE_GROUND = ("errors", "importing", "precision", "batches", "processes", "neurons", "gradient_ema")
+ORDER_ON_THE_GROUND = (
+    *("errors", "wording", "seeds", "importing", "precision", "network"),
+    *("batches", "processes", "neurons", "gradient_ema"),
+)
 
 
 def imports(file):

@@ -49,7 +49,7 @@ def test_many_batches_neither_overflow_nor_vanish(alpha):
 
 @pytest.mark.parametrize("alpha", [0.1, 0.3, 0.9])
 def test_what_is_left_out_adds_at_most_the_tolerance(alpha):
-    """DESIGN.md: at most (1-alpha)^K max ||g||."""
+    """At most (1-alpha)^K max ||g||."""
     model, batches = prepared(count=60)
     full = average_gradient(model, batches, loss_of, alpha=alpha, tolerance=0)
     part = average_gradient(model, batches, loss_of, alpha=alpha, tolerance=0.05)

@@ -197,7 +197,11 @@ def test_norm_layers_are_known(layer):
     assert has_norm(nn.Sequential(nn.Linear(3, 3), nn.Sequential(layer)))
 
 
-@pytest.mark.parametrize("layer", [nn.Linear(3, 3), nn.ReLU(), nn.Dropout(), Normalize()], ids=repr)
+class PreNorm(nn.Module):
+    """A block as many repositories have it; whether anything in it normalises is up to what is in it."""
+
+
+@pytest.mark.parametrize("layer", [nn.Linear(3, 3), nn.ReLU(), nn.Dropout(), Normalize(), PreNorm()], ids=repr)
 def test_other_layers_are_no_norms(layer):
     assert not is_norm(layer)
     assert not has_norm(nn.Sequential(layer))
@@ -229,7 +233,7 @@ def test_an_output_of_no_layer_is_refused(output):
 
 
 def test_the_file_is_the_only_one_that_knows_layer_types():
-    """DESIGN.md: layer types live in neurons.py; methods ask it."""
+    """A layer of another kind is then one more row in one table."""
     from pathlib import Path
 
     import warmstart.methods

@@ -7,7 +7,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, pairwise
 from operator import itemgetter
 from typing import Any
 
@@ -24,7 +24,7 @@ from torch.utils.data import (
     WeightedRandomSampler,
 )
 
-from warmstart.errors import InputError, at_least_one
+from warmstart.errors import InputError, at_least_one, number
 
 
 def batches_that_matter(alpha: float, tolerance: float) -> int | None:
@@ -43,9 +43,9 @@ def batches_that_matter(alpha: float, tolerance: float) -> int | None:
     Raises:
         InputError: If a setting is out of range.
     """
-    if not 0 < alpha <= 1:
+    if not 0 < number("alpha", alpha) <= 1:
         raise InputError(f"alpha is {alpha}; it must lie in (0, 1]")
-    if not 0 <= tolerance < 1:
+    if not 0 <= number("tolerance", tolerance) < 1:
         raise InputError(f"tolerance is {tolerance}; it must lie in [0, 1)")
     if alpha == 1:
         return 1
@@ -78,7 +78,7 @@ def tail(batches: Iterable[Any], last: int | None) -> Tail:
         The batches, loaded as they are iterated over.
 
     Raises:
-        InputError: If there is no batch, or the loader shuffles.
+        InputError: If there is no batch, the loader shuffles, or it is something else.
     """
     if isinstance(batches, Mapping):
         raise InputError("batches is one mapping, not several: for a single batch pass [batch]")
@@ -88,6 +88,8 @@ def tail(batches: Iterable[Any], last: int | None) -> Tail:
         return _tail_of_loader(batches, last)
     if isinstance(batches, Sequence) or (hasattr(batches, "__getitem__") and hasattr(batches, "__len__")):
         return _tail_of_sequence(batches, last)
+    if not hasattr(batches, "__iter__") and not hasattr(batches, "__getitem__"):
+        raise InputError(f"batches is a {type(batches).__name__}: pass a DataLoader, or batches, oldest first")
     return _tail_of_iterable(batches, last)
 
 
@@ -172,8 +174,11 @@ def oldest_first(loader: DataLoader[Any], batch_size: int | None = None) -> Data
         the newest example backwards, so that a short one is the oldest.
 
     Raises:
-        InputError: If the data set cannot be indexed, is drawn from in part, or no batch size of at least 1 is known.
+        InputError: If it is no loader, its data set cannot be indexed or is drawn from in part, or no batch size of
+            at least 1 is known.
     """
+    if not isinstance(loader, DataLoader):
+        raise InputError(f"oldest_first puts a DataLoader in order, not a {type(loader).__name__}")
     if isinstance(loader.dataset, IterableDataset):
         raise InputError("an IterableDataset has no order to restore: pass an iterable of batches, oldest first")
     size = loader.batch_size if batch_size is None else batch_size
@@ -277,6 +282,24 @@ def micro_batches(
     weights = [weight(piece) for piece in pieces]
     for piece, part in zip(pieces, weights, strict=True):
         yield piece, part / sum(weights)
+
+
+def equal_parts(batch: Any, size: int | None) -> list[tuple[Any, int]]:
+    """Split a batch for statistics over examples: no part is much smaller than another, and none is of one example.
+
+    Args:
+        batch: As for `micro_batches`.
+        size: Examples a part at most, as far as parts of two allow it; None leaves the batch whole.
+
+    Returns:
+        Each part with its number of examples, 1 where nobody can count them.
+    """
+    count = examples_in(batch)
+    if size is None or count <= max(2, size):
+        return [(batch, max(1, count))]
+    parts = min(-(-count // size), count // 2)
+    bounds = [count * i // parts for i in range(parts + 1)]
+    return [(_map(batch, itemgetter(slice(start, stop))), stop - start) for start, stop in pairwise(bounds)]
 
 
 def to_device(batch: Any, device: torch.device) -> Any:

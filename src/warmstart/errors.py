@@ -3,6 +3,8 @@
 import math
 from collections.abc import Collection, Iterable
 from difflib import get_close_matches
+from numbers import Integral, Real
+from typing import Any
 
 
 class InputError(ValueError):
@@ -42,8 +44,28 @@ def require(condition: bool, message: str) -> None:
         raise InputError(message)
 
 
-def at_least_one(key: str, value: int) -> int:
+def whole_number(key: str, value: Any, least: int) -> int:
     """Check a count.
+
+    Args:
+        key: The setting's name.
+        value: What it is.
+        least: The smallest that it may be.
+
+    Returns:
+        The value.
+
+    Raises:
+        InputError: If it is below, or no whole number.
+    """
+    whole = isinstance(value, Integral) and not isinstance(value, bool)
+    require(whole, f"{key} is {value!r}; it must be a whole number")
+    require(value >= least, f"{key} is {value}; it must be at least {least}")
+    return int(value)
+
+
+def at_least_one(key: str, value: Any) -> int:
+    """Check a count of what there must be.
 
     Args:
         key: The setting's name.
@@ -53,10 +75,27 @@ def at_least_one(key: str, value: int) -> int:
         The value.
 
     Raises:
-        InputError: If it is below 1.
+        InputError: If it is below 1, or no whole number.
     """
-    require(value >= 1, f"{key} is {value}; it must be at least 1")
-    return value
+    return whole_number(key, value, 1)
+
+
+def number(key: str, value: Any) -> float:
+    """Check that a setting is a number, before it is compared with one.
+
+    Args:
+        key: The setting's name.
+        value: What it is.
+
+    Returns:
+        The value.
+
+    Raises:
+        InputError: If it is text, or anything else.
+    """
+    holds = isinstance(value, Real) and not isinstance(value, bool)
+    require(holds, f"{key} is {value!r}, a {type(value).__name__}; it must be a number")
+    return value  # type: ignore[no-any-return]  # a number of any type, NumPy's included
 
 
 def within(key: str, value: float, holds: bool, where: str) -> float:

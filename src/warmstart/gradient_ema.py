@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from warmstart.batches import batches_that_matter, examples_in, is_empty, micro_batches, tail, to_device
 from warmstart.errors import InputError, at_least_one
+from warmstart.network import eval_mode, saved_buffers
 from warmstart.neurons import Filter, Neurons, neurons, recurrent_layers
 from warmstart.precision import in_fp32
 from warmstart.processes import Team, local, reshard, team_of
@@ -40,7 +41,7 @@ class GradientEMA:
     Attributes:
         alpha: Rate of the average; the newest batch has the weight alpha.
         updates: How many batches have gone in.
-        examples: How many examples went in, as far as `average_gradient` fed them; 0 in a loop of your own.
+        sizes: The examples of each batch that went in, oldest first, as far as `average_gradient` fed them.
         left_out: How many older batches were left out before the first update.
         largest: Parameter name -> the largest norm of a gradient that went in (under FSDP2, of this process's part),
             which bounds what the batches left out could have added; empty where none was.
@@ -61,7 +62,7 @@ class GradientEMA:
         batches_that_matter(alpha, 0)  # the range check
         self.alpha = alpha
         self.updates = 0
-        self.examples = 0
+        self.sizes: list[int] = []
         self.left_out = 0
         self.largest: dict[str, Tensor] = {}
         self._sum: dict[str, Tensor] = {}
@@ -95,6 +96,11 @@ class GradientEMA:
                 norm = torch.linalg.vector_norm(local(gradient), dtype=largest.dtype) * abs(weight)
                 torch.maximum(largest, norm, out=largest)
         self.updates += 1
+
+    @property
+    def examples(self) -> int:
+        """How many examples went in; 0 in a loop of your own."""
+        return sum(self.sizes)
 
     @property
     def average(self) -> dict[str, Tensor]:
@@ -168,7 +174,7 @@ def average_gradient(
         source = team.attempt(lambda: tail(batches, batches_that_matter(alpha, tolerance)))
         ema.left_out = source.left_out
         for share in _shares(source.batches, weight, team):
-            ema.examples += share.examples
+            ema.sizes.append(share.examples)
             for piece, part in _pieces(share, micro_batch_size, weight, team):
                 loss = team.attempt(partial(_loss, model, piece, forward_loss, device))
                 (loss * part).backward()
@@ -262,8 +268,11 @@ def as_forward_loss(
         ``forward_loss``; without either, batches are mappings and the model's output carries its ``.loss``.
 
     Raises:
-        InputError: If both are given.
+        InputError: If both are given, or one that cannot be called.
     """
+    for name, given in (("loss_fn", loss_fn), ("forward_loss", forward_loss)):
+        if given is not None and not callable(given):
+            raise InputError(f"{name} is {given!r}: pass a function, such as torch.nn.functional.cross_entropy")
     if forward_loss is not None:
         if loss_fn is not None:
             raise InputError("give loss_fn or forward_loss, not both")
@@ -275,8 +284,8 @@ def _loss_of_pair(loss_fn: Callable[[Any, Any], Tensor]) -> ForwardLoss:
     def loss_of(model: nn.Module, batch: Any) -> Tensor:
         if not isinstance(batch, (tuple, list)) or len(batch) != 2:
             raise InputError(
-                f"a batch is a {type(batch).__name__}, not (input, target): pass forward_loss=, or for mappings "
-                "leave loss_fn out"
+                f"a batch is a {type(batch).__name__}, not (input, target): for a single batch pass [(input, target)], "
+                "for mappings leave loss_fn out, for anything else pass forward_loss="
             )
         loss: Tensor = loss_fn(model(batch[0]), batch[1])
         return loss
@@ -315,21 +324,16 @@ def gradient_pass(model: nn.Module, *, full_precision: bool = True) -> Iterator[
     Yields:
         Nothing; the model is ready for forward and backward passes.
     """
-    training = {layer: layer.training for layer in model.modules()}
     gradients = {parameter: parameter.grad for parameter in model.parameters()}
     dropouts = {layer: layer.dropout for layer in recurrent_layers(model)}
-    buffers = [
-        (layer, name, buffer, None if buffer is None else buffer.detach().clone())
-        for layer in model.modules()
-        for name, buffer in layer._buffers.items()
-    ]
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         if full_precision:
             stack.enter_context(in_fp32(next(model.parameters()).device.type))
+        stack.callback(saved_buffers(model))
+        stack.enter_context(eval_mode(model))
         try:
-            model.eval()
             for layer in dropouts:  # cuDNN differentiates them in train mode only; without dropout it is the same
                 layer.training, layer.dropout = True, 0.0
             model.zero_grad(set_to_none=True)
@@ -338,11 +342,5 @@ def gradient_pass(model: nn.Module, *, full_precision: bool = True) -> Iterator[
             reshard(model)
             for layer, dropout in dropouts.items():
                 layer.dropout = dropout
-            for module, flag in training.items():
-                module.training = flag
             for parameter, gradient in gradients.items():
                 parameter.grad = gradient
-            for module, name, buffer, before in buffers:  # a forward pass may change them in eval mode too
-                module._buffers[name] = buffer
-                if buffer is not None and before is not None and not torch.equal(buffer, before):
-                    buffer.copy_(before)

@@ -187,6 +187,9 @@ _NORMS: tuple[type[nn.Module], ...] = (
     nn.RMSNorm,
 )
 
+_NORM_NAMES = ("batchnorm", "instancenorm", "layernorm", "groupnorm", "rmsnorm")
+"""How such layers of other libraries are called, behind a prefix; a PreNorm, SpectralNorm or WeightNorm is none."""
+
 
 def is_norm(layer: nn.Module) -> bool:
     """Whether a layer normalises its input, so that the scale of the weights before it cancels.
@@ -197,9 +200,7 @@ def is_norm(layer: nn.Module) -> bool:
     Returns:
         True for batch, instance, layer, group and RMS norm, those of other libraries included by name.
     """
-    kind = type(layer)
-    named = kind.__name__.rstrip("123d").endswith("Norm") and not kind.__module__.startswith("torch.nn.utils")
-    return named or isinstance(layer, _NORMS)  # torch.nn.utils: weight_norm and spectral_norm normalise weights
+    return isinstance(layer, _NORMS) or type(layer).__name__.lower().rstrip("123d").endswith(_NORM_NAMES)
 
 
 def _rule_of(layer: nn.Module) -> Rule | None:
@@ -230,6 +231,8 @@ def neurons(
     """
     if granularity not in ("kernel", "neuron"):
         raise InputError(f"granularity {granularity!r} is unknown{nearest(str(granularity), ('kernel', 'neuron'))}")
+    if filter_fn is not None and not callable(filter_fn):
+        raise InputError(f"filter_fn is {filter_fn!r}: pass a function of a layer and its name")
     found: list[Neurons] = []
     left: list[LeftAlone] = []
     for name, layer, key, parameter in _parameters(model):

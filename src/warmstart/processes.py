@@ -7,7 +7,7 @@ holds a part of each weight; the backward pass adds gradients up, and full weigh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from warmstart.errors import InputError
+from warmstart.network import require_module
 
 T = TypeVar("T")
 
@@ -33,7 +34,7 @@ class Team:
     sharded: bool = False
     """Whether the backward pass itself averages gradients over the processes."""
     rank: int = 0
-    """Which of the processes this one is, as far as it matters."""
+    """Which of them this process is, from 0."""
 
     def gather(self, *numbers: float) -> list[list[float]]:
         """Tell everyone some numbers.
@@ -72,9 +73,29 @@ class Team:
         """
         if self.size > 1:
             box = [value]
-            dist.broadcast_object_list(box, 0, group=self.group)
+            dist.broadcast_object_list(box, self._first, group=self.group)
             value = box[0]
         return value
+
+    def firsts(self, tensor: Tensor) -> Tensor:
+        """Let all processes have the tensor that the first one has.
+
+        Args:
+            tensor: On every process of the same shape; not changed.
+
+        Returns:
+            The first process's, on `device`; alone, and where it is sharded already, the tensor itself.
+        """
+        if self.size == 1 or is_sharded(tensor):
+            return tensor
+        copy = tensor.detach().to(self.device, copy=True).contiguous()
+        dist.broadcast(copy, self._first, group=self.group)
+        return copy
+
+    @property
+    def _first(self) -> int:
+        """The first process by its number among all that there are, as collectives want it."""
+        return 0 if self.group is None else dist.get_global_rank(self.group, 0)
 
     def attempt(self, work: Callable[[], T]) -> T:
         """Do something that may fail on some process, and fail on all of them if so: none waits for another.
@@ -115,11 +136,14 @@ def team_of(model: nn.Module) -> tuple[nn.Module, Team]:
         The network without DistributedDataParallel around it, and its team.
 
     Raises:
-        InputError: If its weights are laid out in a way that is not supported (tensor parallel, FSDP1).
+        InputError: If it is no network, or its weights are laid out in a way that is not supported (tensor parallel,
+            FSDP1).
     """
+    require_module(model)
     if isinstance(model, DistributedDataParallel):
-        team = Team(dist.get_world_size(model.process_group), model.process_group, next(model.parameters()).device)
-        return model.module, team
+        ranks = model.process_group
+        device = next(model.parameters()).device
+        return model.module, Team(dist.get_world_size(ranks), ranks, device, rank=dist.get_rank(ranks))
     if type(model).__name__ == "FullyShardedDataParallel":
         raise InputError("FSDP1 flattens weights, so neurons cannot be told apart: use FSDP2, fully_shard(model)")
     sharded: list[tuple[str, Any]] = [(name, p) for name, p in model.named_parameters() if is_sharded(p)]
@@ -139,7 +163,7 @@ def team_of(model: nn.Module) -> tuple[nn.Module, Team]:
     if mesh.ndim > 1 and mesh.size() != dist.get_world_size():
         raise InputError(f"the mesh of {name} has {mesh.size()} of {dist.get_world_size()} processes: use all of them")
     group: Any = mesh.get_group() if mesh.ndim == 1 else dist.group.WORLD
-    return model, Team(mesh.size(), group, local(first).device, sharded=True)
+    return model, Team(mesh.size(), group, local(first).device, sharded=True, rank=dist.get_rank(group))
 
 
 def reshard(model: nn.Module) -> None:
@@ -179,6 +203,52 @@ def local(tensor: Tensor) -> Tensor:
     """
     part: Tensor = tensor.to_local() if is_sharded(tensor) else tensor  # type: ignore[attr-defined]  # a DTensor
     return part
+
+
+def laid_out_as(like: Tensor, tensor: Tensor) -> Tensor:
+    """A tensor where another one is, and spread over processes as that is.
+
+    Args:
+        like: A parameter.
+        tensor: Of its shape, whole and the same on every process, or spread like it already.
+
+    Returns:
+        The tensor, or of a whole one this process's part, as a DTensor; no process asks another for anything.
+    """
+    if not is_sharded(like) or is_sharded(tensor):
+        return tensor.to(like.device)
+    from torch.distributed.tensor import DTensor, Replicate
+
+    mesh: Any = like.device_mesh  # type: ignore[attr-defined]  # a DTensor
+    whole = DTensor.from_local(tensor.to(local(like).device), mesh, [Replicate()] * mesh.ndim, run_check=False)
+    return whole.redistribute(placements=like.placements)  # type: ignore[attr-defined]
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The network without DistributedDataParallel around it.
+
+    Args:
+        model: Any network.
+
+    Returns:
+        The network itself, of which names of layers and parameters speak.
+    """
+    return model.module if isinstance(model, DistributedDataParallel) else model
+
+
+def names_inside(model: nn.Module, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Tensors by the names that they have in the network inside DistributedDataParallel.
+
+    Args:
+        model: Any network, wrapped or not.
+        tensors: Some by name, such as a copy of a ``state_dict``, with or without the wrapper's prefix.
+
+    Returns:
+        The same tensors, by the inner names.
+    """
+    if not isinstance(model, DistributedDataParallel):
+        return tensors
+    return {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""DASH over 2 and 4 processes equals DASH in one, and a failure in one is an error in all; see worker.py."""
+"""Methods over 2 and 4 processes give what they give in one, and a failure in one is an error in all; see worker.py."""
 
 import os
 import subprocess
@@ -35,5 +35,11 @@ def test_what_goes_wrong_in_one_process_is_an_error_in_all_and_changes_nothing(k
     hold(2, *(f"{kind}-{case}" for case in FAILURES))
 
 
+@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
+def test_methods_without_data_leave_two_processes_with_the_same_weights(kind):
+    """Each process draws other numbers: the first one's count."""
+    hold(2, *(f"{kind}-{case}" for case in ("noise", "generator", "blend", "cold", "pull", "refused")))
+
+
 def test_four_processes_equal_one_with_replicas_too():
-    hold(4, "ddp-unequal", "fsdp-unequal", "hsdp-equal", "hsdp-unequal", "hsdp-nan")
+    hold(4, "ddp-unequal", "fsdp-unequal", "hsdp-equal", "hsdp-unequal", "hsdp-nan", "hsdp-noise", "hsdp-cold")

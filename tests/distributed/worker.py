@@ -1,4 +1,4 @@
-"""One process of a team: applies DASH to its share of every batch, and compares with one process alone.
+"""One process of a team: applies a method, DASH to its share of every batch, and compares with one process alone.
 
 torchrun --nproc-per-node 2 tests/distributed/worker.py CASE ...
 """
@@ -75,10 +75,77 @@ def raises(action, message):
     return False
 
 
+def drawn(seed):
+    """A fresh network; the seed is another one in each process, as where nobody has taken care."""
+    model = network()
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for tensor in (*model.parameters(), model[1].running_mean):
+            tensor.normal_()
+    return model
+
+
+def assert_equal_everywhere(model):
+    """Bit for bit, buffers included."""
+    for name, tensor in (*whole(model).items(), *model.named_buffers()):
+        theirs = [torch.empty_like(tensor) for _ in range(dist.get_world_size())]
+        dist.all_gather(theirs, tensor)
+        assert all(torch.equal(tensor, other) for other in theirs), name
+
+
+def run_without_data(kind, case):
+    """The methods that read no batches."""
+    rank = dist.get_rank()
+    batch = batches_for((3, 6, 6), 1, size=12, classes=3)[0]
+    alone = trained(network(), [batch])
+    first = {name: tensor.clone() for name, tensor in drawn(7).state_dict().items()}
+    model = wrap(trained(network(), [batch]), kind)
+    before = whole(model)
+    torch.manual_seed(rank)
+    if case == "noise":
+        ws.shrink_perturb_(model, noise_std=0.1)
+        ws.shrink_perturb_(alone, noise_std=0)
+        noise = [p - q for p, q in zip(whole(model).values(), alone.parameters(), strict=True)]
+        changed = torch.cat([tensor.flatten() for tensor in noise if tensor.any()])
+        assert len(changed) == sum(p.numel() for name, p in alone.named_parameters() if name[0] in "0379")
+        assert 0.08 < changed.std() < 0.12
+    elif case == "generator":
+        ws.shrink_perturb_(model, variant="renate", generator=torch.Generator().manual_seed(rank))
+    elif case == "blend":
+        ws.shrink_perturb_(model, variant="ash", other=drawn(100 + rank))
+        ws.shrink_perturb_(alone, variant="ash", other=drawn(100))
+        ws.shrink_perturb_(model, variant="hare-tortoise", other=first)
+        ws.shrink_perturb_(alone, variant="hare-tortoise", other=first)
+    elif case == "cold":
+        ws.cold_(model, drawn(100 + rank))
+        ws.cold_(alone, drawn(100))
+    elif case == "pull":
+        first |= {f"module.{name}": tensor for name, tensor in first.items()} if kind == "ddp" else {}
+        for twin in (model, alone):
+            cross_entropy(twin(batch[0]), batch[1]).backward()
+            ws.l2_init_(twin, first, coef=0.5)
+            torch.optim.SGD(twin.parameters(), lr=0.1).step()
+    else:
+        fresh = drawn(100) if rank == 0 else nn.Linear(2, 2)
+        assert raises(lambda: ws.cold_(model, fresh), "another kind of network"), rank
+        assert raises(lambda: ws.shrink_perturb_(model, variant="ash", other=fresh), "another kind of network"), rank
+    assert_equal_everywhere(model)
+    for name, tensor in whole(model).items():
+        if case == "refused":
+            assert torch.equal(tensor, before[name]), name
+        elif case not in ("noise", "generator"):
+            torch.testing.assert_close(tensor, dict(alone.named_parameters())[name], rtol=0, atol=1e-6)
+    model(batch[0]).sum().backward()  # the wrapped model still trains
+
+
+WITHOUT_DATA = ("noise", "generator", "blend", "cold", "pull", "refused")
+
+
 def main():
     dist.init_process_group("gloo")
     for name in sys.argv[1:]:
-        run(*name.split("-"))
+        kind, case = name.split("-")
+        (run_without_data if case in WITHOUT_DATA else run)(kind, case)
         dist.barrier()
         print(f"process {dist.get_rank()} of {dist.get_world_size()}: {name} holds", flush=True)
     os._exit(0)  # gloo's threads sometimes hang at the interpreter's end

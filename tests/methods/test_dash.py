@@ -374,14 +374,6 @@ def test_without_normalisation_it_warns_and_says_why():
     assert "no normalisation layers" in str(report)
 
 
-def test_old_datas_share_is_named_and_warned_about():
-    model, batches = prepared("mlp", count=40)
-    report = ws.dash_(model, batches, cross_entropy, new_examples=8, apply=False)
-    assert any(note.startswith("old data has 70.0%") for note in report.notes)
-    report = ws.dash_(model, batches, cross_entropy, new_examples=8 * 20, apply=False)
-    assert any("old data is under 1 %" in note for note in report.notes)
-
-
 def test_the_report_fits_80_columns_and_is_plain_data():
     import json
 

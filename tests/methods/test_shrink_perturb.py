@@ -1,4 +1,4 @@
-"""The five definitions of METHODS.md, each against its formula."""
+"""The five definitions in circulation (see `warmstart.methods.shrink_perturb.VARIANTS`), each against its formula."""
 
 import math
 
@@ -86,7 +86,7 @@ def test_without_noise_it_is_the_control_uniform_shrinking():
 
 
 def test_behind_batch_norm_uniform_shrinking_keeps_the_function():
-    """Once statistics are the batch's own: what METHODS.md says of the control, for a head without bias."""
+    """Once statistics are the batch's own: why uniform shrinking is the control of DASH's direction."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8, eps=1e-12), nn.ReLU(), nn.Flatten())
     inputs = torch.randn(16, 3, 6, 6)

@@ -1,12 +1,29 @@
 """What becomes of optimizer, schedule and batch-norm statistics, and that the report says so."""
 
+import copy
+
 import pytest
 import torch
+from torch import nn
 from torch.nn.functional import cross_entropy
-from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, StepLR
+from torch.optim.lr_scheduler import (
+    ChainedScheduler,
+    ConstantLR,
+    CosineAnnealingLR,
+    CosineAnnealingWarmRestarts,
+    CyclicLR,
+    ExponentialLR,
+    LambdaLR,
+    LinearLR,
+    OneCycleLR,
+    ReduceLROnPlateau,
+    SequentialLR,
+    StepLR,
+)
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import warmstart as ws
-from networks import assert_same, batches_for, cnn, mlp, snapshot
+from networks import assert_same, batches_for, cnn, mlp, snapshot, trained
 
 OPTIMIZERS = sorted(
     name
@@ -87,8 +104,15 @@ def test_every_optimizer(name, policy):
         lambda o: StepLR(o, 2, gamma=0.1),
         lambda o: CosineAnnealingLR(o, 10),
         lambda o: LinearLR(o, 0.1, total_iters=5),
-        lambda o: torch.optim.lr_scheduler.LambdaLR(o, lambda epoch: 0.9**epoch),
-        lambda o: torch.optim.lr_scheduler.ExponentialLR(o, 0.9),
+        lambda o: LambdaLR(o, lambda epoch: 0.9**epoch),
+        lambda o: ExponentialLR(o, 0.9),
+        lambda o: CosineAnnealingWarmRestarts(o, 3, T_mult=2),
+        lambda o: CyclicLR(o, 0.01, 0.1, step_size_up=3),
+        lambda o: OneCycleLR(o, 0.1, total_steps=40),
+        lambda o: SequentialLR(o, [LinearLR(o, 0.1, total_iters=3), CosineAnnealingLR(o, 10)], [3]),
+        lambda o: SequentialLR(o, [ConstantLR(o), CosineAnnealingWarmRestarts(o, 3), ExponentialLR(o, 0.5)], [1, 6]),
+        lambda o: ChainedScheduler([ConstantLR(o, 0.1, total_iters=4), ExponentialLR(o, 0.9)]),
+        lambda o: ChainedScheduler([SequentialLR(o, [ConstantLR(o), StepLR(o, 2)], [3]), ExponentialLR(o, 0.9)]),
     ],
 )
 def test_a_restarted_schedule_repeats_itself(make_schedule):
@@ -97,7 +121,7 @@ def test_a_restarted_schedule_repeats_itself(make_schedule):
 
     def rates():
         seen = []
-        for _ in range(6):
+        for _ in range(8):
             seen.append(optimizer.param_groups[0]["lr"])
             optimizer.step()
             schedule.step()
@@ -117,6 +141,99 @@ def test_a_kept_schedule_goes_on():
     report = ws.dash_(model, batches, cross_entropy, scheduler=schedule)
     assert optimizer.param_groups[0]["lr"] == pytest.approx(0.005)
     assert "learning-rate schedule kept" in str(report)
+
+
+def test_a_learning_rate_that_is_a_tensor_restarts_in_place():
+    model, batches = mlp(), batches_for((6,), 2)
+    optimizer = torch.optim.Adam(model.parameters(), lr=torch.tensor(0.5), capturable=False, foreach=False)
+    schedule = ExponentialLR(optimizer, 0.5)
+    rate = optimizer.param_groups[0]["lr"]
+    for _ in range(2):  # a second restart finds the first rates unspoilt
+        optimizer.step()
+        schedule.step()
+        assert rate == 0.25
+        ws.dash_(model, batches, cross_entropy, scheduler=schedule, schedule="restart")
+        assert optimizer.param_groups[0]["lr"] is rate
+        assert rate == 0.5
+
+
+class Demanding(ExponentialLR):
+    """A schedule of somebody's own, whose steps want to know the loss."""
+
+    def step(self, loss=None):
+        if loss is None and hasattr(self, "started"):
+            raise TypeError("step() needs the loss")
+        super().step()
+        self.started = True
+
+
+@pytest.mark.parametrize(
+    ("make_schedule", "error", "message"),
+    [
+        (lambda o: ReduceLROnPlateau(o), ws.InputError, "ReduceLROnPlateau does not know its first learning rates"),
+        (lambda o: "cosine", ws.InputError, "needs scheduler="),
+        (lambda o: Demanding(o, 0.9), TypeError, "needs the loss"),
+    ],
+)
+def test_a_schedule_that_cannot_be_restarted_changes_nothing(make_schedule, error, message):
+    model, optimizer, batches = prepared("SGD")
+    schedule = make_schedule(optimizer)
+    optimizer.param_groups[0]["lr"] = 0.123
+    before, state, moving = (
+        snapshot(model),
+        copy.deepcopy(optimizer.state_dict()),
+        getattr(schedule, "last_epoch", None),
+    )
+    arguments = {"optimizer": optimizer, "optimizer_state": "reset", "scheduler": schedule, "schedule": "restart"}
+    with pytest.raises(error, match=message):
+        ws.dash_(model, batches, cross_entropy, **arguments)
+    assert_same(before, snapshot(model))
+    assert optimizer.state_dict()["param_groups"] == state["param_groups"]
+    assert len(optimizer.state) == len(state["state"]) > 0
+    assert getattr(schedule, "last_epoch", None) == moving
+
+
+@pytest.mark.parametrize("policy", ["reset", "scale"])
+def test_the_optimizer_of_another_network_is_refused(policy):
+    model, _, batches = prepared("SGD")
+    _, other, _ = prepared("SGD")
+    before, moments_before = snapshot(model), len(other.state)
+    with pytest.raises(ws.InputError, match="optimizer holds no parameter that is scaled"):
+        ws.dash_(model, batches, cross_entropy, optimizer=other, optimizer_state=policy)
+    assert_same(before, snapshot(model))
+    assert len(other.state) == moments_before > 0
+
+
+def test_moments_that_are_not_there_yet_are_not_said_to_be_scaled():
+    model, batches = mlp(), batches_for((6,), 2)
+    fresh = torch.optim.Adam(model.parameters())
+    report = ws.dash_(model, batches, cross_entropy, optimizer=fresh, optimizer_state="scale")
+    assert "optimizer state empty, so nothing to scale" in str(report)
+
+
+def test_the_moments_of_an_optimizer_inside_another_one_are_scaled():
+    class Outer(torch.optim.Optimizer):
+        def __init__(self, parameters):
+            super().__init__(parameters, {})
+            self.base_optimizer = torch.optim.SGD(self.param_groups, lr=0.1, momentum=0.9)
+
+    model, batches = mlp(), batches_for((6,), 4)
+    outer = Outer(model.parameters())
+    train(model, outer.base_optimizer, batches)
+    before, momentum = model[0].weight.detach().clone(), moments(outer.base_optimizer, model[0].weight)
+    ws.dash_(model, batches, cross_entropy, optimizer=outer, optimizer_state="scale")
+    (scaled,) = moments(outer.base_optimizer, model[0].weight).values()
+    torch.testing.assert_close(scaled, momentum["momentum_buffer"] * model[0].weight.detach() / before)
+
+
+def test_moments_kept_as_integers_are_refused():
+    model, optimizer, batches = prepared("Adam")
+    for state in optimizer.state.values():
+        state["exp_avg"] = state["exp_avg"].to(torch.int8)  # as 8-bit optimizers do
+    before = snapshot(model)
+    with pytest.raises(ws.InputError, match=r"Adam keeps exp_avg of 0.weight in another shape or as integers"):
+        ws.dash_(model, batches, cross_entropy, optimizer=optimizer, optimizer_state="scale")
+    assert_same(before, snapshot(model))
 
 
 def test_recalibrated_statistics_are_those_of_the_batches():
@@ -155,3 +272,86 @@ def test_recalibration_refuses_what_can_be_read_once():
     with pytest.raises(ws.InputError, match="twice"):
         ws.dash_(model, iter(batches), cross_entropy, batch_norm="recalibrate")
     assert_same(before, snapshot(model))
+
+
+def test_recalibration_weighs_examples_alike_and_leaves_out_one_alone():
+    """50 examples by 7: the last batch is one example, which has no variance."""
+    torch.manual_seed(0)
+    data = TensorDataset(torch.randn(50, 6), torch.randint(0, 4, (50,)))
+    model = mlp()
+    ws.dash_(model, DataLoader(data, 7), cross_entropy, alpha=0.1, batch_norm="recalibrate")
+    mean = model[0](data.tensors[0][:49]).mean(0)
+    torch.testing.assert_close(model[1].running_mean, mean, rtol=1e-4, atol=1e-6)
+
+    model = mlp()
+    batches = [batches_for((6,), 1, size=size, seed=size)[0] for size in (12, 3)]
+    ws.dash_(model, batches, cross_entropy, batch_norm="recalibrate")
+    mean = model[0](torch.cat([inputs for inputs, _ in batches])).mean(0)
+    torch.testing.assert_close(model[1].running_mean, mean, rtol=1e-4, atol=1e-6)
+
+
+def test_recalibration_computes_no_more_examples_at_a_time_than_fit():
+    model, batches, seen = cnn(), batches_for((3, 8, 8), 2, size=21), []
+
+    def loss(network, batch):
+        seen.append(len(batch[0]))
+        return cross_entropy(network(batch[0]), batch[1])
+
+    ws.dash_(model, batches, forward_loss=loss, micro_batch_size=8, batch_norm="recalibrate")
+    assert max(seen) <= 8
+    assert seen[-6:] == [7] * 6
+
+
+class Once(IterableDataset):
+    """A stream that cannot be read twice."""
+
+    def __init__(self, batches):
+        self.examples = iter([(x, y) for inputs, targets in batches for x, y in zip(inputs, targets, strict=True)])
+
+    def __iter__(self):
+        return self.examples
+
+
+def failing_on(call):
+    """A loss that fails on one of its calls, as where memory runs out."""
+    calls = []
+
+    def loss(network, batch):
+        calls.append(batch)
+        if len(calls) == call:
+            raise MemoryError("no more")
+        return cross_entropy(network(batch[0]), batch[1])
+
+    return loss
+
+
+@pytest.mark.parametrize(
+    ("batches", "loss", "error", "message"),
+    [
+        (lambda b: DataLoader(Once(b), 8), failing_on(0), ws.InputError, "reads batches twice, and the second time"),
+        (lambda b: b, failing_on(6), MemoryError, "no more"),
+        (lambda b: [(x[:1], y[:1]) for x, y in b], failing_on(0), ValueError, "more than 1 value per channel"),
+    ],
+    ids=["read once", "in the second reading", "nothing but single examples"],
+)
+def test_recalibration_that_fails_leaves_everything_bit_for_bit_as_it_was(batches, loss, error, message):
+    given = batches_for((6,), 4)
+    model = trained(mlp(), given)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    schedule = StepLR(optimizer, 1)
+    train(model, optimizer, given)
+    schedule.step()
+    rate, momentum = optimizer.param_groups[0]["lr"], moments(optimizer, model[0].weight)["momentum_buffer"]
+    before = snapshot(model)
+    arguments = {"optimizer": optimizer, "optimizer_state": "scale", "scheduler": schedule, "schedule": "restart"}
+    with pytest.raises(error, match=message):
+        ws.dash_(model, batches(given), forward_loss=loss, batch_norm="recalibrate", **arguments)
+    assert_same(before, snapshot(model))
+    assert (model[1].momentum, optimizer.param_groups[0]["lr"], schedule.last_epoch) == (0.1, rate, 1)
+    assert torch.equal(moments(optimizer, model[0].weight)["momentum_buffer"], momentum)
+
+
+def test_a_network_without_batch_norm_has_nothing_to_measure():
+    model = nn.Sequential(nn.Linear(6, 5), nn.LayerNorm(5), nn.Linear(5, 4))
+    report = ws.dash_(model, batches_for((6,), 2), cross_entropy, batch_norm="recalibrate")
+    assert "statistics of 0 batch-norm layers measured anew" in str(report)

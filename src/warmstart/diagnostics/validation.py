@@ -9,6 +9,7 @@ from typing import Literal
 from torch import nn
 
 from warmstart.errors import InputError
+from warmstart.network import require_module
 from warmstart.neurons import Filter, Granularity, has_norm, neurons
 from warmstart.processes import local, team_of
 
@@ -42,7 +43,7 @@ class Findings(tuple[Finding, ...]):
 
     def __str__(self) -> str:
         """A line for each finding."""
-        return "\n".join(map(str, self)) or "nothing to report: every parameter is scaled"
+        return "\n".join(map(str, self)) or "no problems found"
 
 
 def validate(model: nn.Module, *, granularity: Granularity = "kernel", filter_fn: Filter | None = None) -> Findings:
@@ -54,8 +55,12 @@ def validate(model: nn.Module, *, granularity: Granularity = "kernel", filter_fn
         filter_fn: As for `dash_`.
 
     Returns:
-        The findings, errors first. Empty and ``ok`` if every parameter would be scaled.
+        The findings, errors first. Empty and ``ok`` if all but norm layers would be scaled.
+
+    Raises:
+        InputError: If it is no network.
     """
+    require_module(model)
     order = ("error", "warning", "note")
     found = sorted(_findings(model, granularity, filter_fn), key=lambda finding: order.index(finding.severity))
     return Findings(found)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -14,6 +15,8 @@ from torch import nn
 from warmstart.errors import InputError
 from warmstart.methods.method import Method, Stage, require_own_memory, reset_optimizer_
 from warmstart.methods.report import Report
+from warmstart.network import require_module, require_optimizer
+from warmstart.processes import is_sharded, laid_out_as, team_of
 
 
 @dataclass(frozen=True)
@@ -35,20 +38,24 @@ def cold_(model: nn.Module, fresh: nn.Module, *, optimizer: torch.optim.Optimize
 
     Args:
         model: The network; every parameter and buffer changes.
-        fresh: A newly made network of the same shape; it is only read.
+        fresh: A newly made network of the same shape; it is only read. Under DistributedDataParallel and FSDP2 the
+            first process's decides for all.
         optimizer: The optimizer to reset with it, if it goes on.
 
     Returns:
         A report that says what was drawn anew.
 
     Raises:
-        InputError: If the two networks differ in a parameter's or buffer's name or shape, or share one; nothing is
-            changed then.
+        InputError: If one of the two is no network, or they differ in a parameter's or buffer's name or shape, or
+            share one; nothing is changed then.
     """
+    model, team = team_of(model)
+    if optimizer is not None:
+        require_optimizer(optimizer)
+    team.attempt(partial(require_alike, model, fresh))
     ours, theirs = tensors_of(model), tensors_of(fresh)
-    require_alike(model, fresh)
     for name, tensor in ours.items():
-        tensor.copy_(theirs[name])
+        tensor.copy_(laid_out_as(tensor, team.firsts(theirs[name])))
     if optimizer is not None:
         reset_optimizer_(optimizer)
     state = "no optimizer given" if optimizer is None else "optimizer state reset"
@@ -63,8 +70,10 @@ def require_alike(model: nn.Module, fresh: nn.Module) -> None:
         fresh: The one that is to give it weights and buffers.
 
     Raises:
-        InputError: If they differ in a parameter's or buffer's name or shape, or share one.
+        InputError: If it is none, they differ in a parameter's or buffer's name or shape, or share one, or it has no
+            values or is spread over processes in another way.
     """
+    require_module(fresh, "fresh")
     ours, theirs = tensors_of(model), tensors_of(fresh)
     if differing := sorted(
         name
@@ -72,6 +81,11 @@ def require_alike(model: nn.Module, fresh: nn.Module) -> None:
         if getattr(ours.get(name), "shape", None) != getattr(theirs.get(name), "shape", None)
     ):
         raise InputError(f"fresh is another kind of network than model: they differ in {differing[0]}")
+    for name, tensor in theirs.items():
+        if tensor.is_meta:
+            raise InputError(f"fresh has no values: its {name} is on the meta device")
+        if is_sharded(tensor) and getattr(tensor, "placements", None) != getattr(ours[name], "placements", None):
+            raise InputError(f"fresh is sharded in another way than model in {name}: pass it whole, as it is made")
     require_own_memory(model, theirs, "fresh")
 
 

@@ -8,6 +8,7 @@ Plasticity, NeurIPS 2024 (arXiv 2410.23495), algorithm 1.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
@@ -18,20 +19,22 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from warmstart.batches import batches_that_matter, examples_in, tail, to_device
-from warmstart.errors import InputError, require
+from warmstart.batches import batches_that_matter, examples_in, tail
+from warmstart.errors import InputError, at_least_one, number, require, whole_number
 from warmstart.gradient_ema import ForwardLoss, GradientEMA, Weight, as_forward_loss, average_gradient
+from warmstart.methods.coverage import coverage
 from warmstart.methods.method import Method, Stage
-from warmstart.methods.report import LayerReport, Report, count_scales, describe_scales
+from warmstart.methods.report import Report, ScaleReport, count_scales, describe_scales
 from warmstart.methods.training_state import (
     BatchNorm,
     OptimizerState,
     Schedule,
     StatePolicy,
-    recalibrate_,
+    measure_norms_,
 )
 from warmstart.neurons import Filter, Granularity, LeftAlone, Neurons, batch_norms, has_norm, neurons
 from warmstart.processes import Shard, local, shard_of, team_of
+from warmstart.wording import counted
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,8 @@ class Dash(Method):
     tolerance: float = 1e-6
     granularity: Granularity = "kernel"
     batch_size: int | None = None
-    """Examples a batch of the average, its unit of memory; None: one stage's size, at most 2000."""
+    """Examples a batch of the average, its unit of memory; None: in a comparison one stage's size, at most 2000, in the
+    callbacks 1000."""
 
     name: ClassVar[str] = "dash"
     summary: ClassVar[str] = "shrink each neuron by the cosine between its weights and the negative gradient"
@@ -56,10 +60,8 @@ class Dash(Method):
             self.granularity in ("kernel", "neuron"),
             f"granularity {self.granularity!r}: say kernel or neuron",
         )
-        require(
-            self.batch_size is None or self.batch_size >= 1,
-            f"batch_size is {self.batch_size}; it must be >= 1",
-        )
+        if self.batch_size is not None:
+            at_least_one("batch_size", self.batch_size)
 
     def on_new_data(self, model: nn.Module, stage: Stage) -> Report:
         """Apply DASH to all data seen so far, the newest last."""
@@ -123,13 +125,13 @@ def dash_(
         full_precision: Switch autocast and TF32 off for the gradients.
         weight: ``weight(batch)``, what the loss is a mean over where that is not examples: tokens, for instance. It
             weighs the micro-batches, and the processes' shares, of a batch.
-        new_examples: How many of the last examples are new; the report then names old data's share.
+        new_examples: How many of the last examples are new; the report then names old data's share of the average.
         optimizer: The optimizer that goes on, for ``optimizer_state``.
         optimizer_state: ``"keep"`` (the paper's), ``"reset"``, or ``"scale"``: moments with their neurons.
         scheduler: The learning-rate schedule, for ``schedule``.
         schedule: ``"keep"`` or ``"restart"``.
         batch_norm: ``"keep"`` (the paper's) or ``"recalibrate"``: running statistics measured anew over the same
-            batches after scaling, which are then read twice.
+            batches after scaling, which are then read twice; a copy of the weights is held meanwhile.
         apply: False returns the report without touching a weight.
 
     Returns:
@@ -137,12 +139,16 @@ def dash_(
 
     Raises:
         InputError: If a setting is out of range, the model has nothing to scale, there are no batches or they
-            are shuffled, or a gradient is not finite. The model is bit for bit what it was.
+            are shuffled, or a gradient is not finite. Then, and after any other exception, the model is bit for bit
+            what it was.
     """
+    team = team_of(model)[1]
     _check_lambda(lambda_)
+    if new_examples is not None:
+        whole_number("new_examples", new_examples, 0)
     if batch_norm == "recalibrate":
         require(not isinstance(batches, Iterator), "batch_norm='recalibrate' reads batches twice: pass a sequence")
-        require(team_of(model)[1].size == 1, "batch_norm='recalibrate' works in one process only")
+        require(team.size == 1, "batch_norm='recalibrate' works in one process only")
     policy = StatePolicy(optimizer, optimizer_state, scheduler, schedule, batch_norm)
     policy.check([])
     loss = as_forward_loss(loss_fn, forward_loss)
@@ -157,13 +163,13 @@ def dash_(
         full_precision=full_precision,
         weight=weight,
     )
-    report = _shrink(model, ema, lambda_, granularity, policy, apply=apply)
+    seen = coverage(ema, new_examples)
+    measure: Callable[[], int] | None = None
     if apply and batch_norm == "recalibrate":
-        device = next(model.parameters()).device
-        last = tail(batches, batches_that_matter(alpha, tolerance)).batches
-        layers = recalibrate_(model, (to_device(batch, device) for batch in last), loss)
-        report = report.with_notes(f"statistics of {layers} batch-norm layers measured anew")
-    return report.with_notes(*_coverage(ema, new_examples))
+        again = _read_again(batches, batches_that_matter(alpha, tolerance))
+        measure = partial(measure_norms_, model, again, loss, micro_batch_size, min(2, max(ema.sizes)), full_precision)
+    report = _shrink(model, ema, lambda_, granularity, policy, apply=apply, measure=measure)
+    return report.with_notes(*seen)
 
 
 def dash_from_(
@@ -197,13 +203,22 @@ def dash_from_(
     Raises:
         InputError: If the average is empty, not finite, or of another network; nothing is changed then.
     """
+    if not isinstance(ema, GradientEMA):
+        raise InputError(f"ema is a {type(ema).__name__}: pass a GradientEMA, or batches to ws.dash_")
     policy = StatePolicy(optimizer, optimizer_state, scheduler, schedule)
     return _shrink(model, ema, lambda_, granularity, policy, apply=apply)
 
 
 @torch.no_grad()
 def _shrink(
-    model: nn.Module, ema: GradientEMA, lambda_: float, granularity: Granularity, policy: StatePolicy, *, apply: bool
+    model: nn.Module,
+    ema: GradientEMA,
+    lambda_: float,
+    granularity: Granularity,
+    policy: StatePolicy,
+    *,
+    apply: bool,
+    measure: Callable[[], int] | None = None,
 ) -> Report:
     """W <- min(1, max(lambda, cos(G, w))) w, after everything that can be wrong has been looked at."""
     _check_lambda(lambda_)
@@ -220,13 +235,13 @@ def _shrink(
     notes = [] if has_norm(model) else ["warning: no normalisation layers, so each layer shrinks the signal too"]
     if apply:
         factors = [(entry, scale.factor) for entry, scale in zip(reached, scales, strict=True)]
-        for entry, factor in factors:
-            entry.view(local(entry.parameter)).mul_(factor)
-        optimizer, schedule = policy.apply_(factors)
-        if policy.optimizer is None and policy.scheduler is None:
-            notes.append("optimizer and learning-rate schedule not touched")
-        else:
-            notes.append(f"optimizer state {optimizer}, learning-rate schedule {schedule}")
+        at_risk = [] if measure is None else [entry.parameter for entry in reached]
+        with policy.schedule_restarted(), _put_back_on_failure(at_risk):
+            for entry, factor in factors:
+                entry.view(local(entry.parameter)).mul_(factor)
+            if measure is not None:
+                notes.append(f"statistics of {counted(measure(), 'batch-norm layer')} measured anew")
+            notes.append(policy.apply_(factors))
         if policy.batch_norm == "keep" and batch_norms(model):
             notes.append("batch-norm statistics kept: train before predicting")
     return Report("dash", settings, tuple(layers), tuple(left), tuple(notes), applied=apply)
@@ -295,7 +310,7 @@ def _largest(x: Tensor, dims: tuple[int, ...]) -> Tensor:
     return x.abs().amax(dims, keepdim=True)
 
 
-def _described(entry: Neurons, scale: _Scale, ema: GradientEMA, lambda_: float) -> LayerReport:
+def _described(entry: Neurons, scale: _Scale, ema: GradientEMA, lambda_: float) -> ScaleReport:
     """The scales of one parameter in numbers, over all processes that hold some."""
     unsure = torch.zeros((), device=scale.factor.device)
     if ema.left_out > 0:  # no more than what leaving out old batches may have added
@@ -305,19 +320,23 @@ def _described(entry: Neurons, scale: _Scale, ema: GradientEMA, lambda_: float) 
 
 
 def _check_lambda(lambda_: float) -> None:
-    require(0 <= lambda_ <= 1, f"lambda_ is {lambda_}; it must lie in [0, 1]")
+    require(0 <= number("lambda_", lambda_) <= 1, f"lambda_ is {lambda_}; it must lie in [0, 1]")
 
 
-def _coverage(ema: GradientEMA, new_examples: int | None) -> list[str]:
-    """How much data the average effectively saw, and how much of that was old."""
-    per_batch = ema.examples / ema.updates
-    effective = min(float(ema.examples), (2 - ema.alpha) / ema.alpha * per_batch)
-    examples = f", {ema.examples:,} examples (about {effective:,.0f} effectively)" if ema.examples else ""
-    notes = [f"averaged {ema.updates} batches{examples}, {ema.left_out:,} older batches left out"]
-    if new_examples is not None and per_batch > 0:
-        forgotten = (1 - ema.alpha) ** (ema.updates + ema.left_out)
-        old = max(0.0, ((1 - ema.alpha) ** (new_examples / per_batch) - forgotten) / (1 - forgotten))
-        notes.append(f"old data has {old:.1%} of the average's weight")
-        if old < 0.01:
-            notes.append("warning: old data is under 1 %, use larger batches or a smaller alpha")
-    return notes
+@contextmanager
+def _put_back_on_failure(parameters: list[nn.Parameter]) -> Iterator[None]:
+    """A copy of weights for the time in which something may fail that is not in our hands."""
+    copies = [parameter.detach().clone() for parameter in parameters]
+    try:
+        yield
+    except BaseException:
+        for parameter, copy in zip(parameters, copies, strict=True):
+            parameter.detach().copy_(copy)
+        raise
+
+
+def _read_again(batches: Iterable[Any], last: int | None) -> Iterable[Any]:
+    try:
+        return tail(batches, last).batches
+    except InputError as error:
+        raise InputError(f"batch_norm='recalibrate' reads batches twice, and the second time: {error}") from None

@@ -13,8 +13,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from warmstart.errors import InputError, within
+from warmstart.errors import InputError, number, within
 from warmstart.methods.method import Method, Stage, require_own_memory
+from warmstart.network import require_module
+from warmstart.processes import laid_out_as, names_inside, unwrapped
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,8 @@ def l2_init_(model: nn.Module, initial: Mapping[str, Tensor], coef: float = 1e-3
     Args:
         model: The network; the ``.grad`` of every trainable parameter changes, its weights do not.
         initial: Its first weights w_0 by parameter name, such as a copy of ``model.state_dict()`` made before
-            training, on the model's device.
+            training, on the model's device. In several processes all of them hold the same, whole or, under FSDP2,
+            sharded as the model is.
         coef: Factor of the gradient, >= 0. Gradients must not carry a loss scale.
 
     Raises:
@@ -50,6 +53,11 @@ def l2_init_(model: nn.Module, initial: Mapping[str, Tensor], coef: float = 1e-3
             nothing is changed then.
     """
     _check(coef)
+    require_module(model)
+    if not isinstance(initial, Mapping):
+        raise InputError(f"initial is a {type(initial).__name__}: pass the first weights by name, a copied state_dict")
+    initial = names_inside(model, initial)
+    model = unwrapped(model)
     require_own_memory(model, initial, "initial")
     pairs: list[tuple[nn.Parameter, Tensor]] = []
     for name, parameter in model.named_parameters():
@@ -61,8 +69,8 @@ def l2_init_(model: nn.Module, initial: Mapping[str, Tensor], coef: float = 1e-3
     for parameter, first in pairs:
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
-        parameter.grad.add_(parameter - first, alpha=coef)
+        parameter.grad.add_(parameter - laid_out_as(parameter, first), alpha=coef)
 
 
 def _check(coef: float) -> None:
-    within("coef", coef, coef >= 0, "at least 0")
+    within("coef", coef, number("coef", coef) >= 0, "at least 0")

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from warmstart.errors import InputError, nearest, require, within
+from warmstart.errors import InputError, nearest, number, require, within
 from warmstart.methods.cold import require_alike, tensors_of
 from warmstart.methods.method import Method, Stage, require_own_memory, reset_optimizer_
 from warmstart.methods.report import Report, uniform
 from warmstart.neurons import LeftAlone, Neurons, has_norm, neurons
+from warmstart.processes import Team, laid_out_as, names_inside, team_of
 
 
 @dataclass(frozen=True)
@@ -74,10 +76,10 @@ class ShrinkPerturb(Method):
 
     def __str__(self) -> str:
         """The name, with the settings that differ from the variant's."""
-        usual = VARIANTS[self.variant]
+        usual, own = VARIANTS[self.variant], self.settings()
         changed = [f"variant={self.variant}"] * (self.variant != "dash")
-        changed += [f"shrink={self.shrink}"] * (self.shrink != (None if usual.every_update else usual.shrink))
-        changed += [f"noise_std={self.noise_std}"] * (self.noise_std != usual.noise_std)
+        changed += [f"shrink={own['shrink']}"] * (self.shrink != (None if usual.every_update else usual.shrink))
+        changed += [f"noise_std={own['noise_std']}"] * (self.noise_std != usual.noise_std)
         return f"{self.name}[{','.join(changed)}]" if changed else self.name
 
     @property
@@ -129,7 +131,8 @@ def shrink_perturb_(
         variant: Whose definition: ``dash``, ``ash``, ``hare-tortoise``, ``dohare`` (one update's) or ``renate``.
         other: What is blended in: a freshly made network for ``"ash"`` (its norm buffers are taken over too), the
             first weights by name, such as a copy of the first ``state_dict``, for ``"hare-tortoise"``.
-        generator: Source of the noise; PyTorch's default one if not given.
+        generator: Source of the noise; PyTorch's default one if not given. Under DistributedDataParallel and FSDP2 the
+            first process's decides for all.
 
     Returns:
         What was changed, by layer, and what was left alone and why.
@@ -138,18 +141,23 @@ def shrink_perturb_(
         InputError: If a setting is out of range, the variant wants another network, or there is nothing to
             shrink. Nothing is changed then.
     """
+    if isinstance(other, Mapping):
+        other = names_inside(model, other)
+    model, team = team_of(model)
     kind = _variant(variant)
     shrink = kind.shrink if shrink is None else shrink
     noise_std = kind.noise_std if noise_std is None else noise_std
     _check(shrink, noise_std)
-    entries, left = neurons(model)
+    entries, left = neurons(model)  # which refuses weights without values, for any variant
     if kind.every_parameter:
         entries, left = _every_parameter(model)
-    blended = _blended(model, entries, kind, variant, other)
-    _change_([entry.parameter for entry in entries], shrink, noise_std, blended, kind.blend, generator)
+    blended = team.attempt(partial(_blended, model, entries, kind, variant, other))
+    others = None if blended is None else [team.firsts(tensor) for tensor in blended]
+    parameters = [entry.parameter for entry in entries]
+    _change_(parameters, shrink, noise_std, others, kind.blend, _same_for_all(generator, team))
     if variant == "ash":
         assert isinstance(other, nn.Module)
-        _copy_buffers_(model, other)
+        _copy_buffers_(model, other, team)
     settings = {"shrink": shrink, "noise_std": noise_std, "variant": variant}
     notes = () if has_norm(model) else ("warning: no normalisation layers, so each layer shrinks the signal too",)
     return Report("shrink-perturb", settings, uniform(entries, shrink), tuple(left), notes)
@@ -170,9 +178,18 @@ def _change_(
         if noise_std > 0:
             device = parameter.device if generator is None else generator.device
             noise = torch.randn(parameter.shape, generator=generator, device=device)
-            parameter.add_(noise.to(parameter.device), alpha=noise_std)
+            parameter.add_(laid_out_as(parameter, noise), alpha=noise_std)
         if others is not None:
-            parameter.add_(others[i].to(parameter.device), alpha=blend)
+            parameter.add_(laid_out_as(parameter, others[i]), alpha=blend)
+
+
+def _same_for_all(generator: torch.Generator | None, team: Team) -> torch.Generator | None:
+    """A source of noise that gives all processes the same numbers, on the CPU since no two GPUs need agree."""
+    if team.size == 1:
+        return generator
+    device = "cpu" if generator is None else generator.device
+    seed = int(torch.randint(2**62, (), generator=generator, device=device))
+    return torch.Generator().manual_seed(team.tell(seed))
 
 
 def _every_parameter(model: nn.Module) -> tuple[list[Neurons], list[LeftAlone]]:
@@ -205,7 +222,7 @@ def _blended(
         if not isinstance(other, nn.Module):
             raise InputError("variant 'ash' adds 0.1 of a fresh network: pass other=make_model()")
         require_alike(model, other)
-    if other is None:
+    if not isinstance(other, (nn.Module, Mapping)):
         raise InputError(f"variant '{variant}' adds {kind.blend} of the first weights: pass other=first_state_dict")
     tensors = tensors_of(other) if isinstance(other, nn.Module) else other
     for entry in entries:
@@ -216,18 +233,18 @@ def _blended(
 
 
 @torch.no_grad()
-def _copy_buffers_(model: nn.Module, other: nn.Module) -> None:
+def _copy_buffers_(model: nn.Module, other: nn.Module, team: Team) -> None:
     theirs = dict(other.named_buffers())
     for name, buffer in model.named_buffers():
-        buffer.copy_(theirs[name])
+        buffer.copy_(team.firsts(theirs[name]))
 
 
 def _variant(name: str) -> Variant:
-    if name not in VARIANTS:
-        raise InputError(f"variant '{name}' of shrink-perturb is unknown{nearest(name, VARIANTS)}")
+    if not isinstance(name, str) or name not in VARIANTS:
+        raise InputError(f"variant '{name}' of shrink-perturb is unknown{nearest(str(name), VARIANTS)}")
     return VARIANTS[name]
 
 
 def _check(shrink: float, noise_std: float) -> None:
-    within("shrink", shrink, 0 <= shrink <= 1, "in [0, 1]")
-    within("noise_std", noise_std, noise_std >= 0, "at least 0")
+    within("shrink", shrink, 0 <= number("shrink", shrink) <= 1, "in [0, 1]")
+    within("noise_std", noise_std, number("noise_std", noise_std) >= 0, "at least 0")

@@ -14,6 +14,7 @@ from torch import nn
 
 from warmstart.methods.method import Method, Stage, reset_optimizer_
 from warmstart.methods.report import Report
+from warmstart.network import require_module, require_optimizer
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,11 @@ def warm_(model: nn.Module) -> Report:
 
     Returns:
         A report that says that nothing changed.
+
+    Raises:
+        InputError: If it is no network.
     """
+    require_module(model)
     return Report("warm", notes=("weights and optimizer state kept",))
 
 
@@ -65,6 +70,11 @@ def warm_reset_(model: nn.Module, optimizer: torch.optim.Optimizer) -> Report:
 
     Returns:
         A report that says so.
+
+    Raises:
+        InputError: If one of the two is something else.
     """
+    require_module(model)
+    require_optimizer(optimizer)
     reset_optimizer_(optimizer)
     return Report("warm-reset", notes=("weights kept, optimizer state reset",))

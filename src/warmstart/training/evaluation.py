@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from warmstart.methods.training_state import recalibrate_
-from warmstart.neurons import batch_norms
+from warmstart.network import eval_mode, saved_buffers
 from warmstart.precision import in_fp32
 from warmstart.training.examples import Examples
 
@@ -31,18 +31,6 @@ class Evaluation:
     """bool (N,) on the CPU: which examples it got right."""
 
 
-@contextmanager
-def _in_eval_mode(model: nn.Module) -> Iterator[None]:
-    """Eval mode, and every layer's own training flag put back: a user may have frozen some of them."""
-    training = {layer: layer.training for layer in model.modules()}
-    try:
-        model.eval()
-        yield
-    finally:
-        for layer, flag in training.items():
-            layer.training = flag
-
-
 @torch.no_grad()
 def evaluate(model: nn.Module, examples: Examples) -> Evaluation:
     """Measure a network in eval mode and full fp32; its training flags are put back.
@@ -56,7 +44,7 @@ def evaluate(model: nn.Module, examples: Examples) -> Evaluation:
     """
     losses: list[Tensor] = []
     correct: list[Tensor] = []
-    with _in_eval_mode(model), in_fp32(examples.mean.device.type):
+    with eval_mode(model), in_fp32(examples.mean.device.type):
         for start in range(0, len(examples), BATCH):
             inputs, labels = examples.batch(slice(start, start + BATCH))
             output = model(inputs)
@@ -74,23 +62,20 @@ def recalibrated(model: nn.Module, examples: Examples) -> Iterator[None]:
     tells how much that costs.
 
     Args:
-        model: The network; only its batch-norm buffers change meanwhile.
+        model: The network; only its buffers change meanwhile.
         examples: The training set.
 
     Yields:
         Nothing; the network carries the new statistics.
     """
-    norms = batch_norms(model)
-    kept = [{name: buffer.clone() for name, buffer in layer.named_buffers()} for layer in norms]
+    put_back = saved_buffers(model)
     try:
         # Equal parts, so that each weighs alike: a last batch of a few examples would have poor statistics.
         parts = max(1, round(len(examples) / BATCH))
         bounds = [len(examples) * i // parts for i in range(parts + 1)]
-        inputs = (examples.batch(slice(start, stop))[0] for start, stop in pairwise(bounds))
+        inputs = ((examples.batch(slice(start, stop))[0], 1) for start, stop in pairwise(bounds))
         with in_fp32(examples.mean.device.type):
             recalibrate_(model, inputs, lambda model, batch: model(batch))
         yield
     finally:
-        for layer, buffers in zip(norms, kept, strict=True):
-            for name, buffer in layer.named_buffers():
-                buffer.copy_(buffers[name])
+        put_back()

@@ -1,0 +1,59 @@
+"""What an average of gradients saw of the data: how much, how much of that was old, and whether a short batch rules it.
+
+The batch k places from the end has the weight (1-alpha)^k, whatever it holds: an example of a short batch weighs more.
+"""
+
+from __future__ import annotations
+
+from itertools import accumulate
+
+from warmstart.errors import InputError
+from warmstart.gradient_ema import GradientEMA
+from warmstart.wording import counted
+
+
+def coverage(ema: GradientEMA, new_examples: int | None) -> list[str]:
+    """Say what an average saw.
+
+    Args:
+        ema: From `average_gradient`.
+        new_examples: How many of the last examples are new, if anybody knows.
+
+    Returns:
+        A sentence each.
+
+    Raises:
+        InputError: If more examples are new than there are.
+    """
+    sizes = ema.sizes[::-1]
+    left_out = f"{ema.left_out:,} older batches left out"
+    if not all(sizes):  # objects whose examples nobody can count
+        return [f"averaged {ema.updates} batches, {left_out}"]
+    if new_examples is not None and new_examples > ema.examples and not ema.left_out:
+        raise InputError(f"new_examples is {new_examples:,}, but the batches hold {ema.examples:,}")
+    powers = [(1 - ema.alpha) ** k for k in range(len(sizes))]
+    weights = [power / sum(powers) for power in powers]
+    effective = 1 / sum(weight**2 / size for weight, size in zip(weights, sizes, strict=True))
+    notes = [
+        f"averaged {ema.updates} batches, {ema.examples:,} examples (about {effective:,.0f} effectively), {left_out}"
+    ]
+    if 2 * sizes[0] < max(sizes):
+        notes.append(
+            f"warning: the newest batch has {counted(sizes[0], 'example')}, others {max(sizes):,}, and weighs "
+            f"{weights[0]:.0%}: pass ws.oldest_first(loader), where the oldest is the short one"
+        )
+    if new_examples is not None:
+        old = _old_share(weights, sizes, new_examples)
+        notes.append(f"old data has {old:.1%} of the average's weight")
+        if old < 0.01:
+            notes.append("warning: old data is under 1 %, use larger batches or a smaller alpha")
+    return notes
+
+
+def _old_share(weights: list[float], sizes: list[int], new_examples: int) -> float:
+    """The weight of all but the last examples; one batch may hold both old and new ones."""
+    share = 0.0
+    for weight, size, through in zip(weights, sizes, accumulate(sizes), strict=True):
+        old = min(size, max(0, through - new_examples))
+        share += weight * old / size
+    return share
