@@ -3,6 +3,7 @@
 python examples/bare_loop.py
 """
 
+import logging
 from pathlib import Path
 
 import torch
@@ -14,6 +15,7 @@ import warmstart as ws
 from warmstart.integrations import WarmStart
 
 OUT = Path("out/bare-loop")
+logging.basicConfig(level=logging.INFO, format="%(message)s")  # shows what WarmStart does
 
 
 def month(seed: int) -> TensorDataset:

@@ -3,6 +3,7 @@
 python examples/hugging_face.py
 """
 
+import logging
 from pathlib import Path
 
 import torch
@@ -14,6 +15,7 @@ import warmstart as ws
 from warmstart.integrations.transformers import WarmStart
 
 OUT = Path("out/hugging-face")
+logging.basicConfig(level=logging.INFO, format="%(message)s")  # shows what WarmStart does
 
 
 class Month(Dataset):

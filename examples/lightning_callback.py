@@ -3,6 +3,8 @@
 python examples/lightning_callback.py
 """
 
+import logging
+
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -14,6 +16,7 @@ import warmstart as ws
 from warmstart.integrations.lightning import WarmStart
 
 OUT = "out/lightning"
+logging.basicConfig(level=logging.INFO, format="%(message)s")  # shows what WarmStart does
 
 
 def month(seed: int) -> TensorDataset:

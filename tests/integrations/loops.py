@@ -81,18 +81,18 @@ class Accelerate:
             accelerator.load_state(folder / "last")
             done, step = 1, len(loader) // accumulate
         if warm_start is not None:
-            warm_start.apply_(accelerator.unwrap_model(model), optimizer, step=step)
+            warm_start.apply_(model, optimizer, step=step)
         model.train()
         for epoch in range(done, epochs):
             for batch in loader:
                 with accelerator.accumulate(model):
                     accelerator.backward(model(**batch)["loss"])
                     if warm_start is not None and accelerator.sync_gradients:
-                        warm_start.after_backward(accelerator.unwrap_model(model), step)
+                        warm_start.after_backward(model, step)
                     rates.append(optimizer.param_groups[0]["lr"])
                     optimizer.step()
                     if warm_start is not None and accelerator.sync_gradients:
-                        warm_start.after_step(accelerator.unwrap_model(model), step)
+                        warm_start.after_step(model, step)
                     schedule.step()
                     optimizer.zero_grad()
                 step += accelerator.sync_gradients

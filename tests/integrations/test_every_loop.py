@@ -1,5 +1,7 @@
 """What holds in each loop: a bare one, Accelerate, Lightning and the Hugging Face Trainer."""
 
+import logging
+
 import pytest
 import torch
 from arrivals import EXAMPLES, KINDS, assert_equal, last_months, months, weights
@@ -41,7 +43,7 @@ def test_it_is_dash_then_training(kind, loop, tmp_path):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_interrupted_run_resumes_without_acting_twice(kind, loop, tmp_path, capsys):
+def test_an_interrupted_run_resumes_without_acting_twice(kind, loop, tmp_path, caplog):
     data = months(kind)
     loader = DataLoader(data, batch_size=BATCH)
     undisturbed, first = last_months(kind), loop.WarmStart(DASH, loader)
@@ -50,10 +52,10 @@ def test_an_interrupted_run_resumes_without_acting_twice(kind, loop, tmp_path, c
     network = last_months(kind)
     with pytest.raises(InterruptedRunError):
         loop.train(network, data, tmp_path, loop.WarmStart(DASH, loader), stop_at=6)
-    capsys.readouterr()
+    caplog.clear()
     resumed, again = last_months(kind), loop.WarmStart(DASH, loader)
     rates = loop.train(resumed, data, tmp_path, again, resume=True)
-    assert "has been applied for this arrival (16 examples): not again" in capsys.readouterr().out
+    assert "has been applied for this arrival (16 examples): not again" in caplog.text
     assert_equal(resumed, undisturbed)
     assert again.report == first.report
     assert len(rates) == 4
@@ -74,16 +76,17 @@ def test_a_new_arrival_is_met_in_a_resumed_run_too(loop, tmp_path):
     assert not torch.equal(resumed.head.weight, once.head.weight)
 
 
-def test_the_report_says_what_became_of_everything_else(loop, tmp_path, capsys):
+def test_the_report_says_what_became_of_everything_else(loop, tmp_path, caplog):
+    caplog.set_level(logging.INFO, "warmstart")
     warm_start = loop.WarmStart(DASH, DataLoader(months("cnn"), batch_size=BATCH), new_examples=8)
     loop.train(last_months("cnn"), months("cnn"), tmp_path, warm_start, epochs=1)
     notes = warm_start.report.notes
     assert "a new fit: fresh optimizer state and schedule" in notes
     assert notes.count("batch-norm statistics kept: train before predicting") == 1
     assert any(note.startswith("old data has") for note in notes)
-    printed = capsys.readouterr().out
-    assert "29 neurons scaled by" in printed
-    assert all(len(line) <= 80 for line in printed.splitlines() if "neurons" in line)
+    (said,) = [record.getMessage() for record in caplog.records if record.name == "warmstart"]
+    assert "29 neurons scaled by" in said
+    assert all(len(line) <= 80 for line in said.splitlines())
 
 
 @pytest.mark.parametrize("method", ["l2-init[coef=0.1]", "shrink-perturb[variant=dohare,noise_std=0.01]"])
@@ -135,7 +138,7 @@ def test_accelerates_mixed_precision_does_not_touch_the_gradients():
     accelerator = accelerate.Accelerator(cpu=True, mixed_precision="bf16")
     model = accelerator.prepare(last_months("cnn"))
     warm_start = integrations.WarmStart(DASH, DataLoader(months("cnn"), batch_size=BATCH))
-    warm_start.apply_(accelerator.unwrap_model(model))
+    warm_start.apply_(model)
     accelerate.state.AcceleratorState._reset_state(reset_partial_state=True)
     assert_equal(accelerator.unwrap_model(model), dashed("cnn")[0])
     logits = model(**months("cnn").batch(0, 4))["logits"]

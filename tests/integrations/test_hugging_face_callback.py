@@ -74,14 +74,14 @@ def test_smoothed_labels_need_the_trainers_loss(tmp_path):
 
 
 @pytest.mark.parametrize("restore", [False, True])
-def test_it_remembers_whether_callbacks_are_restored_or_not(restore, tmp_path, capsys):
+def test_it_remembers_whether_callbacks_are_restored_or_not(restore, tmp_path, caplog):
     options = {"restore_callback_states_from_checkpoint": restore}
     with pytest.raises(InterruptedRunError):
         HuggingFace.train(last_months("cnn"), months("cnn"), tmp_path, WarmStart(DASH), stop_at=6, **options)
-    capsys.readouterr()
+    caplog.clear()
     again = WarmStart(DASH)
     HuggingFace.train(last_months("cnn"), months("cnn"), tmp_path, again, resume=True, **options)
-    assert "not again" in capsys.readouterr().out
+    assert "not again" in caplog.text
     assert again.report.layers
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import logging
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset,
 import warmstart as ws
 from networks import assert_same, batches_for, cnn, mlp, snapshot, trained
 from warmstart.integrations import WarmStart
+from warmstart.integrations.once import totals
 
 
 def pairs(count, seed=1):
@@ -110,6 +112,37 @@ def test_what_it_remembers_is_plain_and_whole(model):
     assert other.apply_(model) is None
     other.load_state_dict({})
     assert other.report is None
+
+
+def test_what_needs_a_look_is_a_warning_and_the_rest_can_be_switched_off(model, caplog):
+    caplog.set_level(logging.INFO, "warmstart")
+    batches = DataLoader(pairs(20), batch_size=5)
+    warm_start = WarmStart(ws.Dash(), batches, cross_entropy)
+    warm_start.apply_(model)
+    warm_start.apply_(model)
+    WarmStart(ws.Dash(), batches, cross_entropy).apply_(mlp(norm=False))
+    WarmStart(ws.Fire(), batches, cross_entropy).apply_(model)
+    said = [(record.levelname, record.getMessage()) for record in caplog.records]
+    assert [level for level, _ in said] == ["INFO", "WARNING", "WARNING", "INFO"]
+    for (_, text), part in zip(
+        said, ("scaled by", "not again", "no normalisation", "2 parameters changed"), strict=True
+    ):
+        assert part in text
+    caplog.clear()
+    caplog.set_level(logging.ERROR, "warmstart")
+    warm_start.apply_(model)
+    assert not caplog.records
+
+
+def test_totals_name_scales_only_where_there_are_some(model):
+    batches = DataLoader(pairs(20), batch_size=5)
+    of = {
+        method: totals(WarmStart(ws.parse_method(method), batches, cross_entropy).apply_(model))
+        for method in ("dash", "fire")
+    }
+    assert of["fire"] == {"warmstart/changed": 2, "warmstart/left_alone": 4}
+    assert of["dash"].keys() - of["fire"].keys() == {"warmstart/neurons", "warmstart/scale", "warmstart/at_lambda"}
+    assert 0.3 <= of["dash"]["warmstart/scale"] <= 1
 
 
 def test_noise_differs_by_arrival_and_repeats_with_its_seed():

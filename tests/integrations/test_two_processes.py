@@ -19,4 +19,4 @@ def test_two_processes_equal_one(tmp_path):
     assert ended.returncode == 0, ended.stderr[-3000:]
     for rank in range(2):  # both write to one pipe, perhaps onto one line
         assert f"process {rank} is done" in ended.stdout
-    assert ended.stdout.count("neurons scaled by") == 4  # process 0 alone speaks
+    assert ended.stdout.count("dash(alpha=0.3") == 4  # process 0 alone speaks

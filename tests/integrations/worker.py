@@ -1,8 +1,9 @@
-"""One of two processes: WarmStart under FSDP2, the Hugging Face Trainer and Lightning's DDP equals one process alone.
+"""One of two processes: WarmStart under DDP, FSDP2, the Hugging Face Trainer and Lightning equals one process alone.
 
 PYTHONPATH=tests:tests/integrations torchrun --nproc-per-node 2 tests/integrations/worker.py FOLDER
 """
 
+import logging
 import sys
 import warnings
 from pathlib import Path
@@ -19,6 +20,7 @@ from test_lightning_callback import WarmStart as LightningWarmStart
 from test_once import Counting
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 import warmstart as ws
@@ -40,6 +42,41 @@ def assert_same_everywhere(state):
 
 def full(state):
     return {name: tensor.full_tensor() if is_sharded(tensor) else tensor.clone() for name, tensor in state.items()}
+
+
+def ddp():
+    """Each process draws from a seed of its own; all go on with process 0's weights, wrapper on or off."""
+    torch.manual_seed(dist.get_rank())
+    loader = DataLoader(months("cnn"), batch_size=4)
+    for handed_over in (lambda model: model, lambda model: model.module):
+        for method in ("cold", "shrink-perturb[noise_std=0.1]", "head-reset"):
+            model = DistributedDataParallel(last_months("cnn"))
+            warm_start = WarmStart(ws.parse_method(method), loader, make_model=lambda: draw("cnn"))
+            warm_start.apply_(handed_over(model))
+            assert_same_everywhere(model.module.state_dict())
+            assert not torch.equal(model.module.head.weight, last_months("cnn").head.weight)
+
+
+def head_reset():
+    """Without WarmStart: one draw for all, of which each keeps its part."""
+    torch.manual_seed(dist.get_rank())
+    replica = DistributedDataParallel(last_months("cnn"))
+    ws.head_reset_(replica, "module.head")
+    assert_same_everywhere(replica.state_dict())
+    alone, sharded = last_months("cnn"), fully_shard(last_months("cnn"), mesh=init_device_mesh("cpu", (2,)))
+    for model in (alone, sharded):
+        ws.head_reset_(model, "head", generator=torch.Generator().manual_seed(5))
+    for name, tensor in full(sharded.state_dict()).items():
+        assert torch.equal(tensor, alone.state_dict()[name]), name
+
+
+def acting_on_updates():
+    """The first weights are those of the network without DistributedDataParallel around it."""
+    model = DistributedDataParallel(last_months("cnn"))
+    warm_start = WarmStart(ws.L2Init(), DataLoader(months("cnn"), batch_size=4), initial=draw("cnn").state_dict())
+    warm_start.apply_(model)
+    warm_start.after_backward(model, 0)
+    assert all(parameter.grad is not None for parameter in model.parameters())
 
 
 def fsdp2():
@@ -87,7 +124,11 @@ if __name__ == "__main__":
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     folder = Path(sys.argv[1])
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     dist.init_process_group("gloo")
+    ddp()
+    head_reset()
+    acting_on_updates()
     fsdp2()
     hugging_face(folder)
     lightning(folder)

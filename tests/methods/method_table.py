@@ -101,7 +101,7 @@ ROWS = [
     Row("shrink-perturb[variant=hare-tortoise]", new_data=TRAINABLE),
     Row("shrink-perturb[variant=dohare]", updates=TRAINABLE, random=True),
     Row("shrink-perturb[variant=renate]", new_data=TRAINABLE, random=True),
-    Row("head-reset", new_data=HEAD, random=True, settings={"head": "point"}),
+    Row("head-reset", new_data=HEAD, random=True, settings={"head": "point"}, wrong=("head=",)),
     Row("head-reset[head=point]", new_data=frozenset({"point.weight", "point.bias"}), random=True),
     Row(
         "l2-init",

@@ -10,7 +10,8 @@ from method_table import ROWS, Network
 from torch.nn.functional import cross_entropy
 
 from networks import batches_for
-from warmstart import InputError, Stage, parse_method
+from warmstart import InputError, Report, Stage, parse_method
+from warmstart.integrations import WarmStart
 from warmstart.methods import methods
 
 each = pytest.mark.parametrize("row", ROWS, ids=lambda row: row.spelled)
@@ -165,7 +166,26 @@ def test_the_report_fits_80_columns_and_is_plain_data(row):
     report = parse_method(row.spelled).on_new_data(now.model, now.stage)
     assert report.method == parse_method(row.spelled).name
     assert all(len(line) <= 80 for line in str(report).splitlines()), str(report)
-    assert json.loads(json.dumps(report.to_dict(), allow_nan=False))["notes"], "a report says what it did"
+    data = json.loads(json.dumps(report.to_dict(), allow_nan=False))
+    assert data["notes"], "a report says what it did"
+    assert Report.from_dict(data) == report
+
+
+@each
+def test_a_run_that_resumes_remembers_what_was_done(row):
+    now = Situation()
+
+    def warm_start():
+        options = {"forward_loss": now.loss, "make_model": now.fresh, "initial": now.initial}
+        return WarmStart(parse_method(row.spelled), now.batches, **options)
+
+    first, resumed = warm_start(), warm_start()
+    first.apply_(now.model, now.optimizer)
+    after = now.weights()
+    resumed.load_state_dict(json.loads(json.dumps(first.state_dict())))
+    assert resumed.report == first.report
+    assert resumed.apply_(now.model, now.optimizer) is None
+    assert not changed(after, now.weights())
 
 
 @each

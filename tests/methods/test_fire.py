@@ -50,9 +50,9 @@ def test_each_weight_becomes_the_scaled_polar_factor(kind):
     (row,) = ws.fire_(model, tolerance=1e-5).layers
     torch.testing.assert_close(layer.weight.double(), expected, rtol=0, atol=2e-4 * expected.abs().max().item())
     assert torch.equal(layer.bias, before["0.bias"])
-    assert row.deviation <= 1e-5
-    assert row.mean == pytest.approx((expected.norm() / before["0.weight"].norm()).item(), rel=1e-4)
-    assert row.matrices == math.prod(layer.weight.shape[2:]) * getattr(layer, "groups", 1)
+    assert row.numbers["deviation"] <= 1e-5
+    assert row.numbers["norm ratio"] == pytest.approx((expected.norm() / before["0.weight"].norm()).item(), rel=1e-4)
+    assert row.numbers["matrices"] == math.prod(layer.weight.shape[2:]) * getattr(layer, "groups", 1)
 
 
 def test_it_is_where_the_published_iteration_goes_in_far_fewer_iterations():
@@ -70,8 +70,8 @@ def test_it_is_where_the_published_iteration_goes_in_far_fewer_iterations():
     published = reference.newton_schulz(weight, 60)
     assert deviation(published) < 1e-4
     torch.testing.assert_close(model[0].weight, published, rtol=0, atol=1e-4)
-    assert row.deviation == pytest.approx(deviation(model[0].weight.detach()), abs=1e-5)
-    assert row.iterations <= 16, "22 without stretching the first ones"
+    assert row.numbers["deviation"] == pytest.approx(deviation(model[0].weight.detach()), abs=1e-5)
+    assert row.numbers["iterations"] <= 16, "22 without stretching the first ones"
 
 
 def test_a_second_call_leaves_the_weights():
@@ -93,7 +93,7 @@ def test_resnet18_is_isometric_to_the_tolerance_within_the_iterations_allowed():
     report = ws.fire_(model)
     convolutions = {name for name, p in model.named_parameters() if p.dim() == 4 and p.requires_grad}
     assert {row.name for row in report.layers} == convolutions | {"fc.weight"}
-    assert max(row.deviation for row in report.layers) <= 1e-4
+    assert max(row.numbers["deviation"] for row in report.layers) <= 1e-4
     assert not any("warning" in note for note in report.notes)
 
 
@@ -188,10 +188,10 @@ def test_dead_units_stay_dead_the_others_become_isometric_and_the_report_warns()
     singular = torch.linalg.svdvals(model[0].weight[alive])
     torch.testing.assert_close(singular, torch.ones(10), rtol=0, atol=1e-4)
     assert not model[2].weight[:, :, 1, 1].any()
-    assert report.layers[0].deviation == pytest.approx(math.sqrt(2 / 12), abs=1e-4)
-    assert report.layers[0].iterations == 40
+    assert report.layers[0].numbers["deviation"] == pytest.approx(math.sqrt(2 / 12), abs=1e-4)
+    assert report.layers[0].numbers["iterations"] == 40
     (warning,) = [note for note in report.notes if "warning" in note]
-    assert "2 parameters are not isometric after 40 iterations" in warning
+    assert "2 parameters not isometric after 40 iterations" in warning
     assert "2.weight" in warning, "the furthest is named"
 
 
@@ -202,7 +202,7 @@ def test_singular_values_a_million_times_smaller_than_the_largest_still_become_o
     with torch.no_grad():
         model[0].weight.copy_(u @ torch.logspace(0, -6, 64).diag() @ vt)
     report = ws.fire_(model)
-    assert report.layers[0].deviation <= 1e-4
+    assert report.layers[0].numbers["deviation"] <= 1e-4
     torch.testing.assert_close(torch.linalg.svdvals(model[0].weight), torch.ones(64), rtol=0, atol=1e-3)
 
 
@@ -235,7 +235,7 @@ def test_other_precisions_keep_theirs_and_are_computed_in_fp32_at_least(dtype, a
     report = ws.fire_(model, tolerance=1e-10 if dtype == torch.float64 else 1e-4)
     assert model[0].weight.dtype == dtype
     torch.testing.assert_close(model[0].weight.double(), expected, rtol=0, atol=atol)
-    assert report.layers[0].deviation <= 1e-4
+    assert report.layers[0].numbers["deviation"] <= 1e-4
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, lambda: torch.autocast("cpu", torch.bfloat16)])
@@ -263,6 +263,16 @@ def with_momentum():
     cross_entropy(model(torch.ones(8, 6)), torch.zeros(8, dtype=torch.long)).backward()
     optimizer.step()
     return model, optimizer
+
+
+def test_the_report_has_columns_of_its_own():
+    model = mlp()
+    titles, first, *_ = str(ws.fire_(model)).splitlines()[1:]
+    assert titles.split() == ["parameter", "layer", "norm", "ratio", "matrices", "iterations", "deviation"]
+    assert first.split()[:2] == ["0.weight", "Linear"]
+    assert first.split()[3] == "1"
+    with pytest.raises(ValueError, match="no distribution of scales"):
+        ws.fire_(model).figure()
 
 
 def test_the_optimizer_is_reset_unless_it_is_to_be_kept():

@@ -209,7 +209,17 @@ def test_a_named_classifier_is_redrawn_as_a_whole():
     changed = changed_by(method, model, stage_for())
     assert changed == {f"classifier.{i}.{key}" for i in (0, 3) for key in ("weight", "bias")}
     report = method.on_new_data(model, stage_for())
-    assert [(layer.name, layer.neurons) for layer in report.layers] == [("classifier.0", 8), ("classifier.3", 4)]
+    drawn = {"classifier.0.weight": 64, "classifier.0.bias": 8, "classifier.3.weight": 32, "classifier.3.bias": 4}
+    assert {layer.name: layer.numbers["drawn anew"] for layer in report.layers} == drawn
+
+
+def test_the_report_says_what_was_drawn_anew_and_nothing_of_scales():
+    lines = str(ws.head_reset_(Backwards(), "head")).splitlines()
+    assert lines[1:4] == [
+        "parameter    layer   drawn anew",
+        "head.weight  Linear          32",
+        "head.bias    Linear           4",
+    ]
 
 
 def test_the_models_of_the_lab_have_the_head_that_one_expects():
@@ -226,7 +236,11 @@ def test_the_models_of_the_lab_have_the_head_that_one_expects():
 
 @pytest.mark.parametrize(
     ("head", "message"),
-    [("haed", "no module 'haed'; did you mean 'head'"), ("activation", "is a ReLU without layers")],
+    [
+        ("haed", "no module 'haed'; did you mean 'head'"),
+        ("activation", "is a ReLU without layers"),
+        ("", "the whole network"),
+    ],
 )
 def test_a_head_that_is_none_is_refused(head, message):
     model = Backwards()

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from warmstart import Report
-from warmstart.methods.report import BINS, LayerReport, count_scales, describe_scales
+from warmstart.methods.report import BINS, NumbersReport, ScaleReport, count_scales, describe_scales
 from warmstart.neurons import LeftAlone, Neurons
 
 ENTRY = Neurons("layer.weight", "Linear", nn.Parameter(torch.ones(4, 3)), (1,))
@@ -43,7 +43,7 @@ def test_it_fits_80_columns_with_long_names_and_many_neurons():
     report = Report(
         "head-reset",
         {"head": deep * 2, "alpha": 0.3},
-        (LayerReport(deep, "NonDynamicallyQuantizableLinear", 16_777_216, 1.0, 0.5, 1.0, sign_tests=16_777_216),),
+        (ScaleReport(deep, "NonDynamicallyQuantizableLinear", 16_777_216, 1.0, 0.5, 1.0, sign_tests=16_777_216),),
         tuple(LeftAlone(f"{deep}.{i}", "frozen (requires_grad is False)") for i in range(5)),
         ("a note that is longer than eighty columns and therefore has to go on in a line of its own below",),
     )
@@ -55,7 +55,7 @@ def test_it_fits_80_columns_with_long_names_and_many_neurons():
 
 
 def test_columns_stand_below_their_titles():
-    report = Report("dash", layers=(LayerReport("a.weight", "Linear", 5, 0.5, 0.25, 0.125),))
+    report = Report("dash", layers=(ScaleReport("a.weight", "Linear", 5, 0.5, 0.25, 0.125),))
     titles, row = str(report).splitlines()[1:3]
     assert len(titles) == len(row)
     for title, value in (("neurons", "5"), ("scale", "0.500"), ("std", "0.250"), ("at min", "12.5%")):
@@ -67,18 +67,29 @@ def test_it_says_when_nothing_was_applied():
     assert "not applied" not in str(Report("dash"))
 
 
-def test_plain_data_survive_json():
-    report = Report(
-        "dash",
-        {"alpha": 0.3},
-        (described(torch.rand(4, 1), 0.3),),
-        (LeftAlone("norm.weight", "norm layer"),),
-        ("a note",),
+def test_numbers_that_are_no_scales_have_columns_of_their_own():
+    rows = (
+        NumbersReport("a.weight", "Linear", {"matrices": 1200, "norm ratio": 0.51234}),
+        NumbersReport("b.weight", "Linear", {"matrices": 1, "deviation": 1.2e-5}),
     )
+    assert str(Report("fire", layers=rows)).splitlines()[1:] == [
+        "parameter  layer   matrices  norm ratio  deviation",
+        "a.weight   Linear     1,200       0.512",
+        "b.weight   Linear         1                1.2e-05",
+    ]
+
+
+def test_it_survives_json():
+    layers = (described(torch.rand(4, 1), 0.3), NumbersReport("b.weight", "Conv2d", {"iterations": 3, "ratio": 0.1}))
+    left = (LeftAlone("norm.weight", "norm layer"),)
+    report = Report("dash", {"alpha": 0.3, "head": None}, layers, left, ("a note",), applied=False)
     data = json.loads(json.dumps(report.to_dict()))
+    assert data == report.to_dict(), "plain lists, numbers and strings to begin with"
+    assert Report.from_dict(data) == report
     assert data["left_alone"] == [{"name": "norm.weight", "reason": "norm layer"}]
-    assert data["layers"][0]["histogram"] == list(report.layers[0].histogram)
-    assert data["settings"] == {"alpha": 0.3}
+    assert data["layers"][0]["histogram"] == list(layers[0].histogram)
+    assert data["layers"][1] == {"name": "b.weight", "kind": "Conv2d", "numbers": {"iterations": 3, "ratio": 0.1}}
+    assert data["settings"] == {"alpha": 0.3, "head": None}
     assert data["notes"] == ["a note"]
 
 

@@ -68,6 +68,22 @@ def test_a_name_and_its_settings_make_the_method(text, method):
 
 
 @pytest.mark.parametrize(
+    ("made", "typed"),
+    [
+        (ws.ShrinkPerturb(noise_std=0), "shrink-perturb[noise_std=0]"),
+        (ws.ShrinkPerturb(shrink=1), "shrink-perturb[shrink=1]"),
+        (ws.Dash(alpha=1, batch_size=64), "dash[alpha=1,batch_size=64]"),
+        (ws.L2Init(coef=0), "l2-init[coef=0]"),
+    ],
+)
+def test_a_method_has_one_label_whether_made_or_typed(made, typed):
+    """Results are kept by label."""
+    assert made == ws.parse_method(typed)
+    assert str(made) == str(ws.parse_method(typed))
+    assert str(made.settings()) == str(ws.parse_method(typed).settings())
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("dahs", "method 'dahs' is unknown; did you mean 'dash'?"),

@@ -52,7 +52,6 @@ class WarmStart(once.WarmStart, Callback):
                 self.forward_loss or _training_loss(trainer),
                 trainer.optimizers[0] if len(trainer.optimizers) == 1 else None,
                 step=step,
-                replicated=trainer.world_size > 1,
             )
         if report is not None and report.layers:
             for logger in trainer.loggers:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import logging
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,16 +12,20 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from warmstart.errors import InputError
 from warmstart.gradient_ema import ForwardLoss, as_forward_loss
 from warmstart.integrations.in_order import in_order, is_indexable, micro_batch_size, require_batches, seen
 from warmstart.methods.cold import tensors_of
 from warmstart.methods.method import Method, Stage
-from warmstart.methods.report import LayerReport, Report
-from warmstart.neurons import LeftAlone, batch_norms
-from warmstart.processes import Team, is_sharded, team_of
+from warmstart.methods.report import Report
+from warmstart.neurons import batch_norms
+from warmstart.processes import Team, is_sharded, team_of, unwrapped
+from warmstart.seeds import derive
+from warmstart.wording import counted
+
+LOG = logging.getLogger("warmstart")
+"""Where all callbacks say what was done."""
 
 
 class WarmStart:
@@ -93,7 +97,7 @@ class WarmStart:
         """Apply the method in place, unless that has been done for this arrival; call it right before training.
 
         In several processes all of them call it, with the same batches: they do the same work, and process 0's
-        weights go to all. Only where FSDP2 shards the model, each works on its share of every batch.
+        weights go to all, wrapped or not. Only where FSDP2 shards the model, each works on its share of every batch.
 
         Args:
             model: The network, with its old weights loaded; DistributedDataParallel around it does no harm.
@@ -108,9 +112,8 @@ class WarmStart:
         """
         if self.batches is None:
             raise InputError("WarmStart needs batches over all data so far: pass a DataLoader")
-        inner = model.module if isinstance(model, DistributedDataParallel) else model
         forward_loss = self.forward_loss or as_forward_loss(None)
-        return self._apply_(inner, self.batches, forward_loss, optimizer, step=step, replicated=inner is not model)
+        return self._apply_(unwrapped(model), self.batches, forward_loss, optimizer, step=step)
 
     def after_backward(self, model: nn.Module, step: int) -> None:
         """Let a method that acts on every update see the gradients; call it after the last ``backward()`` of an update.
@@ -119,7 +122,7 @@ class WarmStart:
             model: The network, with gradients that carry no loss scale.
             step: Updates made before this one; noise depends on it alone, so that a resumed run repeats it.
         """
-        self.method.after_backward(model, self._stage_at(step))
+        self.method.after_backward(unwrapped(model), self._stage_at(step))
 
     def after_step(self, model: nn.Module, step: int) -> None:
         """Let a method that acts on every update change the weights; call it after ``optimizer.step()``.
@@ -128,7 +131,7 @@ class WarmStart:
             model: The network.
             step: Updates made before this one.
         """
-        self.method.after_step(model, self._stage_at(step))
+        self.method.after_step(unwrapped(model), self._stage_at(step))
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint has to hold.
@@ -149,7 +152,7 @@ class WarmStart:
         """
         self._applied = state_dict.get("arrival")
         self._applied_to = None
-        self.report = _report_of(state_dict["report"]) if state_dict else None
+        self.report = Report.from_dict(state_dict["report"]) if state_dict else None
 
     def _apply_(
         self,
@@ -159,23 +162,30 @@ class WarmStart:
         optimizer: torch.optim.Optimizer | None,
         *,
         step: int,
-        replicated: bool,
     ) -> Report | None:
         done = self._is_applied(model, batches)
         arrival = self.arrival or _name(batches)
         self._stage = self._stage_of(model, batches, forward_loss)
         goes_on = optimizer is not None and (step > 0 or bool(optimizer.state))
         if not done:
-            self._stage.generator.manual_seed(_seed(self.seed, arrival, 0))
+            self._stage.generator.manual_seed(derive(self.seed, arrival, 0))
             self._stage.optimizer = optimizer if goes_on else None
             with _in_full_precision(model):
-                report = _on_new_data(self.method, model, self._stage, replicated)
+                report = _on_new_data(self.method, model, self._stage)
             self.report = report.with_notes(*_state_notes(model, report, optimizer, goes_on, step))
         self._stage.optimizer = optimizer
         self._applied, self._applied_to = arrival, weakref.ref(model)
-        if not (dist.is_available() and dist.is_initialized()) or dist.get_rank() == 0:
-            print(_in_short(self.report) if self.report and not done else _not_again(self.method, arrival))
+        if _processes() == 1 or dist.get_rank() == 0:
+            self._say(done, arrival)
         return None if done else self.report
+
+    def _say(self, done: bool, arrival: str) -> None:
+        """A line that should be seen is a warning, which Python shows unless told otherwise."""
+        if done or self.report is None:
+            LOG.warning(_not_again(self.method, arrival))
+        else:
+            warns = any(note.startswith("warning") for note in self.report.notes)
+            LOG.log(logging.WARNING if warns else logging.INFO, _in_short(self.report))
 
     def _is_applied(self, model: nn.Module, batches: Iterable[Any]) -> bool:
         if self.batches is None and not is_indexable(batches):
@@ -209,7 +219,7 @@ class WarmStart:
     def _stage_at(self, step: int) -> Stage:
         if self._stage is None or self._applied is None:
             raise InputError("call apply_(model) before the first update: it also says what a resumed run goes on with")
-        self._stage.generator.manual_seed(_seed(self.seed, self._applied, step + 1))
+        self._stage.generator.manual_seed(derive(self.seed, self._applied, step + 1))
         return self._stage
 
 
@@ -236,16 +246,19 @@ class _Missing(Mapping[str, Tensor]):
         return 0
 
 
-def _on_new_data(method: Method, model: nn.Module, stage: Stage, replicated: bool) -> Report:
+def _processes() -> int:
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def _on_new_data(method: Method, model: nn.Module, stage: Stage) -> Report:
     """Act, and where each process holds the whole model, make sure that all hold the same one afterwards."""
-    if not replicated or any(is_sharded(parameter) for parameter in model.parameters()):
+    # The wrapper does not tell: frameworks hand over the model without it.
+    if _processes() == 1 or any(is_sharded(parameter) for parameter in model.parameters()):
         return method.on_new_data(model, stage)
-    team = Team(dist.get_world_size(), dist.group.WORLD, next(model.parameters()).device)
+    team = Team(_processes(), dist.group.WORLD, next(model.parameters()).device)
     report = team.attempt(lambda: method.on_new_data(model, stage))
     for tensor in tensors_of(model).values():
-        whole = tensor.detach().contiguous()
-        dist.broadcast(whole, 0)
-        tensor.detach().copy_(whole)
+        tensor.detach().copy_(team.firsts(tensor))
     return report
 
 
@@ -275,10 +288,6 @@ def _name(batches: Iterable[Any]) -> str:
         ) from None
 
 
-def _seed(seed: int, arrival: str, step: int) -> int:
-    return int.from_bytes(hashlib.sha256(f"{seed}/{arrival}/{step}".encode()).digest()[:8], "big") >> 1
-
-
 def _state_notes(
     model: nn.Module, report: Report, optimizer: torch.optim.Optimizer | None, goes_on: bool, step: int
 ) -> Iterator[str]:
@@ -298,38 +307,31 @@ def totals(report: Report) -> dict[str, float]:
         report: What a method did.
 
     Returns:
-        Name -> number: the neurons that were scaled, their mean scale, the share at the lower bound, and the
-        parameters left alone.
+        Name -> number: the parameters that were changed and those left alone; of a method that scales also its
+        neurons, their mean scale and the share at the lower bound.
     """
-    neurons = max(1, sum(layer.neurons for layer in report.layers))
-    return {
-        "warmstart/neurons": sum(layer.neurons for layer in report.layers),
-        "warmstart/scale": sum(layer.mean * layer.neurons for layer in report.layers) / neurons,
-        "warmstart/at_lambda": sum(layer.at_lambda * layer.neurons for layer in report.layers) / neurons,
+    numbers: dict[str, float] = {
+        "warmstart/changed": len(report.layers),
         "warmstart/left_alone": len(report.left_alone),
     }
+    if neurons := sum(layer.neurons for layer in report.scales):
+        numbers["warmstart/neurons"] = neurons
+        numbers["warmstart/scale"] = sum(layer.mean * layer.neurons for layer in report.scales) / neurons
+        numbers["warmstart/at_lambda"] = sum(layer.at_lambda * layer.neurons for layer in report.scales) / neurons
+    return numbers
 
 
 def _in_short(report: Report) -> str:
     """The report without its rows."""
     if not report.layers:
         return str(report)
-    numbers = totals(report)
-    return str(
-        replace(report, layers=(), left_alone=(), notes=()).with_notes(
-            f"{numbers['warmstart/neurons']:,} neurons scaled by {numbers['warmstart/scale']:.3f} on average, "
-            f"{len(report.left_alone)} parameters left alone",
-            *report.notes,
-        )
-    )
+    numbers, left = totals(report), counted(len(report.left_alone), "parameter")
+    done = f"{counted(len(report.layers), 'parameter')} changed"
+    if report.scales:
+        done = f"{numbers['warmstart/neurons']:,} neurons scaled by {numbers['warmstart/scale']:.3f} on average"
+    short = replace(report, layers=(), left_alone=(), notes=(f"{done}, {left} left alone", *report.notes))
+    return str(short)
 
 
 def _not_again(method: Method, arrival: str) -> str:
     return f"{method} has been applied for this arrival ({arrival}): not again; new data need another arrival='...'"
-
-
-def _report_of(fields: Mapping[str, Any]) -> Report:
-    """A report from its `to_dict`."""
-    layers = tuple(LayerReport(**{**layer, "histogram": tuple(layer["histogram"])}) for layer in fields["layers"])
-    left = tuple(LeftAlone(**entry) for entry in fields["left_alone"])
-    return Report(**{**fields, "layers": layers, "left_alone": left, "notes": tuple(fields["notes"])})

@@ -54,7 +54,6 @@ class WarmStart(once.WarmStart, TrainerCallback):
             self.forward_loss or as_forward_loss(None),
             objects["optimizer"],
             step=state.global_step,
-            replicated=args.world_size > 1,
         )
         remembered[KEY] = self.state_dict()
         if report is not None and report.layers:

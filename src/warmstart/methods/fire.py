@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 
 from warmstart.errors import InputError, nearest, require
 from warmstart.methods.method import Method, Stage, reset_optimizer_
-from warmstart.methods.report import LayerReport, Report
+from warmstart.methods.report import NumbersReport, Report
 from warmstart.neurons import (
     Filter,
     LeftAlone,
@@ -33,6 +33,7 @@ from warmstart.neurons import (
 )
 from warmstart.precision import in_fp32
 from warmstart.processes import is_sharded, team_of
+from warmstart.wording import counted
 
 LOWEST = 1e-3
 """The ratio of smallest to largest singular value that the iteration is fastest for; a smaller one takes longer."""
@@ -67,17 +68,6 @@ class Fire(Method):
         )
 
 
-@dataclass(frozen=True)
-class IsometryReport(LayerReport):
-    """What became of one parameter; its mean scale is the ratio of its Frobenius norms, new to old."""
-
-    matrices: int = 0
-    iterations: int = 0
-    """Most that one of its matrices took."""
-    deviation: float = 0.0
-    """Largest ``||X^T X - I||_F / sqrt(n)`` of its matrices X, before they were multiplied by their factor."""
-
-
 @torch.no_grad()
 def fire_(
     model: nn.Module,
@@ -105,7 +95,9 @@ def fire_(
         apply: False returns the report without touching a weight.
 
     Returns:
-        By parameter how far its length changed, iterations and the deviation that remains; what was left and why.
+        By parameter the ratio of its Frobenius norms, new to old, the number of its matrices, the most iterations that
+        one of them took, and the largest deviation that remained, before they were multiplied by their factor; what
+        was left alone and why.
 
     Raises:
         InputError: If a setting is out of range, weights are not finite or sharded over processes, or there is
@@ -196,7 +188,7 @@ def _layers(model: nn.Module, filter_fn: Filter | None) -> tuple[list[_Layer], l
 
 def _solve(
     layers: Sequence[_Layer], tolerance: float, max_iterations: int
-) -> Iterator[tuple[str, Tensor, IsometryReport]]:
+) -> Iterator[tuple[str, Tensor, NumbersReport]]:
     """The new weights of each parameter, by name; those of equal shape together, and nothing is written yet."""
     alike: dict[tuple[object, ...], list[_Layer]] = {}
     for layer in layers:
@@ -211,17 +203,13 @@ def _solve(
         parts = zip(group, *(tensor.split(counts) for tensor in (stack, deviations, iterations)), strict=True)
         for layer, isometries, deviation, taken in parts:
             weights = isometries.mul_(layer.factor)
-            report = IsometryReport(
-                layer.entry.name,
-                layer.entry.kind,
-                layer.entry.count,
-                mean=float(_norm(weights) / _norm(layer.view)),
-                std=0.0,
-                at_lambda=0.0,
-                matrices=layer.count,
-                iterations=int(taken.max()),
-                deviation=float(deviation.max()),
-            )
+            numbers = {
+                "norm ratio": float(_norm(weights) / _norm(layer.view)),
+                "matrices": layer.count,
+                "iterations": int(taken.max()),
+                "deviation": float(deviation.max()),
+            }
+            report = NumbersReport(layer.entry.name, layer.entry.kind, numbers)
             yield layer.entry.name, weights.mT if layer.is_wide else weights, report
 
 
@@ -258,16 +246,19 @@ def _norm(tensor: Tensor) -> Tensor:
     return norm
 
 
-def _notes(reports: Sequence[IsometryReport], tolerance: float, max_iterations: int) -> list[str]:
-    taken = [report.iterations for report in reports]
-    matrices, most = sum(report.matrices for report in reports), max(report.deviation for report in reports)
-    notes = [f"{matrices:,} matrices, {min(taken)} to {max(taken)} iterations, deviation at most {most:.1e}"]
-    short = [report for report in reports if report.deviation > tolerance]
+def _notes(reports: Sequence[NumbersReport], tolerance: float, max_iterations: int) -> list[str]:
+    matrices, taken, deviations = (
+        [report.numbers[title] for report in reports] for title in ("matrices", "iterations", "deviation")
+    )
+    notes = [
+        f"{sum(matrices):,} matrices, {min(taken)} to {max(taken)} iterations, deviation at most {max(deviations):.1e}"
+    ]
+    short = sum(deviation > tolerance for deviation in deviations)
     if short:
-        worst = max(short, key=lambda report: report.deviation)
+        furthest = reports[deviations.index(max(deviations))].name
         notes.append(
-            f"warning: {len(short)} parameters are not isometric after {max_iterations} iterations, as matrices that "
-            f"are not of full rank (dead units) cannot be; furthest is {worst.name}, {worst.deviation:.2g}"
+            f"warning: {counted(short, 'parameter')} not isometric after {max_iterations} iterations, as matrices "
+            f"that are not of full rank (dead units) cannot be; furthest is {furthest}, {max(deviations):.2g}"
         )
     return notes
 

@@ -8,17 +8,19 @@ instead, Dohare et al. (2024) use Kaiming's.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
 
 from warmstart.batches import to_device
-from warmstart.errors import InputError, nearest
+from warmstart.errors import InputError, nearest, require
 from warmstart.gradient_ema import gradient_pass
+from warmstart.methods.cold import tensors_of
 from warmstart.methods.method import Method, Stage
-from warmstart.methods.report import LayerReport, Report
+from warmstart.methods.report import NumbersReport, Report
 from warmstart.neurons import output_layer
+from warmstart.processes import Team, is_sharded, laid_out_as, local, team_of
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,10 @@ class HeadReset(Method):
     name: ClassVar[str] = "head-reset"
     summary: ClassVar[str] = "draw the last layer anew (PyTorch's default), go on with all others"
     source: ClassVar[str] = "code of Shin et al., NeurIPS 2024, arXiv 2410.23495"
+
+    def __post_init__(self) -> None:
+        if self.head is not None:
+            _check_name(self.head)
 
     def on_new_data(self, model: nn.Module, stage: Stage) -> Report:
         """Find the head, unless named, and draw it anew."""
@@ -48,33 +54,55 @@ def head_reset_(model: nn.Module, head: str, *, generator: torch.Generator | Non
     """Draw a network's head anew by its own ``reset_parameters``, in place.
 
     Args:
-        model: The network.
+        model: The network; under DistributedDataParallel and FSDP2 the first process's draw decides for all.
         head: Name of the layer, or of a module all of whose layers are redrawn, as in ``model.named_modules()``.
         generator: Source of randomness; PyTorch's default one if not given.
 
     Returns:
-        Which layers were drawn anew.
+        How many weights of each parameter were drawn anew.
 
     Raises:
         InputError: If there is no such module or nothing in it can be redrawn; nothing is changed then.
     """
+    _, team = team_of(model)
+    _check_name(head)
     modules = dict(model.named_modules())
     if head not in modules:
-        raise InputError(f"the model has no module '{head}'{nearest(head, [name for name in modules if name])}")
+        raise InputError(f"the model has no module '{head}'{nearest(head, filter(None, modules))}")
     layers = [
         (name, layer) for name, layer in modules[head].named_modules(prefix=head) if hasattr(layer, "reset_parameters")
     ]
     if not layers:
         raise InputError(f"'{head}' is a {type(modules[head]).__name__} without layers that can be drawn anew")
-    devices = {parameter.device for parameter in modules[head].parameters() if parameter.is_cuda}
+    devices = {local(parameter).device for parameter in modules[head].parameters() if parameter.is_cuda}
     with torch.random.fork_rng(devices=devices, enabled=generator is not None):
         if generator is not None:
             torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
         for _, layer in layers:
-            layer.reset_parameters()
-    rows = tuple(LayerReport(name, type(layer).__name__, _rows(layer), 0.0, 0.0, 1.0) for name, layer in layers)
+            _redraw_(layer, team)
+    rows = tuple(
+        NumbersReport(parameter_name, type(layer).__name__, {"drawn anew": parameter.numel()})
+        for name, layer in layers
+        for parameter_name, parameter in layer.named_parameters(name, recurse=False)
+    )
     return Report("head-reset", {"head": head}, rows, notes=("optimizer state kept",))
 
 
-def _rows(layer: nn.Module) -> int:
-    return max((len(parameter) for parameter in layer.parameters(recurse=False) if parameter.dim()), default=0)
+def _redraw_(layer: Any, team: Team) -> None:
+    """Draw all of a layer, and take what the first process has drawn, or this process's part of it."""
+    sharded = {name: parameter for name, parameter in layer.named_parameters(recurse=False) if is_sharded(parameter)}
+    for name, parameter in sharded.items():  # drawn part by part, all parts may be alike
+        whole = torch.empty(parameter.shape, dtype=parameter.dtype, device=local(parameter).device)
+        setattr(layer, name, nn.Parameter(whole))
+    try:
+        layer.reset_parameters()
+        drawn = {name: team.firsts(tensor) for name, tensor in tensors_of(layer).items()}
+    finally:
+        for name, parameter in sharded.items():
+            setattr(layer, name, parameter)
+    for name, tensor in tensors_of(layer).items():
+        tensor.copy_(laid_out_as(tensor, drawn[name]))
+
+
+def _check_name(head: str) -> None:
+    require(head != "", "head is '', which is the whole network: name a layer, or use cold_ to draw all of it anew")

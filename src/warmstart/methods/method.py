@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args, get_type_hints
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from warmstart.errors import InputError
 from warmstart.gradient_ema import ForwardLoss
 from warmstart.methods.report import Report
+from warmstart.processes import local
 
 
 @dataclass
@@ -92,18 +93,23 @@ class Method:
         """The settings by name.
 
         Returns:
-            Field name -> value.
+            Field name -> value; a float given as 0 is 0.0, as from the command line, so that one method has one name.
         """
-        return {field.name.rstrip("_"): getattr(self, field.name) for field in fields(self)}
+        types = get_type_hints(type(self))
+        return {field.name.rstrip("_"): _typed(getattr(self, field.name), types[field.name]) for field in fields(self)}
 
     def __str__(self) -> str:
         """The name as typed on the command line, with the settings that differ from the defaults."""
-        changed = [
-            f"{field.name.rstrip('_')}={getattr(self, field.name)}"
-            for field in fields(self)
-            if getattr(self, field.name) != field.default
-        ]
+        usual = [field.default for field in fields(self)]
+        settings = zip(self.settings().items(), usual, strict=True)
+        changed = [f"{name}={value}" for (name, value), default in settings if value != default]
         return f"{self.name}[{','.join(changed)}]" if changed else self.name
+
+
+def _typed(value: Any, wanted: Any) -> Any:
+    options = get_args(wanted) or (wanted,)
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    return float(value) if whole and float in options and int not in options else value
 
 
 def require_own_memory(model: nn.Module, tensors: Mapping[str, Tensor], what: str) -> None:
@@ -118,7 +124,7 @@ def require_own_memory(model: nn.Module, tensors: Mapping[str, Tensor], what: st
         InputError: If one of them lies in the memory of the model's parameter of that name.
     """
     for name, parameter in model.named_parameters():
-        if name in tensors and 0 != tensors[name].data_ptr() == parameter.data_ptr():
+        if name in tensors and 0 != local(tensors[name]).data_ptr() == local(parameter).data_ptr():
             raise InputError(f"{what} shares the memory of {name} with the model, and changes with it: pass a copy")
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from warmstart.neurons import LeftAlone, Neurons
+from warmstart.wording import counted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -17,14 +19,31 @@ if TYPE_CHECKING:
 BINS = 20
 """Bins of the histograms of scales, of equal width over [0, 1]."""
 
+WIDTH = 80
+"""Columns of the printed report."""
+
 
 @dataclass(frozen=True)
-class LayerReport:
-    """The scales that one parameter's neurons got."""
+class LayerReport(ABC):
+    """What became of one parameter."""
 
     name: str
     kind: str
     """The layer's type, such as ``Conv2d``."""
+
+    @abstractmethod
+    def cells(self) -> dict[str, str]:
+        """The method's own columns of the table.
+
+        Returns:
+            Title -> what stands below it.
+        """
+
+
+@dataclass(frozen=True)
+class ScaleReport(LayerReport):
+    """The scales that one parameter's neurons got."""
+
     neurons: int
     mean: float
     """Mean scale over the neurons."""
@@ -39,6 +58,30 @@ class LayerReport:
     histogram: tuple[int, ...] = ()
     """Neurons by scale, in `BINS` equal bins over [0, 1]."""
 
+    def cells(self) -> dict[str, str]:
+        """Mean and spread of the scales, and the share at their lower bound."""
+        return {
+            "neurons": f"{self.neurons:,}",
+            "scale": f"{self.mean:.3f}",
+            "std": f"{self.std:.3f}",
+            "at min": f"{self.at_lambda:.1%}",
+        }
+
+
+@dataclass(frozen=True)
+class NumbersReport(LayerReport):
+    """Whatever numbers a method has that does not scale."""
+
+    numbers: dict[str, float]
+    """By the title of their column."""
+
+    def cells(self) -> dict[str, str]:
+        """One column a number."""
+        return {
+            title: f"{number:,}" if isinstance(number, int) else f"{number:.3g}"
+            for title, number in self.numbers.items()
+        }
+
 
 @dataclass(frozen=True)
 class Report:
@@ -47,10 +90,16 @@ class Report:
     method: str
     settings: dict[str, Any] = field(default_factory=dict)
     layers: tuple[LayerReport, ...] = ()
+    """What was changed: `ScaleReport` where the method scales, else `NumbersReport`."""
     left_alone: tuple[LeftAlone, ...] = ()
     notes: tuple[str, ...] = ()
     """One sentence each: what the average saw, what became of the optimizer, warnings."""
     applied: bool = True
+
+    @property
+    def scales(self) -> tuple[ScaleReport, ...]:
+        """The parameters whose neurons were scaled."""
+        return tuple(layer for layer in self.layers if isinstance(layer, ScaleReport))
 
     def with_notes(self, *notes: str) -> Report:
         """The same report with more notes.
@@ -64,36 +113,42 @@ class Report:
         return replace(self, notes=(*self.notes, *notes))
 
     def to_dict(self) -> dict[str, Any]:
-        """The report as plain numbers, strings and lists, for loggers and JSON.
+        """The report as plain numbers, strings and lists, for loggers, JSON and checkpoints.
 
         Returns:
             A dictionary with the fields of the report; layers and parameters left alone as dictionaries.
         """
-        return {
-            "method": self.method,
-            "settings": dict(self.settings),
-            "applied": self.applied,
-            "layers": [{**vars(layer), "histogram": list(layer.histogram)} for layer in self.layers],
-            "left_alone": [vars(entry) for entry in self.left_alone],
-            "notes": list(self.notes),
-        }
+        return asdict(self, dict_factory=_plain)
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> Report:
+        """A report from its plain form, the inverse of `to_dict`.
+
+        Args:
+            fields: What `to_dict` gave, also by way of JSON.
+
+        Returns:
+            An equal report.
+        """
+        layers = tuple(
+            NumbersReport(**layer)
+            if "numbers" in layer
+            else ScaleReport(**{**layer, "histogram": tuple(layer["histogram"])})
+            for layer in fields["layers"]
+        )
+        left = tuple(LeftAlone(**entry) for entry in fields["left_alone"])
+        return cls(**{**fields, "layers": layers, "left_alone": left, "notes": tuple(fields["notes"])})
 
     def __str__(self) -> str:
         """A table of at most 80 columns."""
         settings = ", ".join(f"{name}={value}" for name, value in self.settings.items())
         lines = _wrap(f"{self.method}({settings})" + ("" if self.applied else ", not applied"))
-        if self.layers:
-            lines.append(f"{'parameter':<33}{'layer':<12}{'neurons':>11}{'scale':>7}{'std':>7}{'at min':>8}")
-        for layer in self.layers:
-            lines.append(
-                f"{_shorten(layer.name, 32):<33}{_shorten(layer.kind, 11):<12}{layer.neurons:>11,}"
-                f"{layer.mean:>7.3f}{layer.std:>7.3f}{layer.at_lambda:>8.1%}"
-            )
-        signs, unsure = (sum(getattr(entry, key) for entry in self.layers) for key in ("sign_tests", "undetermined"))
+        lines += _table(self.layers)
+        signs, unsure = (sum(getattr(layer, key) for layer in self.scales) for key in ("sign_tests", "undetermined"))
         if signs:
-            lines.append(f"{signs:,} neurons of one weight: their cosine is only a sign")
+            lines.append(f"{counted(signs, 'neuron')} of one weight: the cosine is only a sign")
         if unsure:
-            lines.append(f"{unsure:,} neurons undetermined by the tail that was read: tolerance=0 decides them")
+            lines.append(f"{counted(unsure, 'neuron')} undetermined by the tail that was read: tolerance=0 decides")
         by_reason: dict[str, list[str]] = {}
         for left in self.left_alone:
             by_reason.setdefault(left.reason, []).append(left.name)
@@ -117,7 +172,7 @@ class Report:
             ImportError: If matplotlib is not installed.
             ValueError: If the report has no scales to draw.
         """
-        layers = [layer for layer in self.layers if layer.histogram]
+        layers = [layer for layer in self.scales if layer.histogram]
         if not layers:
             raise ValueError(f"the report of {self.method} has no distribution of scales to draw")
         try:
@@ -159,7 +214,7 @@ def count_scales(scale: Tensor, lower: float, undetermined: Tensor) -> Tensor:
     return torch.cat([torch.stack(sums), histogram])
 
 
-def describe_scales(entry: Neurons, counts: Tensor) -> LayerReport:
+def describe_scales(entry: Neurons, counts: Tensor) -> ScaleReport:
     """Summarise the scales of one parameter.
 
     Args:
@@ -171,7 +226,7 @@ def describe_scales(entry: Neurons, counts: Tensor) -> LayerReport:
     """
     neurons, total, squares, at_bound, undetermined, *histogram = counts.tolist()
     mean = total / neurons
-    return LayerReport(
+    return ScaleReport(
         name=entry.name,
         kind=entry.kind,
         neurons=int(neurons),
@@ -184,7 +239,7 @@ def describe_scales(entry: Neurons, counts: Tensor) -> LayerReport:
     )
 
 
-def uniform(entries: Iterable[Neurons], scale: float) -> tuple[LayerReport, ...]:
+def uniform(entries: Iterable[Neurons], scale: float) -> tuple[ScaleReport, ...]:
     """Report that every neuron got the same scale.
 
     Args:
@@ -194,7 +249,33 @@ def uniform(entries: Iterable[Neurons], scale: float) -> tuple[LayerReport, ...]
     Returns:
         One row a parameter.
     """
-    return tuple(LayerReport(entry.name, entry.kind, entry.count, scale, 0.0, 0.0) for entry in entries)
+    return tuple(ScaleReport(entry.name, entry.kind, entry.count, scale, 0.0, 0.0) for entry in entries)
+
+
+def _table(layers: Sequence[LayerReport]) -> list[str]:
+    """A row for each parameter, below the titles; a name too long loses its beginning, since its end says more."""
+    if not layers:
+        return []
+    found = [layer.cells() for layer in layers]
+    titles = list(dict.fromkeys(title for cells in found for title in cells))
+    rows = [["layer", *titles]]
+    rows += [
+        [_shorten(layer.kind, 11), *(cells.get(title, "") for title in titles)]
+        for layer, cells in zip(layers, found, strict=True)
+    ]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    room = max(9, WIDTH - sum(width + 2 for width in widths))
+    names = ["parameter", *(_shorten(layer.name, room) for layer in layers)]
+    longest = max(map(len, names))
+    return [
+        f"{name:<{longest}}  {kind:<{widths[0]}}"
+        + "".join(f"  {cell:>{width}}" for cell, width in zip(cells, widths[1:], strict=True)).rstrip()
+        for name, (kind, *cells) in zip(names, rows, strict=True)
+    ]
+
+
+def _plain(fields: list[tuple[str, Any]]) -> dict[str, Any]:
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in fields}
 
 
 def _shorten(text: str, width: int) -> str:
@@ -204,4 +285,4 @@ def _shorten(text: str, width: int) -> str:
 def _wrap(text: str) -> list[str]:
     from textwrap import wrap
 
-    return wrap(text, 80, subsequent_indent="  ")
+    return wrap(text, WIDTH, subsequent_indent="  ")

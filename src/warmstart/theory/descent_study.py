@@ -26,6 +26,7 @@ from warmstart.storage.atomic import write_bytes, write_text
 from warmstart.streams.features_and_noise import PatchWorld, as_images, draw_examples
 from warmstart.theory.gradient_descent import Descent, DescentStage, descend
 from warmstart.theory.study import versions
+from warmstart.wording import counted
 
 _MEASURES: Mapping[str, Callable[[DescentStage], float]] = {
     "test_accuracy": lambda stage: stage.test_accuracy,
@@ -166,12 +167,11 @@ def _kept(study: DescentStudy, method: str, part: str) -> str:
 
 def _page(study: DescentStudy) -> str:
     descent, world = study.descent, study.descent.world
-    seeds = f"{study.seeds} seed{'' if study.seeds == 1 else 's'}"
     unfinished = _unfinished(study)
     return html.page(
         "Features and noise under gradient descent",
         f"{descent.stages} stages of {descent.examples} images · {world.classes} classes of {world.features} features "
-        f"· noise {world.noise:g} times a feature · {descent.filters} filters a class · {seeds}",
+        f"· noise {world.noise:g} times a feature · {descent.filters} filters a class · {counted(study.seeds, 'seed')}",
         [
             html.section("By stage", _figures(study)),
             html.section(

@@ -15,6 +15,7 @@ from warmstart.theory.draw import draw
 from warmstart.theory.learning import METHODS
 from warmstart.theory.setting import Setting
 from warmstart.theory.study import MEASURES, Study, study_panels
+from warmstart.wording import counted
 
 _SEED = 0
 """The stream that the stepper shows."""
@@ -34,7 +35,7 @@ def theory_page(study: Study) -> str:
     setting = study.setting
     lead = (
         f"{setting.stages} stages of {setting.examples} examples · {setting.classes} classes of {setting.features} "
-        f"features · gamma {setting.gamma} · tau {setting.tau} · {study.seeds} seed{'' if study.seeds == 1 else 's'}"
+        f"features · gamma {setting.gamma} · tau {setting.tau} · {counted(study.seeds, 'seed')}"
     )
     return html.page(
         "Why warm starts fail: features, noise, memorisation",
