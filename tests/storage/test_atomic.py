@@ -45,6 +45,7 @@ def test_a_disk_that_is_full_at_the_end_leaves_the_old_file(tmp_path, monkeypatc
         write_bytes(path, b"new")
 
     assert caught.value.errno == errno.ENOSPC
+    assert str(caught.value).endswith(f"No space left on device: '{path}'")
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
 

@@ -1,3 +1,4 @@
+import errno
 import os
 import signal
 import subprocess
@@ -47,6 +48,21 @@ def test_a_killed_process_blocks_nobody(tmp_path, holder):
 
     with FolderLock(tmp_path / "out"):
         assert (tmp_path / "out" / ".warmstart.lock").read_text() == f"{os.getpid()}\n"
+
+
+def test_a_folder_that_nothing_can_be_written_to_is_the_callers_mistake_and_a_full_disk_is_not(tmp_path, monkeypatch):
+    def fail(number):
+        def mkdir(self, **settings):
+            raise OSError(number, os.strerror(number), str(self))
+
+        monkeypatch.setattr("pathlib.Path.mkdir", mkdir)
+
+    fail(errno.EROFS)
+    with pytest.raises(InputError, match=r"is not a folder to write to \(Read-only"), FolderLock(tmp_path / "out"):
+        pass
+    fail(errno.ENOSPC)
+    with pytest.raises(OSError, match="No space left"), FolderLock(tmp_path / "out"):
+        pass
 
 
 def test_it_can_be_taken_again_after_an_error_inside(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from pathlib import Path
@@ -12,6 +13,11 @@ from warmstart.errors import InputError
 from warmstart.storage.atomic import remove_leftovers
 
 _NAME = ".warmstart.lock"
+_NOT_WRITABLE = {
+    *(errno.EEXIST, errno.ENOTDIR, errno.EACCES, errno.EPERM),  # something else is there, or not ours
+    *(errno.EROFS, errno.ENOENT, errno.ENAMETOOLONG),  # a read-only file system, one such as /proc, too long a name
+}
+"""What another folder would mend; a full disk is no matter of the folder."""
 
 if sys.platform == "win32":
     import msvcrt
@@ -56,11 +62,14 @@ class FolderLock:
 
         Raises:
             InputError: If another process holds it, or the folder cannot be written to.
+            OSError: If the disk fails or is full.
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             file = (self.folder / _NAME).open("a+", encoding="utf-8")
-        except (FileExistsError, NotADirectoryError, PermissionError) as error:
+        except OSError as error:
+            if error.errno not in _NOT_WRITABLE:
+                raise
             raise InputError(
                 f"{self.folder} is not a folder to write to ({error.strerror}: {error.filename}); choose another --out"
             ) from error

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from warmstart.errors import InputError, at_least_one
 from warmstart.streams.arrays import read_digits, read_npz
 from warmstart.streams.cifar import find_cifar, read_cifar
-from warmstart.streams.decode import Progress
+from warmstart.streams.decode import OnDecoded
 from warmstart.streams.features_and_noise import NAME as FEATURES_AND_NOISE
 from warmstart.streams.features_and_noise import read_features_and_noise
 from warmstart.streams.files import ARCHIVE_SUFFIXES, Files, open_files
@@ -26,7 +26,7 @@ from warmstart.streams.svhn import SVHN_FILES, read_svhn
 from warmstart.streams.tables import parquet_files, read_hub, read_parquet
 from warmstart.streams.torch_datasets import from_dataset
 
-__all__ = ["ImageData", "Progress", "from_dataset", "load", "split_stages", "verify_official"]
+__all__ = ["ImageData", "OnDecoded", "from_dataset", "load", "split_stages", "verify_official"]
 
 _MADE = {"digits": read_digits, FEATURES_AND_NOISE: read_features_and_noise}
 """Data that is there without a file."""
@@ -45,7 +45,7 @@ def load(
     image_size: int | None = None,
     image_column: str | None = None,
     label_column: str | None = None,
-    progress: Progress | None = None,
+    progress: OnDecoded | None = None,
 ) -> ImageData:
     """Read a labelled image data set into memory.
 
@@ -81,7 +81,7 @@ def load(
     made = _MADE.get(data) if isinstance(data, str) else None
     path = Path(data).expanduser()
     if made is None:
-        _check_exists(path, str(data))
+        require_path(path, str(data), tuple(_MADE), _ACCEPTED)
         if parquet_files(path):
             return read_parquet(path, image_size, image_column, label_column, progress)
     if image_column is not None or label_column is not None:
@@ -98,7 +98,7 @@ def load(
         return _read_files(path, files, image_size, progress)
 
 
-def _read_files(path: Path, files: Files, image_size: int | None, progress: Progress | None) -> ImageData:
+def _read_files(path: Path, files: Files, image_size: int | None, progress: OnDecoded | None) -> ImageData:
     """Read the one data set that a folder or an archive holds, after a look at its files' names."""
     cifar = find_cifar(files.names)
     svhn = [name for name in SVHN_FILES if name in files.names and path.is_dir()]
@@ -120,17 +120,33 @@ def _resized(data: ImageData, size: int) -> ImageData:
     return ImageData(data.name, train, data.train_labels, test, data.test_labels, data.classes)
 
 
-def _check_exists(path: Path, given: str) -> None:
+def require_path(path: Path, given: str, made: tuple[str, ...], accepted: str) -> None:
+    """Refuse a path where nothing is.
+
+    Args:
+        path: The path.
+        given: As it was typed.
+        made: Names that need no file, where such are accepted.
+        accepted: What is, in words.
+
+    Raises:
+        InputError: With what is probably meant.
+    """
     if path.exists():
         return
-    beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-    known = [*_MADE, *beside] if path.parent == Path() else beside
+    beside = (
+        [entry.name for entry in path.parent.iterdir() if not entry.name.startswith(".")]
+        if path.parent.is_dir()
+        else []
+    )
+    known = [*made, *beside] if path.parent == Path() else beside
     close = get_close_matches(path.name, known, n=1)
     if close:
-        close_path = close[0] if close[0] in _MADE else path.parent / close[0]
+        close_path = close[0] if close[0] in made else path.parent / close[0]
         raise InputError(f"{given}: no such file or folder; did you mean '{close_path}'?")
-    hub = f"; on the hub it would be hf:{given}" if given.count("/") == 1 and given[0] not in "./~" else ""
-    raise InputError(f"{given}: no such file or folder{hub}; accepted are {_ACCEPTED}")
+    on_hub = made and given.count("/") == 1 and given[0] not in "./~"
+    hub = f"; on the hub it would be hf:{given}" if on_hub else ""
+    raise InputError(f"{given}: no such file or folder{hub}; accepted are {accepted}")
 
 
 def _readable_inside(names: list[str]) -> str:

@@ -24,7 +24,7 @@ SUFFIXES = frozenset(
 MAX_PIXELS = 64_000_000
 MAX_SIDE = 20_000
 
-Progress = Callable[[int, int], None]
+OnDecoded = Callable[[int, int], None]
 """Called with the number of images decoded so far and in all."""
 
 # Only these decoders are ever tried: Pillow has others that start programs (EPS) or that nobody fuzzes.
@@ -41,7 +41,7 @@ def decode_images(
     encoded: Iterable[tuple[int, str, bytes]],
     total: int,
     image_size: int | None = None,
-    progress: Progress | None = None,
+    progress: OnDecoded | None = None,
 ) -> Tensor:
     """Decode images straight into one tensor.
 
@@ -160,7 +160,7 @@ def _from_sixteen_bits(image: Image.Image, name: str) -> Image.Image:
 class ImageStack:
     """Images of one size, filled in any order, in one array that is allocated once."""
 
-    def __init__(self, total: int, progress: Progress | None = None) -> None:
+    def __init__(self, total: int, progress: OnDecoded | None = None) -> None:
         self._total = total
         self._progress = progress
         self._done = 0

@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 import torch
 
 from warmstart.errors import InputError
-from warmstart.streams.decode import SUFFIXES, Progress, decode_images
+from warmstart.streams.decode import SUFFIXES, OnDecoded, decode_images
 from warmstart.streams.files import Files
 from warmstart.streams.images import ImageData
 from warmstart.streams.parts import order_parts, with_test_part
@@ -48,7 +48,9 @@ def is_image(name: str) -> bool:
     return PurePosixPath(name).suffix.lower() in SUFFIXES
 
 
-def read_folders(name: str, files: Files, image_size: int | None = None, progress: Progress | None = None) -> ImageData:
+def read_folders(
+    name: str, files: Files, image_size: int | None = None, progress: OnDecoded | None = None
+) -> ImageData:
     """Read images whose folder is their class.
 
     Class folders stand at the top, or inside a training and a test part (``train`` and ``test`` or ``val``);

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from warmstart.errors import InputError, nearest
-from warmstart.streams import ImageData, Progress, load
+from warmstart.streams import ImageData, OnDecoded, load, require_path
 
 
 @dataclass(frozen=True)
@@ -67,10 +67,11 @@ def find_original(name: str, path: Path) -> Path:
     return next((path / original for original in originals if (path / original).exists()), path)
 
 
-def load_paper_data(name: str, path: Path | None = None, *, progress: Progress | None = None) -> ImageData:
+def load_paper_data(name: str, path: Path | None = None, *, progress: OnDecoded | None = None) -> ImageData:
     """Read one of the four data sets, from a path in any layout that `load` takes, or from the hub.
 
-    A part of a data set will do, with fewer examples or classes: `shortfall` says what is lacking.
+    A part of a data set will do, with fewer examples, and of Tiny-ImageNet with fewer classes: `shortfall` says what is
+    lacking.
 
     Args:
         name: A key of `PAPER_DATA`.
@@ -85,6 +86,8 @@ def load_paper_data(name: str, path: Path | None = None, *, progress: Progress |
     """
     paper = _paper_data(name)
     if path is not None:
+        accepted = f"{', '.join(paper.originals)} or parquet; without --data it comes from the hub"
+        require_path(path.expanduser(), str(path), (), accepted)
         data = load(find_original(name, path), progress=progress)
     else:
         try:
@@ -121,16 +124,19 @@ def _paper_data(name: str) -> PaperData:
 
 
 def _check(name: str, paper: PaperData, data: ImageData, where: str) -> None:
-    if data.num_classes > paper.num_classes:
-        raise InputError(
-            f"{where} holds {data.num_classes} classes, but {name} has {paper.num_classes}; give {name}'s own data"
-        )
+    if name == "svhn" and not all(label.isdecimal() for label in data.classes):
+        raise InputError(f"{where} holds classes such as '{data.classes[0]}', but svhn digits; give svhn's own data")
     if (data.image_size, data.channels) != (paper.image_size, 3):
         found, wanted = data.image_size, paper.image_size
         colour = "colour" if data.channels == 3 else "grey"
         raise InputError(
             f"{where} holds {colour} images of {found}x{found} pixels, but {name}'s are colour images of "
             f"{wanted}x{wanted}; give {name}'s own data"
+        )
+    fewer = data.num_classes < paper.num_classes and name != "tiny-imagenet"  # of which parts are in use
+    if data.num_classes > paper.num_classes or fewer:
+        raise InputError(
+            f"{where} holds {data.num_classes} classes, but {name} has {paper.num_classes}; give {name}'s own data"
         )
     for count, whole, part in (
         (len(data.train_labels), paper.train_examples, "training"),

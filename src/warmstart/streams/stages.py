@@ -57,8 +57,12 @@ def _check_test_classes(data: ImageData, chosen: Tensor, seed: int) -> None:
     tested = torch.bincount(data.test_labels, minlength=data.num_classes)
     unseen = [data.classes[i] for i in ((tested > 0) & (seen == 0)).nonzero().flatten().tolist()]
     if unseen:
-        more = f" and {len(unseen) - 1} more" if len(unseen) > 1 else ""
+        which = (
+            f"{len(unseen)} test classes, such as '{unseen[0]}', are"
+            if len(unseen) > 1
+            else (f"the test class '{unseen[0]}' is")
+        )
         raise InputError(
-            f"{data.name}: the test class '{unseen[0]}'{more} is in no stage with seed {seed}; "
+            f"{data.name}: {which} in no stage with seed {seed}; "
             "raise --stages or --stage-size, or remove the class from the test part"
         )

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from warmstart.errors import InputError, nearest
-from warmstart.streams.decode import Progress, decode_images
+from warmstart.streams.decode import OnDecoded, decode_images
 from warmstart.streams.images import ImageData
 from warmstart.streams.parts import index_labels, order_parts, with_test_part
 from warmstart.streams.unreadable import unreadable
@@ -55,7 +55,7 @@ def read_parquet(
     image_size: int | None = None,
     image_column: str | None = None,
     label_column: str | None = None,
-    progress: Progress | None = None,
+    progress: OnDecoded | None = None,
 ) -> ImageData:
     """Read one parquet file, or a folder of them with the parts in their names, as the hub has them.
 
@@ -84,7 +84,7 @@ def read_hub(
     image_size: int | None = None,
     image_column: str | None = None,
     label_column: str | None = None,
-    progress: Progress | None = None,
+    progress: OnDecoded | None = None,
 ) -> ImageData:
     """Read a data set of the hub, from `datasets`' own cache where it was downloaded before.
 
@@ -200,7 +200,7 @@ def _read_splits(
     image_size: int | None,
     image_column: str | None,
     label_column: str | None,
-    progress: Progress | None,
+    progress: OnDecoded | None,
 ) -> ImageData:
     by_name = {split.name: split for split in splits}
     train_name, test_names = order_parts(by_name)

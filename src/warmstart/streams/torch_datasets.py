@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset
 
 from warmstart.errors import InputError
-from warmstart.streams.decode import ImageStack, Pixels, Progress, pixels
+from warmstart.streams.decode import ImageStack, OnDecoded, Pixels, pixels
 from warmstart.streams.images import ImageData, to_uint8
 from warmstart.streams.parts import index_labels, with_test_part
 
@@ -26,7 +26,7 @@ def from_dataset(
     name: str | None = None,
     classes: Sequence[str] | None = None,
     image_size: int | None = None,
-    progress: Progress | None = None,
+    progress: OnDecoded | None = None,
 ) -> ImageData:
     """Read torch datasets into memory. Each example is read once, so leave random transforms out of them.
 
