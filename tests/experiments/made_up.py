@@ -34,7 +34,7 @@ def make_results(methods=PAPER, *, seeds=5, stages=6, test_size=2000, batch_norm
             "lr": 0.001,
             "momentum": 0.9,
             "until": 0.999,
-            "versions": {"python": "3.11.9", "torch": "2.13.0", "warmstart": "0.1.0"},
+            "recorded": {"python": "3.11.9", "torch": "2.13.0", "warmstart": "0.1.0"},
             "threads": 1,
         }
     )

@@ -12,9 +12,8 @@ from torch import nn
 from warmstart.errors import InputError
 from warmstart.experiments.grid import WorkFailedError, run_grid
 from warmstart.experiments.run import RunKey, saved_runs
-from warmstart.experiments.task import Measured, Visit
+from warmstart.experiments.task import Measured, StageData
 from warmstart.methods import parse_method
-from warmstart.methods.method import Stage
 from warmstart.training.loop import Progress
 
 if sys.platform != "win32":
@@ -41,14 +40,11 @@ class TinyTask:
     def make_optimizer(self, model, name):
         return None
 
-    def visit(self, seed, number, fresh, method):
-        stage = Stage(
-            number, number, 1, lambda size: [], lambda model, batch: model(batch), fresh, {}, torch.Generator()
-        )
-        return Visit(stage, method, seed)
+    def stage_data(self, seed, number):
+        return StageData(number, 1, lambda size: [], lambda model, batch: model(batch), examples=seed)
 
-    def train(self, model, visit):
-        if visit.seed == 1:
+    def train(self, model, context):
+        if context.seed == 1:
             if self.act == "refuse":
                 raise InputError("the network is not to the method's taste; choose another")
             if self.act == "fill":
@@ -56,11 +52,11 @@ class TinyTask:
             if self.act == "die":
                 os.kill(os.getpid(), signal.SIGKILL)
         for epoch in range(3 if self.act != "talk" else 100_000):
-            visit.after_epoch(Progress(epochs=epoch + 1))
+            context.after_epoch(Progress(epochs=epoch + 1))
         return Progress(3, 3, float(torch.get_num_threads()), 0.0, "done")
 
-    def measure(self, model, visit):
-        return Measured(accuracy=visit.seed / 10, loss=model.weight.sum().item())
+    def measure(self, model, data):
+        return Measured(accuracy=data.examples / 10, loss=model.weight.sum().item())
 
 
 def quietly(event):

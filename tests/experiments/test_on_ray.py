@@ -15,12 +15,11 @@ from commands import wait_until
 from warmstart.errors import InputError
 from warmstart.experiments import on_ray, recorded
 from warmstart.experiments.grid import WorkFailedError, run_grid
-from warmstart.experiments.image_task import ImageTask, Protocol
-from warmstart.experiments.on_ray import run_on_ray
+from warmstart.experiments.image_task import ImageTask, TrainingProtocol
+from warmstart.experiments.on_ray import ray_cluster
 from warmstart.experiments.run import RunKey, saved_runs
-from warmstart.experiments.task import Measured, Visit
+from warmstart.experiments.task import Measured, StageData
 from warmstart.methods import parse_method
-from warmstart.methods.method import Stage
 from warmstart.streams import load
 from warmstart.training.loop import Progress, Recipe
 
@@ -46,7 +45,7 @@ def cluster():
 @pytest.fixture(scope="module")
 def digits():
     return ImageTask(
-        Protocol("small-cnn", stages=3, stage_size=30, recipe=Recipe(16, 0.999, 4), lr=1e-2), load("digits")
+        TrainingProtocol("small-cnn", stages=3, stage_size=30, recipe=Recipe(16, 0.999, 4), lr=1e-2), load("digits")
     )
 
 
@@ -69,45 +68,43 @@ class TinyTask:
     def make_optimizer(self, model, name):
         return None
 
-    def visit(self, seed, number, fresh, method):
-        stage = Stage(
-            number, number, 1, lambda size: [], lambda model, batch: model(batch), fresh, {}, torch.Generator()
-        )
-        return Visit(stage, method, seed)
+    def stage_data(self, seed, number):
+        return StageData(number, 1, lambda size: [], lambda model, batch: model(batch), examples=seed)
 
-    def train(self, model, visit):
-        if visit.stage.number == 2:
-            getattr(self, self.act or "nothing")(visit)
-        visit.after_epoch(Progress(epochs=1, steps=3))
+    def train(self, model, context):
+        if context.stage.number == 2:
+            getattr(self, self.act or "nothing")(context)
+        context.after_epoch(Progress(epochs=1, steps=3))
         return Progress(1, 3, float(torch.get_num_threads()), 0.0, "done")
 
-    def nothing(self, visit):
+    def nothing(self, context):
         pass
 
-    def refuse(self, visit):
+    def refuse(self, context):
         raise InputError("the network is not to the method's taste; choose another")
 
-    def die(self, visit):
+    def die(self, context):
         os.kill(os.getpid(), signal.SIGKILL)
 
-    def die_once(self, visit):
-        visit.after_epoch(Progress(epochs=1, steps=1))
-        if visit.seed == 0 and not (self.folder / "died").exists():
+    def die_once(self, context):
+        context.after_epoch(Progress(epochs=1, steps=1))
+        if context.seed == 0 and not (self.folder / "died").exists():
             (self.folder / "died").touch()
-            self.die(visit)
+            self.die(context)
 
-    def last(self, visit):
+    def last(self, context):
         (self.folder / f"worker-{os.getpid()}").touch()
         while True:
-            visit.after_epoch(Progress(epochs=1, steps=1))
+            context.after_epoch(Progress(epochs=1, steps=1))
             time.sleep(0.05)
 
-    def measure(self, model, visit):
-        return Measured(accuracy=visit.seed / 10, loss=model.weight.sum().item())
+    def measure(self, model, data):
+        return Measured(accuracy=data.examples / 10, loss=model.weight.sum().item())
 
 
 def go(task, keys, out, on_event=lambda event: None, threads=1):
-    run_on_ray(task, keys, out, address=None, gpus=0, threads=threads, on_event=on_event)
+    with ray_cluster(None, gpus=0, threads=threads) as cluster:
+        cluster.run(task, keys, out, on_event)
 
 
 def numbers(out, keys):
@@ -179,9 +176,10 @@ def test_a_cluster_may_still_grow(capsys):
     assert "which no node of the cluster has; waiting for one that does" in capsys.readouterr().err
 
 
-def test_gpus_are_shared_or_whole(tmp_path):
-    with pytest.raises(InputError, match=r"gpus is 1.5; a run is given a fraction of one GPU, or a whole number"):
-        run_on_ray(TinyTask(), KEYS, tmp_path, address=None, gpus=1.5, threads=1, on_event=print)
+def test_gpus_are_shared_or_whole():
+    refused = pytest.raises(InputError, match=r"gpus_per_run is 1.5; a run is given a fraction of one GPU, or a whole")
+    with refused, ray_cluster(None, gpus=1.5, threads=1):
+        pass
 
 
 def test_a_killed_worker_costs_its_run_nothing_but_time(tmp_path, capsys):
@@ -219,11 +217,11 @@ def test_an_interruption_leaves_no_run_behind_and_the_cluster_alone(tmp_path):
 ALONE = """
 import sys
 from pathlib import Path
-from test_on_ray import KEYS, TinyTask, run_on_ray
+from test_on_ray import KEYS, TinyTask, go
 
 folder = Path(sys.argv[1])
 try:
-    run_on_ray(TinyTask("last", folder), KEYS[:1], folder, address=None, gpus=0, threads=1, on_event=lambda event: None)
+    go(TinyTask("last", folder), KEYS[:1], folder)
 except KeyboardInterrupt:
     sys.exit(130)
 """
@@ -255,4 +253,14 @@ def test_an_address_where_nobody_is_gives_one_line_at_once():
         pytest.raises(InputError, match=r"^no Ray cluster at 'ray://127.0.0.1:9' \(ConnectionRefusedError.*ray start"),
         on_ray._connection(unconnected, "ray://127.0.0.1:9"),
     ):
+        pass
+
+
+def test_a_cluster_that_has_ended_is_not_waited_for_though_its_address_is_still_there(tmp_path, monkeypatch):
+    unconnected = SimpleNamespace(is_initialized=lambda: False)
+    (tmp_path / "ray").mkdir()
+    (tmp_path / "ray" / "ray_current_cluster").write_text("127.0.0.1:9\n")
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    refused = pytest.raises(InputError, match=r"^no Ray cluster at 'auto' \(ConnectionRefusedError.*ray start")
+    with refused, on_ray._connection(unconnected, "auto"):
         pass

@@ -1,6 +1,7 @@
 import io
 import math
 import re
+import shlex
 from dataclasses import replace
 from html.parser import HTMLParser
 
@@ -8,7 +9,9 @@ import pytest
 from made_up import PAPER, change, drop, make_results
 from rich.console import Console
 
-from warmstart.experiments.report import render_terminal, write_report
+from warmstart.experiments.config import CompareConfig, validated
+from warmstart.experiments.recorded import record
+from warmstart.experiments.report import accuracy_figure, render_terminal, write_report
 from warmstart.experiments.verdict import judge
 
 CONTROL = "shrink-perturb[noise_std=0]"
@@ -94,10 +97,51 @@ def test_it_states_verdict_table_and_intervals(full):
         low, high = (f"{100 * end:+.1f}" for end in (comparison.low, comparison.high))
         assert f"{low} to {high}" in text
     assert "last accuracy %" in text
-    assert "python 3.11.9, torch 2.13.0" in text
+    assert "torch2.13.0" in text
     assert "https://arxiv.org/abs/2410.23495" in text
     assert "DASH's scales by layer" in text
     assert "share at 0.3" in text
+
+
+def lines_of(results):
+    """Each line of a figure: name, colour and marker, in the order of the legend."""
+    lines = accuracy_figure(results).axes[0].lines
+    return [(line.get_label(), line.get_color(), line.get_marker()) for line in lines]
+
+
+def test_a_methods_colour_does_not_change_with_its_rank():
+    worst = make_results(levels={"dash": (0.5, 61)})
+    assert lines_of(worst) == lines_of(make_results())
+    assert [name for name, *_ in lines_of(make_results(("dash", "cold", "warm")))] == ["cold", "dash", "warm"]
+
+
+def test_it_gives_the_command_that_repeats_it_and_the_changed_settings_first(tmp_path):
+    config = CompareConfig(data="my photos/", stages=3, methods=("cold", CONTROL), lr=0.1, device="cpu", threads=1)
+    results = make_results(("cold", CONTROL), stages=3)
+    results.config = record(config, "f00d")
+    _, html, text = report(results, tmp_path)
+    words = re.search(r"warmstart (compare .*) repeats it\.", text)[1]
+    program, *flags = shlex.split(words)
+    given = {flag[2:].replace("-", "_"): value for flag, value in zip(flags[::2], flags[1::2], strict=True)}
+    assert program == "compare"
+    assert validated(CompareConfig, given) == config
+    keys = re.findall(r'<tr><th scope="row">(\w+)', html.split("Configuration")[1])
+    assert keys[:4] == ["data", "methods", "device", "threads"]
+    assert keys.index("lr") < keys.index("model") < keys.index("torch")
+    assert not {"jobs", "executor", "ray_address", "track", "image_size", "out"} & set(keys)
+    assert ">None<" not in html
+
+
+@pytest.mark.parametrize("called", ["ws.compare", "ws.compare_images"])
+def test_no_command_repeats_what_was_started_from_python(tmp_path, called):
+    results = make_results()
+    if called == "ws.compare":
+        results.config.pop("stage_size")
+    else:
+        results.config["recorded"] = {"called": called}
+    _, _, text = report(results, tmp_path)
+    assert f"It was started from Python, with {called}." in text
+    assert "warmstart compare" not in text
 
 
 def test_the_control_shows_what_direction_adds(full, tmp_path):

@@ -1,5 +1,8 @@
 """`ws.compare` over functions of one's own, and `ws.compare_images` over a torch data set."""
 
+import math
+import random
+
 import pytest
 import torch
 from torch import nn
@@ -47,7 +50,15 @@ def sgd(model):
     return torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
 
 
-def run(**changes):
+def wider():
+    return nn.Sequential(nn.Linear(4, 9), nn.BatchNorm1d(9), nn.ReLU(), nn.Linear(9, 2))
+
+
+def no_training(model, stage):
+    raise AssertionError("a run has begun")
+
+
+def run(*, model=network, stream=CHUNKS, **changes):
     arguments = {
         "methods": ["cold", ws.Dash(alpha=0.5), "l2-init"],
         "seeds": 3,
@@ -58,7 +69,7 @@ def run(**changes):
         "progress": False,
         **changes,
     }
-    return ws.compare(network, CHUNKS, **arguments)
+    return ws.compare(model, stream, **arguments)
 
 
 def test_the_grid_runs_and_judges_over_ones_own_functions(tmp_path):
@@ -110,16 +121,100 @@ def test_a_metric_that_is_better_when_lower_and_has_no_scores():
         ({"methods": []}, "empty"),
         ({"methods": ["cold", "cold"]}, "twice"),
         ({"methods": ["clod"]}, "did you mean 'cold'"),
+        ({"methods": [ws.Dash]}, r"the class Dash; make a method of it: Dash\(...\)"),
+        ({"methods": [3]}, "methods holds 3; give names such as 'dash'"),
+        ({"methods": "cold,clod"}, "did you mean 'cold'"),
         ({"seeds": []}, "seeds is empty"),
+        ({"seeds": "3"}, "seeds is '3'; it must be a whole number"),
+        ({"seeds": 3.0}, r"seeds is 3\.0; it must be a whole number"),
+        ({"seeds": [1, 1]}, "1 appears twice"),
+        ({"seeds": [0, "1"]}, "a seed is '1'"),
+        ({"margin": -1}, "margin is -1; it must be a finite number, at least 0"),
+        ({"micro_batch_size": 0}, "micro_batch_size is 0"),
+        ({"evaluate": None}, "evaluate is None"),
+        ({"evaluate": lambda model: None}, "evaluate returned nothing; it must return a number, or one score"),
+        ({"loss_fn": "ce"}, "loss_fn is 'ce', a str; it must be a function"),
+        ({"loss_fn": None}, "without loss_fn a batch must be a mapping"),
+        ({"make_optimizer": lambda model: None}, "make_optimizer returned nothing"),
+        ({"model": lambda: None}, "what make_model returns is a NoneType, not a network"),
+        ({"stream": TensorDataset(*data(24, 0))}, "the stream is a TensorDataset; give a list with the new data of"),
+        ({"stream": iter(CHUNKS)}, "the stream is a list_iterator"),
+        ({"stream": [data(4, 0), {"x": 1}]}, "stage 2 of the stream is a dict"),
+        ({"stream": [(torch.zeros(3), torch.zeros(4))]}, r"tensors of the shapes \(3,\), \(4,\)"),
+        ({"stream": lambda seed: CHUNKS[: seed + 1]}, "the stream has 1 or 2 or 3 stages"),
+    ],
+)
+def test_wrong_arguments_are_one_clear_line_before_the_first_run(changes, message):
+    with pytest.raises(ws.InputError, match=message):
+        run(**{"train": no_training, **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
         ({"train": lambda model, stage: None}, "must return its number"),
         ({"train": lambda model, stage: {"epochs": 1}}, "steps always"),
-        ({"evaluate": lambda model: torch.zeros(2, 2)}, "one score for each"),
+        ({"evaluate": lambda model: torch.zeros(2, 2)}, r"a tensor of the shape \(2, 2\); .* one score for each"),
         ({"methods": ["l2-init"], "train": lambda model, stage: 1}, r"stage\.after_backward\(\)"),
     ],
 )
-def test_wrong_arguments_are_one_clear_line(changes, message):
+def test_what_a_function_does_wrong_is_one_clear_line(changes, message):
     with pytest.raises(ws.InputError, match=message):
         run(**changes)
+
+
+def test_a_folder_is_of_one_network_and_one_stream(tmp_path):
+    few = {"methods": "cold,warm", "seeds": 1, "out": tmp_path}
+    first = run(**few)
+    assert str(run(**few, train=no_training).results.rows) == str(first.results.rows)
+    with pytest.raises(ws.InputError, match=r"model_fingerprint is '\w+' there and '\w+' now"):
+        run(**few, model=wider)
+    for chunks in ([CHUNKS[1], CHUNKS[0], CHUNKS[2]], [*CHUNKS[:2], data(25, 2)]):
+        with pytest.raises(ws.InputError, match="the data at 'custom' has changed since the first start"):
+            run(**few, stream=chunks)
+
+
+def test_a_stream_of_each_seed_takes_more_seeds_and_notices_a_change(tmp_path):
+    few = {"methods": "cold", "out": tmp_path}
+    run(**few, seeds=1, stream=lambda seed: [data(24, seed), data(24, 9)])
+    run(**few, seeds=2, stream=lambda seed: [data(24, seed), data(24, 9)])
+    with pytest.raises(ws.InputError, match="has changed"):
+        run(**few, seeds=2, stream=lambda seed: [data(24, seed or 5), data(24, 9)])
+    with pytest.raises(ws.InputError, match="has changed"):
+        run(**few, seeds=3, stream=lambda seed: [data(24, 5 if seed == 1 else seed), data(24, 9)])
+
+
+def test_examples_that_come_out_differently_each_time_are_the_same_data(tmp_path):
+    class Cropped(list):
+        def __getitem__(self, index):
+            return super().__getitem__(index) + random.random(), index % 2
+
+    few = {"methods": "warm", "seeds": 1, "out": tmp_path, "train": lambda model, stage: 1}
+    for _ in range(2):
+        run(**few, stream=[Cropped(torch.zeros(9, 4)), Cropped(torch.ones(9, 4))])
+    with pytest.raises(ws.InputError, match="has changed"):
+        run(**few, stream=[Cropped(torch.zeros(9, 4)), Cropped(torch.ones(8, 4))])
+
+
+def test_other_versions_than_at_the_first_start_are_warned_of(tmp_path):
+    few = {"methods": "cold", "seeds": 1, "out": tmp_path}
+    run(**few)
+    config = tmp_path / "config.yaml"
+    config.write_text(config.read_text().replace(f"torch: {torch.__version__}", "torch: '1.0'"))
+    with pytest.warns(UserWarning, match=r"^torch is .* now and was 1\.0: new runs may differ"):
+        run(**few)
+
+
+def test_where_no_method_takes_gradients_there_need_be_no_loss_and_no_batch():
+    ragged = [[(torch.zeros(length), 0) for length in (2, 3)]] * 2
+    outcome = run(methods="cold,warm", loss_fn=None, stream=ragged, train=lambda model, stage: 1, seeds=1)
+    assert len(outcome.results.rows) == 4
+
+
+def test_a_metric_that_is_no_number_is_called_that():
+    outcome = run(methods="cold,warm", metric="loss", evaluate=lambda model: math.nan)
+    assert "cold's loss is not a finite number in 3 of 3 seeds" in outcome.verdict.sentence
+    assert "diverged" not in " ".join([outcome.verdict.sentence, *outcome.verdict.notes])
 
 
 def test_an_empty_stage_is_named():
@@ -136,6 +231,9 @@ def test_a_torch_dataset_of_images(tmp_path):
         TensorDataset(images, labels), out=str(tmp_path / "out"), data="stripes", progress=False, **settings
     )
     assert {row.data for row in outcome.results.rows} == {"stripes"}
-    assert (tmp_path / "out" / "report.html").exists()
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "It was started from Python, with <code>ws.compare_images</code>." in page
     with pytest.raises(ws.InputError, match="did you mean 'stages'"):
         ws.compare_images(TensorDataset(images, labels), stage=2)
+    with pytest.raises(ws.InputError, match=r"train is a DataLoader; pass its data set: train=loader\.dataset"):
+        ws.compare_images(DataLoader(TensorDataset(images, labels)))

@@ -5,7 +5,7 @@ import pytest
 from made_up import change, drop, make_results
 from scipy import stats
 
-from warmstart.experiments.paired import Estimate, estimate, holm_levels
+from warmstart.experiments.paired import Estimate, estimate, holm_adjusted, holm_levels
 from warmstart.experiments.verdict import judge
 
 
@@ -88,6 +88,23 @@ def test_holm_levels_by_hand():
     assert holm_levels([]) == []
 
 
+def test_holm_adjusted_by_hand():
+    assert holm_adjusted([0.04, 0.01, 0.02]) == pytest.approx([0.04, 0.03, 0.04])
+    assert holm_adjusted([0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])
+    assert holm_adjusted([0.9, 0.6]) == [1.0, 1.0]
+    assert holm_adjusted([]) == []
+
+
+def test_an_interval_leaves_zero_out_exactly_where_the_adjusted_p_value_is_below_5_percent():
+    rng = np.random.default_rng(5)
+    for _ in range(200):
+        found = [estimate(rng.normal(0.01 * i, 0.01, 5)) for i in range(3)]
+        p_values = [e.p_value() for e in found]
+        for one, level, p in zip(found, holm_levels(p_values), holm_adjusted(p_values), strict=True):
+            low, high = one.interval(level)
+            assert (low <= 0 <= high) == (p > 0.05)
+
+
 def test_any_false_claim_among_three_equal_methods_is_made_in_at_most_5_percent():
     rng = np.random.default_rng(4)
     repeats, false = 2000, 0
@@ -147,7 +164,7 @@ def test_inconclusive_says_what_remains_possible_and_keeps_cold():
     most = 100 * max(-comparison.low, comparison.high)
     assert comparison.decision == "unclear"
     assert verdict.recommended == "cold"
-    assert "Stay with cold for now" in verdict.sentence
+    assert verdict.sentence.startswith("Stay with cold for now: dash at ")
     assert f"no difference that 5 seeds can show; up to ±{most:.1f} points remains possible" in verdict.sentence
 
 

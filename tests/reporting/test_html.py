@@ -15,15 +15,15 @@ def test_text_is_escaped_wherever_it_enters():
 
 
 def test_code_and_addresses_are_marked():
-    text = html.paragraph("see `x<y` at https://arxiv.org/abs/1 and http://other")
+    text = html.paragraph("see `x<y` at https://arxiv.org/abs/1, and http://other")
     assert text == (
-        '<p>see <code>x&lt;y</code> at <a href="https://arxiv.org/abs/1">https://arxiv.org/abs/1</a> '
+        '<p>see <code>x&lt;y</code> at <a href="https://arxiv.org/abs/1">https://arxiv.org/abs/1</a>, '
         "and http://other</p>"
     )
 
 
 def test_an_empty_section_is_left_out():
-    assert html.section("Empty", html.bullets([])) == ""
+    assert html.section("Empty", html.bullets([]), html.subsection("Empty too", html.bullets([]))) == ""
     assert "Empty" not in html.page("t", "l", [html.section("Empty")])
 
 

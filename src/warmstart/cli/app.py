@@ -15,10 +15,11 @@ from warmstart.cli import _fail, compare, methods, report, reproduce, theory
 from warmstart.errors import InputError
 from warmstart.experiments.execution import HelpedError
 from warmstart.experiments.grid import WorkFailedError
+from warmstart.training.parallel import end_with_launcher
 
 app = typer.Typer(
     name="warmstart",
-    help="Retrain networks on growing data: at the cost of a warm start, with the accuracy of a cold one.",
+    help="Retrain networks on growing data: DASH, its rivals, and the measurement that tells which to use.",
     add_completion=False,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
@@ -41,7 +42,7 @@ def _version(wanted: bool) -> None:
 def _top(
     version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
 ) -> None:
-    """Retrain networks on growing data: at the cost of a warm start, with the accuracy of a cold one."""
+    """Retrain networks on growing data: DASH, its rivals, and the measurement that tells which to use."""
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -53,6 +54,7 @@ def run(arguments: Sequence[str]) -> int:
     Returns:
         The exit code: 0 done, 1 the work failed, 2 the input was wrong, 130 interrupted.
     """
+    end_with_launcher()
     before = signal.signal(signal.SIGTERM, _interrupt)
     again = f"the same command {'begins anew' if 'theory' in arguments[:1] else 'goes on from here'}"
     try:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from warmstart.errors import InputError
 from warmstart.experiments.comparison import report_again
 from warmstart.experiments.recorded import read_recorded
 from warmstart.experiments.report import render_terminal
@@ -31,6 +32,10 @@ def report(
     """Write table.md and report.html of a comparison or reproduction again, from what it has measured so far."""
     console = Console(highlight=False)
     if "dataset" in read_recorded(folder):
+        if margin is not None:
+            raise InputError(
+                f"{folder} holds a reproduction, which has no verdict that a margin could change; drop --margin"
+            )
         reproduction_report.render_terminal(reproduction.report_again(folder), console)
     else:
         render_terminal(*report_again(folder, margin), console)

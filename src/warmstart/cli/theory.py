@@ -21,6 +21,7 @@ from warmstart.theory.gradient_descent import Descent
 from warmstart.theory.learning import METHODS
 from warmstart.theory.setting import Setting
 from warmstart.theory.study import MEASURES
+from warmstart.wording import counted
 
 EXAMPLES = """Examples:
 
@@ -171,7 +172,7 @@ def _print_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 def _print_where(stages: int, seeds: int, files: Sequence[Path], note: str = "") -> None:
     page = next(file for file in files if file.suffix == ".html")
     beside = ", ".join(file.name for file in files if file != page)
-    print(f"\nStage {stages}: mean (std) over {seeds} seed{'' if seeds == 1 else 's'}.")
+    print(f"\nStage {stages}: mean (std) over {counted(seeds, 'seed')}.")
     if note:
         print(note)
     Console(highlight=False).print(f"Beside the page: {beside}", markup=False)

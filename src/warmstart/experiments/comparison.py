@@ -6,26 +6,28 @@ from pathlib import Path
 from typing import Any
 
 from warmstart.errors import InputError
-from warmstart.experiments.config import CompareConfig
+from warmstart.experiments.command import CALLED
+from warmstart.experiments.config import RECORDED, CompareConfig
 from warmstart.experiments.display import Display
 from warmstart.experiments.execution import Plan, carry_out, grid_of
-from warmstart.experiments.image_task import ImageTask, Protocol
+from warmstart.experiments.image_task import ImageTask, TrainingProtocol
 from warmstart.experiments.recorded import read_recorded, record, with_recorded_threads
 from warmstart.experiments.report import write_report
 from warmstart.experiments.results import Results
 from warmstart.experiments.run import RunKey, Saved, read_results, saved_runs
-from warmstart.experiments.verdict import Verdict, counted
+from warmstart.experiments.verdict import Verdict
 from warmstart.streams import ImageData, load
 from warmstart.training.loop import Recipe
+from warmstart.wording import counted
 
 
-def run_comparison(config: CompareConfig, display: Display, images: ImageData | None = None) -> tuple[Results, Verdict]:
+def run_comparison(config: CompareConfig, display: Display, given: ImageData | None = None) -> tuple[Results, Verdict]:
     """Run a comparison, or go on with one, and write its report.
 
     Args:
         config: The settings.
         display: Shows what is done.
-        images: The data, such as ``from_dataset`` makes of a torch ``Dataset``; loaded as ``config.data`` says if
+        given: The data, such as ``from_dataset`` makes of a torch ``Dataset``; loaded as ``config.data`` says if
             not given.
 
     Returns:
@@ -36,7 +38,7 @@ def run_comparison(config: CompareConfig, display: Display, images: ImageData | 
     """
     out = Path(config.out)
     config = with_recorded_threads(config, out)
-    images = images or load(
+    images = given or load(
         config.data,
         image_size=config.image_size,
         image_column=config.image_column,
@@ -46,11 +48,13 @@ def run_comparison(config: CompareConfig, display: Display, images: ImageData | 
     task = ImageTask(protocol_of(config), images)
     task.check([config.optimizer], config.seeds)
     recorded = record(config, images.fingerprint())
+    if given is not None:
+        recorded[RECORDED][CALLED] = "ws.compare_images"
     runs = carry_out(Plan(task, config, recorded, _description(config, images)), display)
     return report(out, recorded, config.margin, runs)
 
 
-def protocol_of(config: CompareConfig) -> Protocol:
+def protocol_of(config: CompareConfig) -> TrainingProtocol:
     """How every run of a comparison is trained.
 
     Args:
@@ -59,7 +63,7 @@ def protocol_of(config: CompareConfig) -> Protocol:
     Returns:
         The protocol.
     """
-    return Protocol(
+    return TrainingProtocol(
         model=config.model,
         stages=config.stages,
         stage_size=config.stage_size,

@@ -99,7 +99,11 @@ class GridConfig(BaseModel):
     @field_validator("track")
     @classmethod
     def _known_trackers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(one_of("tracker", name, TRACKERS) for name in value)
+        for name in value:
+            one_of("tracker", name, TRACKERS)
+            if value.count(name) > 1:
+                raise InputError(f"track: '{name}' appears twice; name each once")
+        return value
 
     @field_validator("threads", "jobs", mode="before")
     @classmethod

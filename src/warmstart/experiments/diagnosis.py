@@ -43,7 +43,7 @@ def direction_or_shrinking(results: Results) -> list[Html]:
             )
         ]
     why = (
-        "The control shrinks all weights by the same factor. With normalisation this leaves the network's function "
+        "The control shrinks all weights by the same factor. With normalisation this leaves the network's predictions "
         "almost unchanged and raises its effective learning rate: what DASH has beyond it is its direction's share."
     )
     return [*(html.paragraph(_against_control(results, dash, controls[0])) for dash in dashes), html.paragraph(why)]
@@ -103,7 +103,7 @@ def scales_by_layer(results: Results) -> list[Html]:
         over = f", {len(reports)} seeds pooled" if len(reports) > 1 else ""
         caption = (
             f"{method} before stage {stage}{over}. The stronger, the more neurons have this scale; the diamond is the "
-            f"mean. At {lowest} are the neurons whose weights the newest gradients no longer support. "
+            f"mean. At {lowest} are the neurons whose cosine with the averaged negative gradient is {lowest} or less. "
             f"{_left_alone(reports)}"
         )
         blocks.append(html.figure(svg, caption))

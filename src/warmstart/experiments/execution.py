@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from warmstart.errors import InputError
 from warmstart.experiments.config import GridConfig
 from warmstart.experiments.display import Display
 from warmstart.experiments.grid import OnEvent, computing_with, memory_sufficing, run_grid
-from warmstart.experiments.on_ray import run_on_ray
-from warmstart.experiments.recorded import settle_output
+from warmstart.experiments.on_ray import Cluster, ray_cluster
+from warmstart.experiments.recorded import check_output, settle_output
 from warmstart.experiments.results import StageResult, to_csv
 from warmstart.experiments.run import Event, Run, RunKey, Saved, saved_runs, unfinished
 from warmstart.experiments.task import Task
@@ -25,6 +26,7 @@ from warmstart.storage.atomic import write_text
 from warmstart.storage.lock import FolderLock
 from warmstart.training.devices import available_cores
 from warmstart.training.parallel import launched_processes, launched_team
+from warmstart.wording import counted
 
 WRITE_EVERY = 1.0
 """Seconds between two versions of results.csv while a grid runs."""
@@ -59,17 +61,21 @@ def carry_out(plan: Plan, display: Display) -> dict[RunKey, Saved]:
         HelpedError: In all but the first of several processes that were started together, when the work is done.
     """
     config, recorded = plan.config, plan.recorded
+    _check_processes(config)
     out = Path(config.out)
     team = launched_team(config.resolved_device())
     if team.rank > 0:
         _help(plan.task, team)
     with ExitStack() as stack:
-        warnings = team.attempt(partial(_open, out, recorded, stack))
+        warnings = team.attempt(partial(_open, out, recorded, stack))  # until all is known to be in order, only looks
         keys = grid_of(recorded)
         threads = int(recorded["threads"])
         done = team.attempt(partial(saved_runs, keys, out))
         left = unfinished(keys, done, plan.task.stages)
         jobs = jobs_for(config, threads, len(left))
+        cluster = stack.enter_context(_cluster(config, threads))
+        tracker = make_tracker(config.track, out=out, config={**recorded, "stages": plan.task.stages}, done=done)
+        settle_output(out, recorded)
         display.plan(
             [*plan.lines, _where(config, len(keys), max(jobs, team.size), threads), *warnings],
             runs=len(keys),
@@ -78,7 +84,6 @@ def carry_out(plan: Plan, display: Display) -> dict[RunKey, Saved]:
         )
         keeper = _Keeper(out, recorded, done)
         keeper.write()
-        tracker = make_tracker(config.track, out=out, config={**recorded, "stages": plan.task.stages}, done=done)
 
         def on_event(event: Event) -> None:
             keeper.note(event)
@@ -89,30 +94,41 @@ def carry_out(plan: Plan, display: Display) -> dict[RunKey, Saved]:
         try:
             if team.size > 1:
                 _compute_together(plan.task, team.tell(left), out, team, team.tell(threads), on_event)
+            elif cluster is not None:
+                cluster.run(plan.task, left, out, on_event)
             else:
-                _compute(plan, left, out, jobs, threads, on_event)
+                run_grid(plan.task, left, out, jobs=jobs, threads=threads, on_event=on_event)
         finally:
             keeper.write()
             tracker.close()
         return saved_runs(keys, out)
 
 
-def _compute(plan: Plan, left: Sequence[RunKey], out: Path, jobs: int, threads: int, on_event: OnEvent) -> None:
-    config = plan.config
-    if config.executor == "ray":
-        gpus = config.gpus_per_run if config.resolved_device().type == "cuda" else 0.0
-        run_on_ray(plan.task, left, out, address=config.ray_address, gpus=gpus, threads=threads, on_event=on_event)
-    else:
-        run_grid(plan.task, left, out, jobs=jobs, threads=threads, on_event=on_event)
+@contextmanager
+def _cluster(config: GridConfig, threads: int) -> Iterator[Cluster | None]:
+    if config.executor != "ray":
+        yield None
+        return
+    gpus = config.gpus_per_run if config.resolved_device().type == "cuda" else 0.0
+    with ray_cluster(config.ray_address, gpus=gpus, threads=threads) as cluster:
+        yield cluster
 
 
 class HelpedError(Exception):
     """This process trained along with the first one, which writes and shows the results."""
 
 
+def _check_processes(config: GridConfig) -> None:
+    """Refuse flags that processes which train each run together would not look at."""
+    several = isinstance(config.jobs, int) and config.jobs > 1
+    if (count := launched_processes()) > 1 and (config.executor == "ray" or several):
+        flag = "--executor ray" if config.executor == "ray" else f"--jobs {config.jobs}"
+        raise InputError(f"these {count} processes train each run together, one run after the other: drop {flag}")
+
+
 def _open(out: Path, recorded: dict[str, Any], stack: ExitStack) -> list[str]:
     stack.enter_context(FolderLock(out))
-    return settle_output(out, recorded)
+    return check_output(out, recorded)
 
 
 def _help(task: Task, team: Team) -> None:
@@ -137,7 +153,7 @@ def _compute_together(
 def _where(config: GridConfig, runs: int, jobs: int, threads: int) -> str:
     processes = "on Ray" if config.executor == "ray" else f"{jobs} processes" if jobs > 1 else "1 process"
     return (
-        f"{runs} runs on {config.resolved_device()}, {processes} of {threads} thread{'s' * (threads > 1)}, "
+        f"{counted(runs, 'run')} on {config.resolved_device()}, {processes} of {counted(threads, 'thread')}, "
         f"into {config.out}"
     )
 

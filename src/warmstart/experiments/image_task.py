@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any
@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from warmstart.experiments.seeds import derive
-from warmstart.experiments.task import LARGEST_BATCH, Measured, Visit
+from warmstart.experiments.task import LARGEST_BATCH, Measured, StageData, TrainingContext
 from warmstart.methods import parse_method
-from warmstart.methods.method import Method, Stage
+from warmstart.methods.method import Method
 from warmstart.models import MODELS, ModelFactory, check_factory, input_range, model_factory
 from warmstart.neurons import batch_norms
+from warmstart.seeds import derive
 from warmstart.streams import ImageData, split_stages
 from warmstart.training.devices import find_device
 from warmstart.training.evaluation import evaluate, recalibrated
@@ -24,12 +24,13 @@ from warmstart.training.examples import Examples, on_device
 from warmstart.training.loop import Hooks, Progress, Recipe, batch_slices, train_stage
 from warmstart.training.optimizers import make_optimizer
 
-MICRO_BATCH = 128
-"""Examples of such a batch that are computed at a time; a whole chunk at once is slower on a CPU, and takes memory."""
+MICRO_BATCH, MICRO_BATCH_ON_GPU = 128, 512
+"""Examples of such a batch that are computed at a time: on a CPU a whole chunk at once is slower, and on a GPU the
+kernels of a small one take less time than launching them."""
 
 
 @dataclass(frozen=True)
-class Protocol:
+class TrainingProtocol:
     """How every run of a grid is trained, whatever its method, seed and optimizer."""
 
     model: str
@@ -48,7 +49,7 @@ class Protocol:
 class ImageTask:
     """The task of `warmstart compare` and `reproduce`; it can be sent to another process."""
 
-    protocol: Protocol
+    protocol: TrainingProtocol
     images: ImageData
 
     def __post_init__(self) -> None:
@@ -97,34 +98,30 @@ class ImageTask:
             name, model, lr=protocol.lr, momentum=protocol.momentum, weight_decay=protocol.weight_decay
         )
 
-    def visit(self, seed: int, number: int, fresh: Callable[[], nn.Module], method: Method) -> Visit:
-        """The stage of that number in the stream of that seed."""
+    def stage_data(self, seed: int, number: int) -> StageData:
+        """The data of the stage of that number in the stream of that seed."""
         seen = torch.cat(self._split(seed)[:number])
         examples = self._train.at(seen.to(self._train.labels.device))
         size = self.protocol.stage_size
-        stage = Stage(
-            number=number,
+        return StageData(
             seen=len(examples),
             new=size,
             batches=lambda batch_size: examples.in_order(batch_size or min(size, LARGEST_BATCH)),
             forward_loss=_forward_loss,
-            fresh=fresh,
-            initial={},
-            generator=torch.Generator(),
-            micro_batch_size=MICRO_BATCH,
+            micro_batch_size=MICRO_BATCH if self._device.type == "cpu" else MICRO_BATCH_ON_GPU,
+            examples=examples,
         )
-        return Visit(stage, method, seed, data=examples)
 
-    def train(self, model: nn.Module, visit: Visit) -> Progress:
+    def train(self, model: nn.Module, context: TrainingContext) -> Progress:
         """Train on a stage until the stopping rule holds."""
-        stage, method = visit.stage, visit.method
+        stage, method = context.stage, context.method
 
         def seed_of(epoch: int, segment: int) -> int:
             place = (epoch, segment) if segment else (epoch,)
-            stage.generator.manual_seed(derive(visit.seed, "noise", stage.number, *place))
-            return derive(visit.seed, "order", stage.number, *place)
+            stage.generator.manual_seed(derive(context.seed, "noise", stage.number, *place))
+            return derive(context.seed, "order", stage.number, *place)
 
-        hooks = Hooks(after_epoch=visit.after_epoch, save_due=visit.save_due, save=visit.save)
+        hooks = Hooks(after_epoch=context.after_epoch, save_due=context.save_due, save=context.save)
         if method.acts_on_updates:
             hooks = replace(
                 hooks,
@@ -132,27 +129,31 @@ class ImageTask:
                 after_step=partial(method.after_step, model, stage),
             )
         assert stage.optimizer is not None
-        # A network of a user's may choose anew in Python at each call, which a recorded step would freeze.
-        recipe = replace(self.protocol.recipe, captured=self.protocol.model in MODELS)
         return train_stage(
             model,
             stage.optimizer,
-            visit.data,
-            recipe,
+            context.data.examples,
+            self.recipe,
             seed_of=seed_of,
             hooks=hooks,
-            start=visit.start,
-            team=visit.team,
+            start=context.start,
+            team=context.team,
         )
 
-    def measure(self, model: nn.Module, visit: Visit) -> Measured:
+    def measure(self, model: nn.Module, data: StageData) -> Measured:
         """Measure on the test set, with batch-norm statistics as they are and recalibrated."""
         plain = evaluate(model, self._test)
         if not batch_norms(model):
             return Measured(plain.accuracy, plain.loss, scores=plain.correct)
-        with recalibrated(model, visit.data):
+        with recalibrated(model, data.examples):
             accuracy = evaluate(model, self._test).accuracy
         return Measured(plain.accuracy, plain.loss, accuracy, plain.correct)
+
+    @property
+    def recipe(self) -> Recipe:
+        """How a stage is trained; only networks that are known to allow it are recorded as a CUDA graph."""
+        # One of a user's may choose anew in Python at each call, which a recording would freeze.
+        return replace(self.protocol.recipe, captured=self.protocol.model in MODELS)
 
     def training_examples(self, index: slice) -> Examples:
         """Some of the training part.

@@ -8,6 +8,7 @@ import secrets
 import signal
 import socket
 import sys
+import tempfile
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -41,38 +42,61 @@ KNOCKING = 10
 _MARK = ".warmstart.ray"
 
 
-def run_on_ray(
-    task: Task, keys: Sequence[RunKey], out: Path, *, address: str | None, gpus: float, threads: int, on_event: OnEvent
-) -> None:
-    """Bring runs to their end on Ray, each from wherever it was stopped, with the numbers of a local run.
+@dataclass(frozen=True)
+class Cluster:
+    """Ray, connected and with room for a run."""
+
+    ray: Any
+    gpus: float
+    threads: int
+
+    def run(self, task: Task, keys: Sequence[RunKey], out: Path, on_event: OnEvent) -> None:
+        """Bring runs to their end, each from wherever it was stopped, with the numbers of a local run.
+
+        Args:
+            task: What is trained; its data is sent to each node once, whose runs share it.
+            keys: The runs, in the order in which they are queued.
+            out: The comparison's folder, locked by the caller, on a file system that all nodes see.
+            on_event: Told in this process of epochs and stages, of each finished stage exactly once.
+
+        Raises:
+            InputError: If nodes do not see ``out`` or differ in their versions, or a method or network refuses what
+                it is given.
+            WorkFailedError: If a run loses its worker time and again.
+        """
+        ray, out = self.ray, out.resolve()
+        with _mark(out) as mark:
+            mailbox = _mailbox(ray)
+            place = _Place(out, Path.cwd(), mark, provenance(), self.threads, mailbox)
+            shared = _put(ray, task)
+            needs = {"num_cpus": self.threads, "num_gpus": self.gpus}
+            work = ray.remote(_work).options(**needs, max_retries=0, name="warmstart run")
+            _Grid(ray, lambda key: work.remote(shared, key, place), mailbox, _Told(keys, out, on_event)).run(keys)
+
+
+@contextmanager
+def ray_cluster(address: str | None, *, gpus: float, threads: int) -> Iterator[Cluster]:
+    """Connect to a cluster, or start one for the time being, and see whether it has room for a run.
 
     Args:
-        task: What is trained; its data is sent to each node once, whose runs share it.
-        keys: The runs, in the order in which they are queued.
-        out: The comparison's folder, locked by the caller, on a file system that all nodes see.
         address: An existing cluster: ``auto``, ``host:port`` or ``ray://host:port``. None joins the one that
-            ``RAY_ADDRESS`` names (as in a job that was submitted to a cluster), else starts one here for the time
-            being. A connection that the process has already is used as it is.
+            ``RAY_ADDRESS`` names (as in a job that was submitted to a cluster), else starts one here. A connection
+            that the process has already is used as it is.
         gpus: GPUs a run is given; a fraction lets several share one.
         threads: Threads that each run computes with, and CPUs that it is given.
-        on_event: Told in this process of epochs and stages, of each finished stage exactly once.
+
+    Yields:
+        The cluster.
 
     Raises:
-        InputError: If the cluster does not answer or does not fit, nodes do not see ``out`` or differ in their
-            versions, or a method or network refuses what it is given.
-        WorkFailedError: If a run loses its worker time and again.
+        InputError: If Ray is not installed, or the cluster does not answer or has no room.
     """
     ray = _import_ray()
     if gpus < 0 or (gpus > 1 and gpus != int(gpus)):
-        raise InputError(f"gpus is {gpus}; a run is given a fraction of one GPU, or a whole number of them")
-    out = out.resolve()
-    with _connection(ray, address) as ours, _mark(out) as mark:
+        raise InputError(f"gpus_per_run is {gpus}; a run is given a fraction of one GPU, or a whole number of them")
+    with _connection(ray, address) as ours:
         _check_room(ray, threads, gpus, ours)
-        mailbox = _mailbox(ray)
-        place = _Place(out, Path.cwd(), mark, provenance(), threads, mailbox)
-        shared = _put(ray, task)
-        work = ray.remote(_work).options(num_cpus=threads, num_gpus=gpus, max_retries=0, name="warmstart run")
-        _Grid(ray, lambda key: work.remote(shared, key, place), mailbox, _Told(keys, out, on_event)).run(keys)
+        yield Cluster(ray, gpus, threads)
 
 
 class _Told:
@@ -260,7 +284,7 @@ def _connection(ray: Any, address: str | None) -> Iterator[bool]:
     ours = address == "local"
     options = {"num_cpus": available_cores(), "include_dashboard": False} if ours else {}
     try:
-        _knock(address)
+        _knock(_running_here() if address == "auto" else address)
         with _handlers_kept():
             ray.init(address, log_to_driver=False, logging_level="ERROR", **options)
     except (OSError, RuntimeError, ValueError) as error:
@@ -283,6 +307,12 @@ def _knock(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), KNOCKING).close()
 
 
+def _running_here() -> str:
+    """The address that the last `ray start` on this machine has left; its cluster may have ended since."""
+    file = Path(os.environ.get("RAY_TMPDIR", tempfile.gettempdir())) / "ray" / "ray_current_cluster"
+    return file.read_text().strip() if file.is_file() else "auto"
+
+
 @contextmanager
 def _handlers_kept() -> Iterator[None]:
     """Keep the answer to SIGTERM, which Ray replaces by one that exits at once."""
@@ -303,5 +333,5 @@ def _check_room(ray: Any, threads: int, gpus: float, ours: bool) -> None:
     if ours:
         (here,) = nodes
         has = f"this machine has {here.get('CPU', 0):g} and {here.get('GPU', 0):g}"
-        raise InputError(f"{need}, and {has}; lower --threads or --gpus")
+        raise InputError(f"{need}, and {has}; lower --threads or --gpus-per-run")
     print(f"warning: {need}, which no node of the cluster has; waiting for one that does", file=sys.stderr)

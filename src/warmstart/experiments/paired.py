@@ -110,6 +110,23 @@ def estimate(by_seed: NDArray[np.float64], by_example: NDArray[np.float64] | Non
     return Estimate(mean, variance, freedom, n)
 
 
+def holm_adjusted(p_values: Sequence[float]) -> list[float]:
+    """Holm's adjusted p-values: at most the error where his procedure rejects at that error.
+
+    Args:
+        p_values: One a hypothesis.
+
+    Returns:
+        The adjusted ones, in the order given.
+    """
+    adjusted = [0.0] * len(p_values)
+    largest = 0.0
+    for place, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        largest = max(largest, min(1.0, (len(p_values) - place) * p_values[index]))
+        adjusted[index] = largest
+    return adjusted
+
+
 def holm_levels(p_values: Sequence[float], error: float = ERROR) -> list[float]:
     """The confidence level that Holm's step-down procedure gives each of several hypotheses.
 

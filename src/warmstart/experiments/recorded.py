@@ -91,10 +91,33 @@ def provenance() -> dict[str, str]:
 
 
 def settle_output(out: Path, now: dict[str, Any]) -> list[str]:
-    """Write config.yaml into a new output folder, or check that an old one may go on.
+    """Write config.yaml into an output folder that is new or may go on.
 
     Args:
         out: The output folder, locked.
+        now: From `record`.
+
+    Returns:
+        Warnings, as from `check_output`.
+
+    Raises:
+        InputError: If the folder holds another configuration; the message names the key.
+    """
+    warnings = check_output(out, now)
+    file = out / CONFIG_FILE
+    then = read_recorded(out)[RECORDED] if file.exists() else {}
+    kept = {**now[RECORDED], **then}
+    if isinstance(prints := now[RECORDED].get("data_fingerprint"), dict):  # one a seed, and seeds may be added
+        kept["data_fingerprint"] = {**prints, **kept["data_fingerprint"]}
+    write_text(file, yaml.safe_dump({**now, RECORDED: kept}, sort_keys=False, allow_unicode=True))
+    return warnings
+
+
+def check_output(out: Path, now: dict[str, Any]) -> list[str]:
+    """Check that an output folder is new, or may go on; nothing is written.
+
+    Args:
+        out: The output folder.
         now: From `record`.
 
     Returns:
@@ -103,11 +126,9 @@ def settle_output(out: Path, now: dict[str, Any]) -> list[str]:
     Raises:
         InputError: If the folder holds another configuration; the message names the key.
     """
-    file = out / CONFIG_FILE
-    if not file.exists():
+    if not (out / CONFIG_FILE).exists():
         if (out / "results.csv").exists():
             raise InputError(f"{out} holds a results.csv without {CONFIG_FILE}; choose another --out")
-        write_text(file, yaml.safe_dump(now, sort_keys=False, allow_unicode=True))
         return []
     before = read_recorded(out)
     for key in now:
@@ -119,14 +140,20 @@ def settle_output(out: Path, now: dict[str, Any]) -> list[str]:
             raise InputError(f"{out} also holds {key[:-1]} {dropped[0]}: {key} may be added, not dropped; choose "
                              "another --out, or name all of them again")  # fmt: skip
     then, today = before[RECORDED], now[RECORDED]
-    if then.get("data_fingerprint") != today.get("data_fingerprint"):
+    if not _same_data(then.get("data_fingerprint"), today.get("data_fingerprint")):
         raise InputError(f"{out}: the data at '{now['data']}' has changed since the first start; choose another --out")
-    write_text(file, yaml.safe_dump({**now, RECORDED: {**today, **then}}, sort_keys=False, allow_unicode=True))
     return [
         f"warning: {name} is {today[name]} now and was {then[name]}: new runs may differ in their last digits"
         for name in today
-        if name in then and then[name] != today[name]
+        if name != "data_fingerprint" and name in then and then[name] != today[name]
     ]
+
+
+def _same_data(then: Any, now: Any) -> bool:
+    """Fingerprints agree; where each seed has its own, those of the seeds that both have."""
+    if isinstance(then, dict) and isinstance(now, dict):
+        return all(now[seed] == then[seed] for seed in then if seed in now)
+    return bool(then == now)
 
 
 def _members(value: Any) -> Sequence[Any]:

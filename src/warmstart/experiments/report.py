@@ -10,8 +10,11 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from pydantic_core import to_jsonable_python
 from rich.console import Console
 
+from warmstart.experiments.command import CALLED, HOW_IT_RAN, compare_command
+from warmstart.experiments.config import RECORDED, CompareConfig, GridConfig
 from warmstart.experiments.diagnosis import (
     direction_or_shrinking,
     recalibrated,
@@ -140,8 +143,10 @@ def _page(results: Results, verdict: Verdict) -> str:
             html.section("How much is direction, how much is shrinking?", *direction_or_shrinking(results)),
             html.section("DASH's scales by layer", *scales_by_layer(results)),
             html.section("Batch-norm statistics", *recalibrated(results)),
-            html.section("Configuration", configuration(results.config)),
             html.section("How to read this", _guide(results, verdict)),
+            html.section(
+                "Configuration", *configuration(results.config, CompareConfig, compare_command(results.config))
+            ),
         ],
         footer="Written by warmstart. This file needs no network and no other file.",
     )
@@ -195,7 +200,7 @@ def _comparison_table(results: Results, verdict: Verdict) -> Html:
     margin = f" Margin: {amount(results, verdict.margin, unit=False)}." if verdict.margin else ""
     caption = (
         f"Each method minus {verdict.reference}, paired over seeds. Steps as a multiple of {verdict.reference}'s. "
-        f"Intervals are Holm-adjusted over the methods; p is not.{margin}"
+        f"Intervals and p, that of no difference, are Holm-adjusted over the methods.{margin}"
     )
     return html.table(head, rows, caption=caption, best=verdict.recommended) if rows else Html("")
 
@@ -250,8 +255,8 @@ def _figures(results: Results) -> Html:
 
 
 def _trajectories(results: Results) -> list[tuple[str, list[float], list[float], list[float] | None]]:
-    # Each method's mean steps so far, mean metric and its std at each stage; the reference's line comes first,
-    # the others from best to worst.
+    # Each method's mean steps so far, mean metric and its std at each stage; cold's line comes first, the others in
+    # the grid's order: a method's colour follows from its place, and must not change with its rank.
     found = []
     for method in results.methods:
         runs = list(results.finished(method).values()) or _unfinished(results, method)
@@ -263,8 +268,7 @@ def _trajectories(results: Results) -> list[tuple[str, list[float], list[float],
         steps = np.cumsum([[row.steps for row in run[:stages]] for run in runs], axis=1).mean(axis=0)
         std = metric.std(axis=0, ddof=1).tolist() if len(runs) > 1 else None
         found.append((method, steps.tolist(), metric.mean(axis=0).tolist(), std))
-    sign = -1 if results.higher_is_better else 1
-    return sorted(found, key=lambda line: (line[0] != "cold", sign * line[2][-1]))
+    return sorted(found, key=lambda line: line[0] != "cold")
 
 
 def _unfinished(results: Results, method: str) -> list[list[StageResult]]:
@@ -273,19 +277,47 @@ def _unfinished(results: Results, method: str) -> list[list[StageResult]]:
     return [run for run in runs if run]
 
 
-def configuration(recorded: Mapping[str, Any]) -> Html:
-    """Show what config.yaml holds.
+def configuration(recorded: Mapping[str, Any], kind: type[GridConfig], command: str) -> list[Html]:
+    """Show the command that repeats a grid, and what config.yaml holds, settings that differ from the defaults first.
 
     Args:
         recorded: Its content.
+        kind: Which settings it holds.
+        command: What repeats it; nothing where no command can.
 
     Returns:
-        A table; nothing without content.
+        A paragraph and a table; nothing without content.
     """
-    rows = [(key, _plain(value)) for key, value in recorded.items()]
-    return (
-        html.table(("key", "value"), rows, caption="All that is needed to repeat it.", text=True) if rows else Html("")
-    )
+    left_out = {*HOW_IT_RAN, "notes", RECORDED}
+    settings = _flat({key: value for key, value in recorded.items() if key not in left_out})
+    usual = {
+        key: to_jsonable_python(field.default) for key, field in kind.model_fields.items() if not field.is_required()
+    }
+    changed = [key for key in settings if usual.get(key, ...) != settings[key]]
+    names = dict.fromkeys([key for key in ("dataset", "data", *changed, *settings) if key in settings])
+    rows = [(key, _plain(value)) for key, value in [*((key, settings[key]) for key in names), *_versions(recorded)]]
+    rows = [(key, value) for key, value in rows if value]
+    if not rows:
+        return []
+    called = recorded.get(RECORDED, {}).get(CALLED, "ws.compare")
+    how = f"`{command}` repeats it." if command else f"It was started from Python, with `{called}`."
+    caption = "What the numbers rest on: first the settings that differ from the defaults."
+    return [html.paragraph(how), html.table(("key", "value"), rows, caption=caption, text=True)]
+
+
+def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with those inside of others beside them; without those that are not set."""
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            found |= _flat(value)
+        elif value is not None and value != []:
+            found[key] = value
+    return found
+
+
+def _versions(recorded: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    return [(key.replace("_", " "), value) for key, value in recorded.get(RECORDED, {}).items() if key != CALLED]
 
 
 def _plain(value: Any) -> str:

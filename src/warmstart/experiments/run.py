@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from warmstart.experiments.results import Results, StageResult
-from warmstart.experiments.seeds import derive
-from warmstart.experiments.task import Task, Visit
+from warmstart.experiments.task import Task, TrainingContext
+from warmstart.methods.method import Stage
 from warmstart.processes import Team
+from warmstart.seeds import derive
 from warmstart.storage import checkpoint
 from warmstart.training.loop import Progress
 
@@ -125,11 +126,10 @@ class Run:
     def _one_stage(self, on_event: Callable[[Event], None]) -> StageResult:
         number = self.state.next_stage
         self._fresh_draws = 0
-        visit = self.task.visit(self.key.seed, number, self._fresh, self.method)
-        visit.stage.optimizer, visit.stage.initial, visit.team = self.optimizer, self.initial, self._team
+        data = self.task.stage_data(self.key.seed, number)
+        stage = data.stage(number, fresh=self._fresh, initial=self.initial, optimizer=self.optimizer)
         if self.state.inside is None:
-            self.state.method_seconds = self._apply_method(visit)
-        visit.start = self.state.inside or Progress()
+            self.state.method_seconds = self._apply_method(stage)
         saved = time.monotonic()
 
         def save(progress: Progress) -> None:
@@ -138,10 +138,19 @@ class Run:
             self._save()
             saved = time.monotonic()
 
-        visit.save_due, visit.save = lambda: time.monotonic() - saved > SAVE_EVERY, save
-        visit.after_epoch = lambda progress: on_event(Event(self.key, number, progress))
-        progress = self.task.train(self.model, visit)
-        measured = self.task.measure(self.model, visit)
+        context = TrainingContext(
+            stage,
+            data,
+            self.method,
+            self.key.seed,
+            start=self.state.inside or Progress(),
+            team=self._team,
+            after_epoch=lambda progress: on_event(Event(self.key, number, progress)),
+            save_due=lambda: time.monotonic() - saved > SAVE_EVERY,
+            save=save,
+        )
+        progress = self.task.train(self.model, context)
+        measured = self.task.measure(self.model, data)
         row = StageResult(
             data=self.task.data,
             model=self.task.model,
@@ -149,7 +158,7 @@ class Run:
             method=self.key.method,
             seed=self.key.seed,
             stage=number,
-            train_examples=visit.stage.seen or 0,
+            train_examples=data.seen,
             test_accuracy=measured.accuracy,
             test_loss=measured.loss,
             train_accuracy=progress.accuracy,
@@ -166,14 +175,14 @@ class Run:
         self._save()
         return row
 
-    def _apply_method(self, visit: Visit) -> float:
+    def _apply_method(self, stage: Stage) -> float:
         """What the method does about new data; its cost in seconds."""
-        if visit.stage.number == 1:
+        if stage.number == 1:
             return 0.0
-        visit.stage.generator.manual_seed(derive(self.key.seed, "method", visit.stage.number))
+        stage.generator.manual_seed(derive(self.key.seed, "method", stage.number))
         began = time.perf_counter()
-        report = self.method.on_new_data(self.model, visit.stage)
-        self.state.reports[visit.stage.number] = report.to_dict()
+        report = self.method.on_new_data(self.model, stage)
+        self.state.reports[stage.number] = report.to_dict()
         return time.perf_counter() - began
 
     def _fresh(self) -> nn.Module:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from warmstart.gradient_ema import ForwardLoss
 from warmstart.methods.method import Method, Stage
 from warmstart.processes import Team
 from warmstart.training.loop import Progress
@@ -30,23 +31,71 @@ class Measured:
     """(N,) each test example's score in [0, 1], where the metric is their mean."""
 
 
-@dataclass
-class Visit:
-    """One stage of one run, as training sees it: what the method may ask for, and what happens between epochs."""
+@dataclass(frozen=True, eq=False)
+class StageData:
+    """The data of one stage, whatever the method and however far training has come."""
+
+    seen: int
+    """Examples that have arrived so far, the new ones included."""
+    new: int
+    """Examples that arrived with this stage."""
+    batches: Callable[[int | None], Sequence[Any]]
+    """``batches(size)``: all examples seen so far, oldest first; None means a stage's size."""
+    forward_loss: ForwardLoss
+    micro_batch_size: int | None = None
+    """Examples that fit into one forward and backward pass; None for any number."""
+    examples: Any = None
+    """The task's own: what it trains on."""
+
+    def stage(
+        self,
+        number: int,
+        *,
+        fresh: Callable[[], nn.Module],
+        initial: Mapping[str, Tensor],
+        optimizer: torch.optim.Optimizer | None,
+    ) -> Stage:
+        """What a method may ask for.
+
+        Args:
+            number: Of the stage, from 1.
+            fresh: Draws a new network of the same shape.
+            initial: The run's first weights.
+            optimizer: The one that lives as long as the run, if there is one.
+
+        Returns:
+            The stage, with a source of randomness that is still to be seeded.
+        """
+        return Stage(
+            number=number,
+            seen=self.seen,
+            new=self.new,
+            batches=self.batches,
+            forward_loss=self.forward_loss,
+            fresh=fresh,
+            initial=initial,
+            generator=torch.Generator(),
+            optimizer=optimizer,
+            micro_batch_size=self.micro_batch_size,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingContext:
+    """One stage of one run, as training sees it: data, method, and what happens between epochs."""
 
     stage: Stage
+    data: StageData
     method: Method
     seed: int
-    start: Progress = field(default_factory=Progress)
+    start: Progress
     """Where an interrupted stage had come to."""
-    after_epoch: Callable[[Progress], None] = lambda progress: None
-    save_due: Callable[[], bool] = lambda: False
-    """Whether a stage that is training should be saved now, as far as it has come."""
-    save: Callable[[Progress], None] = lambda progress: None
-    team: Team = field(default_factory=Team)
+    team: Team
     """The processes that train together."""
-    data: Any = None
-    """The task's own: the examples of this stage."""
+    after_epoch: Callable[[Progress], None]
+    save_due: Callable[[], bool]
+    """Whether a stage that is training should be saved now, as far as it has come."""
+    save: Callable[[Progress], None]
 
 
 class Task(Protocol):
@@ -65,11 +114,11 @@ class Task(Protocol):
     def make_optimizer(self, model: nn.Module, name: str) -> torch.optim.Optimizer | None:
         """The optimizer of that name that lives as long as the run; None where training makes its own."""
 
-    def visit(self, seed: int, number: int, fresh: Callable[[], nn.Module], method: Method) -> Visit:
-        """The stage of that number, from 1, in the stream of that seed; what a run keeps is filled in by it."""
+    def stage_data(self, seed: int, number: int) -> StageData:
+        """The data of the stage of that number, from 1, in the stream of that seed."""
 
-    def train(self, model: nn.Module, visit: Visit) -> Progress:
+    def train(self, model: nn.Module, context: TrainingContext) -> Progress:
         """Train on a stage."""
 
-    def measure(self, model: nn.Module, visit: Visit) -> Measured:
-        """Measure on the test set."""
+    def measure(self, model: nn.Module, data: StageData) -> Measured:
+        """Measure on the test set, after training on that data."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,20 +13,27 @@ from typing import Any
 import torch
 from rich.console import Console
 from torch import Tensor, nn
-from torch.utils.data import Dataset, default_collate
+from torch.utils.data import DataLoader, Dataset, default_collate
 
-from warmstart.errors import InputError
+from warmstart.errors import InputError, at_least_one, number, within
 from warmstart.experiments.comparison import run_comparison
-from warmstart.experiments.config import RECORDED, CompareConfig, method_label, validated
+from warmstart.experiments.config import RECORDED, CompareConfig, validated
 from warmstart.experiments.display import Display
+from warmstart.experiments.fingerprint import model_fingerprint
 from warmstart.experiments.recorded import provenance, settle_output
 from warmstart.experiments.report import render_terminal, write_report
 from warmstart.experiments.results import Results, to_csv
 from warmstart.experiments.run import Run, RunKey, read_results
-from warmstart.experiments.user_task import TrainingStage, UserTask, as_dataset
+from warmstart.experiments.user_checks import (
+    chosen_seeds,
+    inspect_stream,
+    methods_by_label,
+    rehearse,
+    require_functions,
+)
+from warmstart.experiments.user_task import TrainingStage, UserTask
 from warmstart.experiments.verdict import Verdict, judge
 from warmstart.gradient_ema import ForwardLoss, as_forward_loss
-from warmstart.methods import parse_method
 from warmstart.methods.method import Method
 from warmstart.storage.atomic import write_text
 from warmstart.storage.lock import FolderLock
@@ -84,7 +92,7 @@ def compare(
         make_model: Makes a network from PyTorch's global random state, which is seeded before each call.
         stream: The new data of each stage, oldest first: map-style data sets, sequences of examples, or tuples of
             tensors; or ``stream(seed)`` that gives them, for a split that changes with the seed.
-        methods: Names as on the command line, or methods such as ``ws.Dash(alpha=0.1)``.
+        methods: Names as on the command line, ``"cold,dash"`` or in a list, or methods such as ``ws.Dash(alpha=0.1)``.
         seeds: Repetitions, 0 to N-1, or the seeds themselves.
         train: ``train(model, stage)`` trains in place on ``stage.data`` and returns the number of optimizer updates,
             or a mapping with ``steps`` and, if known, ``epochs``, ``train_accuracy`` and ``seconds``.
@@ -101,18 +109,27 @@ def compare(
         higher_is_better: False for a metric such as a loss or perplexity.
         margin: The loss in the metric that is acceptable.
         name: What the data is called in the results.
-        out: A folder to write to and go on from after an interruption; None keeps everything in memory.
+        out: A folder to write to and go on from after an interruption; None keeps everything in memory. It is refused
+            for another network or stream; a change of ``train``, ``evaluate``, ``make_optimizer`` or the loss cannot be
+            seen and needs a new folder.
         progress: Show what is running, on stderr.
 
     Returns:
         Results and verdict.
 
     Raises:
-        InputError: If an argument is wrong, or ``out`` is in use or holds another comparison.
+        InputError: If an argument is wrong, or ``out`` is in use or holds another comparison. Each function but
+            ``train`` is tried on an untrained network before the first run.
     """
-    named = _by_label(methods)
-    chosen = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
+    optional = {"make_optimizer": make_optimizer, "loss_fn": loss_fn, "forward_loss": forward_loss}
+    given = {name: function for name, function in optional.items() if function is not None}
+    require_functions(make_model=make_model, train=train, evaluate=evaluate, collate=collate, **given)
+    within("margin", number("margin", margin), margin >= 0, "at least 0")
+    if micro_batch_size is not None:
+        at_least_one("micro_batch_size", micro_batch_size)
+    named, chosen = methods_by_label(methods), chosen_seeds(seeds)
     streams = stream if callable(stream) else lambda seed: stream
+    stages, data_fingerprint = inspect_stream(stream, chosen)
     task = UserTask(
         streams,
         named,
@@ -124,25 +141,29 @@ def compare(
         collate,
         micro_batch_size,
         data=name,
-        stages=_check_stream(streams, chosen),
+        stages=stages,
     )
-    settings = {
-        "data": name,
-        "methods": list(named),
-        "seeds": chosen,
-        "stages": task.stages,
-        "metric": metric,
-        "higher_is_better": higher_is_better,
-        "margin": margin,
-        RECORDED: provenance(),
-    }
+    folder = None if out is None else Path(out)
     with ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng())
-        task.model = type(make_model()).__name__
-        folder = None if out is None else Path(out)
+        model = rehearse(task, chosen[0])
+        task.model = type(model).__name__
+        settings = {
+            "data": name,
+            "model": task.model,
+            "methods": list(named),
+            "seeds": chosen,
+            "stages": stages,
+            "metric": metric,
+            "higher_is_better": higher_is_better,
+            "margin": margin,
+            "model_fingerprint": model_fingerprint(model),
+            RECORDED: {"data_fingerprint": data_fingerprint, **provenance()},
+        }
         if folder is not None:
             stack.enter_context(FolderLock(folder))
-            settle_output(folder, settings)
+            for warning in settle_output(folder, settings):
+                warnings.warn(warning.removeprefix("warning: "), stacklevel=2)
         results = _run_all(task, settings, folder, progress)
     outcome = Outcome(results, judge(results, margin=margin))
     if folder is not None:
@@ -168,6 +189,11 @@ def compare_images(
     Raises:
         InputError: If an argument is wrong, or ``out`` is in use or holds another comparison.
     """
+    for argument, part in (("train", train), ("test", test)):
+        if isinstance(part, DataLoader):
+            raise InputError(f"{argument} is a DataLoader; pass its data set: {argument}=loader.dataset")
+        if part is not None and not (hasattr(part, "__len__") and hasattr(part, "__getitem__")):
+            raise InputError(f"{argument} is a {type(part).__name__}; give a map-style Dataset of (image, label)")
     name = str(settings.pop("data", type(train).__name__))
     config = validated(CompareConfig, {"jobs": 1, **settings, "data": name})
     images = from_dataset(train, test, name=name, image_size=config.image_size)
@@ -186,30 +212,3 @@ def _run_all(task: UserTask, settings: dict[str, Any], out: Path | None, progres
             if out is not None:
                 write_text(out / "results.csv", to_csv(read_results(settings, runs).rows))
     return read_results(settings, runs)
-
-
-def _by_label(methods: Iterable[str | Method]) -> dict[str, Method]:
-    named: dict[str, Method] = {}
-    for method in [methods] if isinstance(methods, (str, Method)) else methods:
-        label = method_label(method) if isinstance(method, str) else str(method)
-        if label in named:
-            raise InputError(f"methods: '{label}' appears twice; name each once")
-        named[label] = parse_method(method) if isinstance(method, str) else method
-    if not named:
-        raise InputError("methods is empty; name at least one, such as cold, warm and dash")
-    return named
-
-
-def _check_stream(stream: Callable[[int], Sequence[Any]], seeds: Sequence[int]) -> int:
-    """How many stages the stream has, the same for all seeds."""
-    if not seeds:
-        raise InputError("seeds is empty; ask for at least one")
-    lengths = {}
-    for seed in seeds:
-        parts = stream(seed)
-        lengths[seed] = len(parts)
-        for number, part in enumerate(parts, start=1):
-            as_dataset(part, number)
-    if set(lengths.values()) != {lengths[seeds[0]]} or lengths[seeds[0]] == 0:
-        raise InputError(f"the stream has {sorted(set(lengths.values()))} stages; it must have as many for all seeds")
-    return lengths[seeds[0]]

@@ -9,14 +9,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import ConcatDataset, Dataset, TensorDataset, default_collate
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, TensorDataset, default_collate
 
 from warmstart.batches import cut_from_newest
 from warmstart.errors import InputError
-from warmstart.experiments.seeds import derive
-from warmstart.experiments.task import LARGEST_BATCH, Measured, Visit
+from warmstart.experiments.task import LARGEST_BATCH, Measured, StageData, TrainingContext
 from warmstart.gradient_ema import ForwardLoss
-from warmstart.methods.method import Method, Stage
+from warmstart.methods.method import Method
+from warmstart.network import require_module
+from warmstart.seeds import derive
 from warmstart.training.loop import Progress
 
 
@@ -63,13 +64,20 @@ class UserTask:
 
     def make_model(self) -> nn.Module:
         """Draw a network from PyTorch's global random state."""
-        return self.factory()
+        model = self.factory()
+        require_module(model, "what make_model returns")
+        return model
 
     def make_optimizer(self, model: nn.Module, name: str) -> torch.optim.Optimizer | None:
         """The optimizer that lives as long as the run, if the user gave one."""
-        return None if self.optimizer_factory is None else self.optimizer_factory(model)
+        if self.optimizer_factory is None:
+            return None
+        optimizer = self.optimizer_factory(model)
+        if not isinstance(optimizer, torch.optim.Optimizer):
+            raise InputError(f"make_optimizer returned {_described(optimizer)}; it must return a torch.optim.Optimizer")
+        return optimizer
 
-    def visit(self, seed: int, number: int, fresh: Callable[[], nn.Module], method: Method) -> Visit:
+    def stage_data(self, seed: int, number: int) -> StageData:
         """The stage of that number in the stream of that seed."""
         parts = [as_dataset(part, i) for i, part in enumerate(self.stream(seed)[:number], start=1)]
         seen: ConcatDataset[Any] = ConcatDataset(parts)
@@ -78,58 +86,56 @@ class UserTask:
         def collated(chosen: range) -> Any:
             return self.collate([seen[i] for i in chosen])
 
-        stage = Stage(
-            number=number,
+        return StageData(
             seen=len(seen),
             new=new,
             batches=lambda size: cut_from_newest(len(seen), size or min(new, LARGEST_BATCH), collated),
             forward_loss=self.forward_loss,
-            fresh=fresh,
-            initial={},
-            generator=torch.Generator(),
             micro_batch_size=self.micro_batch_size,
+            examples=(seen, parts[-1]),
         )
-        return Visit(stage, method, seed, data=(seen, parts[-1]))
 
-    def train(self, model: nn.Module, visit: Visit) -> Progress:
+    def train(self, model: nn.Module, context: TrainingContext) -> Progress:
         """Call the user's training function, and see to it that it lets the method act."""
         calls = {"after_backward": 0, "after_step": 0}
 
         def act(name: str) -> None:
             calls[name] += 1
-            getattr(visit.method, name)(model, visit.stage)
+            getattr(context.method, name)(model, context.stage)
 
-        seen, new = visit.data
+        seen, new = context.data.examples
         stage = TrainingStage(
-            visit.stage.number,
-            visit.seed,
+            context.stage.number,
+            context.seed,
             seen,
             new,
-            visit.stage.optimizer,
+            context.stage.optimizer,
             partial(act, "after_backward"),
             partial(act, "after_step"),
         )
-        torch.manual_seed(derive(visit.seed, "order", stage.number))
+        torch.manual_seed(derive(context.seed, "order", stage.number))
         progress = _progress(self.train_function(model, stage))
-        if visit.method.acts_on_updates and not all(calls.values()):
+        if context.method.acts_on_updates and not all(calls.values()):
             raise InputError(
-                f"method {visit.method} acts on every update: train must call stage.after_backward() after each "
+                f"method {context.method} acts on every update: train must call stage.after_backward() after each "
                 "backward() and stage.after_step() after each update"
             )
-        visit.after_epoch(progress)
+        context.after_epoch(progress)
         return progress
 
-    def measure(self, model: nn.Module, visit: Visit) -> Measured:
+    def measure(self, model: nn.Module, data: StageData) -> Measured:
         """Call the user's evaluation function, without gradients."""
         with torch.no_grad():
             score = self.evaluate_function(model)
-        if isinstance(score, (int, float)):
+        if isinstance(score, (int, float)) and not isinstance(score, bool):
             return Measured(float(score))
-        scores = torch.as_tensor(score).detach().cpu().double()
+        try:
+            scores = torch.as_tensor(score).detach().cpu().double()
+        except (TypeError, ValueError, RuntimeError):
+            scores = torch.empty(0)
         if scores.numel() == 0 or scores.dim() > 1:
             raise InputError(
-                f"evaluate returned shape {tuple(scores.shape)}; it must return a number, or one score for each test "
-                "example"
+                f"evaluate returned {_described(score)}; it must return a number, or one score for each test example"
             )
         return Measured(scores.mean().item(), scores=scores.float() if scores.dim() == 1 else None)
 
@@ -148,8 +154,13 @@ def as_dataset(part: Any, number: int) -> Dataset[Any]:
         InputError: If it is something else, or empty.
     """
     if isinstance(part, tuple) and part and all(isinstance(tensor, Tensor) for tensor in part):
+        if len({tensor.shape[:1] for tensor in part}) > 1 or part[0].dim() == 0:
+            shapes = ", ".join(str(tuple(tensor.shape)) for tensor in part)
+            raise InputError(f"stage {number} of the stream holds tensors of the shapes {shapes}; the first dimension "
+                             "counts the examples, and must be the same")  # fmt: skip
         part = TensorDataset(*part)
-    if not (hasattr(part, "__len__") and hasattr(part, "__getitem__")):
+    no_sequence = isinstance(part, (str, Mapping, IterableDataset, DataLoader))
+    if no_sequence or not (hasattr(part, "__len__") and hasattr(part, "__getitem__")):
         raise InputError(
             f"stage {number} of the stream is a {type(part).__name__}; give a map-style Dataset, a sequence of "
             "examples, or a tuple of tensors"
@@ -158,6 +169,12 @@ def as_dataset(part: Any, number: int) -> Dataset[Any]:
         raise InputError(f"stage {number}: 0 examples; remove it from the stream, or fill it")
     dataset: Dataset[Any] = part
     return dataset
+
+
+def _described(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"a tensor of the shape {tuple(value.shape)}"
+    return "nothing" if value is None else f"{type(value).__name__} {value!r:.60}"
 
 
 def _progress(result: Any) -> Progress:
@@ -175,4 +192,4 @@ def _progress(result: Any) -> Progress:
         )
     if isinstance(result, int) and not isinstance(result, bool) and result >= 0:
         return Progress(steps=result, accuracy=float("nan"), status="done")
-    raise InputError(f"train returned {type(result).__name__}; it must return its number of optimizer updates")
+    raise InputError(f"train returned {_described(result)}; it must return its number of optimizer updates")

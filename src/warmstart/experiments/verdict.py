@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from warmstart.errors import InputError
-from warmstart.experiments.paired import Estimate, estimate, holm_levels
+from warmstart.experiments.paired import Estimate, estimate, holm_adjusted, holm_levels
 from warmstart.experiments.results import Results
+from warmstart.wording import counted
 
 ENOUGH_SEEDS = 3
 """With two seeds a 95 % t interval reaches 12.7 standard errors to each side: below three no claim is made."""
@@ -31,7 +32,7 @@ class Comparison:
     high: float
     """The Holm-adjusted 95 % interval of the difference; infinite where nothing can be claimed."""
     p_value: float
-    """Of no difference, before Holm's adjustment."""
+    """Of no difference, Holm-adjusted over the methods; NaN where nothing can be claimed."""
     adjusted_level: float
     """The level at which the interval was taken after Holm's adjustment, e.g. 0.983 for the first of three."""
     steps_ratio: float
@@ -88,8 +89,10 @@ def judge(results: Results, *, margin: float = 0.0, reference: str = "cold") -> 
     # Holm's family is the question that decides: does the method lose the margin, or more?
     worst_allowed = -margin if results.higher_is_better else margin
     levels = dict(zip(judged, holm_levels([e.p_value(worst_allowed) for e in judged.values()]), strict=True))
+    p_values = dict(zip(judged, holm_adjusted([e.p_value() for e in judged.values()]), strict=True))
     comparisons = tuple(
-        _compare(results, method, reference, margin, estimates[method], levels.get(method)) for method in others
+        _compare(results, method, reference, margin, estimates[method], levels.get(method), p_values.get(method))
+        for method in others
     )
     verdict = Verdict(comparisons, None, "", _notes(results, comparisons, reference), reference, margin)
     refusal = _refusal(results, verdict)
@@ -151,7 +154,13 @@ def amount(results: Results, value: float, sign: str = "", *, unit: bool = True)
 
 
 def _compare(
-    results: Results, method: str, reference: str, margin: float, found: Estimate | None, level: float | None
+    results: Results,
+    method: str,
+    reference: str,
+    margin: float,
+    found: Estimate | None,
+    level: float | None,
+    p_value: float | None,
 ) -> Comparison:
     ours, theirs = results.finished(method), results.finished(reference)
     seeds = [seed for seed in ours if seed in theirs]
@@ -175,7 +184,7 @@ def _compare(
         difference=found.difference if found else math.nan,
         low=low,
         high=high,
-        p_value=found.p_value() if found and level else math.nan,
+        p_value=math.nan if p_value is None else p_value,
         adjusted_level=level or math.nan,
         steps_ratio=_ratio([ours[s][-1].steps for s in seeds], [theirs[s][-1].steps for s in seeds]),
         total_steps_ratio=_ratio(
@@ -198,19 +207,28 @@ def _refusal(results: Results, verdict: Verdict) -> str:
         return f"No claim: {reference} is the only method; add another to compare with it."
     broken = results.diverged(reference)
     if broken:
+        what, remedy = _how_broken(results, reference)
         return (
-            f"No claim: {reference} itself diverged in {len(broken)} of {counted(len(seeds), 'seed')}, so there "
-            "is nothing to compare with; lower the learning rate."
+            f"No claim: {reference}{what} in {len(broken)} of {counted(len(seeds), 'seed')}, so there is nothing to "
+            f"compare with; {remedy}."
         )
     if any(c.decision not in _NOT_JUDGED for c in comparisons):
         return ""
     shared = [c.seeds for c in comparisons if c.decision != "diverged"]
     if not shared:
-        return f"No claim: every method but {reference} diverged; lower the learning rate."
+        _, remedy = _how_broken(results, comparisons[0].method)
+        return f"No claim: no method but {reference} has a finite {results.metric} with every seed; {remedy}."
     missing = ENOUGH_SEEDS - len(seeds)
     remedy = f"run {counted(missing, 'more seed')}" if missing > 0 else "let the comparison finish"
     done = counted(max(shared), "seed")
     return f"No claim: {done} finished, and it takes {ENOUGH_SEEDS} to tell methods apart; {remedy}."
+
+
+def _how_broken(results: Results, method: str) -> tuple[str, str]:
+    # After the method's name: what happened in the seeds that it diverged with; and what to do.
+    if any(row.status == "diverged" for row in results.select(method)):
+        return " itself diverged", "lower the learning rate"
+    return f"'s {results.metric} is not a finite number", "look at what evaluate returns there"
 
 
 def _recommend(results: Results, verdict: Verdict) -> Verdict:
@@ -256,11 +274,11 @@ def _keep_reference(results: Results, verdict: Verdict, cheaper: Sequence[Compar
             f"{counted(c.seeds, 'seed')}, from which nothing can be inferred; do the runs depend on the seed?"
         )
     if not c.low <= 0 <= c.high:
-        return f"Stay with {reference} for now. {c.method} may lose too much: {_outcome(results, verdict, c)}."
+        return f"Stay with {reference} for now: {c.method} may lose too much: {_outcome(results, verdict, c)}."
     cost = f" at {multiple(c.total_steps_ratio)} of its steps" if math.isfinite(c.total_steps_ratio) else ""
     most = amount(results, max(-c.low, c.high))
     return (
-        f"Stay with {reference} for now. {c.method}{cost} makes no difference that {counted(c.seeds, 'seed')} can "
+        f"Stay with {reference} for now: {c.method}{cost} makes no difference that {counted(c.seeds, 'seed')} can "
         f"show; up to ±{most} remains possible, which more seeds or test examples can narrow."
     )
 
@@ -278,27 +296,15 @@ def _outcome(results: Results, verdict: Verdict, c: Comparison) -> str:
     )
 
 
-def counted(number: int, thing: str) -> str:
-    """Write a number of things.
-
-    Args:
-        number: How many.
-        thing: What one of them is called.
-
-    Returns:
-        Such as ``1 seed`` or ``3 seeds``.
-    """
-    return f"{number} {thing}{'' if number == 1 else 's'}"
-
-
 def _notes(results: Results, comparisons: Sequence[Comparison], reference: str) -> tuple[str, ...]:
     notes = []
     seeds = counted(len(results.seeds), "seed")
     for method in results.methods:
         rows, broken = results.select(method), results.diverged(method)
         if broken:
+            what = _how_broken(results, method)[0].replace(" itself", "")
             notes.append(
-                f"{method} diverged in {len(broken)} of {seeds}: it is not recommended, and those are in no mean."
+                f"{method}{what} in {len(broken)} of {seeds}: it is not recommended, and those are in no mean."
             )
         endless = sum(row.status == "max-epochs" for row in rows)
         if endless:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from html import escape
 from typing import NewType
@@ -20,6 +21,7 @@ body { margin: 0 auto; padding: 2rem 1.25rem 4rem; max-width: 70rem; background:
   font: 1rem/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", sans-serif; }
 h1 { font-size: 1.6rem; line-height: 1.25; margin: 0 0 .25rem; text-wrap: balance; }
 h2 { font-size: 1.15rem; margin: 2.75rem 0 .6rem; padding-top: .9rem; border-top: 1px solid var(--line); }
+h3 { font-size: 1rem; margin: 1.9rem 0 .4rem; }
 p, li, dd { max-width: 46rem; }
 p { margin: .6rem 0; }
 a { color: var(--mark); overflow-wrap: anywhere; }
@@ -40,6 +42,8 @@ tbody th { overflow-wrap: anywhere; white-space: normal; min-width: 8.5rem; }
 tr.best { background: var(--tint); }
 tr.best th::after { content: " \\2713"; color: var(--mark); }
 table.text th, table.text td { text-align: left; white-space: normal; overflow-wrap: anywhere; }
+table.text tbody th { white-space: nowrap; min-width: 0; vertical-align: top; }
+table.text thead th { overflow-wrap: normal; }
 .figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)); gap: 1.5rem 2.5rem;
   align-items: start; }
 figure { margin: .8rem 0 0; max-width: 36rem; }
@@ -53,7 +57,7 @@ footer { margin-top: 3rem; color: var(--soft); font-size: .9rem; }
 @media print { :root { --ink: #000; --soft: #444; --line: #bbb; --paper: #fff; --tint: #f2f2f2; --mark: #0072b2;
   --warn: #b35300; color-scheme: light; } html { font-size: 9.5pt; } body { max-width: none; padding: 0; }
   svg.figure { max-height: 19cm; } h2 { margin-top: 1.6rem; }
-  figure, tr, .verdict, .warning { break-inside: avoid; } h2 { break-after: avoid; } .scroll { overflow: visible; }
+  figure, tr, .verdict, .warning { break-inside: avoid; } h2, h3 { break-after: avoid; } .scroll { overflow: visible; }
   .figures { grid-template-columns: 1fr 1fr; } th, td { padding: .25rem .4rem; } }
 """
 
@@ -92,6 +96,19 @@ def section(heading: str, *blocks: Html) -> Html:
     if not any(blocks):
         return Html("")
     return Html(f"<section>\n<h2>{escape(heading)}</h2>\n{_joined(blocks)}\n</section>")
+
+
+def subsection(heading: str, *blocks: Html) -> Html:
+    """A part of a section with its heading.
+
+    Args:
+        heading: As text.
+        *blocks: What it holds; with none, the part is left out.
+
+    Returns:
+        The part, or nothing.
+    """
+    return Html(f"<h3>{escape(heading)}</h3>\n{_joined(blocks)}") if any(blocks) else Html("")
 
 
 def paragraph(text: str, *, kind: str = "") -> Html:
@@ -191,8 +208,7 @@ def _inline(text: str) -> str:
 
 
 def _linked(escaped: str) -> str:
-    words = [f'<a href="{word}">{word}</a>' if word.startswith("https://") else word for word in escaped.split(" ")]
-    return " ".join(words)
+    return re.sub(r"https://\S*[^\s.,;:)]", r'<a href="\g<0>">\g<0></a>', escaped)
 
 
 def _breakable(name: str) -> str:

@@ -8,6 +8,8 @@ where it stops there, up to rounding.
 from __future__ import annotations
 
 import os
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache, partial
@@ -46,6 +48,21 @@ def launched_processes() -> int:
         1 in a process that was started by itself.
     """
     return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def end_with_launcher() -> None:
+    """End this process as soon as the one that started it together with others has ended, even by a kill.
+
+    A launcher that is killed cannot tell its processes, which would train on and keep the folder locked.
+    """
+    if launched_processes() > 1:
+        threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
 
 
 def is_first_process() -> bool:

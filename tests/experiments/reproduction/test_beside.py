@@ -2,7 +2,7 @@ import pytest
 
 from warmstart.experiments.reproduction.beside import Beside, beside, orders
 from warmstart.experiments.reproduction.estimate import duration, published_epochs
-from warmstart.experiments.reproduction.published import PUBLISHED, Figure, Row
+from warmstart.experiments.reproduction.published import PUBLISHED, MeanStd, PublishedRow
 from warmstart.experiments.results import Results, StageResult
 
 
@@ -20,11 +20,11 @@ def results(**last):
 
 
 def test_the_published_table_is_the_papers():
-    """Corners of the table in METHODS.md, and the multiples that the steps must be."""
-    assert PUBLISHED["cifar10"]["sgd", "cold"].last_accuracy == Figure(67.32, 0.51)
-    assert PUBLISHED["cifar10"]["sam", "dash"].mean_steps == Figure(8689, 527)
-    assert PUBLISHED["tiny-imagenet"]["sgd", "dash"].last_accuracy == Figure(46.11, 0.34)
-    assert PUBLISHED["svhn"]["sam", "shrink-perturb"].last_steps == Figure(1573, 191)
+    """Corners of the paper's main table, and the multiples that the steps must be."""
+    assert PUBLISHED["cifar10"]["sgd", "cold"].last_accuracy == MeanStd(67.32, 0.51)
+    assert PUBLISHED["cifar10"]["sam", "dash"].mean_steps == MeanStd(8689, 527)
+    assert PUBLISHED["tiny-imagenet"]["sgd", "dash"].last_accuracy == MeanStd(46.11, 0.34)
+    assert PUBLISHED["svhn"]["sam", "shrink-perturb"].last_steps == MeanStd(1573, 191)
     for dataset, rows in PUBLISHED.items():
         assert set(rows) == {(o, m) for o in ("sgd", "sam") for m in ("cold", "warm", "shrink-perturb", "dash")}
         batches, seeds = (782, 3) if dataset == "tiny-imagenet" else (391, 5)
@@ -37,7 +37,7 @@ def test_the_published_table_is_the_papers():
 
 
 def test_a_difference_is_in_units_of_both_standard_deviations():
-    ours, published, difference = Beside([80.0, 84.0], Figure(85.0, 1.0), ".2f").cells()
+    ours, published, difference = Beside([80.0, 84.0], MeanStd(85.0, 1.0), ".2f").cells()
 
     assert (ours, published) == ("82.00 (2.83)", "85.00 (1.00)")
     assert difference == "-1.0 σ"  # -3 over the root of 8 + 1
@@ -46,11 +46,11 @@ def test_a_difference_is_in_units_of_both_standard_deviations():
 @pytest.mark.parametrize(
     ("ours", "published", "difference"),
     [
-        ([80.0], Figure(85.0, 1.0), "-5.00"),  # one seed has no deviation
-        ([], Figure(85.0, 1.0), "–"),
+        ([80.0], MeanStd(85.0, 1.0), "-5.00"),  # one seed has no deviation
+        ([], MeanStd(85.0, 1.0), "–"),
         ([80.0, 81.0], None, "–"),
-        ([1173.0, 1173.0], Figure(1173, 0), "0.0 σ"),
-        ([1175.0, 1175.0], Figure(1173, 0), "+2.00"),
+        ([1173.0, 1173.0], MeanStd(1173, 0), "0.0 σ"),
+        ([1175.0, 1175.0], MeanStd(1173, 0), "+2.00"),
     ],
 )
 def test_where_there_are_no_two_deviations(ours, published, difference):
@@ -69,7 +69,7 @@ def test_orders_name_the_pairs_that_differ_from_the_paper():
     measured = results(cold=([0.7], [300]), warm=([0.6], [100]), dash=([0.8], [200]))
     figure = {"cold": (67, 500), "warm": (63, 100), "dash": (84, 600)}
     rows = {
-        method: beside(measured, method, Row(*(Figure(figure[method][i], 0) for i in (0, 1, 0, 1))))
+        method: beside(measured, method, PublishedRow(*(MeanStd(figure[method][i], 0) for i in (0, 1, 0, 1))))
         for method in measured.methods
     }
     sentences = orders(rows)

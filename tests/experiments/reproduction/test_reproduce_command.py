@@ -39,6 +39,7 @@ def test_a_dry_run_says_what_it_will_cost_and_leaves_nothing(data, tmp_path, cap
     assert warmstart("reproduce", "cifar10", "--data", data, *SMALL, "--out", tmp_path / "out", "--dry-run") == 0
     shown = capfd.readouterr().out
 
+    assert "warning: the data lacks some: 60 of 50000" in shown
     assert "estimate: 12 runs left, about" in shown
     # Two epochs a stage of 3 and then 5 batches: 16 steps a run, and two runs.
     assert [line.split()[:4] for line in shown.splitlines() if line.startswith("sam")] == [
@@ -85,6 +86,10 @@ def test_the_report_shows_both_optimizers_in_one_file(done):
     assert "With SGD" in page
     assert "With SAM" in page
     assert page.count("<svg") >= 4
+    assert page.count("https://arxiv.org/abs/2410.23495</a>") == 1
+    for heading in ("<h3>DASH&#x27;s scales by layer", "<h3>Batch-norm statistics", "<h2>How to read this"):
+        assert heading in page
+    assert "warmstart reproduce cifar10 --protocol reduced" in page
     assert "http-equiv" not in page
     assert all(
         (done / f"{what}-{name}.png").stat().st_size > 1000 for what in ("accuracy", "steps") for name in ("sgd", "sam")
@@ -119,7 +124,23 @@ def test_a_start_that_is_refused_leaves_the_manifest_alone(done, data):
     before = (done / "manifest.json").read_bytes()
 
     assert warmstart("reproduce", "cifar10", "--data", data, *SMALL, "--out", done, "--stages", 3) == 2
+    assert warmstart("reproduce", "cifar10", "--data", data, *SMALL, "--out", done, "--stages", 3, "--dry-run") == 2
     assert (done / "manifest.json").read_bytes() == before
+
+
+def test_a_number_that_is_the_protocols_may_be_said_or_left_out(data, tmp_path):
+    one = [*SMALL, "--methods", "warm", "--optimizers", "sgd", "--seeds", 1, "--data", data, "--out", tmp_path / "out"]
+    assert warmstart("reproduce", "cifar10", *one) == 0
+    at = one.index("--batch-size")
+    assert warmstart("reproduce", "cifar10", *one[:at], *one[at + 2 :]) == 2  # the protocol's is another
+    assert warmstart("reproduce", "cifar10", *one, "--stages", 2) == 0
+
+
+def test_a_start_that_finds_no_cluster_settles_nothing(data, tmp_path, capfd):
+    given = ["--data", data, *SMALL, "--out", tmp_path / "out"]
+    assert warmstart("reproduce", "cifar10", *given, "--executor", "ray", "--ray-address", "127.0.0.1:9") == 2
+    assert capfd.readouterr().err.count("\n") == 1
+    assert not (tmp_path / "out" / "config.yaml").exists()
 
 
 def test_a_damaged_manifest_is_one_line(done, tmp_path, capfd):
@@ -160,7 +181,12 @@ def test_a_part_is_shown_as_a_part(done, data, tmp_path, capfd):
     ("arguments", "message"),
     [
         (["cifar11"], "data set 'cifar11' is unknown; did you mean 'cifar10'"),
-        (["svhn", "--data", "nowhere.mat"], "nowhere.mat: no such file or folder"),
+        (
+            ["svhn", "--data", "nowhere.mat"],
+            "nowhere.mat: no such file or folder; accepted are train_",
+        ),
+        (["cifar10", "--data", "digits"], "digits: no such file or folder; accepted are cifar-10-batches-py"),
+        (["cifar10", "--track", "tensorboard,tensorboard"], "track: 'tensorboard' appears twice"),
         (["tiny-imagenet"], "32x32"),
     ],
 )

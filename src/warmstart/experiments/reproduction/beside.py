@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import combinations, pairwise
 from statistics import fmean, stdev
 
-from warmstart.experiments.reproduction.published import Figure, Row
+from warmstart.experiments.reproduction.published import MeanStd, PublishedRow
 from warmstart.experiments.results import Results
 from warmstart.reporting.table import mean_std
 
@@ -26,7 +26,7 @@ class Beside:
     """One figure of ours, one number a seed, and the published one."""
 
     ours: Sequence[float]
-    published: Figure | None
+    published: MeanStd | None
     form: str
 
     def cells(self) -> tuple[str, str, str]:
@@ -48,7 +48,7 @@ class Beside:
         return f"{difference / both:+.1f} σ"
 
 
-def beside(results: Results, method: str, row: Row | None) -> dict[str, Beside]:
+def beside(results: Results, method: str, row: PublishedRow | None) -> dict[str, Beside]:
     """Set one method's figures beside the published ones.
 
     Args:
@@ -96,7 +96,7 @@ def orders(rows: Mapping[str, Mapping[str, Beside]]) -> list[str]:
     return sentences
 
 
-def _agreement(known: Sequence[str], ours: Mapping[str, Figure], theirs: Mapping[str, Figure]) -> str:
+def _agreement(known: Sequence[str], ours: Mapping[str, MeanStd], theirs: Mapping[str, MeanStd]) -> str:
     """How far an order, which begins with the largest, is the paper's."""
     swapped: list[str] = []
     unclear: dict[str, list[str]] = {"here": [], "in the paper": []}
@@ -108,13 +108,16 @@ def _agreement(known: Sequence[str], ours: Mapping[str, Figure], theirs: Mapping
         else:
             if theirs[a].mean < theirs[b].mean:
                 swapped.append(f"{a} and {b}")
-    findings = [f"too close {where}: {', '.join(pairs)}" for where, pairs in unclear.items() if pairs]
+    pairs = math.comb(len(known), 2)
+    if len(unclear["here"]) == pairs > 1:
+        return "all too close here"
+    findings = [f"too close {where}: {', '.join(close)}" for where, close in unclear.items() if close]
     if swapped:
         findings.insert(0, f"published the other way round: {', '.join(swapped)}")
-    elif sum(map(len, unclear.values())) < math.comb(len(known), 2):
+    elif sum(map(len, unclear.values())) < pairs:
         findings.insert(0, "as published")
     return "; ".join(findings)
 
 
-def _summary(values: Sequence[float]) -> Figure:
-    return Figure(fmean(values), stdev(values) if len(values) > 1 else 0.0)
+def _summary(values: Sequence[float]) -> MeanStd:
+    return MeanStd(fmean(values), stdev(values) if len(values) > 1 else 0.0)

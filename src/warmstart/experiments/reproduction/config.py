@@ -8,7 +8,7 @@ from pydantic import field_validator
 
 from warmstart.errors import InputError, at_least_one, one_of
 from warmstart.experiments.config import GridConfig
-from warmstart.experiments.image_task import Protocol
+from warmstart.experiments.image_task import TrainingProtocol
 from warmstart.experiments.reproduction.protocols import SUMMARIES, TINY, StageTraining, stage_training
 from warmstart.methods import split_names
 from warmstart.streams.paper_data import PAPER_DATA
@@ -81,14 +81,14 @@ class ReproduceConfig(GridConfig):
             )
         )
 
-    def settled(self) -> Protocol:
+    def settled(self) -> TrainingProtocol:
         """How every run is trained.
 
         Returns:
             The protocol, with the numbers that were replaced.
         """
         training = self.training
-        return Protocol(
+        return TrainingProtocol(
             model=self.model,
             stages=self.stages or training.stages,
             stage_size=self.stage_size or training.stage_size,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 
 import torch
@@ -21,7 +21,7 @@ from warmstart.experiments.task import LARGEST_BATCH
 from warmstart.methods.dash import Dash
 from warmstart.training.devices import find_device, too_little_memory
 from warmstart.training.evaluation import evaluate
-from warmstart.training.loop import Hooks, Progress, Recipe, train_stage
+from warmstart.training.loop import Hooks, Progress, train_stage
 
 MEASURED_BATCHES = 4
 """Of an epoch; the first epoch warms up, the second is timed."""
@@ -144,14 +144,7 @@ def _seconds_a_step(task: ImageTask, optimizer: str) -> float:
     model = task.make_model()
     wanted = min(MEASURED_BATCHES * protocol.recipe.batch_size, protocol.stages * protocol.stage_size)
     examples = task.training_examples(slice(0, wanted))
-    recipe = Recipe(
-        protocol.recipe.batch_size,
-        until=None,
-        max_epochs=2,
-        schedule=protocol.recipe.schedule,
-        augmentation=protocol.recipe.augmentation,
-        precision=protocol.recipe.precision,
-    )
+    recipe = replace(task.recipe, until=None, max_epochs=2)
     after: list[Progress] = []
     optimizer_ = task.make_optimizer(model, optimizer)
     hooks = Hooks(after_epoch=after.append)

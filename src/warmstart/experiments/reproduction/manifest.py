@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import os
 import platform
-import shlex
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 import torch
 
 from warmstart.errors import InputError
+from warmstart.experiments.command import command
 from warmstart.storage.atomic import write_text
 
 MANIFEST_FILE = "manifest.json"
@@ -27,14 +27,14 @@ _SETTINGS = (
 
 
 @contextmanager
-def session(out: Path, recorded: dict[str, Any], device: torch.device, jobs: int | str) -> Iterator[None]:
+def session(out: Path, recorded: dict[str, Any], device: torch.device, *, verify: bool = True) -> Iterator[None]:
     """Enter one start of the work into the manifest, whatever ends it.
 
     Args:
         out: The reproduction's folder.
         recorded: What config.yaml holds.
         device: What is trained on.
-        jobs: Processes at a time.
+        verify: Whether checksums were looked at.
 
     Yields:
         Nothing; meanwhile the work is done.
@@ -47,7 +47,7 @@ def session(out: Path, recorded: dict[str, Any], device: torch.device, jobs: int
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "host": platform.node(),
         "device": _described(device),
-        "jobs": jobs,
+        "verified": verify,
         "ended": "killed",  # unless it can say otherwise
         "wall_seconds": 0.0,
     }
@@ -91,7 +91,7 @@ def sessions_of(out: Path) -> list[dict[str, Any]]:
 
 def _write(out: Path, recorded: dict[str, Any], sessions: list[dict[str, Any]]) -> None:
     content = {
-        "command": _command(recorded),
+        "command": reproduce_command(recorded),
         "settings": recorded,
         "wall_seconds": round(sum(one["wall_seconds"] for one in sessions), 1),
         "sessions": sessions,
@@ -101,15 +101,16 @@ def _write(out: Path, recorded: dict[str, Any], sessions: list[dict[str, Any]]) 
     write_text(out / MANIFEST_FILE, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
-def _command(recorded: dict[str, Any]) -> str:
-    """What repeats the numbers on another machine."""
-    words = ["warmstart reproduce", recorded["dataset"]]
-    for key in _SETTINGS:
-        value = recorded[key]
-        if value is not None:
-            text = ",".join(value) if isinstance(value, list) else str(value)
-            words.append(f"--{key.replace('_', '-')} {shlex.quote(text)}")
-    return " ".join(words)
+def reproduce_command(recorded: Mapping[str, Any]) -> str:
+    """What repeats the numbers on another machine, with the data from the hub.
+
+    Args:
+        recorded: What config.yaml holds.
+
+    Returns:
+        The command.
+    """
+    return command(f"reproduce {recorded['dataset']}", recorded, _SETTINGS)
 
 
 def _described(device: torch.device) -> dict[str, Any]:

@@ -70,7 +70,7 @@ def stage_training(protocol: str, dataset: str) -> StageTraining:
         dataset: A key of `PAPER_DATA`.
 
     Returns:
-        How it is trained. Source: the paper's section 5 and appendix, as METHODS.md of this project collects them.
+        How it is trained. Source: Shin et al. (arXiv 2410.23495), section 5 and the appendix.
     """
     return {"incremental": _incremental, "sota": _sota, "half": _half, "reduced": _reduced}[protocol](dataset)
 

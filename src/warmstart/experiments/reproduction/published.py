@@ -12,36 +12,36 @@ from types import MappingProxyType
 
 
 @dataclass(frozen=True)
-class Figure:
-    """A published mean and its standard deviation."""
+class MeanStd:
+    """A mean over seeds and its standard deviation, published or ours."""
 
     mean: float
     std: float
 
 
 @dataclass(frozen=True)
-class Row:
+class PublishedRow:
     """One method's four figures; accuracies in percent."""
 
-    last_accuracy: Figure
-    last_steps: Figure
-    mean_accuracy: Figure
-    mean_steps: Figure
+    last_accuracy: MeanStd
+    last_steps: MeanStd
+    mean_accuracy: MeanStd
+    mean_steps: MeanStd
 
 
-def _rows(text: str) -> dict[tuple[str, str], Row]:
+def _rows(text: str) -> dict[tuple[str, str], PublishedRow]:
     """(optimizer, method) -> row, from lines laid out as in the paper: each quantity with SGD, then with SAM."""
     found = {}
     for line in text.strip().splitlines():
         method, *numbers = line.replace("(", " ").replace(")", " ").split()
         values = [float(number) for number in numbers]
-        figures = [Figure(*values[i : i + 2]) for i in range(0, 16, 2)]
+        figures = [MeanStd(*values[i : i + 2]) for i in range(0, 16, 2)]
         for offset, optimizer in enumerate(("sgd", "sam")):
-            found[optimizer, method] = Row(*figures[offset::2])
+            found[optimizer, method] = PublishedRow(*figures[offset::2])
     return found
 
 
-PUBLISHED: Mapping[str, Mapping[tuple[str, str], Row]] = MappingProxyType(
+PUBLISHED: Mapping[str, Mapping[tuple[str, str], PublishedRow]] = MappingProxyType(
     {
         "tiny-imagenet": _rows("""
 cold            25.69 (0.13) 31.30 (0.09) 30237 (368) 40142 (368) 17.37 (0.06) 21.95 (0.11) 17503 (53) 22513 (74)

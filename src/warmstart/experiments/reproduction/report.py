@@ -13,7 +13,8 @@ from rich.table import Table
 from warmstart.experiments.diagnosis import direction_or_shrinking, recalibrated, scales_by_layer
 from warmstart.experiments.report import accuracy_figure, configuration, steps_figure
 from warmstart.experiments.reproduction.beside import QUANTITIES, Beside, beside, orders
-from warmstart.experiments.reproduction.manifest import sessions_of
+from warmstart.experiments.reproduction.config import ReproduceConfig
+from warmstart.experiments.reproduction.manifest import reproduce_command, sessions_of
 from warmstart.experiments.reproduction.published import MISPRINTS, PUBLISHED
 from warmstart.experiments.results import Results
 from warmstart.reporting import figures, html
@@ -21,6 +22,10 @@ from warmstart.reporting.html import Html
 from warmstart.storage.atomic import write_bytes, write_text
 
 _PARTS = (("last_accuracy", "mean_accuracy"), ("last_steps", "mean_steps"))
+_CAPTIONS = (
+    "Test accuracy, mean (std) over seeds: ours, and as published in the paper's main table.",
+    "Steps of a stage, likewise.",
+)
 _BESIDE = ("published", "difference")
 _SOURCE = "Shin et al., NeurIPS 2024, https://arxiv.org/abs/2410.23495, main table: ResNet-18, 50 stages"
 
@@ -183,7 +188,11 @@ def _page(tables: Tables, out: Path) -> str:
             html.bullets(tables.notes),
             *sections,
             html.section("Sessions", _sessions(sessions_of(out))),
-            html.section("Configuration", configuration(tables.recorded)),
+            html.section("How to read this", html.bullets(_guide(tables))),
+            html.section(
+                "Configuration",
+                *configuration(tables.recorded, ReproduceConfig, reproduce_command(tables.recorded)),
+            ),
         ],
         footer="Written by warmstart. This file needs no network and no other file.",
     )
@@ -192,22 +201,49 @@ def _page(tables: Tables, out: Path) -> str:
 def _optimizer_section(tables: Tables, optimizer: str) -> Html:
     results = tables.results[optimizer]
     blocks = [
-        html.table(tables.heads(part), tables.cells(optimizer, part), caption=_caption(tables)) for part in _PARTS
+        html.table(tables.heads(part), tables.cells(optimizer, part), caption=caption)
+        for part, caption in zip(_PARTS, _CAPTIONS, strict=True)
     ]
-    blocks.append(html.bullets(tables.orders(optimizer)))
+    blocks.append(html.subsection("The order of the methods", html.bullets(tables.orders(optimizer))))
     if results.rows:
+        band = " The band is one standard deviation over seeds." if len(results.seeds) > 1 else ""
         accuracy = figures.to_svg(
             accuracy_figure(results), name=f"accuracy-{optimizer}", description="accuracy by stage"
         )
         steps = figures.to_svg(steps_figure(results), name=f"steps-{optimizer}", description="steps by stage")
         blocks.append(
-            html.side_by_side(
-                html.figure(accuracy, f"Test accuracy after each stage, {optimizer}."),
-                html.figure(steps, f"Steps that each stage took, {optimizer}."),
+            html.subsection(
+                "Stage by stage",
+                html.side_by_side(
+                    html.figure(accuracy, f"Test accuracy after each stage.{band}"),
+                    html.figure(steps, f"Steps that each stage took.{band}"),
+                ),
             )
         )
-    blocks += [*direction_or_shrinking(results), *scales_by_layer(results), *recalibrated(results)]
+    blocks += [
+        html.subsection("How much is direction, how much is shrinking?", *direction_or_shrinking(results)),
+        html.subsection("DASH's scales by layer", *scales_by_layer(results)),
+        html.subsection("Batch-norm statistics", *recalibrated(results)),
+    ]
     return html.section(f"With {optimizer.upper()}", *blocks)
+
+
+def _guide(tables: Tables) -> list[str]:
+    compared = (
+        "A difference is ours minus the published figure, in units of both standard deviations (σ)."
+        if tables.same_settings
+        else "The settings are not the paper's, so its figures stand there for the order of the methods, not for their "
+        "size."
+    )
+    return [
+        "Each cell is the mean over seeds with the standard deviation in brackets: ours the sample's, the published "
+        "one most likely the population's. Last is the last stage, mean is over all stages of a run. Steps are "
+        "optimizer updates.",
+        f"Published: {_SOURCE}.",
+        compared,
+        "Two methods count as the other way round only if they differ by more than the standard deviation of a "
+        "difference, both here and in the paper; else they are too close to be ordered.",
+    ]
 
 
 def _sessions(sessions: Sequence[Mapping[str, Any]]) -> Html:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +12,16 @@ from warmstart.errors import InputError
 from warmstart.experiments.display import Display
 from warmstart.experiments.execution import Plan, carry_out, grid_of, jobs_for
 from warmstart.experiments.image_task import ImageTask
-from warmstart.experiments.recorded import CONFIG_FILE, read_recorded, record, with_recorded_threads
+from warmstart.experiments.recorded import CONFIG_FILE, check_output, read_recorded, record, with_recorded_threads
 from warmstart.experiments.reproduction.config import ReproduceConfig
 from warmstart.experiments.reproduction.estimate import Cost, Estimator, duration
 from warmstart.experiments.reproduction.manifest import session
 from warmstart.experiments.reproduction.report import Tables, write_report
 from warmstart.experiments.run import RunKey, Saved, read_results, saved_runs, unfinished
-from warmstart.experiments.verdict import counted
 from warmstart.streams.official import verify_official
 from warmstart.streams.paper_data import find_original, load_paper_data, shortfall
 from warmstart.training.parallel import launched_processes
+from warmstart.wording import counted
 
 
 class Reproduction:
@@ -38,7 +39,7 @@ class Reproduction:
             InputError: If the data cannot be read, or something does not fit together.
         """
         self._out = Path(config.out)
-        self._display = display
+        self._display, self._verify = display, verify
         self._config = with_recorded_threads(config, self._out)
         path = Path(config.data) if config.data is not None else None
         if path is not None and verify:
@@ -50,9 +51,16 @@ class Reproduction:
         lacking = shortfall(config.dataset, images)
         self.recorded = {
             **record(self._config, images.fingerprint()),
+            "stages": protocol.stages,
+            "stage_size": protocol.stage_size,
+            "batch_size": protocol.recipe.batch_size,
+            "max_epochs": protocol.recipe.max_epochs,
             "settled": to_jsonable_python(protocol, exclude={"device"}),
             "notes": [f"the data lacks some: {lacking}"] if lacking else [],
         }
+        self.lines = plan_lines(self._config, self.task, self.recorded["notes"])
+        if self._out.exists():
+            check_output(self._out, self.recorded)
 
     def estimate(self) -> tuple[list[Cost], list[str]]:
         """Measure a few steps and reckon what is left to do.
@@ -79,7 +87,8 @@ class Reproduction:
         if self.task.protocol.recipe.until is None or self.task.protocol.recipe.schedule is not None:
             how = f"{self.task.protocol.recipe.max_epochs} epochs a stage, the most there can be"
         return costs, [
-            f"estimate: {len(left)} runs left, about {steps:,.0f} steps, {duration(seconds / jobs)}{at_a_time}",
+            f"estimate: {counted(len(left), 'run')} left, about {steps:,.0f} steps, "
+            f"{duration(seconds / jobs)}{at_a_time}",
             f"  a step takes {each} (measured); {how}",
         ]
 
@@ -104,18 +113,19 @@ class Reproduction:
             InputError: If the folder is in use or holds another configuration.
         """
         config = self._config
-        noted = session(self._out, self.recorded, config.resolved_device(), config.jobs)
-        plan = Plan(self.task, config, self.recorded, [*describe(config, self.task), *lines], session=noted)
+        noted = session(self._out, self.recorded, config.resolved_device(), verify=self._verify)
+        plan = Plan(self.task, config, self.recorded, [*self.lines, *lines], session=noted)
         runs = carry_out(plan, self._display)
         return _report(self._out, self.recorded, config, runs)
 
 
-def describe(config: ReproduceConfig, task: ImageTask) -> list[str]:
+def plan_lines(config: ReproduceConfig, task: ImageTask, notes: Sequence[str] = ()) -> list[str]:
     """What will be done, in lines for people.
 
     Args:
         config: The settings.
         task: What is trained.
+        notes: What keeps ours from being held against the published figures.
 
     Returns:
         The lines.
@@ -126,6 +136,7 @@ def describe(config: ReproduceConfig, task: ImageTask) -> list[str]:
         f"batches of {protocol.recipe.batch_size}, lr {protocol.lr:g}",
         f"{counted(len(config.methods), 'method')} x {counted(len(config.optimizers), 'optimizer')} x "
         f"{counted(config.seeds, 'seed')}",
+        *(f"warning: {note}" for note in notes),
     ]
 
 

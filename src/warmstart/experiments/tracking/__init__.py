@@ -11,12 +11,12 @@ from warmstart.experiments.results import StageResult
 from warmstart.experiments.run import RunKey, Saved
 from warmstart.experiments.tracking.journal import Journal
 from warmstart.experiments.tracking.mlflow import Mlflow
-from warmstart.experiments.tracking.service import Comparison, Service
+from warmstart.experiments.tracking.service import Service, TrackedGroup
 from warmstart.experiments.tracking.tensorboard import TensorBoard
 from warmstart.experiments.tracking.tracker import Feed, Tracker
 from warmstart.experiments.tracking.wandb import Wandb
 
-SERVICES: dict[str, Callable[[Comparison], Service]] = {"tensorboard": TensorBoard, "wandb": Wandb, "mlflow": Mlflow}
+SERVICES: dict[str, Callable[[TrackedGroup], Service]] = {"tensorboard": TensorBoard, "wandb": Wandb, "mlflow": Mlflow}
 
 
 def make_tracker(
@@ -45,7 +45,7 @@ def make_tracker(
     rows = {key: [StageResult(**row) for row in saved["rows"]] for key, saved in (done or {}).items()}
     journals = {name: Journal(out / "tracking" / f"{name}.json") for name in names}
     services = {
-        name: SERVICES[name](Comparison(f"{out.resolve().name}-{journal.id}", journal.id, out))
+        name: SERVICES[name](TrackedGroup(f"{out.resolve().name}-{journal.id}", journal.id, out))
         for name, journal in journals.items()
     }
     return Tracker([Feed(name, services[name], journals[name], config, rows) for name in journals])

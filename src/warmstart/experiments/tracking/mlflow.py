@@ -10,7 +10,7 @@ from textwrap import shorten
 from typing import Any
 
 from warmstart.errors import InputError
-from warmstart.experiments.tracking.service import Comparison, Outcome, Point, TrackedRun
+from warmstart.experiments.tracking.service import Point, RunStatus, TrackedGroup, TrackedRun
 from warmstart.importing import describe
 
 _TAG = "warmstart_id"
@@ -23,11 +23,11 @@ _LARGEST_BATCH = 1000
 class Mlflow:
     """Runs of the experiment ``MLFLOW_EXPERIMENT_NAME``, else ``warmstart``, at ``MLFLOW_TRACKING_URI``."""
 
-    def __init__(self, comparison: Comparison) -> None:
+    def __init__(self, group: TrackedGroup) -> None:
         """Reach the server, and find or make the experiment and the comparison's run.
 
         Args:
-            comparison: What groups the runs.
+            group: What groups the runs.
 
         Raises:
             InputError: If mlflow is not installed, or the server does not answer or refuses us.
@@ -41,7 +41,7 @@ class Mlflow:
         try:
             self._client = mlflow.MlflowClient()
             self._experiment = self._find_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME", "warmstart"))
-            self._parent = self._find(comparison.id) or self._create(comparison.name, comparison.id, {})
+            self._parent = self._find(group.id) or self._create(group.name, group.id, {})
             self._client.update_run(self._parent, status="RUNNING")
         except Exception as error:  # each kind of store has its own errors
             raise InputError(
@@ -93,6 +93,6 @@ class MlflowRecord:
         for start in range(0, len(metrics), _LARGEST_BATCH):
             self._client.log_batch(self._run_id, metrics[start : start + _LARGEST_BATCH])
 
-    def end(self, outcome: Outcome) -> None:
+    def end(self, status: RunStatus) -> None:
         """End the run as finished, failed or killed."""
-        self._client.set_terminated(self._run_id, _STATUS[outcome])
+        self._client.set_terminated(self._run_id, _STATUS[status])

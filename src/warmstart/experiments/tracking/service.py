@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-Outcome = Literal["done", "diverged", "interrupted"]
+RunStatus = Literal["done", "diverged", "interrupted"]
 
 
 @dataclass(frozen=True)
-class Comparison:
+class TrackedGroup:
     """What groups the tracked runs."""
 
     name: str
@@ -49,7 +49,7 @@ class Record(Protocol):
     def log(self, points: Sequence[Point]) -> None:
         """Record points, so that a kill does not lose them."""
 
-    def end(self, outcome: Outcome) -> None:
+    def end(self, status: RunStatus) -> None:
         """Close it; an interrupted one is opened again by the next start."""
 
 

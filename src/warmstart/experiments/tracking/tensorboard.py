@@ -6,17 +6,17 @@ from collections.abc import Sequence
 from typing import Any
 
 from warmstart.errors import InputError
-from warmstart.experiments.tracking.service import Comparison, Outcome, Point, TrackedRun
+from warmstart.experiments.tracking.service import Point, RunStatus, TrackedGroup, TrackedRun
 
 
 class TensorBoard:
     """Event files below the comparison's folder."""
 
-    def __init__(self, comparison: Comparison) -> None:
+    def __init__(self, group: TrackedGroup) -> None:
         """Find the package.
 
         Args:
-            comparison: Its folder takes the files.
+            group: Its folder takes the files.
 
         Raises:
             InputError: If tensorboard is not installed.
@@ -25,7 +25,7 @@ class TensorBoard:
             import torch.utils.tensorboard  # noqa: F401  # found now rather than after the first stage
         except ImportError as error:
             raise InputError(f"tensorboard is not installed ({error}); pip install 'warmstart[tensorboard]'") from None
-        self._folder = comparison.out / "tensorboard"
+        self._folder = group.out / "tensorboard"
 
     def open(self, run: TrackedRun) -> TensorBoardRecord:
         """Begin a tracked run, or go on with it in a further file."""
@@ -56,6 +56,6 @@ class TensorBoardRecord:
                 self._writer.add_scalar(name, value, point.at)
         self._writer.flush()
 
-    def end(self, outcome: Outcome) -> None:
-        """Close the file, whatever the outcome."""
+    def end(self, status: RunStatus) -> None:
+        """Close the file, whatever became of it."""
         self._writer.close()

@@ -15,7 +15,7 @@ from warmstart.experiments.config import RECORDED
 from warmstart.experiments.results import StageResult
 from warmstart.experiments.run import Event, RunKey
 from warmstart.experiments.tracking.journal import Journal, Recorded
-from warmstart.experiments.tracking.service import Outcome, Point, Record, Service, TrackedRun
+from warmstart.experiments.tracking.service import Point, Record, RunStatus, Service, TrackedRun
 from warmstart.importing import describe
 from warmstart.training.loop import Progress
 
@@ -136,7 +136,7 @@ class Feed:
         stage, steps = recorded.stage, recorded.steps
         rows = self._rows.setdefault(key, {})
         points = []
-        outcome: Outcome | None = None
+        status: RunStatus | None = None
         for event in events:
             before = sum(row.steps for number, row in rows.items() if number < event.stage)
             if (at := before + event.progress.steps) > steps:
@@ -146,25 +146,25 @@ class Feed:
                 rows[row.stage] = row
                 points.append(Point("stage", row.stage, _values(row)))
                 stage = row.stage
-                outcome = self._outcome(row)
+                status = self._status(row)
         if not points:
             return
         if key not in self._records:
             self._records[key] = self._service.open(self._tracked(key, new=recorded == Recorded()))
         self._records[key].log(points)
-        if outcome is not None:
-            self._end(key, outcome)
+        if status is not None:
+            self._end(key, status)
         self._journal.runs[str(key)] = Recorded(stage, steps)
         if stage > recorded.stage:
             self._journal.write()
 
-    def _outcome(self, row: StageResult) -> Outcome | None:
+    def _status(self, row: StageResult) -> RunStatus | None:
         if row.status == "diverged":
             return "diverged"
         return "done" if row.stage == self._config["stages"] else None
 
-    def _end(self, key: RunKey, outcome: Outcome) -> None:
-        self._records.pop(key).end(outcome)
+    def _end(self, key: RunKey, status: RunStatus) -> None:
+        self._records.pop(key).end(status)
 
     def _tracked(self, key: RunKey, *, new: bool) -> TrackedRun:
         settings = {name: value for name, value in self._config.items() if name not in _NOT_OF_A_RUN}

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from warmstart.errors import InputError
-from warmstart.experiments.tracking.service import Comparison, Outcome, Point, TrackedRun
+from warmstart.experiments.tracking.service import Point, RunStatus, TrackedGroup, TrackedRun
 from warmstart.importing import describe
 
 _WITHOUT_ACCOUNT = ("offline", "dryrun", "disabled")
@@ -16,11 +16,11 @@ _WITHOUT_ACCOUNT = ("offline", "dryrun", "disabled")
 class Wandb:
     """Runs of the project ``WANDB_PROJECT``, else ``warmstart``; wandb's own variables and files count."""
 
-    def __init__(self, comparison: Comparison) -> None:
+    def __init__(self, group: TrackedGroup) -> None:
         """Log in, without ever asking for a key.
 
         Args:
-            comparison: What groups the runs; its folder takes wandb's files, unless ``WANDB_DIR`` says otherwise.
+            group: What groups the runs; its folder takes wandb's files, unless ``WANDB_DIR`` says otherwise.
 
         Raises:
             InputError: If wandb is not installed, there is no account to log in to, or its server refuses it.
@@ -29,7 +29,7 @@ class Wandb:
             import wandb
         except ImportError as error:
             raise InputError(f"wandb is not installed ({error}); pip install 'warmstart[wandb]'") from None
-        self._wandb, self._comparison = wandb, comparison
+        self._wandb, self._group = wandb, group
         mode = wandb.setup(wandb.Settings(silent=True)).settings.mode
         if mode in _WITHOUT_ACCOUNT:
             return
@@ -44,12 +44,12 @@ class Wandb:
         """Begin a tracked run, or go on with it."""
         opened = self._wandb.init(
             project=os.environ.get("WANDB_PROJECT", "warmstart"),
-            group=self._comparison.name,
+            group=self._group.name,
             id=run.id,
             name=run.name,
             config=dict(run.settings),
             allow_val_change=True,
-            dir=os.environ.get("WANDB_DIR", str(self._comparison.out)),
+            dir=os.environ.get("WANDB_DIR", str(self._group.out)),
             resume="allow",
             reinit="create_new",  # several are open at a time
             # What the driver's process uses and prints is no run's.
@@ -74,6 +74,6 @@ class WandbRecord:
         for point in points:
             self._run.log({point.axis: point.at, **point.values})
 
-    def end(self, outcome: Outcome) -> None:
+    def end(self, status: RunStatus) -> None:
         """Finish the run; it is shown as failed unless it came to its end."""
-        self._run.finish(exit_code=0 if outcome == "done" else 1)
+        self._run.finish(exit_code=0 if status == "done" else 1)
