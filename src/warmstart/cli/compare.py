@@ -25,7 +25,7 @@ warmstart compare --data hf:uoft-cs/cifar10 --stage-size 500 --batch-size 64 --m
 
 warmstart compare out/compare/config.yaml --seeds 10
 
-Stop it at any time; the same command goes on where it stopped.
+Stop it at any time; the same command resumes it.
 """
 
 
@@ -35,14 +35,23 @@ def compare(
     ] = None,
     data: Annotated[
         str | None,
-        flag("digits; images by class in folders; parquet, .npz, CIFAR, SVHN; hf:NAME", "digits", "NAME|PATH"),
+        flag(
+            "digits; features-and-noise; images by class in folders or an archive; parquet; .npz; CIFAR, SVHN and "
+            "Tiny-ImageNet as they are downloaded; hf:NAME",
+            "digits",
+            "NAME|PATH",
+        ),
     ] = None,
     model: Annotated[
         str | None, flag("small-cnn, mlp, resnet18, vgg16, or your own pkg.module:factory", "small-cnn", "NAME")
     ] = None,
     methods: Annotated[
         str | None,
-        flag("Methods (warmstart methods lists them), settings in brackets", "cold,warm,shrink-perturb,dash", "A,B,C"),
+        flag(
+            "Methods (warmstart methods lists them), settings in brackets; or your own pkg.module:Class",
+            "cold,warm,shrink-perturb,dash",
+            "A,B,C",
+        ),
     ] = None,
     optimizer: Annotated[str | None, flag("sgd, sam or adamw", "sgd", "NAME")] = None,
     stages: Annotated[int | None, flag("Arrivals of data", "6", "N")] = None,
@@ -57,8 +66,8 @@ def compare(
     ] = None,
     max_epochs: Annotated[int | None, flag("A stage ends after so many epochs at the latest", "10000", "N")] = None,
     image_size: Annotated[int | None, flag("Resize images to N x N pixels", "as they are", "N")] = None,
-    image_column: Annotated[str | None, flag("The images' column of a table", "found", "NAME")] = None,
-    label_column: Annotated[str | None, flag("The labels' column of a table", "found", "NAME")] = None,
+    image_column: Annotated[str | None, flag("The images' column of a table", "by type, then by name", "NAME")] = None,
+    label_column: Annotated[str | None, flag("The labels' column of a table", "by type, then by name", "NAME")] = None,
     margin: Annotated[float | None, flag("Loss in accuracy that is acceptable, 0.01 for one point", "0", "X")] = None,
     precision: flags.Precision = None,
     device: flags.Device = None,
@@ -68,7 +77,7 @@ def compare(
     ray_address: flags.RayAddress = None,
     gpus_per_run: flags.GpusPerRun = None,
     track: flags.Track = None,
-    out: Annotated[str | None, flag("Output folder; an old one goes on", "out/compare", "DIR")] = None,
+    out: Annotated[str | None, flag("Output folder; resumed if it exists", "out/compare", "DIR")] = None,
 ) -> None:
     """Compare methods on your data: the grid of methods and seeds, a table, a report and a plain verdict.
 

@@ -16,7 +16,7 @@ from warmstart.experiments.display import Display
 from warmstart.experiments.reproduction.config import ReproduceConfig, default_seeds
 from warmstart.experiments.reproduction.estimate import Cost, duration
 from warmstart.experiments.reproduction.report import render_terminal
-from warmstart.experiments.reproduction.running import Reproduction, describe
+from warmstart.experiments.reproduction.running import Reproduction
 from warmstart.training.parallel import is_first_process
 
 EXAMPLES = """Examples:
@@ -29,7 +29,7 @@ warmstart reproduce cifar100 --data cifar-100-python.tar.gz --methods cold,warm,
 
 warmstart reproduce cifar10 --protocol reduced --model small-cnn --seeds 3 --device cpu
 
-Stop it at any time; the same command goes on where it stopped.
+Stop it at any time; the same command resumes it.
 """
 
 
@@ -59,7 +59,7 @@ def reproduce(
     ray_address: flags.RayAddress = None,
     gpus_per_run: flags.GpusPerRun = None,
     track: flags.Track = None,
-    out: Annotated[str | None, flag("Output folder; an old one goes on", "out/reproduce-DATASET", "DIR")] = None,
+    out: Annotated[str | None, flag("Output folder; resumed if it exists", "out/reproduce-DATASET", "DIR")] = None,
     verify: Annotated[
         bool, typer.Option("--verify/--no-verify", help="Check the checksums of files with the official names.")
     ] = True,
@@ -77,7 +77,7 @@ def reproduce(
         costs, lines = reproduction.estimate()
         if dry_run:
             console = Console(highlight=False, quiet=not is_first_process())
-            for line in [*describe(config, reproduction.task), *lines]:
+            for line in [*reproduction.lines, *lines]:
                 console.print(line, markup=False)
             console.print(_cost_table(costs))
             return

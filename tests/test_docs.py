@@ -1,0 +1,134 @@
+"""The docs hold what they promise: links resolve, commands parse, examples run, the API's page is up to date."""
+
+import importlib.util
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+
+from commands import SMALL, rows, warmstart
+from warmstart.cli.app import app
+from warmstart.methods import parse_method, split_names
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+ALONE = ("--seeds", "1", "--jobs", "1")
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+STANDS_FOR_A_CLASS_OR_A_VARIABLE = (":", "$", "oracle")
+
+
+def blocks(page, language):
+    return [body for kind, body in BLOCK.findall(page.read_text()) if kind == language]
+
+
+def slugs(page):
+    """The anchors that GitHub gives the headings of a page."""
+    headings = re.findall(r"^#+ (.+)$", BLOCK.sub("", page.read_text()), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def commands(page):
+    """What follows `warmstart` in each command line of a page, in code blocks and in running text."""
+    text = page.read_text()
+    inline = [" ".join(code.split()) for code in re.findall(r"`(warmstart [a-z][^`]*)`", BLOCK.sub("", text))]
+    lines = "\n".join(blocks(page, "sh")).replace("\\\n", " ").splitlines()
+    for line in [*inline, *lines]:
+        lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
+        lexer.whitespace_split = True
+        words = list(lexer)
+        if "warmstart" in words[:-1] and "install" not in words:
+            words = words[words.index("warmstart") + 1 :]
+            end = next((i for i, word in enumerate(words) if word in ("&&", "||", "|", ";", "&", ">")), len(words))
+            yield words[:end]
+
+
+COMMANDS = [pytest.param(words, id=f"{page.name}: {' '.join(words)}") for page in PAGES for words in commands(page)]
+
+
+@pytest.mark.parametrize("words", COMMANDS)
+def test_a_command_line_parses(words):
+    command = typer.main.get_command(app)
+    while words and words[0] in getattr(command, "commands", {}):
+        command, words = command.commands[words[0]], words[1:]
+    if not words:  # the command is only named
+        return
+    try:
+        given = command.make_context("warmstart", list(words)).params  # an unknown flag or command raises
+    except typer.Exit:
+        return  # --help
+    for name in split_names(given.get("methods") or ""):
+        if not any(mark in name for mark in STANDS_FOR_A_CLASS_OR_A_VARIABLE):
+            parse_method(name)
+
+
+def test_commands_are_found():
+    assert len(COMMANDS) > 50
+    assert ["compare", "--lr", "1e-2", "--seeds", "3"] in [words for p in COMMANDS for words in p.values]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_resolve(page):
+    for target in re.findall(r"\]\(([^)\s]+)\)", BLOCK.sub("", page.read_text()).replace("\n", " ")):
+        if "://" in target:
+            continue
+        path, _, anchor = target.partition("#")
+        there = page.parent / path if path else page
+        assert there.exists(), target
+        assert not anchor or anchor in slugs(there), target
+
+
+def test_the_index_names_every_page():
+    index = (ROOT / "docs" / "README.md").read_text()
+    for page in (ROOT / "docs").glob("*.md"):
+        assert page.name == "README.md" or f"({page.name})" in index
+
+
+def test_the_page_of_the_api_is_up_to_date():
+    spec = importlib.util.spec_from_file_location("make_api", ROOT / "docs" / "make_api.py")
+    make_api = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(make_api)
+    assert make_api.PAGE.read_text() == make_api.page(), "run: python docs/make_api.py"
+
+
+def test_the_methods_of_ones_own_are_compared(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text("\n\n".join(blocks(ROOT / "docs" / "own-method.md", "python")))
+    try:
+        assert warmstart("compare", *SMALL, "--methods", "cold,mine:Prune[share=0.9],mine:Fade", *ALONE) == 0
+    finally:
+        sys.modules.pop("mine", None)
+    measured = rows(tmp_path / "out" / "compare")
+    assert {row["method"] for row in measured} == {"cold", "mine:Prune[share=0.9]", "mine:Fade"}
+    # Only Prune waits for new data to differ from cold.
+    first = {row["method"]: row["test_loss"] for row in measured if (row["seed"], row["stage"]) == ("0", "1")}
+    assert first["mine:Prune[share=0.9]"] == first["cold"] != first["mine:Fade"]
+
+
+def test_the_script_of_ones_own_task_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    script = next(body for body in blocks(ROOT / "docs" / "compare.md", "python") if "def train(" in body)
+    shorter = script.replace("seeds=5", "seeds=1").replace("range(20)", "range(1)")
+    exec(compile(shorter, "compare.md", "exec"), {})
+    assert "squared error" in capsys.readouterr().out
+    assert len(rows(tmp_path / "out" / "regression")) == 3 * 4
+
+
+def test_the_file_of_settings_is_accepted(tmp_path):
+    from warmstart.experiments.config import make_config
+
+    file = tmp_path / "study.yaml"
+    file.write_text(blocks(ROOT / "docs" / "compare.md", "yaml")[0])
+    assert make_config(file, {"seeds": 20}).seeds == 20
+
+
+def test_the_columns_of_results_are_documented():
+    from warmstart.experiments.results import COLUMNS
+
+    table = (ROOT / "docs" / "compare.md").read_text().partition("The columns of `results.csv`")[2]
+    documented = re.findall(
+        r"`(\w+)`", "\n".join(line.split("|")[1] for line in table.splitlines() if line[:2] == "| ")
+    )
+    assert sorted(documented) == sorted(COLUMNS)
