@@ -41,6 +41,20 @@ def require_optimizer(optimizer: Any) -> None:
         raise InputError(f"optimizer is a {type(optimizer).__name__}: pass the torch.optim.Optimizer that goes on")
 
 
+def require_generator(generator: Any) -> None:
+    """Refuse what is no source of randomness.
+
+    Args:
+        generator: What the caller gave; None is PyTorch's own.
+
+    Raises:
+        InputError: If it is something else, such as a seed.
+    """
+    if not (generator is None or isinstance(generator, torch.Generator)):
+        kind = type(generator).__name__
+        raise InputError(f"generator is a {kind}: pass torch.Generator().manual_seed(seed), or leave it out")
+
+
 @contextmanager
 def eval_mode(model: nn.Module) -> Iterator[None]:
     """Eval mode, and every layer's own training flag put back: a user may have frozen some of them.

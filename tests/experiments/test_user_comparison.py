@@ -123,6 +123,8 @@ def test_a_metric_that_is_better_when_lower_and_has_no_scores():
         ({"methods": ["clod"]}, "did you mean 'cold'"),
         ({"methods": [ws.Dash]}, r"the class Dash; make a method of it: Dash\(...\)"),
         ({"methods": [3]}, "methods holds 3; give names such as 'dash'"),
+        ({"methods": None}, "methods is None; give names such as 'cold,warm,dash'"),
+        ({"model": nn.Linear(3, 2)}, "a Linear; it must be a function"),
         ({"methods": "cold,clod"}, "did you mean 'cold'"),
         ({"seeds": []}, "seeds is empty"),
         ({"seeds": "3"}, "seeds is '3'; it must be a whole number"),
@@ -212,7 +214,8 @@ def test_where_no_method_takes_gradients_there_need_be_no_loss_and_no_batch():
 
 
 def test_a_metric_that_is_no_number_is_called_that():
-    outcome = run(methods="cold,warm", metric="loss", evaluate=lambda model: math.nan)
+    with pytest.warns(UserWarning, match="evaluate gives nan for an untrained network"):
+        outcome = run(methods="cold,warm", metric="loss", evaluate=lambda model: math.nan)
     assert "cold's loss is not a finite number in 3 of 3 seeds" in outcome.verdict.sentence
     assert "diverged" not in " ".join([outcome.verdict.sentence, *outcome.verdict.notes])
 

@@ -314,6 +314,9 @@ def infinite():
         (mlp, {"filter_fn": lambda layer, name: False}, "excluded by filter_fn"),
         (mlp, {"tolerance": 0}, "tolerance is 0"),
         (mlp, {"max_iterations": 0}, "max_iterations is 0"),
+        (mlp, {"tolerance": "x"}, "tolerance is 'x'"),
+        (mlp, {"max_iterations": 2.5}, "max_iterations is 2.5; it must be a whole number"),
+        (mlp, {"optimizer": "sgd"}, "optimizer is a str: pass the torch.optim.Optimizer"),
         (mlp, {"optimizer_state": "rest"}, "did you mean 'reset'"),
     ],
 )

@@ -240,6 +240,7 @@ def test_the_models_of_the_lab_have_the_head_that_one_expects():
         ("haed", "no module 'haed'; did you mean 'head'"),
         ("activation", "is a ReLU without layers"),
         ("", "the whole network"),
+        (3, "head is a int: give a layer's name"),
     ],
 )
 def test_a_head_that_is_none_is_refused(head, message):

@@ -241,3 +241,11 @@ def test_tied_weights_are_shrunk_once():
 def test_spelled_settings_of_dohare_come_back_even_where_they_equal_the_usual_ones():
     usual = ws.ShrinkPerturb(shrink=1 - 5e-7, variant="dohare")
     assert ws.parse_method(str(usual)) == usual != ws.ShrinkPerturb(variant="dohare")
+
+
+def test_a_seed_where_a_generator_belongs_is_refused_before_anything_changes():
+    model = mlp()
+    before = snapshot(model)
+    with pytest.raises(ws.InputError, match=r"generator is a int: pass torch\.Generator\(\)\.manual_seed"):
+        ws.shrink_perturb_(model, generator=3)
+    assert_same(before, snapshot(model))

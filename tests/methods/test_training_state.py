@@ -351,6 +351,46 @@ def test_recalibration_that_fails_leaves_everything_bit_for_bit_as_it_was(batche
     assert torch.equal(moments(optimizer, model[0].weight)["momentum_buffer"], momentum)
 
 
+@pytest.mark.parametrize("tensor", [False, True], ids=["float", "tensor"])
+def test_a_schedule_of_schedules_comes_back_whole_where_recalibration_fails(tensor):
+    given = batches_for((6,), 4)
+    model = trained(mlp(), given)
+    optimizer = torch.optim.Adam(model.parameters(), lr=torch.tensor(0.1) if tensor else 0.1)
+    inner = SequentialLR(optimizer, [LinearLR(optimizer), StepLR(optimizer, 2)], milestones=[2])
+    schedule = ChainedScheduler([inner, ExponentialLR(optimizer, 0.9)])
+    train(model, optimizer, given)
+    for _ in range(3):
+        schedule.step()
+    parts = [schedule, inner, *inner._schedulers, schedule._schedulers[1]]
+
+    def state():
+        rates = [[float(rate) for rate in part._last_lr] for part in parts]
+        return [float(optimizer.param_groups[0]["lr"]), *rates, *(part.last_epoch for part in parts[1:])]
+
+    before = state()
+    with pytest.raises(MemoryError):
+        ws.dash_(
+            model, given, forward_loss=failing_on(6), batch_norm="recalibrate", scheduler=schedule, schedule="restart"
+        )
+    assert state() == before
+
+
+def test_the_schedule_of_another_optimizer_is_refused():
+    model, other = mlp(), mlp()
+    optimizer, another = (torch.optim.SGD(network.parameters(), lr=0.1) for network in (model, other))
+    before = snapshot(model)
+    with pytest.raises(ws.InputError, match="scheduler is another optimizer's"):
+        ws.dash_(
+            model,
+            batches_for((6,), 4),
+            cross_entropy,
+            optimizer=optimizer,
+            scheduler=StepLR(another, 1),
+            schedule="restart",
+        )
+    assert_same(before, snapshot(model))
+
+
 def test_a_network_without_batch_norm_has_nothing_to_measure():
     model = nn.Sequential(nn.Linear(6, 5), nn.LayerNorm(5), nn.Linear(5, 4))
     report = ws.dash_(model, batches_for((6,), 2), cross_entropy, batch_norm="recalibrate")

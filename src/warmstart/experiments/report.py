@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -23,9 +23,12 @@ from warmstart.experiments.diagnosis import (
 )
 from warmstart.experiments.results import Results, StageResult
 from warmstart.experiments.verdict import Comparison, Verdict, amount, judge, multiple
+from warmstart.methods import methods
+from warmstart.methods.dash import Dash
 from warmstart.reporting import figures, html, table
 from warmstart.reporting.html import Html
 from warmstart.storage.atomic import write_bytes, write_text
+from warmstart.wording import counted
 
 _READINGS = {
     "better": "better",
@@ -127,10 +130,9 @@ def _page(results: Results, verdict: Verdict) -> str:
     first = results.rows[0] if results.rows else None
     names = [getattr(first, key) if first else results.config.get(key) for key in ("data", "model", "optimizer")]
     size = [(results.stages, "stage"), (len(results.seeds), "seed"), (len(results.methods), "method")]
-    counted = [f"{number} {thing}{'' if number == 1 else 's'}" for number, thing in size]
     return html.page(
         f"Retraining on growing data: {names[0] or 'a comparison'}",
-        " · ".join(str(part) for part in (*names, *counted) if part),
+        " · ".join(str(part) for part in (*names, *(counted(*one) for one in size)) if part),
         [
             html.paragraph(verdict.sentence, kind="verdict"),
             html.bullets(verdict.notes),
@@ -170,10 +172,10 @@ def _table_rows(results: Results) -> list[table.Row]:
 
 def _table_caption(results: Results) -> str:
     seeds = sorted({len(results.finished(method)) for method in results.methods})
-    count = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
+    least = "" if len(seeds) == 1 else f"{seeds[0]} to "
     spread = "Mean (sample std)" if seeds[-1] > 1 else "Finished runs only: mean"
     return (
-        f"{spread} over {count} seed{'' if seeds[-1] == 1 else 's'}; last: stage {results.stages}; "
+        f"{spread} over {least}{counted(seeds[-1], 'seed')}; last: stage {results.stages}; "
         f"mean: over all stages of a run. Steps are optimizer updates of a stage."
     )
 
@@ -328,6 +330,13 @@ def _plain(value: Any) -> str:
     return str(value)
 
 
+def _sources(labels: Iterable[str]) -> list[str]:
+    """Where the other methods come from, each once."""
+    known = methods()
+    kinds = dict.fromkeys(known.get(label.partition("[")[0]) for label in labels)
+    return [f"{kind.name}: {kind.source}" for kind in kinds if kind is not None and kind.source and kind is not Dash]
+
+
 def _guide(results: Results, verdict: Verdict) -> Html:
     return html.bullets(
         [
@@ -343,8 +352,7 @@ def _guide(results: Results, verdict: Verdict) -> Html:
             "that all methods are alike, DASH need not pay.",
             "The method: Shin, Oh, Cho, Yun, DASH: Warm-Starting Neural Network Training in Stationary Settings "
             "without Loss of Plasticity, NeurIPS 2024, https://arxiv.org/abs/2410.23495",
-            "Shrink & Perturb: Ash, Adams, On Warm-Starting Neural Network Training, NeurIPS 2020, "
-            "https://arxiv.org/abs/1910.08475",
+            *_sources(results.methods),
         ]
     )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -31,7 +33,7 @@ def require_functions(**functions: Any) -> None:
         InputError: If one is no function.
     """
     for name, function in functions.items():
-        if not callable(function):
+        if not callable(function) or isinstance(function, nn.Module):
             raise InputError(f"{name} is {function!r:.60}, a {type(function).__name__}; it must be a function")
 
 
@@ -47,6 +49,8 @@ def methods_by_label(methods: str | Method | Iterable[str | Method]) -> dict[str
     Raises:
         InputError: If there is none, one appears twice, or something is no method.
     """
+    if not isinstance(methods, (str, Method, type, Iterable)):
+        raise InputError(f"methods is {methods!r:.60}; give names such as 'cold,warm,dash', or a list of methods")
     listed = [methods] if isinstance(methods, (str, Method, type)) else list(methods)
     named: dict[str, Method] = {}
     for method in [part for one in listed for part in (split_names(one) if isinstance(one, str) else [one])]:
@@ -147,7 +151,9 @@ def rehearse(task: UserTask, seed: int) -> nn.Module:
         initial = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
         stage = small.stage(2, fresh=task.make_model, initial=initial, optimizer=task.make_optimizer(model, ""))
         method.on_new_data(model, stage)
-    task.measure(task.make_model(), data)
+    metric = task.measure(task.make_model(), data).accuracy
+    if not math.isfinite(metric):
+        warnings.warn(f"evaluate gives {metric} for an untrained network: such runs count as diverged", stacklevel=3)
     model = task.make_model()
     task.make_optimizer(model, "")
     return model

@@ -320,7 +320,7 @@ def _notes(results: Results, comparisons: Sequence[Comparison], reference: str) 
     if unscored:
         which = "" if unscored == judged else f" of {', '.join(unscored)}"
         notes.append(
-            f"The interval{'' if len(unscored) == 1 else 's'}{which} "
+            f"The intervals{which} "
             "allow for the seeds but not for the choice of test examples: per-example scores are missing."
         )
     return tuple(notes)

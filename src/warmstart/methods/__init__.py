@@ -13,7 +13,7 @@ import typing
 from functools import cache
 from typing import Any
 
-from warmstart.errors import InputError, nearest
+from warmstart.errors import InputError, nearest, require
 from warmstart.importing import import_named
 from warmstart.methods.method import Method
 
@@ -65,6 +65,7 @@ def parse_method(text: str) -> Method:
     Raises:
         InputError: If the name or a setting is unknown, given twice or missing, or a value is not valid.
     """
+    require(isinstance(text, str), f"a method's name is a string such as 'dash[alpha=0.1]', not {text!r:.60}")
     name, bracket, rest = text.strip().partition("[")
     if bracket and not rest.endswith("]"):
         raise InputError(f"method '{text}' has no closing bracket; write {name}[setting=value]")

@@ -26,17 +26,16 @@ def coverage(ema: GradientEMA, new_examples: int | None) -> list[str]:
         InputError: If more examples are new than there are.
     """
     sizes = ema.sizes[::-1]
-    left_out = f"{ema.left_out:,} older batches left out"
+    batches = f"{ema.updates:,} batch{'' if ema.updates == 1 else 'es'}"
+    left_out = f"{ema.left_out:,} older batch{'' if ema.left_out == 1 else 'es'} left out"
     if not all(sizes):  # objects whose examples nobody can count
-        return [f"averaged {ema.updates} batches, {left_out}"]
+        return [f"averaged {batches}, {left_out}"]
     if new_examples is not None and new_examples > ema.examples and not ema.left_out:
         raise InputError(f"new_examples is {new_examples:,}, but the batches hold {ema.examples:,}")
     powers = [(1 - ema.alpha) ** k for k in range(len(sizes))]
     weights = [power / sum(powers) for power in powers]
     effective = 1 / sum(weight**2 / size for weight, size in zip(weights, sizes, strict=True))
-    notes = [
-        f"averaged {ema.updates} batches, {ema.examples:,} examples (about {effective:,.0f} effectively), {left_out}"
-    ]
+    notes = [f"averaged {batches}, {ema.examples:,} examples (about {effective:,.0f} effectively), {left_out}"]
     if 2 * sizes[0] < max(sizes):
         notes.append(
             f"warning: the newest batch has {counted(sizes[0], 'example')}, others {max(sizes):,}, and weighs "

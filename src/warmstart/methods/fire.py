@@ -17,9 +17,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from warmstart.errors import InputError, nearest, require
+from warmstart.errors import InputError, at_least_one, number, one_of, require
 from warmstart.methods.method import Method, Stage, reset_optimizer_
 from warmstart.methods.report import NumbersReport, Report
+from warmstart.network import require_optimizer
 from warmstart.neurons import (
     Filter,
     LeftAlone,
@@ -104,6 +105,8 @@ def fire_(
             nothing to change. The model is bit for bit what it was.
     """
     _check_settings(tolerance, max_iterations, optimizer_state)
+    if optimizer is not None:
+        require_optimizer(optimizer)
     model, _ = team_of(model)
     layers, left = _layers(model, filter_fn)
     with in_fp32(layers[0].view.device.type):
@@ -264,7 +267,6 @@ def _notes(reports: Sequence[NumbersReport], tolerance: float, max_iterations: i
 
 
 def _check_settings(tolerance: float, max_iterations: int, optimizer_state: str) -> None:
-    require(0 < tolerance < 1, f"tolerance is {tolerance}; it must lie in (0, 1)")
-    require(max_iterations >= 1, f"max_iterations is {max_iterations}; it must be >= 1")
-    states = tuple(_DONE)
-    require(optimizer_state in states, f"optimizer_state is '{optimizer_state}'{nearest(optimizer_state, states)}")
+    require(0 < number("tolerance", tolerance) < 1, f"tolerance is {tolerance}; it must lie in (0, 1)")
+    at_least_one("max_iterations", max_iterations)
+    one_of("optimizer_state", str(optimizer_state), _DONE)

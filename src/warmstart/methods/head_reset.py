@@ -19,8 +19,9 @@ from warmstart.gradient_ema import gradient_pass
 from warmstart.methods.cold import tensors_of
 from warmstart.methods.method import Method, Stage
 from warmstart.methods.report import NumbersReport, Report
+from warmstart.network import require_generator
 from warmstart.neurons import output_layer
-from warmstart.processes import Team, is_sharded, laid_out_as, local, team_of
+from warmstart.processes import Team, is_sharded, laid_out_as, local, team_of, unwrapped
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,10 @@ def head_reset_(model: nn.Module, head: str, *, generator: torch.Generator | Non
     Raises:
         InputError: If there is no such module or nothing in it can be redrawn; nothing is changed then.
     """
-    _, team = team_of(model)
+    require_generator(generator)
     _check_name(head)
+    head = head.removeprefix("module.") if unwrapped(model) is not model else head
+    model, team = team_of(model)
     modules = dict(model.named_modules())
     if head not in modules:
         raise InputError(f"the model has no module '{head}'{nearest(head, filter(None, modules))}")
@@ -105,4 +108,5 @@ def _redraw_(layer: Any, team: Team) -> None:
 
 
 def _check_name(head: str) -> None:
+    require(isinstance(head, str), f"head is a {type(head).__name__}: give a layer's name in model.named_modules()")
     require(head != "", "head is '', which is the whole network: name a layer, or use cold_ to draw all of it anew")

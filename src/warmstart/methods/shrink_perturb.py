@@ -19,6 +19,7 @@ from warmstart.errors import InputError, nearest, number, require, within
 from warmstart.methods.cold import require_alike, tensors_of
 from warmstart.methods.method import Method, Stage, require_own_memory, reset_optimizer_
 from warmstart.methods.report import Report, uniform
+from warmstart.network import require_generator
 from warmstart.neurons import LeftAlone, Neurons, has_norm, neurons
 from warmstart.processes import Team, laid_out_as, names_inside, team_of
 
@@ -141,6 +142,7 @@ def shrink_perturb_(
         InputError: If a setting is out of range, the variant wants another network, or there is nothing to
             shrink. Nothing is changed then.
     """
+    require_generator(generator)
     if isinstance(other, Mapping):
         other = names_inside(model, other)
     model, team = team_of(model)

@@ -62,7 +62,9 @@ class StatePolicy:
         elif self.optimizer_state != "keep":
             raise InputError(f"optimizer_state='{self.optimizer_state}' needs optimizer=")
         if self.schedule == "restart":
-            _restartable(self.scheduler)
+            _restartable(self.scheduler, self.optimizer)
+        elif self.scheduler is not None and not hasattr(self.scheduler, "state_dict"):
+            raise InputError(f"scheduler is a {type(self.scheduler).__name__}: pass one of torch.optim.lr_scheduler's")
         if self.optimizer is not None and self.optimizer_state != "keep":
             self._check_moments(self.optimizer, list(entries))
 
@@ -108,8 +110,7 @@ class StatePolicy:
 
     def _check_moments(self, optimizer: Optimizer, entries: list[Neurons]) -> None:
         """Refuse an optimizer of another network, and moments that cannot be scaled."""
-        trained = {parameter for group in optimizer.param_groups for parameter in group["params"]}
-        if entries and not any(entry.parameter in trained for entry in entries):
+        if entries and not any(entry.parameter in _trained(optimizer) for entry in entries):
             raise InputError("optimizer holds no parameter that is scaled: pass the one that trains this model")
         if self.optimizer_state == "scale":
             for entry in entries:
@@ -130,8 +131,8 @@ def _moments(optimizer: Optimizer, entry: Neurons) -> Iterator[tuple[str, Tensor
         yield from _moments(inner, entry)
 
 
-def _restartable(scheduler: Any) -> None:
-    """Refuse a schedule that does not know where it began."""
+def _restartable(scheduler: Any, optimizer: Optimizer | None) -> None:
+    """Refuse a schedule that does not know where it began, or is another optimizer's."""
     if not isinstance(scheduler, LRScheduler):
         raise InputError("schedule='restart' needs scheduler=, one of torch.optim.lr_scheduler's")
     for part in _parts(scheduler):
@@ -139,15 +140,25 @@ def _restartable(scheduler: Any) -> None:
             raise InputError(
                 f"{type(part).__name__} does not know its first learning rates: leave schedule out, and make a new one"
             )
+    if optimizer is not None and not _trained(optimizer) & _trained(next(_parts(scheduler)).optimizer):
+        raise InputError("scheduler is another optimizer's: pass the one of optimizer=")
+
+
+def _trained(optimizer: Optimizer) -> set[Tensor]:
+    return {parameter for group in optimizer.param_groups for parameter in group["params"]}
 
 
 def _parts(scheduler: LRScheduler) -> Iterator[LRScheduler]:
     """The schedules that one is made of; itself, where it is no chain or sequence of others."""
+    return (part for part in _with_parts(scheduler) if not isinstance(part, (ChainedScheduler, SequentialLR)))
+
+
+def _with_parts(scheduler: LRScheduler) -> Iterator[LRScheduler]:
+    """A schedule, and those inside it at any depth."""
+    yield scheduler
     if isinstance(scheduler, (ChainedScheduler, SequentialLR)):
         for part in scheduler._schedulers:
-            yield from _parts(part)
-    else:
-        yield scheduler
+            yield from _with_parts(part)
 
 
 @torch.no_grad()
@@ -192,11 +203,14 @@ def _set_rates(scheduler: LRScheduler) -> None:
 def _saved_schedule(scheduler: LRScheduler) -> Callable[[], None]:
     """What puts a schedule and its learning rates back."""
     groups = next(_parts(scheduler)).optimizer.param_groups
-    saved = [(holder, dict(holder)) for holder in (*groups, *map(vars, (scheduler, *_parts(scheduler))))]
+    saved = [(holder, dict(holder)) for holder in (*groups, *map(vars, _with_parts(scheduler)))]
+    rates = [(group["lr"], group["lr"].clone()) for group in groups if isinstance(group["lr"], Tensor)]
 
     def put_back() -> None:
         for holder, values in saved:
             holder.update(values)
+        for rate, value in rates:  # these are written to in place
+            rate.copy_(value)
 
     return put_back
 

@@ -13,11 +13,9 @@ from warmstart.errors import InputError
 from warmstart.storage.atomic import remove_leftovers
 
 _NAME = ".warmstart.lock"
-_NOT_WRITABLE = {
-    *(errno.EEXIST, errno.ENOTDIR, errno.EACCES, errno.EPERM),  # something else is there, or not ours
-    *(errno.EROFS, errno.ENOENT, errno.ENAMETOOLONG),  # a read-only file system, one such as /proc, too long a name
-}
-"""What another folder would mend; a full disk is no matter of the folder."""
+_ANOTHERS = {errno.EEXIST, errno.ENOTDIR, errno.EACCES, errno.EPERM}
+_IMPOSSIBLE = {errno.EROFS, errno.ENOENT, errno.ENAMETOOLONG}
+"""On a read-only file system, on one such as /proc, with too long a name."""
 
 if sys.platform == "win32":
     import msvcrt
@@ -68,7 +66,7 @@ class FolderLock:
             self.folder.mkdir(parents=True, exist_ok=True)
             file = (self.folder / _NAME).open("a+", encoding="utf-8")
         except OSError as error:
-            if error.errno not in _NOT_WRITABLE:
+            if error.errno not in _ANOTHERS | _IMPOSSIBLE:  # a full disk, which another folder would not mend
                 raise
             raise InputError(
                 f"{self.folder} is not a folder to write to ({error.strerror}: {error.filename}); choose another --out"

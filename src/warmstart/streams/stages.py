@@ -57,12 +57,8 @@ def _check_test_classes(data: ImageData, chosen: Tensor, seed: int) -> None:
     tested = torch.bincount(data.test_labels, minlength=data.num_classes)
     unseen = [data.classes[i] for i in ((tested > 0) & (seen == 0)).nonzero().flatten().tolist()]
     if unseen:
-        which = (
-            f"{len(unseen)} test classes, such as '{unseen[0]}', are"
-            if len(unseen) > 1
-            else (f"the test class '{unseen[0]}' is")
-        )
+        others = f" (nor are {len(unseen) - 1} others)" if len(unseen) > 1 else ""
         raise InputError(
-            f"{data.name}: {which} in no stage with seed {seed}; "
+            f"{data.name}: the test class '{unseen[0]}' is in no stage with seed {seed}{others}; "
             "raise --stages or --stage-size, or remove the class from the test part"
         )

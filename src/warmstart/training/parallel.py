@@ -53,9 +53,10 @@ def launched_processes() -> int:
 def end_with_launcher() -> None:
     """End this process as soon as the one that started it together with others has ended, even by a kill.
 
-    A launcher that is killed cannot tell its processes, which would train on and keep the folder locked.
+    A launcher that is killed cannot tell its processes, which would train on and keep the folder locked. Those of
+    `torchrun` and of Accelerate, which uses it, are meant: Slurm ends its own, and a shell may close.
     """
-    if launched_processes() > 1:
+    if "TORCHELASTIC_RUN_ID" in os.environ:
         threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
 
 
