@@ -220,6 +220,14 @@ def test_a_metric_that_is_no_number_is_called_that():
     assert "diverged" not in " ".join([outcome.verdict.sentence, *outcome.verdict.notes])
 
 
+def test_progress_shows_the_metric_and_no_percent_of_what_is_no_accuracy(capfd):
+    run(methods="cold", seeds=1, metric="loss", evaluate=lambda model: 0.0394, progress=True)
+    shown = capfd.readouterr().err
+    assert "1 method x 1 seed, " in shown
+    assert "[1/1] cold seed 0: loss 0.0394, " in shown
+    assert "%" not in shown
+
+
 def test_an_empty_stage_is_named():
     with pytest.raises(ws.InputError, match="stage 2: 0 examples"):
         ws.compare(network, [data(4, 0), []], train=train, evaluate=evaluate, progress=False)

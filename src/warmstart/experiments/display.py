@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Sequence
@@ -15,13 +16,21 @@ from rich.text import Text
 
 from warmstart.experiments.results import StageResult
 from warmstart.experiments.run import Event, RunKey
+from warmstart.training.loop import Progress
 from warmstart.training.parallel import is_first_process
 
 
 class Display:
     """Live on a terminal; a plain line for each finished run elsewhere. Everything goes to stderr."""
 
-    def __init__(self, *, quiet: bool = False) -> None:
+    def __init__(self, *, quiet: bool = False, metric: str = "accuracy") -> None:
+        """Prepare; nothing is shown yet.
+
+        Args:
+            quiet: Show nothing at all.
+            metric: What the runs' test scores are; accuracies are shown in percent.
+        """
+        self._metric = metric
         self._console = Console(stderr=True, highlight=False, quiet=quiet or not is_first_process())
         self._lock = threading.Lock()
         self._running: dict[RunKey, Event] = {}
@@ -97,9 +106,12 @@ class Display:
                 how = "" if row.status == "done" else f" ({row.status} in stage {row.stage})"
                 self._console.print(
                     f"[{self._runs_done}/{self._runs}] {_name(event.key)}: "
-                    f"{row.test_accuracy:.1%}, {row.steps} steps{how}; {self._time_left()} left",
+                    f"{self._score(row.test_accuracy)}, {row.steps} steps{how}; {self._time_left()} left",
                     markup=False,
                 )
+
+    def _score(self, value: float) -> str:
+        return f"{value:.1%}" if self._metric == "accuracy" else f"{self._metric} {value:.4g}"
 
     def _count(self, row: StageResult) -> bool:
         """Add a finished stage to the bar; whether its run is over."""
@@ -128,8 +140,7 @@ class Display:
             )
             lines = [
                 Text(
-                    f"  {_name(key):<36.36} stage {event.stage}/{self._stages}  "
-                    f"epoch {event.progress.epochs:<4} train {event.progress.accuracy:.1%}",
+                    f"  {_name(key):<36.36} stage {event.stage}/{self._stages}  " + _training(event.progress),
                     style="dim",
                     overflow="ellipsis",
                     no_wrap=True,
@@ -137,6 +148,13 @@ class Display:
                 for key, event in sorted(self._running.items(), key=lambda item: (item[0].seed, item[0].method))
             ]
             return Group(bar, *lines)
+
+
+def _training(progress: Progress) -> str:
+    """How far training is; a user's own need not tell of epochs and accuracy."""
+    if not math.isfinite(progress.accuracy):
+        return f"{progress.steps} steps"
+    return f"epoch {progress.epochs:<4} train {progress.accuracy:.1%}"
 
 
 def _name(key: RunKey) -> str:

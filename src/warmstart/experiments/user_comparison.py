@@ -38,6 +38,7 @@ from warmstart.methods.method import Method
 from warmstart.storage.atomic import write_text
 from warmstart.storage.lock import FolderLock
 from warmstart.streams import from_dataset
+from warmstart.wording import counted
 
 
 @dataclass(frozen=True)
@@ -204,8 +205,9 @@ def compare_images(
 def _run_all(task: UserTask, settings: dict[str, Any], out: Path | None, progress: bool) -> Results:
     keys = [RunKey(label, seed) for seed in settings["seeds"] for label in settings["methods"]]
     runs: dict[RunKey, dict[str, Any]] = {}
-    with Display(quiet=not progress) as display:
-        line = f"{task.data}: {len(task.methods)} methods x {len(settings['seeds'])} seeds, {task.stages} stages"
+    with Display(quiet=not progress, metric=settings["metric"]) as display:
+        sizes = counted(len(task.methods), "method"), counted(len(settings["seeds"]), "seed")
+        line = f"{task.data}: {' x '.join(sizes)}, {counted(task.stages, 'stage')}"
         display.plan([line], runs=len(keys), stages=task.stages, done=())
         for key in keys:
             runs[key] = Run(task, key, out).go_on(display.event)
