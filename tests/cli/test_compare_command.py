@@ -54,7 +54,10 @@ def refused(capfd, folder, *arguments):
         (["--data", "."], "no images in it"),
         (["--data", ""], "data is empty"),
         (["--stages", "29"], "digits has 1438 training examples, but 29 stages of 50 need 1450; --stages 28 or"),
-        (["--stages", "1", "--stage-size", "5"], "is in no stage with seed 0 (nor are 4 others); raise --stages or --stage-size"),
+        (
+            ["--stages", "1", "--stage-size", "5"],
+            "is in no stage with seed 0 (nor are 4 others); raise --stages or --stage-size",
+        ),
         (["--batch-size", "1"], "batches of one example cannot be batch-normalised; raise --batch-size"),
         (["--lr", "nan"], "lr is nan; it must be a finite number, above 0"),
         (["--until", "1.5"], "until is 1.5; it must be a finite number, above 0 and at most 1"),
