@@ -6,10 +6,8 @@ import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from warmstart.experiments.config import RECORDED, CompareConfig
+from warmstart.experiments.config import HOW_IT_RUNS, RECORDED, CompareConfig
 
-HOW_IT_RAN = {"out", "jobs", "executor", "ray_address", "gpus_per_run", "track"}
-"""Settings that another machine need not share."""
 CALLED = "called"
 """Under ``recorded``: the Python function that was called, where a command line cannot say what it was given."""
 _ALWAYS = ("data", "model")
@@ -48,5 +46,5 @@ def compare_command(recorded: Mapping[str, Any]) -> str:
     if "stage_size" not in recorded or CALLED in recorded.get(RECORDED, {}):
         return ""
     usual = CompareConfig().model_dump(mode="json")
-    changed = (key for key in usual if key not in HOW_IT_RAN and recorded.get(key) != usual[key])
+    changed = (key for key in usual if key not in HOW_IT_RUNS and recorded.get(key) != usual[key])
     return command("compare", recorded, dict.fromkeys([*_ALWAYS, *changed]))

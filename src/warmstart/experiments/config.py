@@ -16,6 +16,8 @@ from warmstart.training.optimizers import OPTIMIZERS
 
 RECORDED = "recorded"
 """Where config.yaml keeps what is not a setting: versions, the data's fingerprint."""
+HOW_IT_RUNS = frozenset({"out", "jobs", "executor", "ray_address", "gpus_per_run", "track"})
+"""Settings that another machine need not share: they change no number of a run."""
 LARGEST_IMAGE = 4096
 """Of --image-size: far above what these networks are made for; beyond, a slip of the keys."""
 EXECUTORS = ("local", "ray")

@@ -16,7 +16,7 @@ from warmstart.experiments.config import GridConfig
 from warmstart.experiments.display import Display
 from warmstart.experiments.grid import OnEvent, computing_with, memory_sufficing, run_grid
 from warmstart.experiments.on_ray import Cluster, ray_cluster
-from warmstart.experiments.recorded import check_output, settle_output
+from warmstart.experiments.recorded import check_output, write_config
 from warmstart.experiments.results import StageResult, to_csv
 from warmstart.experiments.run import Event, Run, RunKey, Saved, saved_runs, unfinished
 from warmstart.experiments.task import Task
@@ -75,7 +75,7 @@ def carry_out(plan: Plan, display: Display) -> dict[RunKey, Saved]:
         jobs = jobs_for(config, threads, len(left))
         cluster = stack.enter_context(_cluster(config, threads))
         tracker = make_tracker(config.track, out=out, config={**recorded, "stages": plan.task.stages}, done=done)
-        settle_output(out, recorded)
+        write_config(out, recorded)
         display.plan(
             [*plan.lines, _where(config, len(keys), max(jobs, team.size), threads), *warnings],
             runs=len(keys),

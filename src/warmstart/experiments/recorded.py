@@ -12,12 +12,12 @@ import torch
 import yaml
 
 from warmstart.errors import InputError
-from warmstart.experiments.config import RECORDED, Config, GridConfig, read_config, read_yaml
+from warmstart.experiments.config import HOW_IT_RUNS, RECORDED, Config, GridConfig, read_config, read_yaml
 from warmstart.storage.atomic import write_text
 from warmstart.training.parallel import launched_processes
 
 CONFIG_FILE = "config.yaml"
-_HOW_IT_RUNS = {"out", "jobs", "margin", "executor", "ray_address", "gpus_per_run", "track"}
+_MAY_DIFFER = HOW_IT_RUNS | {"margin"}
 """Keys that change no number of a run."""
 _EXTENSIBLE = ("methods", "seeds", "optimizers")
 
@@ -104,13 +104,23 @@ def settle_output(out: Path, now: dict[str, Any]) -> list[str]:
         InputError: If the folder holds another configuration; the message names the key.
     """
     warnings = check_output(out, now)
+    write_config(out, now)
+    return warnings
+
+
+def write_config(out: Path, now: dict[str, Any]) -> None:
+    """Write config.yaml; what the first start recorded stays.
+
+    Args:
+        out: The output folder, locked, which `check_output` has let pass.
+        now: From `record`.
+    """
     file = out / CONFIG_FILE
     then = read_recorded(out)[RECORDED] if file.exists() else {}
     kept = {**now[RECORDED], **then}
     if isinstance(prints := now[RECORDED].get("data_fingerprint"), dict):  # one a seed, and seeds may be added
         kept["data_fingerprint"] = {**prints, **kept["data_fingerprint"]}
     write_text(file, yaml.safe_dump({**now, RECORDED: kept}, sort_keys=False, allow_unicode=True))
-    return warnings
 
 
 def check_output(out: Path, now: dict[str, Any]) -> list[str]:
@@ -132,7 +142,7 @@ def check_output(out: Path, now: dict[str, Any]) -> list[str]:
         return []
     before = read_recorded(out)
     for key in now:
-        if key not in {*_HOW_IT_RUNS, *_EXTENSIBLE, RECORDED} and before.get(key) != now[key]:
+        if key not in {*_MAY_DIFFER, *_EXTENSIBLE, RECORDED} and before.get(key) != now[key]:
             raise InputError(f"{out} holds another configuration: {key} is {before.get(key)!r} there and {now[key]!r} "
                              f"now; choose another --out, or the old value")  # fmt: skip
     for key in [key for key in _EXTENSIBLE if key in now]:

@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from pydantic_core import to_jsonable_python
 from rich.console import Console
 
-from warmstart.experiments.command import CALLED, HOW_IT_RAN, compare_command
-from warmstart.experiments.config import RECORDED, CompareConfig, GridConfig
+from warmstart.experiments.command import CALLED, compare_command
+from warmstart.experiments.config import HOW_IT_RUNS, RECORDED, CompareConfig, GridConfig
 from warmstart.experiments.diagnosis import (
     direction_or_shrinking,
     recalibrated,
@@ -290,7 +290,7 @@ def configuration(recorded: Mapping[str, Any], kind: type[GridConfig], command: 
     Returns:
         A paragraph and a table; nothing without content.
     """
-    left_out = {*HOW_IT_RAN, "notes", RECORDED}
+    left_out = {*HOW_IT_RUNS, "notes", RECORDED}
     settings = _flat({key: value for key, value in recorded.items() if key not in left_out})
     usual = {
         key: to_jsonable_python(field.default) for key, field in kind.model_fields.items() if not field.is_required()

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from warmstart.experiments.config import RECORDED
+from warmstart.experiments.config import HOW_IT_RUNS, RECORDED
 from warmstart.experiments.results import StageResult
 from warmstart.experiments.run import Event, RunKey
 from warmstart.experiments.tracking.journal import Journal, Recorded
@@ -34,7 +34,7 @@ _STAGE_VALUES = (
     "train_seconds",
     "method_seconds",
 )
-_NOT_OF_A_RUN = {"methods", "optimizers", "seeds", "track", "jobs", "executor", "ray_address", "gpus_per_run", "margin"}
+_NOT_OF_A_RUN = (HOW_IT_RUNS - {"out"}) | {"methods", "optimizers", "seeds", "margin"}
 """Settings that say which runs there are, and how they are carried out."""
 
 
