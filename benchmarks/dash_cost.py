@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 
 import warmstart as ws
 from warmstart.gradient_ema import average_gradient
-from warmstart.models import model_factory
+from warmstart.models.registry import model_factory
 from warmstart.training.devices import find_device
 
 

@@ -28,7 +28,7 @@ from torch.utils.data import DataLoader, Dataset
 import warmstart as ws
 from dash_cost import seconds_of_dash_pytorch
 from floor import finished, measured_rates, seconds_of, work_of
-from warmstart.models import model_factory
+from warmstart.models.registry import model_factory
 from warmstart.training.augmentation import PADDING
 from warmstart.training.devices import PRECISIONS, find_device
 from warmstart.training.examples import Examples, on_device

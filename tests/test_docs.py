@@ -11,7 +11,7 @@ import typer
 
 from commands import SMALL, rows, warmstart
 from warmstart.cli.app import app
-from warmstart.methods import parse_method, split_names
+from warmstart.methods.registry import parse_method, split_names
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
@@ -117,7 +117,7 @@ def test_the_script_of_ones_own_task_runs(tmp_path, monkeypatch, capsys):
 
 
 def test_the_file_of_settings_is_accepted(tmp_path):
-    from warmstart.experiments.config import make_config
+    from warmstart.grids.settings import make_config
 
     file = tmp_path / "study.yaml"
     file.write_text(blocks(ROOT / "docs" / "compare.md", "yaml")[0])
@@ -125,7 +125,7 @@ def test_the_file_of_settings_is_accepted(tmp_path):
 
 
 def test_the_columns_of_results_are_documented():
-    from warmstart.experiments.results import COLUMNS
+    from warmstart.runs.results import COLUMNS
 
     table = (ROOT / "docs" / "compare.md").read_text().partition("The columns of `results.csv`")[2]
     documented = re.findall(

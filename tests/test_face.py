@@ -26,7 +26,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 import warmstart as ws
-from warmstart.methods import methods
+from warmstart.methods.registry import methods
 
 def network():
     return nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3))
@@ -130,7 +130,7 @@ def test_functions_that_change_a_model_end_with_an_underscore_and_take_it_first(
 
 
 def test_every_method_is_on_the_face():
-    from warmstart.methods import methods
+    from warmstart.methods.registry import methods
 
     for kind in methods().values():
         assert getattr(ws, kind.__name__, None) is kind

@@ -1,54 +1,99 @@
-"""The house: a floor imports from floors below it only, and wings do not import each other."""
+"""The house: a floor imports from floors below it only, wings do not import each other, and there is no circle."""
 
 import ast
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import warmstart
 
 PACKAGE = Path(warmstart.__file__).parent
+GROUND = ("errors", "wording", "seeds", "importing", "precision", "network", "losses", "batches", "processes")
+"""In this order: each imports from those before it only."""
 FLOORS = (
-    {
-        *("errors", "wording", "seeds", "importing", "precision", "network"),
-        *("neurons", "batches", "processes", "gradient_ema"),
-    },
+    *({part} for part in GROUND),
+    {"layers"},
+    {"gradient_ema"},
     {"methods", "diagnostics"},
-    {"training", "streams", "models", "storage", "reporting", "integrations"},
-    {"experiments", "retraining", "theory"},
-    {"__init__", "__main__", "cli"},
+    {"data", "models", "storage", "reporting", "integrations"},
+    {"training", "streams"},
+    {"runs"},
+    {"evidence"},
+    {"grids"},
+    {"comparison", "reproduction", "retraining", "theory"},
+    {"cli"},
+    {"__init__", "__main__"},
 )
 FLOOR_OF = {part: floor for floor, parts in enumerate(FLOORS) for part in parts}
-ORDER_ON_THE_GROUND = (
-    *("errors", "wording", "seeds", "importing", "precision", "network"),
-    *("batches", "processes", "neurons", "gradient_ema"),
-)
+BESIDE = {("training", "integrations"), ("streams", "integrations")}
+"""Straight above methods: the callbacks need torch and the framework, and no engine."""
+LARGEST = 0.15
+"""Share of the lines that a folder may hold."""
+
+
+def module_of(file):
+    return ".".join(("warmstart", *file.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__")
+
+
+MODULES = {module_of(file): file for file in PACKAGE.rglob("*.py")}
 
 
 def imports(file):
-    for node in ast.walk(ast.parse(file.read_text())):
-        names = []
-        if isinstance(node, ast.ImportFrom) and node.module:
-            names = ["warmstart.__init__" if node.module == "warmstart" else node.module]
+    """The modules of this package that a file imports, wherever in it; what it names for types only is left out."""
+    tree = ast.parse(file.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            node.body.clear()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
         elif isinstance(node, ast.Import):
-            names = [f"{alias.name}.__init__" if alias.name == "warmstart" else alias.name for alias in node.names]
-        yield from (name.split(".")[1] for name in names if name.startswith("warmstart."))
+            yield from (alias.name for alias in node.names)
+
+
+def imported_modules(file):
+    for name in imports(file):
+        if name.split(".")[0] == "warmstart":
+            yield name if name in MODULES else name.rpartition(".")[0] or "warmstart"
+
+
+def part_of(module):
+    return module.split(".")[1] if "." in module else "__init__"
 
 
 def test_nothing_imports_upwards_or_sideways():
     wrong = []
-    for file in PACKAGE.rglob("*.py"):
-        part = file.relative_to(PACKAGE).parts[0].removesuffix(".py")
-        if part in ("__init__", "__main__"):
-            continue
-        for imported in imports(file):
-            below = FLOOR_OF.get(imported, -1) < FLOOR_OF[part]
-            if part in ORDER_ON_THE_GROUND and imported in ORDER_ON_THE_GROUND:
-                below = ORDER_ON_THE_GROUND.index(imported) < ORDER_ON_THE_GROUND.index(part)
-            face = FLOOR_OF[part] == len(FLOORS) - 1  # its parts may know one another
-            if not (below or face or imported == part):
-                wrong.append(f"{file.relative_to(PACKAGE)} imports {imported}")
+    for module, file in MODULES.items():
+        part = part_of(module)
+        for imported in imported_modules(file):
+            other = part_of(imported)
+            version_only = other == "__init__" and part == "cli"
+            if other != part and not version_only and (FLOOR_OF[other] >= FLOOR_OF[part] or (part, other) in BESIDE):
+                wrong.append(f"{module} imports {imported}")
     assert not wrong
+
+
+def test_no_circle():
+    graph = {module: set(imported_modules(file)) - {module, "warmstart"} for module, file in MODULES.items()}
+    TopologicalSorter(graph).prepare()  # a CycleError names the circle
 
 
 def test_every_part_has_its_floor():
     parts = {path.name.removesuffix(".py") for path in PACKAGE.iterdir() if path.suffix == ".py" or path.is_dir()}
     assert parts - {"__pycache__", "py.typed"} <= set(FLOOR_OF)
+
+
+def test_no_folder_is_too_large():
+    lines = {}
+    for file in (file for file in PACKAGE.rglob("*") if file.suffix in (".py", ".css", ".js")):
+        part = file.relative_to(PACKAGE).parts[0]
+        lines[part] = lines.get(part, 0) + len(file.read_text().splitlines())
+    shares = {part: count / sum(lines.values()) for part, count in lines.items()}
+    assert {part: share for part, share in shares.items() if share > LARGEST} == {}
+
+
+def test_packages_hold_no_logic():
+    """An `__init__` says what the folder is, and at most hands names on."""
+    for file in PACKAGE.rglob("__init__.py"):
+        if file.parent != PACKAGE:
+            kinds = {type(node) for node in ast.parse(file.read_text()).body}
+            assert kinds <= {ast.Expr, ast.ImportFrom, ast.Assign}, file

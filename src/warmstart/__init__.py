@@ -10,21 +10,21 @@ from warmstart.batches import oldest_first
 from warmstart.diagnostics import Finding, Findings, validate
 from warmstart.errors import InputError
 from warmstart.gradient_ema import GradientEMA
-from warmstart.methods import parse_method
+from warmstart.layers.neurons import register_layer
 from warmstart.methods.cold import Cold, cold_
 from warmstart.methods.dash import Dash, dash_, dash_from_
 from warmstart.methods.fire import Fire, fire_
 from warmstart.methods.head_reset import HeadReset, head_reset_
 from warmstart.methods.l2_init import L2Init, l2_init_
 from warmstart.methods.method import Method, Stage
+from warmstart.methods.registry import parse_method
 from warmstart.methods.report import Report
 from warmstart.methods.shrink_perturb import ShrinkPerturb, shrink_perturb_
 from warmstart.methods.warm import Warm, WarmReset, warm_, warm_reset_
-from warmstart.neurons import register_layer
 
 if TYPE_CHECKING:
-    from warmstart.experiments.user_comparison import Outcome, compare, compare_images
-    from warmstart.experiments.user_task import TrainingStage
+    from warmstart.comparison.functions import Outcome, compare, compare_images
+    from warmstart.runs.function_task import TrainingStage
 
 __version__ = "0.1.0"
 
@@ -71,7 +71,7 @@ def __getattr__(name: str) -> Any:
     if name not in _LAB:
         raise AttributeError(f"module 'warmstart' has no attribute '{name}'")
     try:
-        from warmstart.experiments import user_comparison
+        from warmstart.comparison import functions
     except ModuleNotFoundError as error:
         raise ImportError(f"warmstart.{name} needs {error.name}: pip install 'warmstart[lab]'") from error
-    return getattr(user_comparison, name)
+    return getattr(functions, name)

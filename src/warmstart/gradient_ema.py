@@ -18,13 +18,12 @@ from torch import Tensor, nn
 
 from warmstart.batches import batches_that_matter, examples_in, is_empty, micro_batches, tail, to_device
 from warmstart.errors import InputError, at_least_one
+from warmstart.layers.neurons import Filter, Neurons, neurons
+from warmstart.layers.recurrent import recurrent_layers
+from warmstart.losses import ForwardLoss
 from warmstart.network import eval_mode, saved_buffers
-from warmstart.neurons import Filter, Neurons, neurons, recurrent_layers
 from warmstart.precision import in_fp32
 from warmstart.processes import Team, local, reshard, team_of
-
-ForwardLoss = Callable[[nn.Module, Any], Tensor]
-"""``forward_loss(model, batch) -> scalar``: the loss of one batch, a mean over its examples."""
 
 _SMALLEST_DECAY = 1e-9
 """Far above where fp32 loses range: gradients are divided by it."""
@@ -253,54 +252,6 @@ def _add_up(ema: GradientEMA, team: Team) -> None:
                 team.sum_([ema.average[entry.name]])
             if ema.left_out:
                 team.sum_([ema.largest[entry.name]])  # a bound: the norm of a sum is at most the sum of the norms
-
-
-def as_forward_loss(
-    loss_fn: Callable[[Any, Any], Tensor] | None, forward_loss: ForwardLoss | None = None
-) -> ForwardLoss:
-    """Bring the three ways to say what the loss is into one form.
-
-    Args:
-        loss_fn: ``loss_fn(output, target)`` for batches ``(input, target)``.
-        forward_loss: ``forward_loss(model, batch) -> scalar``.
-
-    Returns:
-        ``forward_loss``; without either, batches are mappings and the model's output carries its ``.loss``.
-
-    Raises:
-        InputError: If both are given, or one that cannot be called.
-    """
-    for name, given in (("loss_fn", loss_fn), ("forward_loss", forward_loss)):
-        if given is not None and not callable(given):
-            raise InputError(f"{name} is {given!r}: pass a function, such as torch.nn.functional.cross_entropy")
-    if forward_loss is not None:
-        if loss_fn is not None:
-            raise InputError("give loss_fn or forward_loss, not both")
-        return forward_loss
-    return _loss_of_mapping if loss_fn is None else _loss_of_pair(loss_fn)
-
-
-def _loss_of_pair(loss_fn: Callable[[Any, Any], Tensor]) -> ForwardLoss:
-    def loss_of(model: nn.Module, batch: Any) -> Tensor:
-        if not isinstance(batch, (tuple, list)) or len(batch) != 2:
-            raise InputError(
-                f"a batch is a {type(batch).__name__}, not (input, target): for a single batch pass [(input, target)], "
-                "for mappings leave loss_fn out, for anything else pass forward_loss="
-            )
-        loss: Tensor = loss_fn(model(batch[0]), batch[1])
-        return loss
-
-    return loss_of
-
-
-def _loss_of_mapping(model: nn.Module, batch: Any) -> Tensor:
-    if not hasattr(batch, "keys"):
-        raise InputError(f"without loss_fn a batch must be a mapping, not a {type(batch).__name__}: pass loss_fn=")
-    output = model(**batch)
-    loss = output.get("loss") if isinstance(output, dict) else getattr(output, "loss", None)
-    if loss is None:
-        raise InputError("the model's output has no .loss: put the labels into the batch, or pass forward_loss=")
-    return loss  # type: ignore[no-any-return]  # average_gradient checks that it is a scalar tensor
 
 
 def _loss(model: nn.Module, batch: Any, forward_loss: ForwardLoss, device: torch.device) -> Tensor:

@@ -2,7 +2,7 @@ import pytest
 
 import warmstart as ws
 from commands import warmstart
-from warmstart.methods import methods
+from warmstart.methods.registry import methods
 
 
 @pytest.fixture(autouse=True)
@@ -26,7 +26,7 @@ def test_help_fits_80_columns_and_every_command_has_an_example(capfd, command):
 
 
 def test_the_help_of_compare_names_every_key_with_its_default(capfd):
-    from warmstart.experiments.config import CompareConfig
+    from warmstart.grids.settings import CompareConfig
 
     assert warmstart("compare", "--help") == 0
     shown = " ".join(capfd.readouterr().out.replace("│", " ").split())

@@ -228,7 +228,7 @@ class Without:
 sys.meta_path.insert(0, Without())
 sys.argv[1:], blocked = ["compare"], sys.argv[1]
 sys.argv.insert(1, blocked)
-from warmstart.cli import main
+from warmstart.cli.main import main
 main()
 """
 

@@ -17,7 +17,7 @@ from test_hugging_face_callback import WarmStart as HuggingFaceWarmStart
 from test_hugging_face_callback import started
 from test_lightning_callback import Before, fit
 from test_lightning_callback import WarmStart as LightningWarmStart
-from test_once import Counting
+from test_warm_start import Counting
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel

@@ -43,7 +43,7 @@ def test_equals_the_reference(kind, alpha, lambda_):
 
 @pytest.mark.parametrize(("alpha", "lambda_"), [(0.1, 0.05), (0.3, 0.3), (1.0, 0.0)])
 def test_equals_the_reference_on_resnet18(alpha, lambda_):
-    from warmstart.models import model_factory
+    from warmstart.models.registry import model_factory
 
     torch.manual_seed(0)
     model = model_factory("resnet18")(10, 3, 32)
@@ -67,7 +67,8 @@ def test_tolerance_zero_reads_all_and_equals_the_reference():
 
 def test_the_tail_alone_gives_the_same_average_and_scales():
     """The average to a relative 1e-6, every scale to 1e-5, but for neurons that are counted as undetermined."""
-    from warmstart.gradient_ema import as_forward_loss, average_gradient
+    from warmstart.gradient_ema import average_gradient
+    from warmstart.losses import as_forward_loss
 
     full, batches = prepared("cnn", count=80)
     tail, _ = prepared("cnn", count=80)

@@ -173,7 +173,7 @@ def test_a_layer_of_ones_own_in_three_lines(monkeypatch):
         def forward(self, x):
             return x @ self.matrix
 
-    from warmstart import neurons
+    from warmstart.layers import neurons
 
     monkeypatch.setattr(neurons, "_SPLITS", dict(neurons._SPLITS))
     torch.manual_seed(0)

@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 from networks import batches_for
 from warmstart import InputError, Report, Stage, parse_method
 from warmstart.integrations import WarmStart
-from warmstart.methods import methods
+from warmstart.methods.registry import methods
 
 each = pytest.mark.parametrize("row", ROWS, ids=lambda row: row.spelled)
 

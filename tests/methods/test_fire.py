@@ -84,7 +84,7 @@ def test_a_second_call_leaves_the_weights():
 
 
 def test_resnet18_is_isometric_to_the_tolerance_within_the_iterations_allowed():
-    from warmstart.models import model_factory
+    from warmstart.models.registry import model_factory
 
     torch.manual_seed(0)
     model = model_factory("resnet18")(10, 3, 32)

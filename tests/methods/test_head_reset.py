@@ -223,7 +223,7 @@ def test_the_report_says_what_was_drawn_anew_and_nothing_of_scales():
 
 
 def test_the_models_of_the_lab_have_the_head_that_one_expects():
-    from warmstart.models import model_factory
+    from warmstart.models.registry import model_factory
 
     images = [(torch.randn(2, 3, 32, 32), torch.tensor([0, 1]))]
     for name in ("small-cnn", "mlp", "resnet18"):

@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from warmstart import Report
+from warmstart.layers.neurons import LeftAlone, Neurons
 from warmstart.methods.report import BINS, NumbersReport, ScaleReport, count_scales, describe_scales
-from warmstart.neurons import LeftAlone, Neurons
 
 ENTRY = Neurons("layer.weight", "Linear", nn.Parameter(torch.ones(4, 3)), (1,))
 

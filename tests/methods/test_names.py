@@ -5,7 +5,7 @@ import textwrap
 import pytest
 
 import warmstart as ws
-from warmstart.methods import methods, split_names
+from warmstart.methods.registry import methods, split_names
 
 OWN = """
     from dataclasses import dataclass

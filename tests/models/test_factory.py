@@ -3,8 +3,8 @@ import torch
 from torch import nn
 
 from warmstart.errors import InputError
+from warmstart.layers.norms import batch_norms
 from warmstart.models.factory import check_factory
-from warmstart.neurons import batch_norms
 
 
 def make(num_classes, in_channels, image_size):

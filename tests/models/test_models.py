@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from warmstart.errors import InputError
-from warmstart.models import MODELS, check_factory, input_range, model_factory
-from warmstart.neurons import batch_norms
+from warmstart.layers.norms import batch_norms
+from warmstart.models.factory import check_factory
+from warmstart.models.registry import MODELS, input_range, model_factory
 
 ALL = sorted(MODELS)
 

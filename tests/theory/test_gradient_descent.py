@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import warmstart as ws
+from warmstart.data.features_and_noise import PatchWorld, draw_examples
 from warmstart.errors import InputError
-from warmstart.streams.features_and_noise import PatchWorld, draw_examples
 from warmstart.theory.descent_study import run_descent, write_descent
 from warmstart.theory.gradient_descent import Descent, Oracle, descend, find_methods
 from warmstart.theory.patch_network import PatchNetwork, remove_noise_, split_filters, without_empty_patches

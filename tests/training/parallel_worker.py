@@ -10,7 +10,7 @@ import torch
 from made_stage import SETTINGS, made_examples, seed_of
 from torch import nn
 
-from warmstart.models import model_factory
+from warmstart.models.registry import model_factory
 from warmstart.training.loop import Hooks, Recipe, train_stage
 from warmstart.training.optimizers import make_optimizer
 from warmstart.training.parallel import launched_team

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from warmstart.errors import InputError
-from warmstart.models import model_factory
+from warmstart.models.registry import model_factory
 from warmstart.training.optimizers import OPTIMIZERS, make_optimizer, step
 
 SETTINGS = {"lr": 0.05, "momentum": 0.9, "weight_decay": 0.01}

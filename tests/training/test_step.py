@@ -5,7 +5,7 @@ from torch import nn
 
 from networks import cnn
 from warmstart.errors import InputError
-from warmstart.training.captured import CapturedStep
+from warmstart.training.cuda_graph import CapturedStep
 from warmstart.training.loop import Hooks, Recipe, train_stage
 from warmstart.training.optimizers import make_optimizer
 from warmstart.training.step import make_step, tf32

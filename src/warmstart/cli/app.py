@@ -11,10 +11,11 @@ from types import FrameType
 import typer
 
 from warmstart import __version__
-from warmstart.cli import _fail, compare, methods, report, reproduce, theory
+from warmstart.cli import compare, methods, report, reproduce, theory
+from warmstart.cli.ending import fail
 from warmstart.errors import InputError
-from warmstart.experiments.execution import HelpedError
-from warmstart.experiments.grid import WorkFailedError
+from warmstart.grids.carry_out import HelpedError
+from warmstart.grids.local_processes import WorkFailedError
 from warmstart.training.parallel import end_with_launcher
 
 app = typer.Typer(
@@ -59,27 +60,27 @@ def run(arguments: Sequence[str]) -> int:
     again = f"the same command {'begins anew' if 'theory' in arguments[:1] else 'goes on from here'}"
     try:
         code = app(list(arguments) or ["--help"], prog_name="warmstart", standalone_mode=False)
-        return _fail(f"stopped; {again}", 130) if code == 130 else 0  # typer turns a KeyboardInterrupt into this number
+        return fail(f"stopped; {again}", 130) if code == 130 else 0  # typer turns a KeyboardInterrupt into this number
     except HelpedError:
         return 0
     except InputError as error:
-        return _fail(str(error), 2)
+        return fail(str(error), 2)
     except (KeyboardInterrupt, typer.Abort):
-        return _fail(f"stopped; {again}", 130)
+        return fail(f"stopped; {again}", 130)
     except WorkFailedError as error:
-        return _fail(f"{error}; {again}", 1)
+        return fail(f"{error}; {again}", 1)
     except BrokenPipeError:  # the reader of our output, such as `head`, has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        return _fail(f"{error}; mend it, and {again}", 1)
+        return fail(f"{error}; mend it, and {again}", 1)
     except Exception as error:
         if hasattr(error, "format_message"):  # a usage error of typer's
-            return _fail(f"{error.format_message()} (see warmstart --help)", 2)
+            return fail(f"{error.format_message()} (see warmstart --help)", 2)
         if os.environ.get("WARMSTART_DEBUG"):
             raise
         name = type(error).__name__
-        return _fail(f"{name}: {error} (WARMSTART_DEBUG=1 shows where); {again}", 1)
+        return fail(f"{name}: {error} (WARMSTART_DEBUG=1 shows where); {again}", 1)
     finally:
         signal.signal(signal.SIGTERM, before)
 

@@ -10,10 +10,10 @@ from rich.console import Console
 
 from warmstart.cli import flags
 from warmstart.cli.flags import flag
-from warmstart.experiments.comparison import run_comparison
-from warmstart.experiments.config import make_config
-from warmstart.experiments.display import Display
-from warmstart.experiments.report import render_terminal
+from warmstart.comparison.images import run_comparison
+from warmstart.comparison.report import render_terminal
+from warmstart.grids.display import Display
+from warmstart.grids.settings import make_config
 
 EXAMPLES = """Examples:
 

@@ -7,8 +7,8 @@ import dataclasses
 from rich.console import Console
 from rich.padding import Padding
 
-from warmstart.methods import methods as all_methods
 from warmstart.methods.method import Method
+from warmstart.methods.registry import methods as all_methods
 from warmstart.methods.shrink_perturb import VARIANTS
 
 EXAMPLES = """Example: warmstart methods"""

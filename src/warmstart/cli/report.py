@@ -8,12 +8,12 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from warmstart.comparison.images import report_again
+from warmstart.comparison.report import render_terminal
 from warmstart.errors import InputError
-from warmstart.experiments.comparison import report_again
-from warmstart.experiments.recorded import read_recorded
-from warmstart.experiments.report import render_terminal
-from warmstart.experiments.reproduction import report as reproduction_report
-from warmstart.experiments.reproduction import running as reproduction
+from warmstart.grids.record import read_recorded
+from warmstart.reproduction import report as reproduction_report
+from warmstart.reproduction import reproduction as reproduction
 
 EXAMPLES = """Examples:
 

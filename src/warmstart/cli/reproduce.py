@@ -11,12 +11,12 @@ from rich.table import Table
 
 from warmstart.cli import flags
 from warmstart.cli.flags import flag
-from warmstart.experiments.config import validated
-from warmstart.experiments.display import Display
-from warmstart.experiments.reproduction.config import ReproduceConfig, default_seeds
-from warmstart.experiments.reproduction.estimate import Cost, duration
-from warmstart.experiments.reproduction.report import render_terminal
-from warmstart.experiments.reproduction.running import Reproduction
+from warmstart.grids.display import Display
+from warmstart.grids.settings import validated
+from warmstart.reproduction.estimate import Cost, duration
+from warmstart.reproduction.report import render_terminal
+from warmstart.reproduction.reproduction import Reproduction
+from warmstart.reproduction.settings import ReproduceConfig, default_seeds
 from warmstart.training.parallel import is_first_process
 
 EXAMPLES = """Examples:

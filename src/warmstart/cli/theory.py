@@ -13,9 +13,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from warmstart.data.features_and_noise import PatchWorld
 from warmstart.errors import InputError
 from warmstart.storage.lock import FolderLock
-from warmstart.streams.features_and_noise import PatchWorld
 from warmstart.theory.gradient_descent import METHODS as METHODS_DESCENDED
 from warmstart.theory.gradient_descent import Descent
 from warmstart.theory.learning import METHODS

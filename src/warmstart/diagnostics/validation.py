@@ -9,8 +9,9 @@ from typing import Literal
 from torch import nn
 
 from warmstart.errors import InputError
+from warmstart.layers.neurons import Filter, Granularity, neurons
+from warmstart.layers.norms import has_norm
 from warmstart.network import require_module
-from warmstart.neurons import Filter, Granularity, has_norm, neurons
 from warmstart.processes import local, team_of
 
 

@@ -4,6 +4,6 @@
 `warmstart.integrations.transformers` hold the callbacks of the same name. None needs more than torch and its framework.
 """
 
-from warmstart.integrations.once import WarmStart
+from warmstart.integrations.warm_start import WarmStart
 
 __all__ = ["WarmStart"]

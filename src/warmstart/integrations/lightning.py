@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from warmstart.errors import InputError
-from warmstart.integrations import once
+from warmstart.integrations import warm_start
 
 try:
     from lightning.pytorch import Callback, LightningModule, Trainer
@@ -21,7 +21,7 @@ except ModuleNotFoundError as error:
     raise ImportError(f"warmstart.integrations.lightning needs {error.name}: pip install lightning") from error
 
 
-class WarmStart(once.WarmStart, Callback):
+class WarmStart(warm_start.WarmStart, Callback):
     """Last month's weights, all data so far, a fresh fit; resumed with ``ckpt_path``, it does not act twice.
 
         module = LitModel.load_from_checkpoint("june.ckpt")
@@ -55,7 +55,7 @@ class WarmStart(once.WarmStart, Callback):
             )
         if report is not None and report.layers:
             for logger in trainer.loggers:
-                logger.log_metrics(once.totals(report), step=step)
+                logger.log_metrics(warm_start.totals(report), step=step)
         if self.method.acts_on_updates:  # Lightning has no hook between the update and the schedule's step
             trainer.optimizers[0].register_step_post_hook(lambda *_: self.after_step(pl_module, trainer.global_step))
 

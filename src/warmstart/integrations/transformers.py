@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from warmstart.errors import InputError
-from warmstart.gradient_ema import as_forward_loss
-from warmstart.integrations import once
+from warmstart.integrations import warm_start
+from warmstart.losses import as_forward_loss
 
 try:
     from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -17,7 +17,7 @@ KEY = "warmstart"
 """Where ``trainer_state.json`` remembers. No class has that name: the Trainer would make a new callback from it."""
 
 
-class WarmStart(once.WarmStart, TrainerCallback):
+class WarmStart(warm_start.WarmStart, TrainerCallback):
     """Last month's weights, all data so far, a fresh schedule; resumed from a checkpoint, it does not act twice.
 
         last = get_last_checkpoint("july") if Path("july").exists() else None
@@ -57,7 +57,7 @@ class WarmStart(once.WarmStart, TrainerCallback):
         )
         remembered[KEY] = self.state_dict()
         if report is not None and report.layers:
-            state.log_history.append({**once.totals(report), "step": state.global_step})
+            state.log_history.append({**warm_start.totals(report), "step": state.global_step})
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **objects: Any

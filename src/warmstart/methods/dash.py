@@ -21,8 +21,11 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from warmstart.batches import batches_that_matter, examples_in, tail
 from warmstart.errors import InputError, at_least_one, number, require, whole_number
-from warmstart.gradient_ema import ForwardLoss, GradientEMA, Weight, as_forward_loss, average_gradient
-from warmstart.methods.coverage import coverage
+from warmstart.gradient_ema import GradientEMA, Weight, average_gradient
+from warmstart.layers.neurons import Filter, Granularity, LeftAlone, Neurons, neurons
+from warmstart.layers.norms import batch_norms, has_norm
+from warmstart.losses import ForwardLoss, as_forward_loss
+from warmstart.methods.average_report import coverage
 from warmstart.methods.method import Method, Stage
 from warmstart.methods.report import Report, ScaleReport, count_scales, describe_scales
 from warmstart.methods.training_state import (
@@ -32,7 +35,6 @@ from warmstart.methods.training_state import (
     StatePolicy,
     measure_norms_,
 )
-from warmstart.neurons import Filter, Granularity, LeftAlone, Neurons, batch_norms, has_norm, neurons
 from warmstart.processes import Shard, local, shard_of, team_of
 from warmstart.wording import counted
 

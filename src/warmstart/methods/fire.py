@@ -18,20 +18,12 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from warmstart.errors import InputError, at_least_one, number, one_of, require
+from warmstart.layers.matrices import embeddings, is_attention, matrices_of
+from warmstart.layers.neurons import Filter, LeftAlone, Neurons, neurons
+from warmstart.layers.norms import batch_norms, has_norm
 from warmstart.methods.method import Method, Stage, reset_optimizer_
 from warmstart.methods.report import NumbersReport, Report
 from warmstart.network import require_optimizer
-from warmstart.neurons import (
-    Filter,
-    LeftAlone,
-    Neurons,
-    batch_norms,
-    embeddings,
-    has_norm,
-    is_attention,
-    matrices_of,
-    neurons,
-)
 from warmstart.precision import in_fp32
 from warmstart.processes import is_sharded, team_of
 from warmstart.wording import counted

@@ -16,11 +16,11 @@ from torch import nn
 from warmstart.batches import to_device
 from warmstart.errors import InputError, nearest, require
 from warmstart.gradient_ema import gradient_pass
+from warmstart.layers.output import output_layer
 from warmstart.methods.cold import tensors_of
 from warmstart.methods.method import Method, Stage
 from warmstart.methods.report import NumbersReport, Report
 from warmstart.network import require_generator
-from warmstart.neurons import output_layer
 from warmstart.processes import Team, is_sharded, laid_out_as, local, team_of, unwrapped
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from warmstart.errors import InputError
-from warmstart.gradient_ema import ForwardLoss
+from warmstart.losses import ForwardLoss
 from warmstart.methods.report import Report
 from warmstart.processes import local
 

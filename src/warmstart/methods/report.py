@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from warmstart.neurons import LeftAlone, Neurons
+from warmstart.layers.neurons import LeftAlone, Neurons
 from warmstart.wording import counted
 
 if TYPE_CHECKING:

@@ -16,11 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from warmstart.errors import InputError, nearest, number, require, within
+from warmstart.layers.neurons import LeftAlone, Neurons, neurons
+from warmstart.layers.norms import has_norm
 from warmstart.methods.cold import require_alike, tensors_of
 from warmstart.methods.method import Method, Stage, require_own_memory, reset_optimizer_
 from warmstart.methods.report import Report, uniform
 from warmstart.network import require_generator
-from warmstart.neurons import LeftAlone, Neurons, has_norm, neurons
 from warmstart.processes import Team, laid_out_as, names_inside, team_of
 
 

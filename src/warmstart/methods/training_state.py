@@ -17,9 +17,10 @@ from torch.optim.lr_scheduler import ChainedScheduler, LRScheduler, SequentialLR
 
 from warmstart.batches import equal_parts, to_device
 from warmstart.errors import InputError, nearest
+from warmstart.layers.neurons import Neurons
+from warmstart.layers.norms import batch_norms
 from warmstart.methods.method import reset_optimizer_
 from warmstart.network import eval_mode, require_optimizer, saved_buffers
-from warmstart.neurons import Neurons, batch_norms
 from warmstart.precision import in_fp32
 from warmstart.processes import local
 

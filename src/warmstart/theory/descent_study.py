@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.nn.functional import pad
 
+from warmstart.data.features_and_noise import PatchWorld, as_images, draw_examples
 from warmstart.errors import at_least_one
 from warmstart.methods.method import Method
 from warmstart.reporting import figures, html
@@ -23,7 +24,6 @@ from warmstart.reporting.html import Html
 from warmstart.reporting.panels import Panel, panels
 from warmstart.reporting.table import mean_std
 from warmstart.storage.atomic import write_bytes, write_text
-from warmstart.streams.features_and_noise import PatchWorld, as_images, draw_examples
 from warmstart.theory.gradient_descent import Descent, DescentStage, descend
 from warmstart.theory.study import versions
 from warmstart.wording import counted

@@ -17,12 +17,12 @@ from torch import Tensor, nn
 from torch.nn.functional import multi_margin_loss
 
 from warmstart.batches import cut_from_newest
+from warmstart.data.features_and_noise import PatchExamples, PatchWorld, draw_examples
 from warmstart.errors import InputError, at_least_one, one_of, within
-from warmstart.methods import methods as known_methods
-from warmstart.methods import parse_method, split_names
 from warmstart.methods.method import Method, Stage
+from warmstart.methods.registry import methods as known_methods
+from warmstart.methods.registry import parse_method, split_names
 from warmstart.methods.report import Report
-from warmstart.streams.features_and_noise import PatchExamples, PatchWorld, draw_examples
 from warmstart.theory.patch_network import (
     Parts,
     PatchNetwork,

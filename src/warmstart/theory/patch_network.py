@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
+from warmstart.data.features_and_noise import PatchExamples, PatchWorld
 from warmstart.errors import InputError
-from warmstart.streams.features_and_noise import PatchExamples, PatchWorld
 
 
 class PatchNetwork(nn.Module):

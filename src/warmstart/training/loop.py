@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from warmstart.errors import InputError, one_of
-from warmstart.neurons import batch_norms
+from warmstart.layers.norms import batch_norms
 from warmstart.processes import Team
 from warmstart.training.augmentation import AUGMENTATIONS
 from warmstart.training.devices import PRECISIONS

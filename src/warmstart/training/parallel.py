@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from warmstart.neurons import batch_norms
+from warmstart.layers.norms import batch_norms
 from warmstart.processes import Team
 
 

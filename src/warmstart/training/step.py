@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 
 from warmstart.precision import rounding_to_tf32
-from warmstart.training.captured import CapturedStep, can_capture
+from warmstart.training.cuda_graph import CapturedStep, can_capture
 from warmstart.training.optimizers import step
 from warmstart.training.parallel import Shares
 

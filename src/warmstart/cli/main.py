@@ -1,0 +1,20 @@
+"""The entry point of `warmstart`, which says what is missing where the lab is not installed."""
+
+from __future__ import annotations
+
+import sys
+
+from warmstart.cli.ending import fail
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    try:
+        from warmstart.cli.app import run
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] == "warmstart":
+            raise
+        sys.exit(fail(f"the command line needs {error.name}: pip install 'warmstart[lab]'", 2))
+    except KeyboardInterrupt:  # imports take a while
+        sys.exit(fail("stopped before anything began", 130))
+    sys.exit(run(sys.argv[1:]))

@@ -1,0 +1,159 @@
+"""What is found wrong with a user's own comparison before its first run, rather than after hours."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+from warmstart.comparison.fingerprint import stream_fingerprint
+from warmstart.errors import InputError, whole_number
+from warmstart.grids.settings import method_label
+from warmstart.methods.method import Method
+from warmstart.methods.registry import parse_method, split_names
+from warmstart.runs.function_task import UserTask, as_dataset
+
+REHEARSED = 32
+"""Examples of the batch that each method is tried on."""
+
+
+def require_functions(**functions: Any) -> None:
+    """Refuse what cannot be called.
+
+    Args:
+        **functions: Arguments by name.
+
+    Raises:
+        InputError: If one is no function.
+    """
+    for name, function in functions.items():
+        if not callable(function) or isinstance(function, nn.Module):
+            raise InputError(f"{name} is {function!r:.60}, a {type(function).__name__}; it must be a function")
+
+
+def methods_by_label(methods: str | Method | Iterable[str | Method]) -> dict[str, Method]:
+    """The methods of a comparison.
+
+    Args:
+        methods: Names as on the command line, or methods; one of them or several.
+
+    Returns:
+        Name in results.csv -> method.
+
+    Raises:
+        InputError: If there is none, one appears twice, or something is no method.
+    """
+    if not isinstance(methods, (str, Method, type, Iterable)):
+        raise InputError(f"methods is {methods!r:.60}; give names such as 'cold,warm,dash', or a list of methods")
+    listed = [methods] if isinstance(methods, (str, Method, type)) else list(methods)
+    named: dict[str, Method] = {}
+    for method in [part for one in listed for part in (split_names(one) if isinstance(one, str) else [one])]:
+        if isinstance(method, type):
+            raise InputError(f"methods holds the class {method.__name__}; make a method of it: {method.__name__}(...)")
+        if not isinstance(method, (str, Method)):
+            raise InputError(f"methods holds {method!r:.60}; give names such as 'dash', or methods such as ws.Dash()")
+        label = method_label(method) if isinstance(method, str) else str(method)
+        if label in named:
+            raise InputError(f"methods: '{label}' appears twice; name each once")
+        named[label] = parse_method(method) if isinstance(method, str) else method
+    if not named:
+        raise InputError("methods is empty; name at least one, such as cold, warm and dash")
+    return named
+
+
+def chosen_seeds(seeds: Any) -> list[int]:
+    """The seeds of a comparison.
+
+    Args:
+        seeds: How many, or the seeds themselves.
+
+    Returns:
+        The seeds, in the order given.
+
+    Raises:
+        InputError: If there is none, one appears twice, or one is no whole number.
+    """
+    if isinstance(seeds, Iterable) and not isinstance(seeds, (str, Mapping)):
+        chosen = [whole_number("a seed", seed, 0) for seed in seeds]
+    else:
+        chosen = list(range(whole_number("seeds", seeds, 1)))
+    for seed in chosen:
+        if chosen.count(seed) > 1:
+            raise InputError(f"seeds: {seed} appears twice; name each once")
+    if not chosen:
+        raise InputError("seeds is empty; ask for at least one")
+    return chosen
+
+
+def inspect_stream(stream: Any, seeds: Sequence[int]) -> tuple[int, str | dict[int, str]]:
+    """Look at every stage of a stream, once for each seed where they may differ.
+
+    Args:
+        stream: The stages, or a function of the seed that gives them.
+        seeds: All that will be asked for.
+
+    Returns:
+        How many stages there are, and the fingerprint of the stream, or of each seed's.
+
+    Raises:
+        InputError: If it is no sequence of stages, a stage is empty or no data set, or seeds differ in their number.
+    """
+    if not callable(stream):
+        parts = _parts(stream)
+        return _one_length([len(parts)]), stream_fingerprint(parts)
+    lengths, found = [], {}
+    for seed in seeds:  # one at a time: they need not fit into memory together
+        parts = _parts(stream(seed))
+        lengths.append(len(parts))
+        found[seed] = stream_fingerprint(parts)
+    return _one_length(lengths), found
+
+
+def _parts(parts: Any) -> list[Dataset[Any]]:
+    several = hasattr(parts, "__len__") and hasattr(parts, "__getitem__")
+    if not several or isinstance(parts, (str, Mapping, Dataset, DataLoader)):
+        raise InputError(f"the stream is a {type(parts).__name__}; give a list with the new data of each stage")
+    return [as_dataset(part, number) for number, part in enumerate(parts, start=1)]
+
+
+def _one_length(lengths: Sequence[int]) -> int:
+    if len(set(lengths)) > 1 or 0 in lengths:
+        found = " or ".join(str(length) for length in sorted(set(lengths)))
+        raise InputError(f"the stream has {found} stages; it must have at least one, and as many for all seeds")
+    return lengths[0]
+
+
+def rehearse(task: UserTask, seed: int) -> nn.Module:
+    """Call every function once but the training: an untrained network, one batch, each method on it, and the measuring.
+
+    Args:
+        task: The user's functions.
+        seed: Which stream to take the batch from.
+
+    Returns:
+        A network as `task` makes them, untouched.
+
+    Raises:
+        InputError: If a function returns what it must not, or a method refuses the network, the batch or the loss.
+    """
+    torch.manual_seed(0)
+    data = task.stage_data(seed, min(2, task.stages))
+    size = min(REHEARSED, data.seen)
+    small = replace(data, seen=size, new=min(size, data.new), batches=lambda _: [data.batches(size)[-1]])
+    for method in task.methods.values() if task.stages > 1 else ():
+        model = task.make_model()
+        initial = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+        stage = small.stage(2, fresh=task.make_model, initial=initial, optimizer=task.make_optimizer(model, ""))
+        method.on_new_data(model, stage)
+    metric = task.measure(task.make_model(), data).accuracy
+    if not math.isfinite(metric):
+        warnings.warn(f"evaluate gives {metric} for an untrained network: such runs count as diverged", stacklevel=3)
+    model = task.make_model()
+    task.make_optimizer(model, "")
+    return model

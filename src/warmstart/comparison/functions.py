@@ -1,0 +1,216 @@
+"""`ws.compare`: the grid of methods and seeds over a user's own training and evaluation functions."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, default_collate
+
+from warmstart.comparison.fingerprint import model_fingerprint
+from warmstart.comparison.function_checks import (
+    chosen_seeds,
+    inspect_stream,
+    methods_by_label,
+    rehearse,
+    require_functions,
+)
+from warmstart.comparison.images import run_comparison
+from warmstart.comparison.report import render_terminal, write_report
+from warmstart.data.torch_datasets import from_dataset
+from warmstart.errors import InputError, at_least_one, number, within
+from warmstart.evidence.verdict import Verdict, judge
+from warmstart.grids.display import Display
+from warmstart.grids.record import provenance, settle_output
+from warmstart.grids.settings import RECORDED, CompareConfig, validated
+from warmstart.losses import ForwardLoss, as_forward_loss
+from warmstart.methods.method import Method
+from warmstart.runs.function_task import TrainingStage, UserTask
+from warmstart.runs.results import Results, to_csv
+from warmstart.runs.run import Run, RunKey, read_results
+from warmstart.storage.atomic import write_text
+from warmstart.storage.lock import FolderLock
+from warmstart.wording import counted
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a comparison found; ``print`` it for the table and the verdict."""
+
+    results: Results
+    verdict: Verdict
+
+    def __str__(self) -> str:
+        """The table and the verdict, at most 80 columns wide."""
+        console = Console(file=io.StringIO(), width=80, highlight=False)
+        render_terminal(self.results, self.verdict, console)
+        assert isinstance(console.file, io.StringIO)
+        return console.file.getvalue().rstrip()
+
+    def write(self, folder: str | Path) -> None:
+        """Write results.csv, table.md and report.html.
+
+        Args:
+            folder: Where to; it is made if it is missing.
+        """
+        out = Path(folder)
+        out.mkdir(parents=True, exist_ok=True)
+        write_text(out / "results.csv", to_csv(self.results.rows))
+        write_report(self.results, out, margin=self.verdict.margin)
+
+
+def compare(
+    make_model: Callable[[], nn.Module],
+    stream: Sequence[Any] | Callable[[int], Sequence[Any]],
+    methods: Sequence[str | Method] = ("cold", "warm", "shrink-perturb", "dash"),
+    seeds: int | Sequence[int] = 5,
+    *,
+    train: Callable[[nn.Module, TrainingStage], int | Mapping[str, float]],
+    evaluate: Callable[[nn.Module], float | Tensor | Sequence[float]],
+    make_optimizer: Callable[[nn.Module], torch.optim.Optimizer] | None = None,
+    loss_fn: Callable[[Any, Any], Tensor] | None = None,
+    forward_loss: ForwardLoss | None = None,
+    collate: Callable[[list[Any]], Any] = default_collate,
+    micro_batch_size: int | None = None,
+    metric: str = "accuracy",
+    higher_is_better: bool = True,
+    margin: float = 0.0,
+    name: str = "custom",
+    out: str | Path | None = None,
+    progress: bool = True,
+) -> Outcome:
+    """Compare methods on a task of your own: your networks, your training, your metric.
+
+    Args:
+        make_model: Makes a network from PyTorch's global random state, which is seeded before each call.
+        stream: The new data of each stage, oldest first: map-style data sets, sequences of examples, or tuples of
+            tensors; or ``stream(seed)`` that gives them, for a split that changes with the seed.
+        methods: Names as on the command line, ``"cold,dash"`` or in a list, or methods such as ``ws.Dash(alpha=0.1)``.
+        seeds: Repetitions, 0 to N-1, or the seeds themselves.
+        train: ``train(model, stage)`` trains in place on ``stage.data`` and returns the number of optimizer updates,
+            or a mapping with ``steps`` and, if known, ``epochs``, ``train_accuracy`` and ``seconds``.
+        evaluate: ``evaluate(model)`` on your fixed test set: a number, or one score for each test example, whose mean
+            is the metric; scores narrow the intervals, since a bootstrap over examples can use them.
+        make_optimizer: ``make_optimizer(model)``, once a run: ``stage.optimizer``, whose state methods keep or reset.
+            If not given, ``train`` makes its own.
+        loss_fn: ``loss_fn(output, target)`` for examples that collate to ``(input, target)``; without it batches are
+            mappings and the model's output has a ``.loss``.
+        forward_loss: ``forward_loss(model, batch) -> scalar``, instead of ``loss_fn`` for anything else.
+        collate: Makes a batch of a list of examples.
+        micro_batch_size: Examples that fit into one forward and backward pass of DASH's gradients; None for any.
+        metric: What ``evaluate`` measures, for the report.
+        higher_is_better: False for a metric such as a loss or perplexity.
+        margin: The loss in the metric that is acceptable.
+        name: What the data is called in the results.
+        out: A folder to write to and go on from after an interruption; None keeps everything in memory. It is refused
+            for another network or stream; a change of ``train``, ``evaluate``, ``make_optimizer`` or the loss cannot be
+            seen and needs a new folder.
+        progress: Show what is running, on stderr.
+
+    Returns:
+        Results and verdict.
+
+    Raises:
+        InputError: If an argument is wrong, or ``out`` is in use or holds another comparison. Each function but
+            ``train`` is tried on an untrained network before the first run.
+    """
+    optional = {"make_optimizer": make_optimizer, "loss_fn": loss_fn, "forward_loss": forward_loss}
+    given = {name: function for name, function in optional.items() if function is not None}
+    require_functions(make_model=make_model, train=train, evaluate=evaluate, collate=collate, **given)
+    within("margin", number("margin", margin), margin >= 0, "at least 0")
+    if micro_batch_size is not None:
+        at_least_one("micro_batch_size", micro_batch_size)
+    named, chosen = methods_by_label(methods), chosen_seeds(seeds)
+    streams = stream if callable(stream) else lambda seed: stream
+    stages, data_fingerprint = inspect_stream(stream, chosen)
+    task = UserTask(
+        streams,
+        named,
+        make_model,
+        make_optimizer,
+        train,
+        evaluate,
+        as_forward_loss(loss_fn, forward_loss),
+        collate,
+        micro_batch_size,
+        data=name,
+        stages=stages,
+    )
+    folder = None if out is None else Path(out)
+    with ExitStack() as stack:
+        stack.enter_context(torch.random.fork_rng())
+        model = rehearse(task, chosen[0])
+        task.model = type(model).__name__
+        settings = {
+            "data": name,
+            "model": task.model,
+            "methods": list(named),
+            "seeds": chosen,
+            "stages": stages,
+            "metric": metric,
+            "higher_is_better": higher_is_better,
+            "margin": margin,
+            "model_fingerprint": model_fingerprint(model),
+            RECORDED: {"data_fingerprint": data_fingerprint, **provenance()},
+        }
+        if folder is not None:
+            stack.enter_context(FolderLock(folder))
+            for warning in settle_output(folder, settings):
+                warnings.warn(warning.removeprefix("warning: "), stacklevel=2)
+        results = _run_all(task, settings, folder, progress)
+    outcome = Outcome(results, judge(results, margin=margin))
+    if folder is not None:
+        outcome.write(folder)
+    return outcome
+
+
+def compare_images(
+    train: Dataset[Any], test: Dataset[Any] | None = None, *, progress: bool = True, **settings: Any
+) -> Outcome:
+    """Run `warmstart compare` on a torch data set of labelled images.
+
+    Args:
+        train: Examples (image, label), the image a PIL image, an array or a tensor.
+        test: The test part; without one, a stratified 20 % of ``train`` is given up, the same for all seeds.
+        progress: Show what is running, on stderr.
+        settings: As on the command line, with underscores: ``model="resnet18", stages=5, out="out/mine"``. One
+            process unless ``jobs`` says more, which needs ``if __name__ == "__main__":`` around the call.
+
+    Returns:
+        Results and verdict; the report is in the folder ``out``.
+
+    Raises:
+        InputError: If an argument is wrong, or ``out`` is in use or holds another comparison.
+    """
+    for argument, part in (("train", train), ("test", test)):
+        if isinstance(part, DataLoader):
+            raise InputError(f"{argument} is a DataLoader; pass its data set: {argument}=loader.dataset")
+        if part is not None and not (hasattr(part, "__len__") and hasattr(part, "__getitem__")):
+            raise InputError(f"{argument} is a {type(part).__name__}; give a map-style Dataset of (image, label)")
+    name = str(settings.pop("data", type(train).__name__))
+    config = validated(CompareConfig, {"jobs": 1, **settings, "data": name})
+    images = from_dataset(train, test, name=name, image_size=config.image_size)
+    with Display(quiet=not progress) as display, torch.random.fork_rng():
+        return Outcome(*run_comparison(config, display, images))
+
+
+def _run_all(task: UserTask, settings: dict[str, Any], out: Path | None, progress: bool) -> Results:
+    keys = [RunKey(label, seed) for seed in settings["seeds"] for label in settings["methods"]]
+    runs: dict[RunKey, dict[str, Any]] = {}
+    with Display(quiet=not progress, metric=settings["metric"]) as display:
+        sizes = counted(len(task.methods), "method"), counted(len(settings["seeds"]), "seed")
+        line = f"{task.data}: {' x '.join(sizes)}, {counted(task.stages, 'stage')}"
+        display.plan([line], runs=len(keys), stages=task.stages, done=())
+        for key in keys:
+            runs[key] = Run(task, key, out).go_on(display.event)
+            if out is not None:
+                write_text(out / "results.csv", to_csv(read_results(settings, runs).rows))
+    return read_results(settings, runs)

@@ -1,0 +1,231 @@
+"""The report of a comparison: ``table.md``, ``report.html``, and the same in the terminal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from statistics import fmean
+
+from rich.console import Console
+
+from warmstart.evidence.diagnosis import (
+    direction_or_shrinking,
+    recalibrated,
+    scales_by_layer,
+    unsettled_warning,
+)
+from warmstart.evidence.figures import accuracy_figure, cost_figure
+from warmstart.evidence.verdict import Comparison, Verdict, amount, judge, multiple
+from warmstart.grids.repeat_command import compare_command
+from warmstart.grids.settings import CompareConfig
+from warmstart.grids.shown_record import configuration
+from warmstart.methods.dash import Dash
+from warmstart.methods.registry import methods
+from warmstart.reporting import figures, html, table
+from warmstart.reporting.html import Html
+from warmstart.runs.results import Results
+from warmstart.storage.atomic import write_bytes, write_text
+from warmstart.wording import counted
+
+_READINGS = {
+    "better": "better",
+    "no worse": "no loss beyond the margin",
+    "worse": "worse",
+    "unclear": "not shown either way",
+    "too few seeds": "too few seeds",
+    "diverged": "diverged",
+}
+
+
+def write_report(results: Results, out: Path, *, margin: float = 0.0) -> Verdict:
+    """Write ``table.md``, ``report.html`` and, for slides, two figures as PNG; each whole or not at all.
+
+    Args:
+        results: The measurements, complete or partial.
+        out: The folder to write into.
+        margin: The largest loss that does not matter, in the metric's unit.
+
+    Returns:
+        The verdict that the report states.
+    """
+    verdict = judge(results, margin=margin)
+    lines = [table.markdown(_table_rows(results), results.metric), _table_caption(results) + "\n"]
+    lines += [verdict.sentence + "\n", "".join(f"- {note}\n" for note in verdict.notes)]
+    write_text(out / "table.md", "\n".join(line for line in lines if line))
+    write_text(out / "report.html", _page(results, verdict))
+    for name, figure in (("accuracy", accuracy_figure(results)), ("cost", cost_figure(results))):
+        write_bytes(out / f"{name}.png", figures.to_png(figure))
+    return verdict
+
+
+def render_terminal(results: Results, verdict: Verdict, console: Console) -> None:
+    """Print the table, the verdict and what limits it.
+
+    Args:
+        results: The measurements.
+        verdict: What `judge` or `write_report` made of them.
+        console: Where to print.
+    """
+    console.print(table.terminal(_table_rows(results), results.metric))
+    console.print()
+    console.print(verdict.sentence, style="bold", markup=False, highlight=False)
+    for note in verdict.notes:
+        console.print(f"- {note}", style="dim", markup=False, highlight=False)
+
+
+def _page(results: Results, verdict: Verdict) -> str:
+    first = results.rows[0] if results.rows else None
+    names = [getattr(first, key) if first else results.config.get(key) for key in ("data", "model", "optimizer")]
+    size = [(results.stages, "stage"), (len(results.seeds), "seed"), (len(results.methods), "method")]
+    return html.page(
+        f"Retraining on growing data: {names[0] or 'a comparison'}",
+        " · ".join(str(part) for part in (*names, *(counted(*one) for one in size)) if part),
+        [
+            html.paragraph(verdict.sentence, kind="verdict"),
+            html.bullets(verdict.notes),
+            unsettled_warning(results),
+            html.section(
+                f"Against {verdict.reference}", _comparison_table(results, verdict), _interval_figure(results, verdict)
+            ),
+            html.section("Last stage and mean over stages", _paper_table(results, verdict)),
+            html.section("What each method reaches, and what it costs", _figures(results)),
+            html.section("How much is direction, how much is shrinking?", *direction_or_shrinking(results)),
+            html.section("DASH's scales by layer", *scales_by_layer(results)),
+            html.section("Batch-norm statistics", *recalibrated(results)),
+            html.section("How to read this", _guide(results, verdict)),
+            html.section(
+                "Configuration", *configuration(results.config, CompareConfig, compare_command(results.config))
+            ),
+        ],
+        footer="Written by warmstart. This file needs no network and no other file.",
+    )
+
+
+def _table_rows(results: Results) -> list[table.Row]:
+    rows = []
+    for method in results.methods:
+        runs = list(results.finished(method).values())
+        rows.append(
+            table.Row(
+                method,
+                last_metric=[run[-1].test_accuracy for run in runs],
+                last_steps=[run[-1].steps for run in runs],
+                mean_metric=[fmean(row.test_accuracy for row in run) for run in runs],
+                mean_steps=[fmean(row.steps for row in run) for run in runs],
+            )
+        )
+    return rows
+
+
+def _table_caption(results: Results) -> str:
+    seeds = sorted({len(results.finished(method)) for method in results.methods})
+    least = "" if len(seeds) == 1 else f"{seeds[0]} to "
+    spread = "Mean (sample std)" if seeds[-1] > 1 else "Finished runs only: mean"
+    return (
+        f"{spread} over {least}{counted(seeds[-1], 'seed')}; last: stage {results.stages}; "
+        f"mean: over all stages of a run. Steps are optimizer updates of a stage."
+    )
+
+
+def _paper_table(results: Results, verdict: Verdict) -> Html:
+    rows = [table.cells(row, results.metric) for row in _table_rows(results)]
+    caption = _table_caption(results)
+    return html.table(table.columns(results.metric), rows, caption=caption, best=verdict.recommended)
+
+
+def _comparison_table(results: Results, verdict: Verdict) -> Html:
+    unit = ", points" if results.metric == "accuracy" else ""
+    head = (
+        "method",
+        f"against {verdict.reference}",
+        f"last {results.metric}{unit}",
+        "95 % interval",
+        "steps, last stage",
+        "steps, all stages",
+        "p",
+        "seeds",
+    )
+    rows = [_comparison_cells(results, comparison) for comparison in verdict.comparisons]
+    margin = f" Margin: {amount(results, verdict.margin, unit=False)}." if verdict.margin else ""
+    caption = (
+        f"Each method minus {verdict.reference}, paired over seeds. Steps as a multiple of {verdict.reference}'s. "
+        f"Intervals and p, that of no difference, are Holm-adjusted over the methods.{margin}"
+    )
+    return html.table(head, rows, caption=caption, best=verdict.recommended) if rows else Html("")
+
+
+def _comparison_cells(results: Results, c: Comparison) -> tuple[str, ...]:
+    bounded = math.isfinite(c.low)
+    return (
+        c.method,
+        _READINGS[c.decision],
+        amount(results, c.difference, "+", unit=False),
+        f"{amount(results, c.low, '+', unit=False)} to {amount(results, c.high, '+', unit=False)}" if bounded else "–",
+        multiple(c.steps_ratio),
+        multiple(c.total_steps_ratio),
+        "–" if math.isnan(c.p_value) else "< 0.001" if c.p_value < 0.001 else f"{c.p_value:.3f}",
+        str(c.seeds),
+    )
+
+
+def _interval_figure(results: Results, verdict: Verdict) -> Html:
+    scale, unit = (100, ", points") if results.metric == "accuracy" else (1, "")
+    bounded = [c for c in verdict.comparisons if math.isfinite(c.low)]
+    if not bounded:
+        return Html("")
+    figure = figures.intervals(
+        [figures.Interval(c.method, scale * c.low, scale * c.difference, scale * c.high) for c in bounded],
+        x_label=f"last {results.metric} minus {verdict.reference}'s{unit}",
+        limit=scale * verdict.margin * (-1 if results.higher_is_better else 1),
+    )
+    svg = figures.to_svg(figure, name="intervals", description=f"intervals of the differences from {verdict.reference}")
+    side = "right" if results.higher_is_better else "left"
+    limit = "dashed line (the margin)" if verdict.margin else "line at zero"
+    return html.figure(svg, f"A method whose whole interval lies {side} of the {limit} loses nothing that matters.")
+
+
+def _figures(results: Results) -> Html:
+    if not any(row.status != "diverged" for row in results.rows):
+        return Html("")
+    band = " The band is one standard deviation over seeds." if len(results.seeds) > 1 else ""
+    by_stage = figures.to_svg(
+        accuracy_figure(results), name="by-stage", description=f"{results.metric} by stage for each method"
+    )
+    blocks = [html.figure(by_stage, f"Test {results.metric} after each stage.{band}")]
+    if all(row.steps > 0 for row in results.rows):
+        by_cost = figures.to_svg(
+            cost_figure(results), name="by-cost", description=f"{results.metric} against steps for each method"
+        )
+        caption = "The same against all steps so far: further left is cheaper, further up is better."
+        if not results.higher_is_better:
+            caption = "The same against all steps so far: further left is cheaper, further down is better."
+        blocks.append(html.figure(by_cost, caption))
+    return html.side_by_side(*blocks)
+
+
+def _sources(labels: Iterable[str]) -> list[str]:
+    """Where the other methods come from, each once."""
+    known = methods()
+    kinds = dict.fromkeys(known.get(label.partition("[")[0]) for label in labels)
+    return [f"{kind.name}: {kind.source}" for kind in kinds if kind is not None and kind.source and kind is not Dash]
+
+
+def _guide(results: Results, verdict: Verdict) -> Html:
+    return html.bullets(
+        [
+            "A stage is one arrival of data, followed by training until the stopping rule holds. Steps are optimizer "
+            "updates, the measure of cost; what a method itself costs is `method_seconds` in `results.csv`.",
+            f"An interval holds the differences from {verdict.reference} that the measurements do not exclude. It "
+            "allows for the seeds (order of data and initialisation, paired between methods) and, where per-example "
+            "scores are kept, for the choice of test examples; it is widened (Holm) as several methods are tried.",
+            f"Recommended is the cheapest method, by steps over all stages, whose interval excludes a loss beyond the "
+            f"margin of {amount(results, verdict.margin)}. An interval on both sides of zero is "
+            "no proof that there is no difference.",
+            "It holds for this data, model and training. Without normalisation layers, or at learning rates so high "
+            "that all methods are alike, DASH need not pay.",
+            "The method: Shin, Oh, Cho, Yun, DASH: Warm-Starting Neural Network Training in Stationary Settings "
+            "without Loss of Plasticity, NeurIPS 2024, https://arxiv.org/abs/2410.23495",
+            *_sources(results.methods),
+        ]
+    )

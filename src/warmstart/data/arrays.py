@@ -1,0 +1,135 @@
+"""Images in arrays: NumPy's `.npz`, and scikit-learn's digits."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from warmstart.data.images import ImageData, resize_images, to_uint8
+from warmstart.data.train_and_test import index_labels, with_test_part
+from warmstart.data.unreadable import unreadable
+from warmstart.errors import InputError
+
+_KEYS = (("x_train", "y_train", "x_test", "y_test"), ("images", "labels", "test_images", "test_labels"))
+_RANGES = "images must be uint8, or within [0, 1] or [0, 255]"
+_CHUNK = 1024  # images converted at a time, so that no float copy of everything is made
+_DIGITS_MAX = 16  # scikit-learn's digits are 4-bit counts, 0 to 16
+
+
+def read_digits(image_size: int | None = None) -> ImageData:
+    """Read scikit-learn's 1797 handwritten digits, 8x8 and grey.
+
+    Args:
+        image_size: Stretch each image to this height and width.
+
+    Returns:
+        The data set, with a stratified fifth as its test part.
+    """
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    grey = torch.from_numpy(np.rint(digits.images * (255 / _DIGITS_MAX)).astype(np.uint8))[:, None]
+    images = resize_images(grey, image_size) if image_size else grey
+    classes = [str(name) for name in digits.target_names]
+    return with_test_part("digits", images, torch.from_numpy(digits.target).long(), None, None, classes)
+
+
+def read_npz(path: Path, image_size: int | None = None) -> ImageData:
+    """Read the arrays ``x_train, y_train[, x_test, y_test]`` or ``images, labels[, test_images, test_labels]``.
+
+    Images are (N, H, W), (N, H, W, C) or (N, C, H, W), uint8 or other numbers in [0, 255], or floats in
+    [0, 1]; labels are integers of any values.
+
+    Args:
+        path: The file. Nothing in it is unpickled.
+        image_size: Stretch each image to this height and width.
+
+    Returns:
+        The data set.
+
+    Raises:
+        InputError: If a key is missing, or its array has the wrong shape, type or range.
+    """
+    if not zipfile.is_zipfile(path):
+        raise InputError(f"{path}: not an .npz file, or a truncated one; save it again with numpy.savez")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            x, y, x_test, y_test = next((keys for keys in _KEYS if keys[0] in file.files), _KEYS[0])
+            for key in (x, y):
+                if key not in file.files:
+                    held = ", ".join(file.files)
+                    raise InputError(f"{path}: there is no {key}; wanted {x} and {y}, and it holds {held}")
+            present = [key for key in (x_test, y_test) if key in file.files]
+            if len(present) == 1:
+                raise InputError(f"{path}: {present[0]} needs both {x_test} and {y_test}; add or remove one")
+            arrays = {key: _read_key(path, file, key) for key in (x, y, *present)}
+    except InputError:
+        raise
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        raise InputError(unreadable(str(path), error)) from error
+
+    labels, test_labels, classes = index_labels(
+        str(path),
+        _labels(path, y, arrays[y], len(arrays[x])),
+        _labels(path, y_test, arrays[y_test], len(arrays[x_test])) if present else None,
+    )
+    unit = _in_unit_range(arrays[x])
+    images = _images(path, x, arrays.pop(x), unit, image_size)
+    test_images = _images(path, x_test, arrays.pop(x_test), unit, image_size) if present else None
+    return with_test_part(path.stem, images, labels, test_images, test_labels, classes)
+
+
+def _read_key(path: Path, file: Any, key: str) -> NDArray[Any]:
+    try:
+        array: NDArray[Any] = np.atleast_1d(file[key])
+    except ValueError as error:
+        if "pickle" in str(error):
+            raise InputError(f"{path}: {key} holds pickled objects, which are not read; save numbers") from error
+        raise InputError(unreadable(f"{path}: {key}", error)) from error
+    except MemoryError as error:
+        raise InputError(
+            unreadable(f"{path}: {key}", error, "it is larger than the memory; save fewer images")
+        ) from error
+    return array
+
+
+def _labels(path: Path, key: str, labels: NDArray[Any], images: int) -> NDArray[Any]:
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.dtype.kind not in "iu" or labels.ndim != 1:
+        raise InputError(f"{path}: {key} is {labels.dtype} {labels.shape}; labels must be integers, (N,)")
+    if len(labels) != images:
+        raise InputError(f"{path}: {key} has {len(labels)} labels for {images} images; they must be as many")
+    return labels
+
+
+def _in_unit_range(images: NDArray[Any]) -> bool:
+    """Whether white is 1, as in floats mostly, and not 255. Decided once, for both parts."""
+    return images.dtype.kind == "b" or (images.dtype.kind == "f" and bool(images.max(initial=0) <= 1))
+
+
+def _images(path: Path, key: str, images: NDArray[Any], unit: bool, image_size: int | None) -> Tensor:
+    shape = images.shape
+    if images.ndim == 3:
+        images = images[:, None]
+    elif images.ndim == 4 and shape[3] in {1, 3}:
+        images = images.transpose(0, 3, 1, 2)
+    if images.ndim != 4 or images.shape[1] not in {1, 3} or 0 in shape:
+        raise InputError(
+            f"{path}: {key} has the shape {shape}; images must be (N, H, W), (N, H, W, C) or (N, C, H, W), "
+            "with 1 or 3 channels"
+        )
+    if images.dtype.kind not in "biuf":
+        raise InputError(f"{path}: {key} is {images.dtype}; images must be numbers")
+    pixels, top = torch.empty(images.shape, dtype=torch.uint8), 1 if unit else 255
+    for start in range(0, len(images), _CHUNK):
+        part = slice(start, start + _CHUNK)
+        pixels[part] = torch.from_numpy(to_uint8(f"{path}: {key}", images[part], top, _RANGES))
+    return resize_images(pixels, image_size) if image_size else pixels

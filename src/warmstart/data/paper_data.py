@@ -1,0 +1,148 @@
+"""The four data sets of the paper's tables: where the hub has them, what they are called on disk, how large."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import MappingProxyType
+
+from warmstart.data.decode import OnDecoded
+from warmstart.data.images import ImageData
+from warmstart.data.load import load, require_path
+from warmstart.errors import InputError, nearest
+
+
+@dataclass(frozen=True)
+class PaperData:
+    """One of the data sets that the paper's tables were measured on."""
+
+    hub: str
+    """As `load` takes it: ``hf:NAME`` or ``hf:NAME:CONFIG``."""
+    image_column: str
+    label_column: str
+    originals: tuple[str, ...]
+    """The folder, file or archive that it is downloaded as; the first is looked for first."""
+    image_size: int
+    num_classes: int
+    train_examples: int
+    test_examples: int
+
+
+PAPER_DATA: Mapping[str, PaperData] = MappingProxyType(
+    {
+        "cifar10": PaperData(
+            "hf:uoft-cs/cifar10", "img", "label",
+            ("cifar-10-batches-py", "cifar-10-python.tar.gz"), 32, 10, 50_000, 10_000,
+        ),
+        "cifar100": PaperData(
+            "hf:uoft-cs/cifar100", "img", "fine_label",
+            ("cifar-100-python", "cifar-100-python.tar.gz"), 32, 100, 50_000, 10_000,
+        ),
+        "svhn": PaperData(
+            "hf:ufldl-stanford/svhn:cropped_digits", "image", "label",
+            ("train_32x32.mat",), 32, 10, 73_257, 26_032,
+        ),
+        "tiny-imagenet": PaperData(
+            "hf:zh-plus/tiny-imagenet", "image", "label",
+            ("tiny-imagenet-200", "tiny-imagenet-200.zip"), 64, 200, 100_000, 10_000,
+        ),
+    }
+)  # fmt: skip
+
+
+def find_original(name: str, path: Path) -> Path:
+    """Find a data set in a folder of several, such as torchvision's ``root``.
+
+    Args:
+        name: A key of `PAPER_DATA`.
+        path: What the user gave.
+
+    Returns:
+        The data set's own folder or archive, where ``path`` is a folder that holds it by its official name; else
+        ``path``.
+
+    Raises:
+        InputError: If the name is none of the four.
+    """
+    originals, path = _paper_data(name).originals, path.expanduser()
+    return next((path / original for original in originals if (path / original).exists()), path)
+
+
+def load_paper_data(name: str, path: Path | None = None, *, progress: OnDecoded | None = None) -> ImageData:
+    """Read one of the four data sets, from a path in any layout that `load` takes, or from the hub.
+
+    A part of a data set will do, with fewer examples, and of Tiny-ImageNet with fewer classes: `shortfall` says what is
+    lacking.
+
+    Args:
+        name: A key of `PAPER_DATA`.
+        path: Where it is; without it, the hub or what `datasets` has from there in its cache.
+        progress: Called with the number of images decoded so far and in all.
+
+    Returns:
+        The data set under this name, whatever the folder is called.
+
+    Raises:
+        InputError: If it cannot be read, or is visibly another data set.
+    """
+    paper = _paper_data(name)
+    if path is not None:
+        accepted = f"{', '.join(paper.originals)} or parquet; without --data it comes from the hub"
+        require_path(path.expanduser(), str(path), (), accepted)
+        data = load(find_original(name, path), progress=progress)
+    else:
+        try:
+            data = load(paper.hub, image_column=paper.image_column, label_column=paper.label_column, progress=progress)
+        except InputError as error:
+            raise InputError(f"{error}; or give {paper.originals[-1]} with --data") from error
+    _check(name, paper, data, str(path or paper.hub))
+    return replace(data, name=name)
+
+
+def shortfall(name: str, data: ImageData) -> str | None:
+    """Say what a part of a data set lacks, since its results cannot be held against the paper's.
+
+    Args:
+        name: A key of `PAPER_DATA`.
+        data: What `load_paper_data` returned.
+
+    Returns:
+        Such as ``10 of 200 classes, 2000 of 100000 training images``; None for all of it.
+    """
+    paper = _paper_data(name)
+    counts = (
+        (data.num_classes, paper.num_classes, "classes"),
+        (len(data.train_labels), paper.train_examples, "training images"),
+        (len(data.test_labels), paper.test_examples, "test images"),
+    )
+    return ", ".join(f"{held} of {whole} {what}" for held, whole, what in counts if held != whole) or None
+
+
+def _paper_data(name: str) -> PaperData:
+    if name not in PAPER_DATA:
+        raise InputError(f"'{name}' is no data set of the paper's tables{nearest(name, PAPER_DATA)}")
+    return PAPER_DATA[name]
+
+
+def _check(name: str, paper: PaperData, data: ImageData, where: str) -> None:
+    if name == "svhn" and not all(label.isdecimal() for label in data.classes):
+        raise InputError(f"{where} holds classes such as '{data.classes[0]}', but svhn digits; give svhn's own data")
+    if (data.image_size, data.channels) != (paper.image_size, 3):
+        found, wanted = data.image_size, paper.image_size
+        colour = "colour" if data.channels == 3 else "grey"
+        raise InputError(
+            f"{where} holds {colour} images of {found}x{found} pixels, but {name}'s are colour images of "
+            f"{wanted}x{wanted}; give {name}'s own data"
+        )
+    fewer = data.num_classes < paper.num_classes and name != "tiny-imagenet"  # of which parts are in use
+    if data.num_classes > paper.num_classes or fewer:
+        raise InputError(
+            f"{where} holds {data.num_classes} classes, but {name} has {paper.num_classes}; give {name}'s own data"
+        )
+    for count, whole, part in (
+        (len(data.train_labels), paper.train_examples, "training"),
+        (len(data.test_labels), paper.test_examples, "test"),
+    ):
+        if count > whole:
+            raise InputError(f"{where} holds {count} {part} images, but {name} has {whole}; give {name}'s own data")

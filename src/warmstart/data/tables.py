@@ -1,0 +1,310 @@
+"""Images in tables: local parquet files, and data sets of the Hugging Face hub through `datasets`."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from warmstart.data.decode import OnDecoded, decode_images
+from warmstart.data.images import ImageData
+from warmstart.data.train_and_test import index_labels, order_parts, with_test_part
+from warmstart.data.unreadable import unreadable
+from warmstart.errors import InputError, nearest
+
+_IMAGE_NAMES = ("image", "img")
+_LABEL_NAMES = ("label", "fine_label")
+_ROWS = 512  # rows held in memory at a time, encoded
+
+
+@dataclass(frozen=True)
+class _Split:
+    """One part of a table, read in pieces."""
+
+    name: str
+    features: dict[str, Any]
+    rows: int
+    read: Callable[[str], Iterator[list[Any]]]
+    """The values of one column, some rows at a time."""
+
+
+def parquet_files(path: Path) -> list[Path]:
+    """Find the parquet files that a path stands for.
+
+    Args:
+        path: A file, or a folder that is searched at any depth.
+
+    Returns:
+        The files in the order of their names, without hidden ones.
+    """
+    if path.is_file():
+        return [path] if path.suffix.lower() == ".parquet" else []
+    found = sorted(path.rglob("*.parquet"))
+    return [file for file in found if not any(part.startswith(".") for part in file.relative_to(path).parts)]
+
+
+def read_parquet(
+    path: Path,
+    image_size: int | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    progress: OnDecoded | None = None,
+) -> ImageData:
+    """Read one parquet file, or a folder of them with the parts in their names, as the hub has them.
+
+    The files are read where they are; no cache is written.
+
+    Args:
+        path: The file or folder.
+        image_size: Stretch each image to this height and width.
+        image_column: The column of the images, where it is not plain.
+        label_column: The column of the labels, where it is not plain.
+        progress: Told how many images are decoded.
+
+    Returns:
+        The data set.
+
+    Raises:
+        InputError: If a file is damaged, columns are missing or ambiguous, or an image cannot be read.
+    """
+    splits = [_local_split(name, files) for name, files in _parquet_parts(path).items()]
+    name = path.stem if path.is_file() else path.resolve().name
+    return _read_splits(name, str(path), splits, image_size, image_column, label_column, progress)
+
+
+def read_hub(
+    name: str,
+    image_size: int | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    progress: OnDecoded | None = None,
+) -> ImageData:
+    """Read a data set of the hub, from `datasets`' own cache where it was downloaded before.
+
+    Args:
+        name: ``NAME`` or ``NAME:CONFIG``.
+        image_size: Stretch each image to this height and width.
+        image_column: The column of the images, where it is not plain.
+        label_column: The column of the labels, where it is not plain.
+        progress: Told how many images are decoded.
+
+    Returns:
+        The data set.
+
+    Raises:
+        InputError: If the hub cannot be reached, it has no such data set, or its columns do not fit.
+    """
+    import datasets
+
+    repository, _, config = name.partition(":")
+    _check_hub(repository)
+    try:
+        found = datasets.load_dataset(repository, config or None)
+    except ValueError as error:  # no configuration named, or one that is not there: the message lists them
+        listing = " ".join(str(error).partition("Example of usage")[0].split())
+        raise InputError(f"hf:{name}: {listing}; write hf:NAME:CONFIG") from error
+    except (ConnectionError, FileNotFoundError, RuntimeError) as error:
+        raise InputError(unreadable(f"hf:{name}", error, "go online, or choose another data set")) from error
+    splits = [_hub_split(split, table) for split, table in found.items()]
+    return _read_splits(name, f"hf:{name}", splits, image_size, image_column, label_column, progress)
+
+
+def _check_hub(repository: str) -> None:
+    """Ask once whether the data set is there: `datasets` would first retry for half a minute, noisily."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.constants import ENDPOINT, HF_HUB_OFFLINE
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError
+
+    if HF_HUB_OFFLINE:
+        return
+    try:
+        HfApi().dataset_info(repository, timeout=10)
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        raise InputError(
+            f"hf:{repository}: no such data set on the hub, or it is private; check the name, or log in"
+        ) from error
+    except HfHubHTTPError:
+        return  # the hub answers: loading says more
+    except Exception as error:  # from requests, httpx or httpx2, as the version of huggingface_hub has it
+        raise InputError(
+            f"hf:{repository}: the hub ({ENDPOINT}) cannot be reached; go online, or set HF_HUB_OFFLINE=1 to use "
+            "a data set that was downloaded before"
+        ) from error
+
+
+def _hub_split(name: str, table: Any) -> _Split:
+    def read(column: str) -> Iterator[list[Any]]:
+        for batch in table.select_columns([column]).with_format("arrow").iter(batch_size=_ROWS):
+            yield batch[column].to_pylist()
+
+    return _Split(name, dict(table.features), table.num_rows, read)
+
+
+def _parquet_parts(path: Path) -> dict[str, list[Path]]:
+    """The files of each part: ``train-00000-of-00002.parquet``, ``data/test-...``, ``valid/0000.parquet``."""
+    if path.is_file():
+        return {"train": [path]}
+    parts: dict[str, list[Path]] = {}
+    for file in parquet_files(path):
+        relative = file.relative_to(path).with_suffix("")
+        train, tests = order_parts(re.split(r"[^a-z]+", str(relative).lower()))
+        parts.setdefault(train or (tests[0] if tests else ""), []).append(file)
+    unnamed = parts.pop("", [])
+    if order_parts(parts)[0] is None and unnamed:
+        parts["train"] = unnamed  # else they are something beside the parts, as SVHN's `extra`
+    return parts
+
+
+def _local_split(name: str, files: Sequence[Path]) -> _Split:
+    import datasets
+    import pyarrow
+    from pyarrow import parquet
+
+    rows, schemas = 0, {}
+    for file in files:
+        try:
+            metadata = parquet.ParquetFile(file)
+            rows += metadata.metadata.num_rows
+            schemas[file] = dict(datasets.Features.from_arrow_schema(metadata.schema_arrow))
+        except (OSError, ValueError, pyarrow.ArrowException) as error:
+            raise InputError(unreadable(str(file), error, "replace it")) from error
+    features = schemas[files[0]]
+    differing = [file for file in files if schemas[file] != features]
+    if differing:
+        raise InputError(
+            f"{differing[0]} has other columns than {files[0]}; give a folder that holds one data set only"
+        )
+
+    def read(column: str) -> Iterator[list[Any]]:
+        for file in files:
+            try:
+                for batch in parquet.ParquetFile(file).iter_batches(_ROWS, columns=[column]):
+                    yield batch.column(0).to_pylist()
+            except (OSError, pyarrow.ArrowException) as error:
+                raise InputError(unreadable(str(file), error, "replace it")) from error
+
+    return _Split(name, features, rows, read)
+
+
+def _read_splits(
+    name: str,
+    where: str,
+    splits: Sequence[_Split],
+    image_size: int | None,
+    image_column: str | None,
+    label_column: str | None,
+    progress: OnDecoded | None,
+) -> ImageData:
+    by_name = {split.name: split for split in splits}
+    train_name, test_names = order_parts(by_name)
+    if train_name is None:
+        held = ", ".join(by_name) or "none"
+        raise InputError(f"{where}: there is no part 'train'; it has {held}")
+    train = by_name[train_name]
+    if train.rows == 0:
+        raise InputError(f"{where}: the part '{train_name}' has no rows; add examples")
+    image = _image_column(where, train.features, image_column)
+    label = _label_column(where, train.features, label_column)
+    train_labels = _labels(train, label)
+    if _unlabelled(train_labels):
+        raise InputError(f"{where}: {train.name} has rows without a '{label}'; remove them")
+
+    test, test_labels = None, None
+    for candidate in (by_name[test_name] for test_name in test_names):
+        if candidate.rows == 0 or not {image, label} <= candidate.features.keys():
+            continue
+        for column in (image, label):
+            if candidate.features[column] != train.features[column]:
+                raise InputError(f"{where}: '{column}' differs in kind between {train_name} and {candidate.name}")
+        found = _labels(candidate, label)
+        if not _unlabelled(found):
+            test, test_labels = candidate, found
+            break
+
+    names = getattr(train.features[label], "names", None)
+    indices, test_indices, classes = index_labels(where, train_labels, test_labels, names)
+    parts = [train] if test is None else [train, test]
+    images = decode_images(_encoded(where, parts, image), sum(part.rows for part in parts), image_size, progress)
+    test_images: Tensor | None = images[train.rows :] if test is not None else None
+    return with_test_part(name, images[: train.rows], indices, test_images, test_indices, classes)
+
+
+def _image_column(where: str, features: dict[str, Any], named: str | None) -> str:
+    holding = [column for column, feature in features.items() if _holds_images(feature)]
+    return _choose(where, "image", features, holding, _IMAGE_NAMES, named)
+
+
+def _label_column(where: str, features: dict[str, Any], named: str | None) -> str:
+    holding = [column for column, feature in features.items() if hasattr(feature, "names")]
+    if not holding or named or not set(_LABEL_NAMES).isdisjoint(features):
+        holding += [column for column, feature in features.items() if _is_category(feature)]
+    return _choose(where, "label", features, holding, _LABEL_NAMES, named)
+
+
+def _holds_images(feature: Any) -> bool:
+    """An image as `datasets` writes it, or the bytes of a file as other tools do."""
+    is_bytes = getattr(feature, "dtype", None) in {"binary", "large_binary"}
+    return type(feature).__name__ == "Image" or is_bytes or (isinstance(feature, dict) and "bytes" in feature)
+
+
+def _is_category(feature: Any) -> bool:
+    """An integer, a string, or yes and no."""
+    dtype = str(getattr(feature, "dtype", ""))
+    return type(feature).__name__ == "Value" and re.fullmatch(r"bool|u?int\d+|(large_)?string", dtype) is not None
+
+
+def _choose(
+    where: str, kind: str, features: dict[str, Any], holding: list[str], usual: tuple[str, ...], named: str | None
+) -> str:
+    """The column that the user named, else the only one, else the one with a usual name."""
+    if named is not None:
+        if named not in features:
+            raise InputError(f"{where}: there is no column '{named}'{nearest(named, features)}")
+        if named not in holding:
+            raise InputError(f"{where}: the column '{named}' holds no {kind}s; columns: {', '.join(features)}")
+        return named
+    if len(holding) == 1:
+        return holding[0]
+    for name in usual:
+        if name in holding:
+            return name
+    which = "no column" if not holding else "more than one column"
+    raise InputError(f"{where}: {which} holds {kind}s; name it with --{kind}-column (columns: {', '.join(features)})")
+
+
+def _labels(split: _Split, column: str) -> NDArray[Any]:
+    values = [value for batch in split.read(column) for value in batch]
+    return np.array(values, dtype=object if None in values else None)
+
+
+def _unlabelled(labels: NDArray[Any]) -> bool:
+    """Whether labels are missing; the hub gives all hidden ones as -1."""
+    return labels.dtype == object or (labels.dtype.kind == "i" and bool((labels == -1).all()))
+
+
+def _encoded(where: str, parts: Sequence[_Split], column: str) -> Iterator[tuple[int, str, bytes]]:
+    index = 0
+    for part in parts:
+        values = (value for batch in part.read(column) for value in batch)
+        for row, value in enumerate(values):
+            name = f"{where}: row {row} of {part.name}"
+            yield index, name, _content(value, name)
+            index += 1
+
+
+def _content(value: Any, name: str) -> bytes:
+    if isinstance(value, dict):
+        path = value.get("path")
+        value = value.get("bytes")
+        if value is None and path and os.path.isfile(path):  # as `datasets` keeps folders of images in its cache
+            return Path(path).read_bytes()
+    if not isinstance(value, bytes):
+        raise InputError(f"{name}: there is no image; remove the row")
+    return value

@@ -1,0 +1,113 @@
+"""Any map-style torch `Dataset` of (image, label), read once into memory."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset, IterableDataset
+
+from warmstart.data.decode import ImageStack, OnDecoded, Pixels, pixels
+from warmstart.data.images import ImageData, to_uint8
+from warmstart.data.train_and_test import index_labels, with_test_part
+from warmstart.errors import InputError
+
+
+def from_dataset(
+    train: Dataset[Any],
+    test: Dataset[Any] | None = None,
+    *,
+    name: str | None = None,
+    classes: Sequence[str] | None = None,
+    image_size: int | None = None,
+    progress: OnDecoded | None = None,
+) -> ImageData:
+    """Read torch datasets into memory. Each example is read once, so leave random transforms out of them.
+
+    An image is a PIL image; a tensor (C, H, W) or (H, W); or an array (H, W, C) or (H, W): uint8, or floats
+    in [0, 1]. A label is an integer.
+
+    Args:
+        train: The training part; `len()` and indexing must work.
+        test: The test part; without it a stratified fifth of the training part is given up.
+        name: What to call the data set; the class's name, in small letters, if not given.
+        classes: What the labels 0, 1, ... are called; ``train.classes`` if there is one, else the labels.
+        image_size: Stretch each image to this height and width.
+        progress: Told how many images are read.
+
+    Returns:
+        The data set.
+
+    Raises:
+        InputError: If an example is not (image, label), or its image has the wrong type, shape or range.
+    """
+    name = name or type(train).__name__.lower()
+    parts = [(f"{name} training", train)] + ([(f"{name} test", test)] if test is not None else [])
+    lengths = [_length(where, part) for where, part in parts]
+    stack = ImageStack(sum(lengths), progress)
+    labels: list[int] = []
+    for (where, part), length in zip(parts, lengths, strict=True):
+        for index in range(length):
+            example = f"{where} example {index}"
+            image, label = _pair(example, part[index])
+            stack.put(len(labels), example, _to_pixels(example, image, image_size))
+            labels.append(_to_index(example, label))
+    images, cut = stack.images(), lengths[0]
+    train_labels, test_labels = np.array(labels[:cut]), np.array(labels[cut:]) if test is not None else None
+    known = classes if classes is not None else getattr(train, "classes", None)
+    indices, test_indices, names = index_labels(name, train_labels, test_labels, known)
+    test_images = images[cut:] if test is not None else None
+    return with_test_part(name, images[:cut], indices, test_images, test_indices, names)
+
+
+def _length(where: str, part: Dataset[Any]) -> int:
+    try:
+        length = operator.length_hint(part, -1)
+    except TypeError:
+        length = -1
+    if length < 0 or isinstance(part, IterableDataset):
+        raise InputError(f"{where}: len() and indexing must work; give a map-style Dataset")
+    if length == 0:
+        raise InputError(f"{where}: the dataset is empty")
+    return length
+
+
+def _pair(where: str, example: Any) -> tuple[Any, Any]:
+    if not isinstance(example, (tuple, list)) or len(example) != 2:
+        raise InputError(f"{where} is a {type(example).__name__}; a dataset must give (image, label)")
+    image, label = example
+    return image, label
+
+
+def _to_index(where: str, label: Any) -> int:
+    try:
+        return operator.index(label)
+    except TypeError as error:
+        raise InputError(f"{where} has the label {label!r}; labels must be integers") from error
+
+
+def _to_pixels(where: str, image: Any, image_size: int | None) -> Pixels:
+    if isinstance(image, Image.Image):
+        return pixels(image.copy(), where, image_size)
+    if isinstance(image, Tensor):
+        array: NDArray[Any] = image.detach().cpu().numpy()
+        array = array.transpose(1, 2, 0) if array.ndim == 3 else array
+    elif isinstance(image, np.ndarray):
+        array = image
+    else:
+        raise InputError(f"{where} is a {type(image).__name__}; an image must be a PIL image, tensor or array")
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    if 0 in array.shape or not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3)):
+        layout = "(C, H, W)" if isinstance(image, torch.Tensor) else "(H, W, C)"
+        raise InputError(f"{where} has the shape {tuple(image.shape)}; wanted (H, W) or {layout}, C = 1 or 3")
+    if array.dtype.kind != "f" and array.dtype != np.uint8:
+        raise InputError(f"{where} is {array.dtype}; an image must be uint8, or floats in [0, 1]")
+    scaled = to_uint8(where, array, 1, "floats must be in [0, 1]: leave out Normalize")
+    return pixels(Image.fromarray(scaled), where, image_size)

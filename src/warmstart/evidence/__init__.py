@@ -1,0 +1,1 @@
+"""What runs show: paired statistics, the verdict, diagnosis and figures."""

@@ -1,0 +1,86 @@
+"""The figures of a grid: the metric by stage, its cost, the steps of each stage."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from warmstart.reporting import figures
+from warmstart.runs.results import Results, StageResult
+
+
+def accuracy_figure(results: Results) -> Figure:
+    """Draw the metric by stage, with the band of one std over seeds.
+
+    Args:
+        results: The measurements.
+
+    Returns:
+        The figure, for `figures.to_svg` or `figures.to_png`.
+    """
+    return figures.lines(
+        [figures.Series(method, range(1, len(mean) + 1), mean, std) for method, _, mean, std in _trajectories(results)],
+        x_label="stage",
+        y_label=_metric_label(results),
+    )
+
+
+def cost_figure(results: Results) -> Figure:
+    """Draw the metric against the steps spent so far, one point a stage.
+
+    Args:
+        results: The measurements.
+
+    Returns:
+        The figure, for `figures.to_svg` or `figures.to_png`.
+    """
+    return figures.cost_lines(
+        [figures.Series(method, steps, mean) for method, steps, mean, _ in _trajectories(results)],
+        x_label="steps so far (what you pay)",
+        y_label=_metric_label(results),
+    )
+
+
+def steps_figure(results: Results) -> Figure:
+    """Draw the steps of each stage, with the band of one std over seeds; methods look as in `accuracy_figure`.
+
+    Args:
+        results: The measurements.
+
+    Returns:
+        The figure, for `figures.to_svg` or `figures.to_png`.
+    """
+    series = []
+    for method, so_far, *_ in _trajectories(results):
+        runs = list(results.finished(method).values()) or _unfinished(results, method)
+        steps = np.array([[row.steps for row in run[: len(so_far)]] for run in runs], dtype=float)
+        std = steps.std(axis=0, ddof=1).tolist() if len(runs) > 1 else None
+        series.append(figures.Series(method, range(1, len(so_far) + 1), steps.mean(axis=0).tolist(), std))
+    return figures.lines(series, x_label="stage", y_label="steps of the stage")
+
+
+def _trajectories(results: Results) -> list[tuple[str, list[float], list[float], list[float] | None]]:
+    # Each method's mean steps so far, mean metric and its std at each stage; cold's line comes first, the others in
+    # the grid's order: a method's colour follows from its place, and must not change with its rank.
+    found = []
+    for method in results.methods:
+        runs = list(results.finished(method).values()) or _unfinished(results, method)
+        stages = min((len(run) for run in runs), default=0)
+        if not stages:
+            continue
+        scale = 100 if results.metric == "accuracy" else 1
+        metric = scale * np.array([[row.test_accuracy for row in run[:stages]] for run in runs])
+        steps = np.cumsum([[row.steps for row in run[:stages]] for run in runs], axis=1).mean(axis=0)
+        std = metric.std(axis=0, ddof=1).tolist() if len(runs) > 1 else None
+        found.append((method, steps.tolist(), metric.mean(axis=0).tolist(), std))
+    return sorted(found, key=lambda line: line[0] != "cold")
+
+
+def _unfinished(results: Results, method: str) -> list[list[StageResult]]:
+    broken = results.diverged(method)
+    runs = [results.select(method, seed=seed) for seed in results.seeds if seed not in broken]
+    return [run for run in runs if run]
+
+
+def _metric_label(results: Results) -> str:
+    return "test accuracy, %" if results.metric == "accuracy" else results.metric

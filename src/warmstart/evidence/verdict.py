@@ -1,0 +1,330 @@
+"""The verdict of a comparison: which method to use, what it gains over cold, and how sure that is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from warmstart.errors import InputError
+from warmstart.evidence.paired import Estimate, estimate, holm_adjusted, holm_levels
+from warmstart.runs.results import Results
+from warmstart.wording import counted
+
+ENOUGH_SEEDS = 3
+"""With two seeds a 95 % t interval reaches 12.7 standard errors to each side: below three no claim is made."""
+
+_NOT_JUDGED = ("diverged", "too few seeds")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One method against the reference, in the last stage, paired over seeds."""
+
+    method: str
+    seeds: int
+    """How many seeds both have finished."""
+    difference: float
+    """Mean metric of the method minus that of the reference; NaN where no seed allows it."""
+    low: float
+    high: float
+    """The Holm-adjusted 95 % interval of the difference; infinite where nothing can be claimed."""
+    p_value: float
+    """Of no difference, Holm-adjusted over the methods; NaN where nothing can be claimed."""
+    adjusted_level: float
+    """The level at which the interval was taken after Holm's adjustment, e.g. 0.983 for the first of three."""
+    steps_ratio: float
+    """Steps of the last stage over the reference's; NaN where steps are not counted."""
+    total_steps_ratio: float
+    """Steps of all stages over the reference's."""
+    decision: str
+    """``better``; ``no worse``: a loss beyond the margin is excluded; ``worse``: it is shown; ``unclear``;
+    ``too few seeds``; ``diverged``: in some seed, and so never recommended."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a comparison shows, and what to do."""
+
+    comparisons: tuple[Comparison, ...]
+    """Every method but the reference, in the order of the grid."""
+    recommended: str | None
+    """The cheapest method that loses nothing beyond the margin; None where no claim is made."""
+    sentence: str
+    notes: tuple[str, ...]
+    """What limits the claim: missing runs, divergence, a stopping rule that never held."""
+    reference: str = "cold"
+    margin: float = 0.0
+
+
+def judge(results: Results, *, margin: float = 0.0, reference: str = "cold") -> Verdict:
+    """Compare every method with the reference and recommend one.
+
+    The intervals are Holm-adjusted over the methods, so that the chance of any false claim among them is at most
+    5 %. The recommended method is the cheapest, by steps over all stages, whose interval excludes a loss beyond
+    the margin; the reference itself is always admissible.
+
+    Args:
+        results: The measurements, complete or partial. Only finished runs count.
+        margin: The largest loss that does not matter, in the metric's unit (0.005: half a point of accuracy).
+        reference: The method that the others are measured against.
+
+    Returns:
+        The comparisons, the recommended method, and one sentence that says what to do.
+
+    Raises:
+        InputError: If the margin is negative or not finite.
+    """
+    if not (math.isfinite(margin) and margin >= 0):
+        raise InputError(f"margin {margin}: the largest acceptable loss must be a number of at least 0")
+    others = [method for method in results.methods if method != reference]
+    estimates = {method: estimate_difference(results, method, reference) for method in others}
+    judged = {
+        method: found
+        for method, found in estimates.items()
+        if found and found.seeds >= ENOUGH_SEEDS and not results.diverged(method)
+    }
+    # Holm's family is the question that decides: does the method lose the margin, or more?
+    worst_allowed = -margin if results.higher_is_better else margin
+    levels = dict(zip(judged, holm_levels([e.p_value(worst_allowed) for e in judged.values()]), strict=True))
+    p_values = dict(zip(judged, holm_adjusted([e.p_value() for e in judged.values()]), strict=True))
+    comparisons = tuple(
+        _compare(results, method, reference, margin, estimates[method], levels.get(method), p_values.get(method))
+        for method in others
+    )
+    verdict = Verdict(comparisons, None, "", _notes(results, comparisons, reference), reference, margin)
+    refusal = _refusal(results, verdict)
+    return replace(verdict, sentence=refusal) if refusal else _recommend(results, verdict)
+
+
+def estimate_difference(results: Results, method: str, reference: str) -> Estimate | None:
+    """Estimate by how much a method's last-stage metric differs from another's.
+
+    Args:
+        results: The measurements.
+        method: The one method.
+        reference: The other.
+
+    Returns:
+        The estimate over the seeds that both have finished; None where there is none.
+    """
+    ours, theirs = results.finished(method), results.finished(reference)
+    seeds = [seed for seed in ours if seed in theirs]
+    if not seeds:
+        return None
+    by_seed = np.array([ours[seed][-1].test_accuracy - theirs[seed][-1].test_accuracy for seed in seeds])
+    scores = [results.scores.get((name, seed)) for name in (method, reference) for seed in seeds]
+    known = [score.astype(float) for score in scores if score is not None]
+    if len(known) < len(scores) or len({score.shape for score in known}) > 1:
+        return estimate(by_seed)
+    return estimate(by_seed, np.stack(known[: len(seeds)]) - np.stack(known[len(seeds) :]))
+
+
+def multiple(ratio: float) -> str:
+    """Write a ratio of steps.
+
+    Args:
+        ratio: Of steps to the reference's; NaN where they are not counted.
+
+    Returns:
+        Such as ``"0.28x"``; a dash for NaN.
+    """
+    return "–" if math.isnan(ratio) else "<0.01x" if ratio < 0.005 else f"{ratio:.2f}x"
+
+
+def amount(results: Results, value: float, sign: str = "", *, unit: bool = True) -> str:
+    """Write a difference of the metric; one of accuracies in points.
+
+    Args:
+        results: The measurements, which name the metric.
+        value: The difference; NaN or infinite where there is none.
+        sign: ``"+"`` to show the sign of what is positive, too.
+        unit: Whether to name the unit, where there is one.
+
+    Returns:
+        Such as ``"+1.7 points"``; a dash where there is no difference.
+    """
+    if not math.isfinite(value):
+        return "–"
+    if results.metric != "accuracy":
+        return f"{value:{sign}.3g}"
+    return f"{100 * value:{sign}.1f}{' points' if unit else ''}"
+
+
+def _compare(
+    results: Results,
+    method: str,
+    reference: str,
+    margin: float,
+    found: Estimate | None,
+    level: float | None,
+    p_value: float | None,
+) -> Comparison:
+    ours, theirs = results.finished(method), results.finished(reference)
+    seeds = [seed for seed in ours if seed in theirs]
+    low, high = found.interval(level) if found and level else (-math.inf, math.inf)
+    worst, best = (low, high) if results.higher_is_better else (-high, -low)
+    if results.diverged(method):
+        decision = "diverged"
+    elif level is None:
+        decision = "too few seeds"
+    elif worst > 0:
+        decision = "better"
+    elif worst >= -margin:
+        decision = "no worse"
+    elif best < -margin:
+        decision = "worse"
+    else:
+        decision = "unclear"
+    return Comparison(
+        method=method,
+        seeds=len(seeds),
+        difference=found.difference if found else math.nan,
+        low=low,
+        high=high,
+        p_value=math.nan if p_value is None else p_value,
+        adjusted_level=level or math.nan,
+        steps_ratio=_ratio([ours[s][-1].steps for s in seeds], [theirs[s][-1].steps for s in seeds]),
+        total_steps_ratio=_ratio(
+            [row.steps for s in seeds for row in ours[s]], [row.steps for s in seeds for row in theirs[s]]
+        ),
+        decision=decision,
+    )
+
+
+def _ratio(ours: Sequence[int], theirs: Sequence[int]) -> float:
+    return sum(ours) / sum(theirs) if sum(ours) and sum(theirs) else math.nan
+
+
+def _refusal(results: Results, verdict: Verdict) -> str:
+    # Why no claim can be made and what to do about it; empty where one can.
+    reference, comparisons, seeds = verdict.reference, verdict.comparisons, results.seeds
+    if reference not in results.methods:
+        return f"No claim: there is no {reference} in the grid to compare with; add it to the methods."
+    if not comparisons:
+        return f"No claim: {reference} is the only method; add another to compare with it."
+    broken = results.diverged(reference)
+    if broken:
+        what, remedy = _how_broken(results, reference)
+        return (
+            f"No claim: {reference}{what} in {len(broken)} of {counted(len(seeds), 'seed')}, so there is nothing to "
+            f"compare with; {remedy}."
+        )
+    if any(c.decision not in _NOT_JUDGED for c in comparisons):
+        return ""
+    shared = [c.seeds for c in comparisons if c.decision != "diverged"]
+    if not shared:
+        _, remedy = _how_broken(results, comparisons[0].method)
+        return f"No claim: no method but {reference} has a finite {results.metric} with every seed; {remedy}."
+    missing = ENOUGH_SEEDS - len(seeds)
+    remedy = f"run {counted(missing, 'more seed')}" if missing > 0 else "let the comparison finish"
+    done = counted(max(shared), "seed")
+    return f"No claim: {done} finished, and it takes {ENOUGH_SEEDS} to tell methods apart; {remedy}."
+
+
+def _how_broken(results: Results, method: str) -> tuple[str, str]:
+    # After the method's name: what happened in the seeds that it diverged with; and what to do.
+    if any(row.status == "diverged" for row in results.select(method)):
+        return " itself diverged", "lower the learning rate"
+    return f"'s {results.metric} is not a finite number", "look at what evaluate returns there"
+
+
+def _recommend(results: Results, verdict: Verdict) -> Verdict:
+    sign = 1 if results.higher_is_better else -1
+    judged = [c for c in verdict.comparisons if c.decision not in _NOT_JUDGED]
+    admissible = [c for c in judged if c.decision in ("better", "no worse")]
+    # Where steps are not counted all methods cost the same, and the metric decides.
+    cost = {c.method: c.total_steps_ratio if math.isfinite(c.total_steps_ratio) else 1.0 for c in judged}
+    chosen = min(admissible, key=lambda c: (cost[c.method], -sign * c.difference), default=None)
+    if chosen and (cost[chosen.method], -sign * chosen.difference) < (1.0, 0.0):
+        recommended = chosen.method
+        sentence = f"Use {recommended}: {_outcome(results, verdict, chosen)}."
+    else:
+        recommended = verdict.reference
+        sentence = _keep_reference(results, verdict, [c for c in judged if cost[c.method] <= 1])
+    total = len(results.methods) * len(results.seeds)
+    done = sum(len(results.finished(method)) + len(results.diverged(method)) for method in results.methods)
+    if done < total:
+        sentence = f"So far ({done} of {total} runs): {sentence[0].lower()}{sentence[1:]}"
+    notes = verdict.notes
+    best = max(admissible, key=lambda c: sign * c.difference, default=None)
+    if best and best.decision == "better" and best.method != recommended:
+        notes = (f"{best.method} has the best {results.metric}: {_outcome(results, verdict, best)}.", *notes)
+    return replace(verdict, recommended=recommended, sentence=sentence, notes=notes)
+
+
+def _keep_reference(results: Results, verdict: Verdict, cheaper: Sequence[Comparison]) -> str:
+    reference, metric = verdict.reference, results.metric
+    if not cheaper:
+        return f"Use {reference}: no other method takes fewer steps."
+    unclear = [c for c in cheaper if c.decision == "unclear"]
+    if not unclear:
+        sign = 1 if results.higher_is_better else -1
+        closest = max(cheaper, key=lambda c: sign * c.difference)
+        return (
+            f"Use {reference}: every method that takes fewer steps loses {metric}, {closest.method} the least: "
+            f"{_outcome(results, verdict, closest)}."
+        )
+    c = min(unclear, key=lambda c: (c.total_steps_ratio, c.method))
+    if not math.isfinite(c.low):
+        return (
+            f"Stay with {reference} for now: {c.method} differs from it by exactly the same amount with all "
+            f"{counted(c.seeds, 'seed')}, from which nothing can be inferred; do the runs depend on the seed?"
+        )
+    if not c.low <= 0 <= c.high:
+        return f"Stay with {reference} for now: {c.method} may lose too much: {_outcome(results, verdict, c)}."
+    cost = f" at {multiple(c.total_steps_ratio)} of its steps" if math.isfinite(c.total_steps_ratio) else ""
+    most = amount(results, max(-c.low, c.high))
+    return (
+        f"Stay with {reference} for now: {c.method}{cost} makes no difference that {counted(c.seeds, 'seed')} can "
+        f"show; up to ±{most} remains possible, which more seeds or test examples can narrow."
+    )
+
+
+def _outcome(results: Results, verdict: Verdict, c: Comparison) -> str:
+    # What one comparison has shown, as the rest of a sentence.
+    side = "above" if c.difference > 0 else "below"
+    sign = "+" if c.low < 0 < c.high else ""
+    low, high = (amount(results, end, sign, unit=False) for end in (c.low, c.high))
+    within = f", within the margin of {amount(results, verdict.margin)}," if c.decision == "no worse" else ""
+    cost = f" at {multiple(c.total_steps_ratio)} of {verdict.reference}'s steps" if c.total_steps_ratio > 0 else ""
+    return (
+        f"its last {results.metric} is {amount(results, abs(c.difference))} {side} {verdict.reference}'s "
+        f"(95 % interval {low} to {high}, {counted(c.seeds, 'seed')}){within}{cost}"
+    )
+
+
+def _notes(results: Results, comparisons: Sequence[Comparison], reference: str) -> tuple[str, ...]:
+    notes = []
+    seeds = counted(len(results.seeds), "seed")
+    for method in results.methods:
+        rows, broken = results.select(method), results.diverged(method)
+        if broken:
+            what = _how_broken(results, method)[0].replace(" itself", "")
+            notes.append(
+                f"{method}{what} in {len(broken)} of {seeds}: it is not recommended, and those are in no mean."
+            )
+        endless = sum(row.status == "max-epochs" for row in rows)
+        if endless:
+            notes.append(
+                f"{method}: in {endless} of {counted(len(rows), 'stage')} the stopping rule never held; the steps "
+                "there are the limit of epochs, not what it needs."
+            )
+        missing = len(results.seeds) - len(results.finished(method)) - len(broken)
+        if missing:
+            notes.append(f"{method}: {missing} of {seeds} not finished; they are in no mean.")
+    judged = [c.method for c in comparisons if c.decision not in _NOT_JUDGED]
+    unscored = [m for m in judged if _unscored(results, m) or _unscored(results, reference)]
+    if unscored:
+        which = "" if unscored == judged else f" of {', '.join(unscored)}"
+        notes.append(
+            f"The intervals{which} "
+            "allow for the seeds but not for the choice of test examples: per-example scores are missing."
+        )
+    return tuple(notes)
+
+
+def _unscored(results: Results, method: str) -> bool:
+    return any((method, seed) not in results.scores for seed in results.finished(method))

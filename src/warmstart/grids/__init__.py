@@ -1,0 +1,1 @@
+"""Many runs: settings and record, carrying out here or on Ray, progress, tracking."""

@@ -1,0 +1,161 @@
+"""What is shown while a grid runs: a bar for the grid, a line for each run at work, the time left."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Sequence
+from types import TracebackType
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from warmstart.runs.results import StageResult
+from warmstart.runs.run import Event, RunKey
+from warmstart.training.loop import Progress
+from warmstart.training.parallel import is_first_process
+
+
+class Display:
+    """Live on a terminal; a plain line for each finished run elsewhere. Everything goes to stderr."""
+
+    def __init__(self, *, quiet: bool = False, metric: str = "accuracy") -> None:
+        """Prepare; nothing is shown yet.
+
+        Args:
+            quiet: Show nothing at all.
+            metric: What the runs' test scores are; accuracies are shown in percent.
+        """
+        self._metric = metric
+        self._console = Console(stderr=True, highlight=False, quiet=quiet or not is_first_process())
+        self._lock = threading.Lock()
+        self._running: dict[RunKey, Event] = {}
+        self._began = time.monotonic()
+        self._stages = 0
+        self._runs = 0
+        self._runs_done = 0
+        self._work = 0
+        """All stages of the grid, each counted by its number, since a stage trains on all data so far."""
+        self._work_done = 0
+        self._work_before = 0
+        self._live = Live(console=self._console, get_renderable=self._view, refresh_per_second=4, transient=True)
+
+    def __enter__(self) -> Display:
+        """Start."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Take the live part off the screen."""
+        if self._live.is_started:
+            self._live.stop()
+
+    def loading(self, done: int, total: int) -> None:
+        """Show how many images have been read; on a terminal only.
+
+        Args:
+            done: Images read.
+            total: Of how many.
+        """
+        if self._console.is_terminal:
+            self._console.print(f"reading images: {done:,} of {total:,}", end="\n" if done == total else "\r")
+
+    def plan(self, lines: Sequence[str], *, runs: int, stages: int, done: Sequence[StageResult]) -> None:
+        """Say what will be done, and start the clock.
+
+        Args:
+            lines: What is compared; warnings begin with ``warning``.
+            runs: Runs in the grid.
+            stages: Stages of a run.
+            done: What an earlier start has done of it.
+        """
+        for line in lines:
+            self._console.print(line, style="yellow" if line.startswith("warning") else None, markup=False)
+        self._stages = stages
+        self._runs = runs
+        self._work = runs * stages * (stages + 1) // 2
+        for row in done:
+            self._count(row)
+        self._work_before = self._work_done
+        if done:
+            self._console.print(f"going on: {self._runs_done} of {runs} runs are done")
+        self._began = time.monotonic()
+        if self._console.is_terminal and not self._console.quiet:
+            self._live.start()
+
+    def event(self, event: Event) -> None:
+        """Take note of an epoch or a stage.
+
+        Args:
+            event: What happened.
+        """
+        with self._lock:
+            self._running[event.key] = event
+            row = event.finished_stage
+            if row is None:
+                return
+            if not self._count(row):
+                return
+            self._running.pop(event.key, None)
+            if not self._console.is_terminal:
+                how = "" if row.status == "done" else f" ({row.status} in stage {row.stage})"
+                self._console.print(
+                    f"[{self._runs_done}/{self._runs}] {_name(event.key)}: "
+                    f"{self._score(row.test_accuracy)}, {row.steps} steps{how}; {self._time_left()} left",
+                    markup=False,
+                )
+
+    def _score(self, value: float) -> str:
+        return f"{value:.1%}" if self._metric == "accuracy" else f"{self._metric} {value:.4g}"
+
+    def _count(self, row: StageResult) -> bool:
+        """Add a finished stage to the bar; whether its run is over."""
+        self._work_done += row.stage
+        if row.status == "diverged":
+            self._work_done += sum(range(row.stage + 1, self._stages + 1))
+        over = row.stage == self._stages or row.status == "diverged"
+        self._runs_done += over
+        return over
+
+    def _time_left(self) -> str:
+        worked = self._work_done - self._work_before
+        if worked == 0:
+            return "?"
+        seconds = (time.monotonic() - self._began) / worked * (self._work - self._work_done)
+        hours, minutes = divmod(round(seconds) // 60, 60)
+        return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {round(seconds) % 60:02} s"
+
+    def _view(self) -> Group:
+        with self._lock:
+            bar = Table.grid(padding=(0, 2))
+            bar.add_row(
+                ProgressBar(total=self._work or 1, completed=self._work_done, width=30),
+                f"{self._runs_done}/{self._runs} runs",
+                f"{self._time_left()} left",
+            )
+            lines = [
+                Text(
+                    f"  {_name(key):<36.36} stage {event.stage}/{self._stages}  " + _training(event.progress),
+                    style="dim",
+                    overflow="ellipsis",
+                    no_wrap=True,
+                )
+                for key, event in sorted(self._running.items(), key=lambda item: (item[0].seed, item[0].method))
+            ]
+            return Group(bar, *lines)
+
+
+def _training(progress: Progress) -> str:
+    """How far training is; a user's own need not tell of epochs and accuracy."""
+    if not math.isfinite(progress.accuracy):
+        return f"{progress.steps} steps"
+    return f"epoch {progress.epochs:<4} train {progress.accuracy:.1%}"
+
+
+def _name(key: RunKey) -> str:
+    return f"{key.method} seed {key.seed}" + f", {key.optimizer}" * bool(key.optimizer)

@@ -1,0 +1,337 @@
+"""Running a grid of runs on Ray: many machines, or this one; a run that loses its machine goes on elsewhere."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import secrets
+import signal
+import socket
+import sys
+import tempfile
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from warmstart.errors import InputError
+from warmstart.grids.local_processes import OnEvent, WorkFailedError, run_grid
+from warmstart.grids.record import provenance
+from warmstart.importing import describe
+from warmstart.runs.results import StageResult
+from warmstart.runs.run import Event, RunKey, saved_runs
+from warmstart.runs.task import Task
+from warmstart.storage.atomic import write_text
+from warmstart.training.devices import available_cores
+from warmstart.training.loop import Progress
+
+TRIES = 3
+"""How often a run may lose its worker within one stage before it is given up."""
+POLL = 0.2
+"""Seconds between two looks for events."""
+ENDING = 10
+"""Seconds that runs have to end in when the work is stopped, before they are left to Ray."""
+KNOCKING = 10
+"""Seconds that a cluster has to answer in."""
+_MARK = ".warmstart.ray"
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Ray, connected and with room for a run."""
+
+    ray: Any
+    gpus: float
+    threads: int
+
+    def run(self, task: Task, keys: Sequence[RunKey], out: Path, on_event: OnEvent) -> None:
+        """Bring runs to their end, each from wherever it was stopped, with the numbers of a local run.
+
+        Args:
+            task: What is trained; its data is sent to each node once, whose runs share it.
+            keys: The runs, in the order in which they are queued.
+            out: The comparison's folder, locked by the caller, on a file system that all nodes see.
+            on_event: Told in this process of epochs and stages, of each finished stage exactly once.
+
+        Raises:
+            InputError: If nodes do not see ``out`` or differ in their versions, or a method or network refuses what
+                it is given.
+            WorkFailedError: If a run loses its worker time and again.
+        """
+        ray, out = self.ray, out.resolve()
+        with _mark(out) as mark:
+            mailbox = _mailbox(ray)
+            place = _Place(out, Path.cwd(), mark, provenance(), self.threads, mailbox)
+            shared = _put(ray, task)
+            needs = {"num_cpus": self.threads, "num_gpus": self.gpus}
+            work = ray.remote(_work).options(**needs, max_retries=0, name="warmstart run")
+            _Grid(ray, lambda key: work.remote(shared, key, place), mailbox, _Told(keys, out, on_event)).run(keys)
+
+
+@contextmanager
+def ray_cluster(address: str | None, *, gpus: float, threads: int) -> Iterator[Cluster]:
+    """Connect to a cluster, or start one for the time being, and see whether it has room for a run.
+
+    Args:
+        address: An existing cluster: ``auto``, ``host:port`` or ``ray://host:port``. None joins the one that
+            ``RAY_ADDRESS`` names (as in a job that was submitted to a cluster), else starts one here. A connection
+            that the process has already is used as it is.
+        gpus: GPUs a run is given; a fraction lets several share one.
+        threads: Threads that each run computes with, and CPUs that it is given.
+
+    Yields:
+        The cluster.
+
+    Raises:
+        InputError: If Ray is not installed, or the cluster does not answer or has no room.
+    """
+    ray = _import_ray()
+    if gpus < 0 or (gpus > 1 and gpus != int(gpus)):
+        raise InputError(f"gpus_per_run is {gpus}; a run is given a fraction of one GPU, or a whole number of them")
+    with _connection(ray, address) as ours:
+        _check_room(ray, threads, gpus, ours)
+        yield Cluster(ray, gpus, threads)
+
+
+class _Told:
+    """Hands events on, each finished stage once: a worker may be lost after it has saved one, and before it says so."""
+
+    def __init__(self, keys: Sequence[RunKey], out: Path, on_event: OnEvent) -> None:
+        self._on_event = on_event
+        self._stages = {
+            (key, row["stage"]) for key, saved in saved_runs(list(keys), out).items() for row in saved["rows"]
+        }
+        self.losses: Counter[RunKey] = Counter()
+        """How often each run has lost its worker in the stage that it is at."""
+
+    def event(self, event: Event) -> None:
+        if event.finished_stage is not None:
+            if (event.key, event.stage) in self._stages:
+                return
+            self._stages.add((event.key, event.stage))
+            self.losses[event.key] = 0
+        self._on_event(event)
+
+    def end(self, key: RunKey, rows: list[StageResult]) -> None:
+        for row in rows:
+            self.event(Event(key, row.stage, Progress(row.epochs, row.steps, row.train_accuracy), row))
+
+
+@dataclass
+class _Grid:
+    """The driver's side: what is under way, and what becomes of it."""
+
+    ray: Any
+    start: Callable[[RunKey], Any]
+    mailbox: Any
+    told: _Told
+
+    def run(self, keys: Sequence[RunKey]) -> None:
+        ray = self.ray
+        running = {self.start(key): key for key in keys}
+        try:
+            while running:
+                done, _ = ray.wait(list(running), timeout=POLL)
+                for event in ray.get(self.mailbox.take.remote()):
+                    self.told.event(pickle.loads(event))
+                for reference in done:
+                    key = running.pop(reference)
+                    if (rows := self._rows(key, reference)) is None:
+                        running[self.start(key)] = key
+                    else:
+                        self.told.end(key, rows)
+        finally:
+            for reference in running:
+                ray.cancel(reference, force=True)
+            if running:
+                ray.wait(list(running), num_returns=len(running), timeout=ENDING)
+            ray.kill(self.mailbox)
+
+    def _rows(self, key: RunKey, reference: Any) -> list[StageResult] | None:
+        """A run's stages; None if it has lost its worker and is to go on from its checkpoint."""
+        lost = self.ray.exceptions
+        try:
+            rows: list[StageResult] = self.ray.get(reference)
+        except lost.RayTaskError as error:
+            raise error.cause from error
+        except (lost.WorkerCrashedError, lost.NodeDiedError, lost.OutOfMemoryError, lost.ObjectLostError) as error:
+            self.told.losses[key] += 1
+            count = self.told.losses[key]
+            why = "for lack of memory" if isinstance(error, lost.OutOfMemoryError) else "killed, or with its node"
+            if count == TRIES:
+                raise WorkFailedError(f"{key} has lost its worker {count} times in one stage ({why})") from None
+            print(f"warning: {key} has lost its worker ({why}) and goes on from its checkpoint", file=sys.stderr)
+            return None
+        except lost.RayError as error:
+            raise WorkFailedError(f"Ray failed: {describe(error)}") from error
+        return rows
+
+
+def _mailbox(ray: Any) -> Any:
+    """Where workers leave events, until the driver takes them. Lost with its node, it starts anew empty."""
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    class Mailbox:  # in here, it travels by value; with events as bytes its process need not import torch
+        def __init__(self) -> None:
+            self.events: list[bytes] = []
+
+        def put(self, event: bytes) -> None:
+            self.events.append(event)
+
+        def take(self) -> list[bytes]:
+            events, self.events = self.events, []
+            return events
+
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "scheduling_strategy": here}
+    return ray.remote(Mailbox).options(**options).remote()
+
+
+@dataclass(frozen=True)
+class _Place:
+    """What a worker has to know of the driver."""
+
+    out: Path
+    folder: Path
+    """The driver's current one: a user's own modules may lie there."""
+    mark: str
+    provenance: dict[str, str]
+    threads: int
+    mailbox: Any
+
+    def tell(self, event: Event) -> None:
+        """Send an event on its way, without waiting for it to arrive."""
+        self.mailbox.put.remote(pickle.dumps(event))
+
+    def enter(self) -> None:
+        """Check that this node sees what the driver sees and computes what it computes."""
+        node, file = socket.gethostname(), self.out / _MARK
+        if not file.is_file() or file.read_text() != self.mark:
+            raise InputError(
+                f"node {node} does not see {self.out} as the driver does; "
+                "put --out on a file system that all nodes of the cluster share"
+            )
+        for name, here in provenance().items():
+            if here != self.provenance[name]:
+                raise InputError(
+                    f"node {node} has {name} {here} and the driver {self.provenance[name]}; "
+                    "install the same versions on all nodes, or numbers would differ from node to node"
+                )
+        if self.folder.is_dir():
+            os.chdir(self.folder)
+
+
+def _work(task: Task, key: RunKey, place: _Place) -> list[StageResult]:
+    """On a worker: one run to its end; all its stages, those of earlier tries included."""
+    place.enter()
+    run_grid(task, [key], place.out, jobs=1, threads=place.threads, on_event=place.tell)
+    return [StageResult(**row) for row in saved_runs([key], place.out)[key]["rows"]]
+
+
+def _put(ray: Any, task: Task) -> Any:
+    """Store the task, its tensors as arrays: those Ray maps into each worker's memory, tensors it would copy."""
+    if ray.util.client.ray.is_connected():  # ray:// has a pickler of its own
+        return ray.put(task)
+    ray.util.register_serializer(Tensor, serializer=Tensor.numpy, deserializer=_read_only_tensor)
+    try:
+        return ray.put(task)
+    finally:
+        ray.util.deregister_serializer(Tensor)
+
+
+def _read_only_tensor(array: Any) -> Tensor:
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # nobody writes to data
+        return torch.from_numpy(array)
+
+
+@contextmanager
+def _mark(out: Path) -> Iterator[str]:
+    """Leave a word in the folder that only this folder can hold: a path may exist on another node's own disk too."""
+    mark = secrets.token_hex(8)
+    write_text(out / _MARK, mark)
+    try:
+        yield mark
+    finally:
+        (out / _MARK).unlink(missing_ok=True)
+
+
+def _import_ray() -> Any:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")  # a lost worker is our one line, not Ray's fifteen
+    try:
+        import ray
+    except ImportError as error:
+        raise InputError(f"Ray is not installed ({error}); pip install 'warmstart[ray]' on all nodes") from None
+    return ray
+
+
+@contextmanager
+def _connection(ray: Any, address: str | None) -> Iterator[bool]:
+    """Connect to a cluster, or start one; whether it is one of ours, which ends with the work."""
+    if ray.is_initialized():
+        yield False
+        return
+    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    ours = address == "local"
+    options = {"num_cpus": available_cores(), "include_dashboard": False} if ours else {}
+    try:
+        _knock(_running_here() if address == "auto" else address)
+        with _handlers_kept():
+            ray.init(address, log_to_driver=False, logging_level="ERROR", **options)
+    except (OSError, RuntimeError, ValueError) as error:
+        if "AuthenticationError" in f"{error} {error.__cause__}":
+            raise InputError(f"the Ray cluster at '{address}' asks for a token; set RAY_AUTH_MODE=token") from error
+        raise InputError(
+            f"no Ray cluster at '{address}' ({describe(error)}); start one with `ray start --head`, "
+            "or leave the address out to use this machine"
+        ) from error
+    try:
+        yield ours
+    finally:
+        ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Find out that nobody listens at an address: Ray tries for minutes, and then ends the process."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), KNOCKING).close()
+
+
+def _running_here() -> str:
+    """The address that the last `ray start` on this machine has left; its cluster may have ended since."""
+    file = Path(os.environ.get("RAY_TMPDIR", tempfile.gettempdir())) / "ray" / "ray_current_cluster"
+    return file.read_text().strip() if file.is_file() else "auto"
+
+
+@contextmanager
+def _handlers_kept() -> Iterator[None]:
+    """Keep the answer to SIGTERM, which Ray replaces by one that exits at once."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
+
+
+def _check_room(ray: Any, threads: int, gpus: float, ours: bool) -> None:
+    """Find out beforehand that no node can take a run: Ray would wait for one without a word."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if any(node.get("CPU", 0) >= threads and node.get("GPU", 0) >= gpus for node in nodes):
+        return
+    need = f"a run takes {threads} CPUs and {gpus:g} GPUs"
+    if ours:
+        (here,) = nodes
+        has = f"this machine has {here.get('CPU', 0):g} and {here.get('GPU', 0):g}"
+        raise InputError(f"{need}, and {has}; lower --threads or --gpus-per-run")
+    print(f"warning: {need}, which no node of the cluster has; waiting for one that does", file=sys.stderr)

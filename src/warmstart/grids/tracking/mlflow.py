@@ -1,0 +1,98 @@
+"""MLflow: one run for each run of the grid, below a parent run for the comparison."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Mapping, Sequence
+from textwrap import shorten
+from typing import Any
+
+from warmstart.errors import InputError
+from warmstart.grids.tracking.service import Point, RunStatus, TrackedGroup, TrackedRun
+from warmstart.importing import describe
+
+_TAG = "warmstart_id"
+"""By which a run is found again."""
+_STATUS = {"done": "FINISHED", "diverged": "FAILED", "interrupted": "KILLED"}
+_LARGEST_BATCH = 1000
+"""Metrics that a server takes at a time."""
+
+
+class Mlflow:
+    """Runs of the experiment ``MLFLOW_EXPERIMENT_NAME``, else ``warmstart``, at ``MLFLOW_TRACKING_URI``."""
+
+    def __init__(self, group: TrackedGroup) -> None:
+        """Reach the server, and find or make the experiment and the comparison's run.
+
+        Args:
+            group: What groups the runs.
+
+        Raises:
+            InputError: If mlflow is not installed, or the server does not answer or refuses us.
+        """
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")  # of 7, which take minutes
+        try:
+            import mlflow
+        except ImportError as error:
+            raise InputError(f"mlflow is not installed ({error}); pip install 'warmstart[mlflow]'") from None
+        logging.getLogger("mlflow").setLevel(logging.WARNING)
+        try:
+            self._client = mlflow.MlflowClient()
+            self._experiment = self._find_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME", "warmstart"))
+            self._parent = self._find(group.id) or self._create(group.name, group.id, {})
+            self._client.update_run(self._parent, status="RUNNING")
+        except Exception as error:  # each kind of store has its own errors
+            raise InputError(
+                f"mlflow at {mlflow.get_tracking_uri()}: {shorten(describe(error), 160, placeholder=' …')}; set "
+                "MLFLOW_TRACKING_URI to a server that answers, or pip install mlflow, all of it, for a local store"
+            ) from error
+
+    def open(self, run: TrackedRun) -> MlflowRecord:
+        """Begin a tracked run, or go on with it."""
+        found = self._find(run.id)
+        if found is not None:
+            self._client.update_run(found, status="RUNNING")
+            return MlflowRecord(self._client, found)
+        created = self._create(run.name, run.id, {"mlflow.parentRunId": self._parent})
+        for name, value in run.settings.items():
+            self._client.log_param(created, name, value)
+        return MlflowRecord(self._client, created)
+
+    def close(self, *, complete: bool) -> None:
+        """End the comparison's run."""
+        self._client.set_terminated(self._parent, _STATUS["done" if complete else "interrupted"])
+
+    def _find_experiment(self, name: str) -> str:
+        found = self._client.get_experiment_by_name(name)
+        return found.experiment_id if found is not None else self._client.create_experiment(name)
+
+    def _find(self, id_: str) -> str | None:
+        runs = self._client.search_runs([self._experiment], f"tags.{_TAG} = '{id_}'", max_results=1)
+        return runs[0].info.run_id if runs else None
+
+    def _create(self, name: str, id_: str, tags: Mapping[str, str]) -> str:
+        run = self._client.create_run(self._experiment, tags={_TAG: id_, **tags}, run_name=name)
+        run_id: str = run.info.run_id
+        return run_id
+
+
+class MlflowRecord:
+    """One run of MLflow's."""
+
+    def __init__(self, client: Any, run_id: str) -> None:
+        self._client, self._run_id = client, run_id
+
+    def log(self, points: Sequence[Point]) -> None:
+        """Send points, many at a time."""
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        metrics = [Metric(name, value, now, point.at) for point in points for name, value in point.values.items()]
+        for start in range(0, len(metrics), _LARGEST_BATCH):
+            self._client.log_batch(self._run_id, metrics[start : start + _LARGEST_BATCH])
+
+    def end(self, status: RunStatus) -> None:
+        """End the run as finished, failed or killed."""
+        self._client.set_terminated(self._run_id, _STATUS[status])

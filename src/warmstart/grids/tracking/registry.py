@@ -1,0 +1,51 @@
+"""Experiment trackers: TensorBoard, Weights & Biases and MLflow follow a grid of runs as it goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from warmstart.errors import InputError, nearest
+from warmstart.grids.tracking.journal import Journal
+from warmstart.grids.tracking.mlflow import Mlflow
+from warmstart.grids.tracking.service import Service, TrackedGroup
+from warmstart.grids.tracking.tensorboard import TensorBoard
+from warmstart.grids.tracking.tracker import Feed, Tracker
+from warmstart.grids.tracking.wandb import Wandb
+from warmstart.runs.results import StageResult
+from warmstart.runs.run import RunKey, Saved
+
+SERVICES: dict[str, Callable[[TrackedGroup], Service]] = {"tensorboard": TensorBoard, "wandb": Wandb, "mlflow": Mlflow}
+
+
+def make_tracker(
+    names: Sequence[str], *, out: Path, config: Mapping[str, Any], done: Mapping[RunKey, Saved] | None = None
+) -> Tracker:
+    """Get ready to record a comparison, and find out beforehand what would keep a tracker from it.
+
+    Each run of the grid is one tracked run. A comparison that goes on goes on in the same ones; stages that a tracker
+    lacks, since it was added later or could not be reached, are recorded first.
+
+    Args:
+        names: Any of ``tensorboard``, ``wandb`` and ``mlflow``; none is fine.
+        out: The comparison's folder, which is there and locked.
+        config: What config.yaml holds.
+        done: What `saved_runs` gives of earlier starts.
+
+    Returns:
+        What is to be called with each event, and closed in the end.
+
+    Raises:
+        InputError: If a name is unknown, its package is missing, or its server does not let us in.
+    """
+    for name in names:
+        if name not in SERVICES:
+            raise InputError(f"tracker '{name}' is unknown{nearest(name, SERVICES)}")
+    rows = {key: [StageResult(**row) for row in saved["rows"]] for key, saved in (done or {}).items()}
+    journals = {name: Journal(out / "tracking" / f"{name}.json") for name in names}
+    services = {
+        name: SERVICES[name](TrackedGroup(f"{out.resolve().name}-{journal.id}", journal.id, out))
+        for name, journal in journals.items()
+    }
+    return Tracker([Feed(name, services[name], journals[name], config, rows) for name in journals])

@@ -1,0 +1,185 @@
+"""From events to points, in a thread for each tracker: a slow or broken one neither delays nor ends the work."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import queue
+import sys
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from warmstart.grids.settings import HOW_IT_RUNS, RECORDED
+from warmstart.grids.tracking.journal import Journal, Recorded
+from warmstart.grids.tracking.service import Point, Record, RunStatus, Service, TrackedRun
+from warmstart.importing import describe
+from warmstart.runs.results import StageResult
+from warmstart.runs.run import Event, RunKey
+from warmstart.training.loop import Progress
+
+GATHER = 1.0
+"""Seconds of events that are recorded together: one request a run, not one an epoch."""
+CLOSING = 60.0
+"""Seconds a tracker has for what is left when the work ends."""
+_STAGE_VALUES = (
+    "test_accuracy",
+    "test_loss",
+    "recalibrated_test_accuracy",
+    "train_accuracy",
+    "train_examples",
+    "steps",
+    "epochs",
+    "train_seconds",
+    "method_seconds",
+)
+_NOT_OF_A_RUN = (HOW_IT_RUNS - {"out"}) | {"methods", "optimizers", "seeds", "margin"}
+"""Settings that say which runs there are, and how they are carried out."""
+
+
+class Tracker:
+    """Records a grid of runs while it goes on; call it with each event."""
+
+    def __init__(self, feeds: Sequence[Feed]) -> None:
+        self._feeds = feeds
+
+    def __call__(self, event: Event) -> None:
+        """Take note of an epoch or a stage, without waiting.
+
+        Args:
+            event: What has happened.
+        """
+        for feed in self._feeds:
+            feed.put(event)
+
+    def close(self) -> None:
+        """Wait until all is recorded; a tracker that takes too long is left behind with a warning."""
+        for feed in self._feeds:
+            feed.stop()
+        for feed in self._feeds:
+            feed.join()
+
+
+class Feed:
+    """One tracker's thread."""
+
+    def __init__(
+        self,
+        name: str,
+        service: Service,
+        journal: Journal,
+        config: Mapping[str, Any],
+        done: Mapping[RunKey, Sequence[StageResult]],
+    ) -> None:
+        self._name, self._service, self._journal, self._config = name, service, journal, config
+        self._rows = {key: {row.stage: row for row in rows} for key, rows in done.items()}
+        self._records: dict[RunKey, Record] = {}
+        self._queue: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._work, name=f"track-{name}", daemon=True)
+        self._thread.start()
+
+    def put(self, event: Event) -> None:
+        """Leave an event; nobody takes it once the tracker has failed.
+
+        Args:
+            event: What has happened.
+        """
+        if self._thread.is_alive():
+            self._queue.put(event)
+
+    def stop(self) -> None:
+        """Say that there will be no more."""
+        self._stopping.set()
+        self._queue.put(None)
+
+    def join(self) -> None:
+        """Wait until what is left is recorded, and not for ever."""
+        self._thread.join(CLOSING)
+        if self._thread.is_alive():
+            self._warn(f"has not taken everything within {CLOSING:g} s; the next start records what is missing")
+
+    def _warn(self, what: str) -> None:
+        print(f"warning: {self._name} {what}", file=sys.stderr)
+
+    def _work(self) -> None:
+        try:
+            for key, rows in self._rows.items():
+                self._record(key, [_finished(key, row) for row in rows.values()])
+            while (events := self._gather()) is not None:
+                for key in dict.fromkeys(event.key for event in events):
+                    self._record(key, [event for event in events if event.key == key])
+            complete = not self._records
+            for key in list(self._records):
+                self._end(key, "interrupted")
+            self._service.close(complete=complete)
+            self._journal.write()
+        except Exception as error:  # anything: it is another program's, and the network's
+            self._warn(f"has stopped recording ({describe(error)}); the work goes on, the next start records the rest")
+
+    def _gather(self) -> list[Event] | None:
+        """Wait for events, then a little longer; None when there will be no more."""
+        first = self._queue.get()
+        self._stopping.wait(GATHER)
+        events = [first]
+        while not self._queue.empty():
+            events.append(self._queue.get())
+        real = [event for event in events if event is not None]
+        if None in events:
+            self._queue.put(None)  # for the next time
+        return real if real or None not in events else None
+
+    def _record(self, key: RunKey, events: Iterable[Event]) -> None:
+        """Record what is new in some events of a run."""
+        recorded = self._journal.runs.get(str(key), Recorded())
+        stage, steps = recorded.stage, recorded.steps
+        rows = self._rows.setdefault(key, {})
+        points = []
+        status: RunStatus | None = None
+        for event in events:
+            before = sum(row.steps for number, row in rows.items() if number < event.stage)
+            if (at := before + event.progress.steps) > steps:
+                points.append(Point("optimizer_steps", at, {"train/accuracy": event.progress.accuracy}))
+                steps = at
+            if (row := event.finished_stage) is not None and row.stage > stage:
+                rows[row.stage] = row
+                points.append(Point("stage", row.stage, _values(row)))
+                stage = row.stage
+                status = self._status(row)
+        if not points:
+            return
+        if key not in self._records:
+            self._records[key] = self._service.open(self._tracked(key, new=recorded == Recorded()))
+        self._records[key].log(points)
+        if status is not None:
+            self._end(key, status)
+        self._journal.runs[str(key)] = Recorded(stage, steps)
+        if stage > recorded.stage:
+            self._journal.write()
+
+    def _status(self, row: StageResult) -> RunStatus | None:
+        if row.status == "diverged":
+            return "diverged"
+        return "done" if row.stage == self._config["stages"] else None
+
+    def _end(self, key: RunKey, status: RunStatus) -> None:
+        self._records.pop(key).end(status)
+
+    def _tracked(self, key: RunKey, *, new: bool) -> TrackedRun:
+        settings = {name: value for name, value in self._config.items() if name not in _NOT_OF_A_RUN}
+        settings |= settings.pop(RECORDED, {}) | asdict(key)
+        plain = {name: value for name, value in settings.items() if isinstance(value, (str, int, float))}
+        # Not the name itself, which may hold what an id must not, or be too long.
+        return TrackedRun(str(key), hashlib.sha256(f"{self._journal.id}/{key}".encode()).hexdigest()[:16], plain, new)
+
+
+def _finished(key: RunKey, row: StageResult) -> Event:
+    return Event(key, row.stage, Progress(row.epochs, row.steps, row.train_accuracy), row)
+
+
+def _values(row: StageResult) -> dict[str, float]:
+    values = {name: float(getattr(row, name)) for name in _STAGE_VALUES}
+    if math.isnan(row.recalibrated_test_accuracy):  # a network without batch norm
+        del values["recalibrated_test_accuracy"]
+    return {f"stage/{name}": value for name, value in values.items()}

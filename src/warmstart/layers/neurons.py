@@ -1,0 +1,253 @@
+"""How each kind of layer splits into neurons.
+
+A neuron is the group of weights that gets one scale. `neurons` walks a network and names, for every
+parameter that belongs to a known layer, the dimensions that lie *within* one neuron; all else follows
+from `Neurons.dims` by plain broadcasting, so weights of any stride order and dtype are handled alike.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor, nn
+
+from warmstart.errors import InputError, nearest
+from warmstart.layers.norms import is_norm
+
+Granularity = Literal["kernel", "neuron"]
+"""What one scale covers in a convolution: an (out, in) kernel, as in the paper, or a whole output filter."""
+
+Filter = Callable[[nn.Module, str], bool]
+"""``filter_fn(module, name)``: whether the layer of that name takes part."""
+
+
+@dataclass(frozen=True)
+class Neurons:
+    """One parameter and how it splits into neurons."""
+
+    name: str
+    """As in ``model.named_parameters()``."""
+    kind: str
+    """The layer's type, such as ``Conv2d``."""
+    parameter: nn.Parameter
+    dims: tuple[int, ...]
+    """The dimensions of `view` that lie within one neuron; the other ones count the neurons."""
+    groups: int = 1
+    """Blocks that the first dimension stands for; more than 1 in grouped transposed convolutions only."""
+    spare_unseen: bool = False
+    """Whether neurons without any gradient are left as they are: rows of an embedding that did not occur."""
+
+    def view(self, tensor: Tensor) -> Tensor:
+        """A tensor of the parameter's shape, with its neurons along whole dimensions.
+
+        Args:
+            tensor: The parameter or its gradient.
+
+        Returns:
+            A view; what is written to it is written to the tensor.
+        """
+        return tensor.unflatten(0, (self.groups, -1)) if self.groups > 1 else tensor
+
+    @property
+    def size(self) -> int:
+        """Weights in one neuron."""
+        shape = self.view(self.parameter).shape
+        return math.prod(shape[d] for d in self.dims)
+
+    @property
+    def count(self) -> int:
+        """Neurons in the parameter."""
+        return self.parameter.numel() // max(1, self.size)
+
+
+@dataclass(frozen=True)
+class LeftAlone:
+    """A parameter that a method does not change, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Split:
+    """How one parameter of a layer splits: `Neurons` without its parameter."""
+
+    dims: tuple[int, ...]
+    groups: int = 1
+    spare_unseen: bool = False
+
+
+Rule = Callable[[nn.Module, Granularity], Mapping[str, "Split | tuple[int, ...]"]]
+"""``rule(layer, granularity)`` -> parameter name in the layer -> the dimensions that lie within one neuron."""
+
+_WHOLE = Split((0,))  # a bias vector is one group
+
+
+def _rows(layer: nn.Module, granularity: Granularity) -> Mapping[str, Split]:
+    """Linear: weight (out, in)."""
+    return {"weight": Split((1,)), "bias": _WHOLE}
+
+
+def _columns(layer: nn.Module, granularity: Granularity) -> Mapping[str, Split]:
+    """Linear layers that hold their weight as (in, out)."""
+    return {"weight": Split((0,)), "bias": _WHOLE}
+
+
+def _bilinear(layer: nn.Module, granularity: Granularity) -> Mapping[str, Split]:
+    """Weight (out, in1, in2)."""
+    return {"weight": Split((1, 2)), "bias": _WHOLE}
+
+
+def _embedding(layer: nn.Module, granularity: Granularity) -> Mapping[str, Split]:
+    """Weight (entries, features): an entry is a neuron."""
+    return {"weight": Split((1,), spare_unseen=True)}
+
+
+def _convolution(layer: nn.Module, granularity: Granularity) -> Mapping[str, Split]:
+    """Weight (out, in / groups, *kernel)."""
+    kernel = tuple(range(2, _weight(layer).dim()))
+    return {"weight": Split(kernel if granularity == "kernel" else (1, *kernel)), "bias": _WHOLE}
+
+
+def _transposed_convolution(layer: nn.Module, granularity: Granularity) -> Mapping[str, Split]:
+    """Weight (in, out / groups, *kernel): an output filter lies across the inputs of its group."""
+    kernel = tuple(range(2, _weight(layer).dim()))
+    if granularity == "kernel":
+        return {"weight": Split(kernel), "bias": _WHOLE}
+    groups = layer.groups
+    assert isinstance(groups, int)
+    if groups == 1:
+        return {"weight": Split((0, *kernel)), "bias": _WHOLE}
+    return {"weight": Split((1, *(d + 1 for d in kernel)), groups), "bias": _WHOLE}
+
+
+def _attention(layer: nn.Module, granularity: Granularity) -> Mapping[str, Split]:
+    """Packed projections (3 out, in), by rows of q, k and v; or one (out, in) each."""
+    weights = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
+    learned = dict.fromkeys(("bias_k", "bias_v"), Split((0, 1, 2)))
+    return {**dict.fromkeys(weights, Split((1,))), "in_proj_bias": _WHOLE, **learned}
+
+
+def _recurrent(layer: nn.Module, granularity: Granularity) -> Mapping[str, Split]:
+    """Weights (gates x hidden, in), by rows of each gate; a bias vector is one group."""
+    return {
+        name: _WHOLE if name.startswith("bias") else Split((1,)) for name, _ in layer.named_parameters(recurse=False)
+    }
+
+
+_SPLITS: dict[type[nn.Module], Rule] = {
+    nn.Linear: _rows,
+    nn.Bilinear: _bilinear,
+    nn.Conv1d: _convolution,
+    nn.Conv2d: _convolution,
+    nn.Conv3d: _convolution,
+    nn.ConvTranspose1d: _transposed_convolution,
+    nn.ConvTranspose2d: _transposed_convolution,
+    nn.ConvTranspose3d: _transposed_convolution,
+    nn.Embedding: _embedding,
+    nn.EmbeddingBag: _embedding,
+    nn.MultiheadAttention: _attention,
+    nn.RNNBase: _recurrent,  # RNN, LSTM, GRU
+    nn.modules.rnn.RNNCellBase: _recurrent,
+}
+
+_SPLITS_BY_NAME: dict[str, Rule] = {"transformers.pytorch_utils.Conv1D": _columns}
+"""Layers of other libraries, which are not imported for it."""
+
+
+def register_layer(kind: type[nn.Module], rule: Rule) -> None:
+    """Say how a layer of your own splits into neurons.
+
+    Args:
+        kind: The layer's class; its subclasses are split alike.
+        rule: ``rule(layer, granularity)`` returns the parameter's name in the layer -> the dimensions that lie within
+            one neuron, such as ``{"weight": (1,), "bias": (0,)}`` for a linear layer. Other parameters are left alone.
+
+    Raises:
+        InputError: If ``kind`` is no module class.
+    """
+    if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
+        raise InputError(f"register_layer needs a subclass of nn.Module, not {kind!r}")
+    _SPLITS[kind] = rule
+
+
+def _weight(layer: nn.Module) -> Tensor:
+    weight = layer.weight
+    assert isinstance(weight, Tensor)
+    return weight
+
+
+def rule_of(layer: nn.Module) -> Rule | None:
+    """How a layer splits; None where no rule says."""
+    for kind in type(layer).__mro__:
+        rule = _SPLITS.get(kind) or _SPLITS_BY_NAME.get(f"{kind.__module__}.{kind.__qualname__}")
+        if rule is not None:
+            return rule
+    return None
+
+
+def neurons(
+    model: nn.Module, granularity: Granularity = "kernel", filter_fn: Filter | None = None
+) -> tuple[list[Neurons], list[LeftAlone]]:
+    """Split a network's parameters into neurons.
+
+    Args:
+        model: Any network. A parameter that is shared between layers appears once, with the first of them.
+        granularity: What one scale covers in a convolution: ``"kernel"`` (the paper's) or ``"neuron"``, a filter.
+        filter_fn: ``filter_fn(module, name)`` says whether a layer takes part; all do if not given.
+
+    Returns:
+        The parameters that split, in the order of ``model.named_parameters()``, and those left alone, each
+        with its reason.
+
+    Raises:
+        InputError: If the granularity is unknown, a parameter has no shape yet (a lazy layer) or no values (on
+            the meta device), or no parameter is left that could be changed.
+    """
+    if granularity not in ("kernel", "neuron"):
+        raise InputError(f"granularity {granularity!r} is unknown{nearest(str(granularity), ('kernel', 'neuron'))}")
+    if filter_fn is not None and not callable(filter_fn):
+        raise InputError(f"filter_fn is {filter_fn!r}: pass a function of a layer and its name")
+    found: list[Neurons] = []
+    left: list[LeftAlone] = []
+    for name, layer, key, parameter in each_parameter(model):
+        rule = rule_of(layer)
+        split = rule(layer, granularity).get(key) if rule else None
+        if isinstance(parameter, nn.UninitializedParameter):
+            raise InputError(f"{name} has no shape yet (a lazy layer): run the model once on a batch first")
+        if parameter.is_meta:
+            raise InputError(f"{name} is on the meta device and has no values: load the weights first")
+        if is_norm(layer):
+            left.append(LeftAlone(name, "norm layer"))
+        elif isinstance(layer, nn.utils.parametrize.ParametrizationList):
+            left.append(LeftAlone(name, "parametrised (torch.nn.utils.parametrize.remove_parametrizations undoes it)"))
+        elif split is None:
+            left.append(LeftAlone(name, f"no rule for {type(layer).__name__}.{key} (ws.register_layer adds one)"))
+        elif parameter.is_complex():
+            left.append(LeftAlone(name, "complex numbers"))
+        elif parameter.numel() == 0:
+            left.append(LeftAlone(name, "holds no elements"))
+        elif filter_fn is not None and not filter_fn(layer, name.rpartition(".")[0]):
+            left.append(LeftAlone(name, "excluded by filter_fn"))
+        elif not parameter.requires_grad:
+            left.append(LeftAlone(name, "frozen (requires_grad is False)"))
+        else:
+            split = split if isinstance(split, Split) else Split(split)
+            found.append(Neurons(name, type(layer).__name__, parameter, split.dims, split.groups, split.spare_unseen))
+    if not found:
+        reasons = "; ".join(f"{entry.name}: {entry.reason}" for entry in left[:3]) or "it has no parameters"
+        raise InputError(f"the model has no weights to scale ({reasons}); unfreeze a Linear or Conv layer")
+    return found, left
+
+
+def each_parameter(model: nn.Module) -> Iterator[tuple[str, nn.Module, str, nn.Parameter]]:
+    """Yield (full name, layer, name in the layer, parameter), each parameter once."""
+    seen: set[int] = set()
+    for prefix, layer in model.named_modules():
+        for key, parameter in layer.named_parameters(recurse=False):
+            if id(parameter) not in seen:
+                seen.add(id(parameter))
+                yield (f"{prefix}.{key}" if prefix else key), layer, key, parameter

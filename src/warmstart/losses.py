@@ -1,0 +1,61 @@
+"""The training loss, and the three ways in which a caller may say what it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+
+from warmstart.errors import InputError
+
+ForwardLoss = Callable[[nn.Module, Any], Tensor]
+"""``forward_loss(model, batch) -> scalar``: the loss of one batch, a mean over its examples."""
+
+
+def as_forward_loss(
+    loss_fn: Callable[[Any, Any], Tensor] | None, forward_loss: ForwardLoss | None = None
+) -> ForwardLoss:
+    """Bring the three ways to say what the loss is into one form.
+
+    Args:
+        loss_fn: ``loss_fn(output, target)`` for batches ``(input, target)``.
+        forward_loss: ``forward_loss(model, batch) -> scalar``.
+
+    Returns:
+        ``forward_loss``; without either, batches are mappings and the model's output carries its ``.loss``.
+
+    Raises:
+        InputError: If both are given, or one that cannot be called.
+    """
+    for name, given in (("loss_fn", loss_fn), ("forward_loss", forward_loss)):
+        if given is not None and not callable(given):
+            raise InputError(f"{name} is {given!r}: pass a function, such as torch.nn.functional.cross_entropy")
+    if forward_loss is not None:
+        if loss_fn is not None:
+            raise InputError("give loss_fn or forward_loss, not both")
+        return forward_loss
+    return _loss_of_mapping if loss_fn is None else _loss_of_pair(loss_fn)
+
+
+def _loss_of_pair(loss_fn: Callable[[Any, Any], Tensor]) -> ForwardLoss:
+    def loss_of(model: nn.Module, batch: Any) -> Tensor:
+        if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+            raise InputError(
+                f"a batch is a {type(batch).__name__}, not (input, target): for a single batch pass [(input, target)], "
+                "for mappings leave loss_fn out, for anything else pass forward_loss="
+            )
+        loss: Tensor = loss_fn(model(batch[0]), batch[1])
+        return loss
+
+    return loss_of
+
+
+def _loss_of_mapping(model: nn.Module, batch: Any) -> Tensor:
+    if not hasattr(batch, "keys"):
+        raise InputError(f"without loss_fn a batch must be a mapping, not a {type(batch).__name__}: pass loss_fn=")
+    output = model(**batch)
+    loss = output.get("loss") if isinstance(output, dict) else getattr(output, "loss", None)
+    if loss is None:
+        raise InputError("the model's output has no .loss: put the labels into the batch, or pass forward_loss=")
+    return loss  # type: ignore[no-any-return]  # average_gradient checks that it is a scalar tensor

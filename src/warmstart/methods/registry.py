@@ -1,0 +1,126 @@
+"""The methods by name, and how ``dash[alpha=0.1]`` is read.
+
+A new file in this folder that defines a `Method` is found by itself: the command line, `compare` and the shared
+tests know it without a further line.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import pkgutil
+import typing
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from warmstart.errors import InputError, nearest, require
+from warmstart.importing import import_named
+from warmstart.methods.method import Method
+
+
+@cache
+def methods() -> dict[str, type[Method]]:
+    """All methods that come with the library.
+
+    Returns:
+        Name on the command line -> class, in alphabetical order.
+    """
+    found: dict[str, type[Method]] = {}
+    for info in pkgutil.iter_modules([str(Path(__file__).parent)]):
+        module = importlib.import_module(f"{__package__}.{info.name}")
+        for value in vars(module).values():
+            if isinstance(value, type) and issubclass(value, Method) and value.name:
+                found[value.name] = value
+    return dict(sorted(found.items()))
+
+
+def split_names(text: str) -> list[str]:
+    """Split ``a,b[x=1,y=2],c`` at the commas outside brackets.
+
+    Args:
+        text: Names as on the command line.
+
+    Returns:
+        The names, stripped, without empty ones.
+    """
+    parts, depth = [""], 0
+    for character in text:
+        depth += (character == "[") - (character == "]")
+        if character == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return [part.strip() for part in parts if part.strip()]
+
+
+def parse_method(text: str) -> Method:
+    """Make a method from its name, with settings in brackets: ``dash[alpha=0.1,lambda=0.05]``.
+
+    Args:
+        text: A name of `methods`, or ``pkg.module:Class`` for a class of your own.
+
+    Returns:
+        The method.
+
+    Raises:
+        InputError: If the name or a setting is unknown, given twice or missing, or a value is not valid.
+    """
+    require(isinstance(text, str), f"a method's name is a string such as 'dash[alpha=0.1]', not {text!r:.60}")
+    name, bracket, rest = text.strip().partition("[")
+    if bracket and not rest.endswith("]"):
+        raise InputError(f"method '{text}' has no closing bracket; write {name}[setting=value]")
+    kind = _class_of(name)
+    settings: dict[str, Any] = {}
+    for item in split_names(rest[:-1]):
+        key, value = _setting(kind, item)
+        if key in settings:
+            raise InputError(f"method '{text}' sets {item.partition('=')[0].strip()} twice")
+        settings[key] = value
+    for field in dataclasses.fields(kind):
+        if field.init and field.name not in settings and _has_no_default(field):
+            raise InputError(f"method '{text}' needs a value: write {name}[{field.name.rstrip('_')}=VALUE]")
+    return kind(**settings)
+
+
+def _has_no_default(field: dataclasses.Field[Any]) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+
+
+def _class_of(name: str) -> type[Method]:
+    if ":" not in name:
+        if name not in methods():
+            raise InputError(f"method '{name}' is unknown{nearest(name, methods())}")
+        return methods()[name]
+    kind = import_named(name, "method")
+    if not (isinstance(kind, type) and issubclass(kind, Method) and dataclasses.is_dataclass(kind) and kind.name):
+        raise InputError(f"method '{name}' must be a dataclass that extends warmstart.Method and has a name")
+    return kind
+
+
+def _setting(kind: type[Method], item: str) -> tuple[str, Any]:
+    key, equals, value = (part.strip() for part in item.partition("="))
+    known = {field.name.rstrip("_"): field.name for field in dataclasses.fields(kind)}
+    if not equals or key.rstrip("_") not in known:
+        raise InputError(f"{kind.name} has no setting '{key}'" + (nearest(key, known) if known else "; it has none"))
+    field = known[key.rstrip("_")]
+    wanted = typing.get_type_hints(kind)[field]
+    return field, _value(f"{kind.name}[{key}]", value, wanted)
+
+
+def _value(where: str, text: str, wanted: Any) -> Any:
+    """The text as the type that a field asks for."""
+    options = typing.get_args(wanted) or (wanted,)
+    if type(None) in options and text.lower() == "none":
+        return None
+    if bool in options and text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for number in (int, float):
+        if number in options:
+            try:
+                return number(text)
+            except ValueError:
+                continue
+    if str in options or text in options:
+        return text
+    raise InputError(f"{where} is '{text}'; it must be {' or '.join(getattr(o, '__name__', str(o)) for o in options)}")

@@ -1,0 +1,196 @@
+"""What a reproduction will cost: steps from the paper's own counts, seconds from a few measured steps."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean
+
+import torch
+
+from warmstart.batches import batches_that_matter
+from warmstart.errors import InputError
+from warmstart.grids.local_processes import computing_with
+from warmstart.methods.dash import Dash
+from warmstart.reproduction.protocols import TINY
+from warmstart.reproduction.published import PUBLISHED
+from warmstart.runs.image_task import ImageTask
+from warmstart.runs.run import RunKey
+from warmstart.runs.task import LARGEST_BATCH
+from warmstart.training.devices import find_device, too_little_memory
+from warmstart.training.evaluation import evaluate
+from warmstart.training.loop import Hooks, Progress, train_stage
+
+MEASURED_BATCHES = 4
+"""Of an epoch; the first epoch warms up, the second is timed."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What some runs will take."""
+
+    optimizer: str
+    method: str
+    runs: int
+    steps: float
+    seconds: float
+    """Of one process at a time."""
+
+
+def published_epochs(dataset: str, optimizer: str, method: str) -> float:
+    """Epochs that a stage took on average in the paper.
+
+    Args:
+        dataset: A key of `PUBLISHED`.
+        optimizer: Its name; SGD's figures stand in where there are none.
+        method: Its name; Shrink & Perturb's figures stand in where there are none.
+
+    Returns:
+        Mean steps of a stage over the mean number of batches in its epochs.
+    """
+    rows = PUBLISHED[dataset]
+    optimizer = optimizer if (optimizer, "cold") in rows else "sgd"
+    base = method.partition("[")[0]
+    row = rows.get((optimizer, base)) or rows[optimizer, "shrink-perturb"]
+    size = 2000 if dataset == TINY else 1000
+    return row.mean_steps.mean / fmean(math.ceil(size * stage / 128) for stage in range(1, 51))
+
+
+class Estimator:
+    """Measures a few steps of each optimizer, and reckons from them."""
+
+    def __init__(self, task: ImageTask, dataset: str, optimizers: Sequence[str], threads: int) -> None:
+        """Measure.
+
+        Args:
+            task: What will be trained.
+            dataset: A key of `PUBLISHED`.
+            optimizers: Those of the grid.
+            threads: Threads that a run computes with.
+
+        Raises:
+            InputError: If one run alone does not fit into the GPU's memory.
+        """
+        self._task, self._dataset = task, dataset
+        self.peak_memory = 0
+        """Bytes that one run takes on a GPU, its data included; 0 elsewhere."""
+        device = find_device(task.protocol.device)
+        if device.type == "cuda":
+            torch.cuda.init()  # before it the allocator has no figures, and says so by an error
+            torch.cuda.reset_peak_memory_stats(device)
+        try:
+            # Of all GPUs, as is the default, it would take up memory on each.
+            with torch.random.fork_rng([device] if device.type == "cuda" else []), computing_with(threads):
+                self.seconds_a_step = {name: _seconds_a_step(task, name) for name in optimizers}
+                self._seconds_to_judge = _seconds_to_judge(task)
+        except torch.OutOfMemoryError as error:
+            raise InputError(f"{task.protocol.model}: {too_little_memory(error)}") from None
+        if device.type == "cuda":
+            self.peak_memory = torch.cuda.max_memory_allocated(device)
+
+    def check_memory(self, jobs: int) -> None:
+        """See to it that as many runs as will be trained at a time fit.
+
+        Args:
+            jobs: Processes that share the GPU.
+
+        Raises:
+            InputError: If they do not; it says how much they need and what helps.
+        """
+        device = find_device(self._task.protocol.device)
+        if self.peak_memory and self.peak_memory * jobs > torch.cuda.get_device_properties(device).total_memory:
+            raise InputError(_too_large(self._task, device, self.peak_memory, jobs))
+
+    def costs(self, left: Sequence[tuple[RunKey, int]]) -> list[Cost]:
+        """Reckon what is left of a grid.
+
+        Args:
+            left: Runs, and how many stages of each are done.
+
+        Returns:
+            One row for each optimizer and method, in the order of the runs.
+        """
+        rows: dict[tuple[str, str], Cost] = {}
+        for key, done in left:
+            place = key.optimizer, key.method
+            before = rows.get(place, Cost(*place, 0, 0.0, 0.0))
+            steps, seconds = self._one_run(key, done)
+            rows[place] = Cost(*place, before.runs + 1, before.steps + steps, before.seconds + seconds)
+        return list(rows.values())
+
+    def _one_run(self, key: RunKey, done: int) -> tuple[float, float]:
+        protocol = self._task.protocol
+        recipe = protocol.recipe
+        epochs = min(published_epochs(self._dataset, key.optimizer, key.method), recipe.max_epochs)
+        if recipe.until is None or recipe.schedule is not None:
+            epochs = recipe.max_epochs  # of a schedule at most so many; the paper gives no counts
+        steps, seconds = 0.0, 0.0
+        for stage in range(done + 1, protocol.stages + 1):
+            of_stage = epochs * math.ceil(stage * protocol.stage_size / recipe.batch_size)
+            steps += of_stage
+            seconds += of_stage * self.seconds_a_step[key.optimizer] + self._seconds_to_judge
+            if stage > 1 and isinstance(method := self._task.method(key.method), Dash):
+                chunks = min(stage, batches_that_matter(method.alpha, method.tolerance) or stage)
+                examples = chunks * min(protocol.stage_size, LARGEST_BATCH)
+                seconds += examples / recipe.batch_size * self.seconds_a_step[key.optimizer]
+        return steps, seconds
+
+
+def _seconds_a_step(task: ImageTask, optimizer: str) -> float:
+    """Of the training engine itself, on the first images of the data."""
+    protocol = task.protocol
+    model = task.make_model()
+    wanted = min(MEASURED_BATCHES * protocol.recipe.batch_size, protocol.stages * protocol.stage_size)
+    examples = task.training_examples(slice(0, wanted))
+    recipe = replace(task.recipe, until=None, max_epochs=2)
+    after: list[Progress] = []
+    optimizer_ = task.make_optimizer(model, optimizer)
+    hooks = Hooks(after_epoch=after.append)
+    train_stage(model, optimizer_, examples, recipe, seed_of=lambda epoch, segment: epoch, hooks=hooks)
+    if len(after) < 2:  # it diverged at once, which takes as long
+        return after[0].seconds / after[0].steps
+    return (after[1].seconds - after[0].seconds) / (after[1].steps - after[0].steps)
+
+
+def _seconds_to_judge(task: ImageTask) -> float:
+    """One measurement on the test set, twice: as the network is, and with batch-norm statistics recalibrated."""
+    model = task.make_model()
+    some = task.test_examples(slice(0, 500))
+    evaluate(model, some)
+    began = time.perf_counter()
+    evaluate(model, some)
+    seconds = (time.perf_counter() - began) / len(some)
+    trained = task.protocol.stages * task.protocol.stage_size / 2
+    return seconds * (2 * len(task.images.test_labels) + trained)
+
+
+def _too_large(task: ImageTask, device: torch.device, needed: int, jobs: int) -> str:
+    total = torch.cuda.get_device_properties(device).total_memory
+    runs = "1 run needs" if jobs == 1 else f"{jobs} runs at a time need"
+    remedy = (
+        "use --precision bf16, a smaller --model or --device cpu" if jobs == 1 else f"use --jobs {jobs - 1} or less"
+    )
+    return (
+        f"{runs} about {needed * jobs / 2**30:.1f} GiB on {device}, which has {total / 2**30:.1f} GiB "
+        f"({task.protocol.model}, batches of {task.protocol.recipe.batch_size}); {remedy}"
+    )
+
+
+def duration(seconds: float) -> str:
+    """Write a time for people.
+
+    Args:
+        seconds: The time.
+
+    Returns:
+        Such as ``3 d 4 h``, ``2 h 10 min``, ``5 min`` or ``40 s``.
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 90:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"

@@ -1,0 +1,143 @@
+"""manifest.json: what a reproduction was computed with, in which sessions, how long, and with how much energy."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from warmstart.errors import InputError
+from warmstart.grids.repeat_command import command
+from warmstart.storage.atomic import write_text
+
+MANIFEST_FILE = "manifest.json"
+_SETTINGS = (
+    *("protocol", "model", "methods", "optimizers", "seeds"),
+    *("stages", "stage_size", "batch_size", "max_epochs", "precision", "threads"),
+)
+"""What the numbers depend on, beside the data."""
+
+
+@contextmanager
+def session(out: Path, recorded: dict[str, Any], device: torch.device, *, verify: bool = True) -> Iterator[None]:
+    """Enter one start of the work into the manifest, whatever ends it.
+
+    Args:
+        out: The reproduction's folder.
+        recorded: What config.yaml holds.
+        device: What is trained on.
+        verify: Whether checksums were looked at.
+
+    Yields:
+        Nothing; meanwhile the work is done.
+
+    Raises:
+        BaseException: Whatever ended the work.
+    """
+    began, energy = time.monotonic(), _joules(device)
+    entry: dict[str, Any] = {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "host": platform.node(),
+        "device": _described(device),
+        "verified": verify,
+        "ended": "killed",  # unless it can say otherwise
+        "wall_seconds": 0.0,
+    }
+    earlier = sessions_of(out)
+    _write(out, recorded, [*earlier, entry])
+    try:
+        yield
+        entry["ended"] = "done"
+    except BaseException as error:
+        entry["ended"] = "interrupted" if isinstance(error, KeyboardInterrupt) else type(error).__name__
+        raise
+    finally:
+        entry["wall_seconds"] = round(time.monotonic() - began, 1)
+        after = _joules(device)
+        if energy is not None and after is not None:
+            entry["gpu_joules"] = round(after - energy, 1)
+        _write(out, recorded, [*earlier, entry])
+
+
+def sessions_of(out: Path) -> list[dict[str, Any]]:
+    """Read what the manifest says of earlier starts.
+
+    Args:
+        out: The reproduction's folder.
+
+    Returns:
+        One entry a start; none without a manifest.
+
+    Raises:
+        InputError: If it is damaged.
+    """
+    file = out / MANIFEST_FILE
+    if not file.exists():
+        return []
+    try:
+        sessions: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))["sessions"]
+    except (ValueError, KeyError, TypeError):
+        raise InputError(f"{file} is damaged; remove it, and the same command begins another") from None
+    return sessions
+
+
+def _write(out: Path, recorded: dict[str, Any], sessions: list[dict[str, Any]]) -> None:
+    content = {
+        "command": reproduce_command(recorded),
+        "settings": recorded,
+        "wall_seconds": round(sum(one["wall_seconds"] for one in sessions), 1),
+        "sessions": sessions,
+    }
+    if all("gpu_joules" in one for one in sessions):
+        content["gpu_joules"] = round(sum(one["gpu_joules"] for one in sessions), 1)
+    write_text(out / MANIFEST_FILE, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def reproduce_command(recorded: Mapping[str, Any]) -> str:
+    """What repeats the numbers on another machine, with the data from the hub.
+
+    Args:
+        recorded: What config.yaml holds.
+
+    Returns:
+        The command.
+    """
+    return command(f"reproduce {recorded['dataset']}", recorded, _SETTINGS)
+
+
+def _described(device: torch.device) -> dict[str, Any]:
+    if device.type != "cuda":
+        return {"kind": device.type, "cores": os.cpu_count()}
+    properties = torch.cuda.get_device_properties(device)
+    return {
+        "kind": "cuda",
+        "name": properties.name,
+        "memory_gib": round(properties.total_memory / 2**30, 1),
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),
+        "count": torch.cuda.device_count(),
+    }
+
+
+def _joules(device: torch.device) -> float | None:
+    """The GPU's energy counter, which counts whatever runs on it; None where no driver tells."""
+    if device.type != "cuda":
+        return None
+    try:
+        import pynvml
+    except ImportError:
+        return None
+    try:
+        pynvml.nvmlInit()
+        handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(device).uuid}")
+        return float(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)) / 1000
+    except pynvml.NVMLError:  # older cards have no such counter
+        return None

@@ -1,0 +1,264 @@
+"""The report of a reproduction: table.md, report.html and figures, ours beside the published figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from warmstart.evidence.diagnosis import direction_or_shrinking, recalibrated, scales_by_layer
+from warmstart.evidence.figures import accuracy_figure, steps_figure
+from warmstart.grids.shown_record import configuration
+from warmstart.reporting import figures, html
+from warmstart.reporting.html import Html
+from warmstart.reproduction.against_published import QUANTITIES, Beside, beside, orders
+from warmstart.reproduction.manifest import reproduce_command, sessions_of
+from warmstart.reproduction.published import MISPRINTS, PUBLISHED
+from warmstart.reproduction.settings import ReproduceConfig
+from warmstart.runs.results import Results
+from warmstart.storage.atomic import write_bytes, write_text
+
+_PARTS = (("last_accuracy", "mean_accuracy"), ("last_steps", "mean_steps"))
+_CAPTIONS = (
+    "Test accuracy, mean (std) over seeds: ours, and as published in the paper's main table.",
+    "Steps of a stage, likewise.",
+)
+_BESIDE = ("published", "difference")
+_SOURCE = "Shin et al., NeurIPS 2024, https://arxiv.org/abs/2410.23495, main table: ResNet-18, 50 stages"
+
+
+class Tables:
+    """What a reproduction has measured, by optimizer, and what the paper has for it."""
+
+    def __init__(self, recorded: Mapping[str, Any], results: Mapping[str, Results], *, same_settings: bool) -> None:
+        """Set ours beside theirs.
+
+        Args:
+            recorded: What config.yaml holds.
+            results: Optimizer -> its measurements, complete or partial.
+            same_settings: Whether the published figures are of these very settings, so that differences mean
+                something; else only orders are compared.
+        """
+        self.recorded, self.results, self.same_settings = recorded, results, same_settings
+        published = PUBLISHED[recorded["dataset"]]
+        self.rows: dict[str, dict[str, dict[str, Beside]]] = {
+            optimizer: {method: beside(one, method, published.get((optimizer, method))) for method in one.methods}
+            for optimizer, one in results.items()
+        }
+
+    @property
+    def notes(self) -> list[str]:
+        """What to know before reading the figures."""
+        found = [*self._partial(), *self.recorded.get("notes", ())]
+        if not self.same_settings:
+            found.append(
+                "the published figures are of ResNet-18, the protocol incremental and all of the data: here only the "
+                "order of the methods can be compared"
+            )
+        for (dataset, optimizer, method), note in MISPRINTS.items():
+            if dataset == self.recorded["dataset"] and method in self.rows.get(optimizer, {}):
+                found.append(note)
+        return found
+
+    def _partial(self) -> list[str]:
+        asked = self.recorded["seeds"]
+        lacking = [
+            f"{optimizer} {method} {len(one.finished(method))} of {asked}"
+            for optimizer, one in self.results.items()
+            for method in one.methods
+            if len(one.finished(method)) < asked
+        ]
+        return [f"partial: complete runs so far: {'; '.join(lacking)}"] if lacking else []
+
+    def heads(self, part: Sequence[str]) -> tuple[str, ...]:
+        """The heads of one of the two tables of an optimizer.
+
+        Args:
+            part: Its quantities.
+
+        Returns:
+            That of the methods first; differences only where the settings are the paper's.
+        """
+        return ("method", *(head for name in part for head in (QUANTITIES[name], *_BESIDE[: self._shown])))
+
+    def cells(self, optimizer: str, part: Sequence[str]) -> list[tuple[str, ...]]:
+        """The rows of one of the two tables of an optimizer.
+
+        Args:
+            optimizer: Which.
+            part: Its quantities.
+
+        Returns:
+            For each method its name, then ours, published and difference of each quantity, as `heads` says.
+        """
+        return [
+            (method, *(cell for name in part for cell in row[name].cells()[: 1 + self._shown]))
+            for method, row in self.rows[optimizer].items()
+        ]
+
+    @property
+    def _shown(self) -> int:
+        return len(_BESIDE) if self.same_settings else 1
+
+    def orders(self, optimizer: str) -> list[str]:
+        """Whether the methods come in the paper's order.
+
+        Args:
+            optimizer: Which.
+
+        Returns:
+            One sentence a quantity.
+        """
+        return orders(self.rows[optimizer])
+
+
+def write_report(tables: Tables, out: Path) -> None:
+    """Write ``table.md``, ``report.html`` and the figures by stage; each whole or not at all.
+
+    Args:
+        tables: Ours beside the published figures.
+        out: The folder to write into.
+    """
+    write_text(out / "table.md", _markdown(tables))
+    write_text(out / "report.html", _page(tables, out))
+    for optimizer, results in tables.results.items():
+        if results.rows:
+            write_bytes(out / f"accuracy-{optimizer}.png", figures.to_png(accuracy_figure(results)))
+            write_bytes(out / f"steps-{optimizer}.png", figures.to_png(steps_figure(results)))
+
+
+def render_terminal(tables: Tables, console: Console) -> None:
+    """Print the tables, at most 80 columns wide.
+
+    Args:
+        tables: Ours beside the published figures.
+        console: Where to print.
+    """
+    for optimizer in tables.results:
+        for part in _PARTS:
+            shown = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+            for index, head in enumerate(tables.heads(part)):
+                head = optimizer if index == 0 else head.replace(" ", "\n", 1)
+                shown.add_column(head, justify="left" if index == 0 else "right", overflow="fold")
+            for row in tables.cells(optimizer, part):
+                shown.add_row(*(cell.replace("[", r"\[") for cell in row))
+            console.print(shown)
+        for sentence in tables.orders(optimizer):
+            console.print(sentence, markup=False, highlight=False)
+        console.print()
+    for note in tables.notes:
+        console.print(f"- {note}", style="dim", markup=False, highlight=False)
+
+
+def _caption(tables: Tables) -> str:
+    return (
+        "Mean (standard deviation) over seeds, ours the sample's; last: the last stage, mean: over all stages. "
+        + ("Difference: ours minus published, in units of both standard deviations. " if tables.same_settings else "")
+        + f"Published: {_SOURCE}."
+    )
+
+
+def _title(recorded: Mapping[str, Any]) -> str:
+    return f"{recorded['dataset']}, {recorded['protocol']}, {recorded['model']}"
+
+
+def _markdown(tables: Tables) -> str:
+    lines = [f"# {_title(tables.recorded)}", ""]
+    for optimizer in tables.results:
+        for part in _PARTS:
+            heads = (optimizer, *tables.heads(part)[1:])
+            rule = ["---", *(["--:"] * (len(heads) - 1))]
+            rows = [heads, rule, *tables.cells(optimizer, part)]
+            lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows] + [""]
+        lines += [*(f"- {sentence}" for sentence in tables.orders(optimizer)), ""]
+    lines += [_caption(tables), "", *(f"- {note}" for note in tables.notes)]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _page(tables: Tables, out: Path) -> str:
+    size = f"{tables.recorded['settled']['stages']} stages of {tables.recorded['settled']['stage_size']}"
+    sections = [_optimizer_section(tables, optimizer) for optimizer in tables.results]
+    return html.page(
+        f"The paper's table again: {_title(tables.recorded)}",
+        f"{size} · {tables.recorded['seeds']} seeds",
+        [
+            html.bullets(tables.notes),
+            *sections,
+            html.section("Sessions", _sessions(sessions_of(out))),
+            html.section("How to read this", html.bullets(_guide(tables))),
+            html.section(
+                "Configuration",
+                *configuration(tables.recorded, ReproduceConfig, reproduce_command(tables.recorded)),
+            ),
+        ],
+        footer="Written by warmstart. This file needs no network and no other file.",
+    )
+
+
+def _optimizer_section(tables: Tables, optimizer: str) -> Html:
+    results = tables.results[optimizer]
+    blocks = [
+        html.table(tables.heads(part), tables.cells(optimizer, part), caption=caption)
+        for part, caption in zip(_PARTS, _CAPTIONS, strict=True)
+    ]
+    blocks.append(html.subsection("The order of the methods", html.bullets(tables.orders(optimizer))))
+    if results.rows:
+        band = " The band is one standard deviation over seeds." if len(results.seeds) > 1 else ""
+        accuracy = figures.to_svg(
+            accuracy_figure(results), name=f"accuracy-{optimizer}", description="accuracy by stage"
+        )
+        steps = figures.to_svg(steps_figure(results), name=f"steps-{optimizer}", description="steps by stage")
+        blocks.append(
+            html.subsection(
+                "Stage by stage",
+                html.side_by_side(
+                    html.figure(accuracy, f"Test accuracy after each stage.{band}"),
+                    html.figure(steps, f"Steps that each stage took.{band}"),
+                ),
+            )
+        )
+    blocks += [
+        html.subsection("How much is direction, how much is shrinking?", *direction_or_shrinking(results)),
+        html.subsection("DASH's scales by layer", *scales_by_layer(results)),
+        html.subsection("Batch-norm statistics", *recalibrated(results)),
+    ]
+    return html.section(f"With {optimizer.upper()}", *blocks)
+
+
+def _guide(tables: Tables) -> list[str]:
+    compared = (
+        "A difference is ours minus the published figure, in units of both standard deviations (σ)."
+        if tables.same_settings
+        else "The settings are not the paper's, so its figures stand there for the order of the methods, not for their "
+        "size."
+    )
+    return [
+        "Each cell is the mean over seeds with the standard deviation in brackets: ours the sample's, the published "
+        "one most likely the population's. Last is the last stage, mean is over all stages of a run. Steps are "
+        "optimizer updates.",
+        f"Published: {_SOURCE}.",
+        compared,
+        "Two methods count as the other way round only if they differ by more than the standard deviation of a "
+        "difference, both here and in the paper; else they are too close to be ordered.",
+    ]
+
+
+def _sessions(sessions: Sequence[Mapping[str, Any]]) -> Html:
+    if not sessions:
+        return Html("")
+    rows = [
+        (
+            one["started"],
+            str(one["device"].get("name", one["device"]["kind"])),
+            f"{one['wall_seconds']:,.0f} s",
+            f"{one['gpu_joules'] / 1000:,.0f} kJ" if "gpu_joules" in one else "–",
+            one["ended"],
+        )
+        for one in sessions
+    ]
+    head = ("started", "device", "wall time", "energy of the GPU", "ended")
+    return html.table(head, rows, caption="Each start of the work; `manifest.json` has more.", text=True)

@@ -1,0 +1,1 @@
+"""One run, resumable: what is trained, how far it has come, what it has measured."""

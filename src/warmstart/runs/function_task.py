@@ -1,0 +1,195 @@
+"""A comparison over a user's own training and evaluation functions: any task, any metric."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, TensorDataset, default_collate
+
+from warmstart.batches import cut_from_newest
+from warmstart.errors import InputError
+from warmstart.losses import ForwardLoss
+from warmstart.methods.method import Method
+from warmstart.network import require_module
+from warmstart.runs.task import LARGEST_BATCH, Measured, StageData, TrainingContext
+from warmstart.seeds import derive
+from warmstart.training.loop import Progress
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingStage:
+    """What a user's ``train`` is given beside the network."""
+
+    number: int
+    """From 1."""
+    seed: int
+    data: Dataset[Any]
+    """All examples seen so far, oldest first."""
+    new: Dataset[Any]
+    """The examples that arrived with this stage."""
+    optimizer: torch.optim.Optimizer | None
+    """From ``make_optimizer``; the method keeps or resets its state. None: make one in ``train``."""
+    after_backward: Callable[[], None]
+    """Call it after each ``backward()``, before the update: some methods change gradients."""
+    after_step: Callable[[], None]
+    """Call it after each update: some methods change weights."""
+
+
+@dataclass
+class UserTask:
+    """A stream of data sets and the functions that train and measure."""
+
+    stream: Callable[[int], Sequence[Any]]
+    """Seed -> the new data of each stage."""
+    methods: Mapping[str, Method]
+    factory: Callable[[], nn.Module]
+    optimizer_factory: Callable[[nn.Module], torch.optim.Optimizer] | None
+    train_function: Callable[[nn.Module, TrainingStage], Any]
+    evaluate_function: Callable[[nn.Module], Any]
+    forward_loss: ForwardLoss
+    collate: Callable[[list[Any]], Any] = default_collate
+    micro_batch_size: int | None = None
+    data: str = "custom"
+    model: str = ""
+    stages: int = 0
+
+    def method(self, name: str) -> Method:
+        """The method that goes by that name in results.csv."""
+        return self.methods[name]
+
+    def make_model(self) -> nn.Module:
+        """Draw a network from PyTorch's global random state."""
+        model = self.factory()
+        require_module(model, "what make_model returns")
+        return model
+
+    def make_optimizer(self, model: nn.Module, name: str) -> torch.optim.Optimizer | None:
+        """The optimizer that lives as long as the run, if the user gave one."""
+        if self.optimizer_factory is None:
+            return None
+        optimizer = self.optimizer_factory(model)
+        if not isinstance(optimizer, torch.optim.Optimizer):
+            raise InputError(f"make_optimizer returned {_described(optimizer)}; it must return a torch.optim.Optimizer")
+        return optimizer
+
+    def stage_data(self, seed: int, number: int) -> StageData:
+        """The stage of that number in the stream of that seed."""
+        parts = [as_dataset(part, i) for i, part in enumerate(self.stream(seed)[:number], start=1)]
+        seen: ConcatDataset[Any] = ConcatDataset(parts)
+        new = len(parts[-1])  # type: ignore[arg-type]  # as_dataset sees to it
+
+        def collated(chosen: range) -> Any:
+            return self.collate([seen[i] for i in chosen])
+
+        return StageData(
+            seen=len(seen),
+            new=new,
+            batches=lambda size: cut_from_newest(len(seen), size or min(new, LARGEST_BATCH), collated),
+            forward_loss=self.forward_loss,
+            micro_batch_size=self.micro_batch_size,
+            examples=(seen, parts[-1]),
+        )
+
+    def train(self, model: nn.Module, context: TrainingContext) -> Progress:
+        """Call the user's training function, and see to it that it lets the method act."""
+        calls = {"after_backward": 0, "after_step": 0}
+
+        def act(name: str) -> None:
+            calls[name] += 1
+            getattr(context.method, name)(model, context.stage)
+
+        seen, new = context.data.examples
+        stage = TrainingStage(
+            context.stage.number,
+            context.seed,
+            seen,
+            new,
+            context.stage.optimizer,
+            partial(act, "after_backward"),
+            partial(act, "after_step"),
+        )
+        torch.manual_seed(derive(context.seed, "order", stage.number))
+        progress = _progress(self.train_function(model, stage))
+        if context.method.acts_on_updates and not all(calls.values()):
+            raise InputError(
+                f"method {context.method} acts on every update: train must call stage.after_backward() after each "
+                "backward() and stage.after_step() after each update"
+            )
+        context.after_epoch(progress)
+        return progress
+
+    def measure(self, model: nn.Module, data: StageData) -> Measured:
+        """Call the user's evaluation function, without gradients."""
+        with torch.no_grad():
+            score = self.evaluate_function(model)
+        if isinstance(score, (int, float)) and not isinstance(score, bool):
+            return Measured(float(score))
+        try:
+            scores = torch.as_tensor(score).detach().cpu().double()
+        except (TypeError, ValueError, RuntimeError):
+            scores = torch.empty(0)
+        if scores.numel() == 0 or scores.dim() > 1:
+            raise InputError(
+                f"evaluate returned {_described(score)}; it must return a number, or one score for each test example"
+            )
+        return Measured(scores.mean().item(), scores=scores.float() if scores.dim() == 1 else None)
+
+
+def as_dataset(part: Any, number: int) -> Dataset[Any]:
+    """One stage's new data as a data set.
+
+    Args:
+        part: A map-style ``Dataset``, a sequence of examples, or a tuple of tensors that agree in length.
+        number: The stage, for the message.
+
+    Returns:
+        A data set with a length.
+
+    Raises:
+        InputError: If it is something else, or empty.
+    """
+    if isinstance(part, tuple) and part and all(isinstance(tensor, Tensor) for tensor in part):
+        if len({tensor.shape[:1] for tensor in part}) > 1 or part[0].dim() == 0:
+            shapes = ", ".join(str(tuple(tensor.shape)) for tensor in part)
+            raise InputError(f"stage {number} of the stream holds tensors of the shapes {shapes}; the first dimension "
+                             "counts the examples, and must be the same")  # fmt: skip
+        part = TensorDataset(*part)
+    no_sequence = isinstance(part, (str, Mapping, IterableDataset, DataLoader))
+    if no_sequence or not (hasattr(part, "__len__") and hasattr(part, "__getitem__")):
+        raise InputError(
+            f"stage {number} of the stream is a {type(part).__name__}; give a map-style Dataset, a sequence of "
+            "examples, or a tuple of tensors"
+        )
+    if len(part) == 0:
+        raise InputError(f"stage {number}: 0 examples; remove it from the stream, or fill it")
+    dataset: Dataset[Any] = part
+    return dataset
+
+
+def _described(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"a tensor of the shape {tuple(value.shape)}"
+    return "nothing" if value is None else f"{type(value).__name__} {value!r:.60}"
+
+
+def _progress(result: Any) -> Progress:
+    """What ``train`` returned: the number of steps, or a mapping."""
+    if isinstance(result, Mapping):
+        known = {"steps", "epochs", "train_accuracy", "seconds"}
+        if "steps" not in result or not set(result) <= known:
+            raise InputError(f"train returned the keys {sorted(result)}; it may return {sorted(known)}, steps always")
+        return Progress(
+            epochs=int(result.get("epochs", 0)),
+            steps=int(result["steps"]),
+            accuracy=float(result.get("train_accuracy", float("nan"))),
+            seconds=float(result.get("seconds", 0.0)),
+            status="done",
+        )
+    if isinstance(result, int) and not isinstance(result, bool) and result >= 0:
+        return Progress(steps=result, accuracy=float("nan"), status="done")
+    raise InputError(f"train returned {_described(result)}; it must return its number of optimizer updates")

@@ -1,0 +1,124 @@
+"""What is trained and measured in a comparison, behind one interface: images by name, or a user's own functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from warmstart.losses import ForwardLoss
+from warmstart.methods.method import Method, Stage
+from warmstart.processes import Team
+from warmstart.training.loop import Progress
+
+LARGEST_BATCH = 2000
+"""Of DASH's average, unless ``dash[batch_size=N]`` says otherwise: the paper's chunk of Tiny-ImageNet."""
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """How good a network is after a stage."""
+
+    accuracy: float
+    """The metric; accuracy in [0, 1] for images."""
+    loss: float = float("nan")
+    recalibrated: float = float("nan")
+    """Accuracy with batch-norm statistics recalibrated; NaN without batch norm."""
+    scores: Tensor | None = None
+    """(N,) each test example's score in [0, 1], where the metric is their mean."""
+
+
+@dataclass(frozen=True, eq=False)
+class StageData:
+    """The data of one stage, whatever the method and however far training has come."""
+
+    seen: int
+    """Examples that have arrived so far, the new ones included."""
+    new: int
+    """Examples that arrived with this stage."""
+    batches: Callable[[int | None], Sequence[Any]]
+    """``batches(size)``: all examples seen so far, oldest first; None means a stage's size."""
+    forward_loss: ForwardLoss
+    micro_batch_size: int | None = None
+    """Examples that fit into one forward and backward pass; None for any number."""
+    examples: Any = None
+    """The task's own: what it trains on."""
+
+    def stage(
+        self,
+        number: int,
+        *,
+        fresh: Callable[[], nn.Module],
+        initial: Mapping[str, Tensor],
+        optimizer: torch.optim.Optimizer | None,
+    ) -> Stage:
+        """What a method may ask for.
+
+        Args:
+            number: Of the stage, from 1.
+            fresh: Draws a new network of the same shape.
+            initial: The run's first weights.
+            optimizer: The one that lives as long as the run, if there is one.
+
+        Returns:
+            The stage, with a source of randomness that is still to be seeded.
+        """
+        return Stage(
+            number=number,
+            seen=self.seen,
+            new=self.new,
+            batches=self.batches,
+            forward_loss=self.forward_loss,
+            fresh=fresh,
+            initial=initial,
+            generator=torch.Generator(),
+            optimizer=optimizer,
+            micro_batch_size=self.micro_batch_size,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingContext:
+    """One stage of one run, as training sees it: data, method, and what happens between epochs."""
+
+    stage: Stage
+    data: StageData
+    method: Method
+    seed: int
+    start: Progress
+    """Where an interrupted stage had come to."""
+    team: Team
+    """The processes that train together."""
+    after_epoch: Callable[[Progress], None]
+    save_due: Callable[[], bool]
+    """Whether a stage that is training should be saved now, as far as it has come."""
+    save: Callable[[Progress], None]
+
+
+class Task(Protocol):
+    """Data, network, training and measurement."""
+
+    data: str
+    model: str
+    stages: int
+
+    def method(self, name: str) -> Method:
+        """The method of that name in results.csv."""
+
+    def make_model(self) -> nn.Module:
+        """Draw a network from PyTorch's global random state, where it is trained."""
+
+    def make_optimizer(self, model: nn.Module, name: str) -> torch.optim.Optimizer | None:
+        """The optimizer of that name that lives as long as the run; None where training makes its own."""
+
+    def stage_data(self, seed: int, number: int) -> StageData:
+        """The data of the stage of that number, from 1, in the stream of that seed."""
+
+    def train(self, model: nn.Module, context: TrainingContext) -> Progress:
+        """Train on a stage."""
+
+    def measure(self, model: nn.Module, data: StageData) -> Measured:
+        """Measure on the test set, after training on that data."""

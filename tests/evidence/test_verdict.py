@@ -1,0 +1,295 @@
+import math
+
+import numpy as np
+import pytest
+from made_up import change, drop, make_results
+from scipy import stats
+
+from warmstart.evidence.paired import Estimate, estimate, holm_adjusted, holm_levels
+from warmstart.evidence.verdict import judge
+
+
+def by_method(verdict):
+    return {comparison.method: comparison for comparison in verdict.comparisons}
+
+
+# The statistics
+
+
+def test_interval_is_the_paired_t_test_where_test_examples_add_nothing():
+    rng = np.random.default_rng(0)
+    cold, dash = rng.normal(0.94, 0.01, 5), rng.normal(0.96, 0.01, 5)
+    expected = stats.ttest_rel(dash, cold)
+
+    found = estimate(dash - cold)
+
+    assert found.p_value() == pytest.approx(expected.pvalue, rel=1e-9)
+    assert found.interval(0.95) == pytest.approx(tuple(expected.confidence_interval(0.95)), rel=1e-9)
+
+
+def test_with_identical_seeds_the_interval_is_that_of_the_test_examples():
+    # Each seed has the same answers, so that only the choice of examples is left: their t interval.
+    answers = np.random.default_rng(0).choice([-1.0, 0.0, 1.0], 400, p=[0.1, 0.7, 0.2])
+    expected = stats.ttest_1samp(answers, 0)
+
+    found = estimate(np.full(4, answers.mean()), np.tile(answers, (4, 1)))
+
+    assert found.interval(0.95) == pytest.approx(tuple(expected.confidence_interval(0.95)), rel=1e-9)
+
+
+def test_examples_part_is_what_a_bootstrap_over_examples_gives_less_what_the_seeds_already_count():
+    rng = np.random.default_rng(1)
+    seeds, size = 5, 600
+    differences = 0.03 + rng.normal(0, 0.01, (seeds, 1)) + rng.normal(0, 0.3, size) + rng.normal(0, 0.3, (seeds, size))
+    resampled = [differences[:, rng.integers(0, size, size)].mean() for _ in range(4000)]
+    of_seeds = differences.mean(axis=1).var(ddof=1) / seeds
+    both = 0.3**2 / (seeds * size)
+
+    found = estimate(differences.mean(axis=1), differences)
+
+    assert found.variance == pytest.approx(of_seeds + np.var(resampled) - both, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("seed_std", "example_std", "both_std"), [(0.0, 0.0, 0.3), (0.0, 0.3, 0.2), (0.01, 0.2, 0.2), (0.03, 0.1, 0.1)]
+)
+def test_95_percent_intervals_hold_the_truth_in_95_percent_of_experiments(seed_std, example_std, both_std):
+    rng = np.random.default_rng(2)
+    truth, seeds, size, repeats = 0.02, 5, 200, 3000
+    held = 0
+    for _ in range(repeats):
+        noise = rng.normal(0, seed_std, (seeds, 1)) + rng.normal(0, example_std, size)
+        differences = truth + noise + rng.normal(0, both_std, (seeds, size))
+        low, high = estimate(differences.mean(axis=1), differences).interval(0.95)
+        held += low <= truth <= high
+    # Three standard errors of the simulation are 0.012; Satterthwaite's own approximation costs up to 0.01.
+    assert 0.93 <= held / repeats <= 0.965
+
+
+def test_leaving_out_the_test_examples_noise_would_not_cover():
+    # What the paired t test over seeds alone does: here it holds the truth far too seldom.
+    rng = np.random.default_rng(3)
+    held = {"seeds": 0, "both": 0}
+    for _ in range(1000):
+        differences = rng.normal(0, 0.3, 200) + rng.normal(0, 0.1, (5, 200))
+        for name, scores in (("seeds", None), ("both", differences)):
+            low, high = estimate(differences.mean(axis=1), scores).interval(0.95)
+            held[name] += low <= 0 <= high
+    assert held["seeds"] < 600
+    assert held["both"] > 930
+
+
+def test_holm_levels_by_hand():
+    # 0.01 <= 0.05/3 is rejected, then 0.02 <= 0.05/2, then 0.04 <= 0.05/1.
+    assert holm_levels([0.04, 0.01, 0.02]) == pytest.approx([0.95, 1 - 0.05 / 3, 0.975])
+    # 0.03 > 0.05/2 stops the procedure: 0.04 is then not rejected either, although 0.04 <= 0.05.
+    assert holm_levels([0.04, 0.01, 0.03]) == pytest.approx([0.975, 1 - 0.05 / 3, 0.975])
+    assert holm_levels([0.3, 0.2]) == pytest.approx([0.975, 0.975])
+    assert holm_levels([]) == []
+
+
+def test_holm_adjusted_by_hand():
+    assert holm_adjusted([0.04, 0.01, 0.02]) == pytest.approx([0.04, 0.03, 0.04])
+    assert holm_adjusted([0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])
+    assert holm_adjusted([0.9, 0.6]) == [1.0, 1.0]
+    assert holm_adjusted([]) == []
+
+
+def test_an_interval_leaves_zero_out_exactly_where_the_adjusted_p_value_is_below_5_percent():
+    rng = np.random.default_rng(5)
+    for _ in range(200):
+        found = [estimate(rng.normal(0.01 * i, 0.01, 5)) for i in range(3)]
+        p_values = [e.p_value() for e in found]
+        for one, level, p in zip(found, holm_levels(p_values), holm_adjusted(p_values), strict=True):
+            low, high = one.interval(level)
+            assert (low <= 0 <= high) == (p > 0.05)
+
+
+def test_any_false_claim_among_three_equal_methods_is_made_in_at_most_5_percent():
+    rng = np.random.default_rng(4)
+    repeats, false = 2000, 0
+    for _ in range(repeats):
+        cold = rng.normal(0, 0.01, 6)
+        found = [estimate(rng.normal(0, 0.01, 6) - cold) for _ in range(3)]
+        levels = holm_levels([e.p_value() for e in found])
+        false += any(not low <= 0 <= high for low, high in map(Estimate.interval, found, levels))
+    assert 0.02 < false / repeats <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / repeats)
+
+
+def test_one_seed_or_no_spread_bounds_nothing():
+    assert estimate(np.array([0.1])).interval() == (-math.inf, math.inf)
+    assert estimate(np.array([0.1, 0.1, 0.1])).interval() == (-math.inf, math.inf)
+    assert estimate(np.array([0.1, 0.1, 0.1])).p_value() == 1
+
+
+def test_seeds_that_agree_by_chance_leave_the_noise_of_single_examples():
+    rows = np.array([[1, 0, 0, 0, -1, 0, 1, 0], [0, 1, 0, 0, 0, -1, 0, 1], [0, 0, 1, -1, 0, 0, 0, 1]], dtype=float)
+    found = estimate(rows.mean(axis=1), rows)
+    assert rows.mean(axis=1).std() == 0
+    assert found.variance > 0.1 * rows.var() / rows.size
+
+
+# The verdict
+
+
+def test_recommends_the_cheapest_method_that_loses_nothing():
+    verdict = judge(make_results())
+    found = by_method(verdict)
+
+    assert verdict.recommended == "dash"
+    assert [found[name].decision for name in ("warm", "shrink-perturb", "dash")] == ["worse", "better", "better"]
+    assert found["dash"].steps_ratio == pytest.approx(61 / 304, rel=0.1)
+    assert verdict.sentence == (
+        f"Use dash: its last accuracy is {100 * found['dash'].difference:.1f} points above cold's (95 % interval "
+        f"{100 * found['dash'].low:.1f} to {100 * found['dash'].high:.1f}, 5 seeds) at "
+        f"{found['dash'].total_steps_ratio:.2f}x of cold's steps."
+    )
+    assert verdict.notes == ()
+
+
+def test_ratios_and_differences_are_those_of_the_rows():
+    results = make_results(("cold", "dash"), seeds=3, stages=2)
+    for method, last, steps in (("cold", 0.90, 100), ("dash", 0.95, 30)):
+        change(results, method, stage=2, test_accuracy=last, steps=steps)
+        change(results, method, stage=1, steps=20)
+    comparison = judge(results).comparisons[0]
+    assert comparison.difference == pytest.approx(0.05)
+    assert comparison.steps_ratio == pytest.approx(0.3)
+    assert comparison.total_steps_ratio == pytest.approx(50 / 120)
+
+
+def test_inconclusive_says_what_remains_possible_and_keeps_cold():
+    verdict = judge(make_results(("cold", "dash"), test_size=300, levels={"dash": (0.943, 60)}, stages=2))
+    comparison = verdict.comparisons[0]
+    most = 100 * max(-comparison.low, comparison.high)
+    assert comparison.decision == "unclear"
+    assert verdict.recommended == "cold"
+    assert verdict.sentence.startswith("Stay with cold for now: dash at ")
+    assert f"no difference that 5 seeds can show; up to ±{most:.1f} points remains possible" in verdict.sentence
+
+
+def test_margin_admits_a_small_loss_and_says_so():
+    results = make_results(levels={"dash": (0.94, 61)})
+    assert judge(results).recommended != "dash"
+    verdict = judge(results, margin=0.02)
+    assert verdict.recommended == "dash"
+    assert "within the margin of 2.0 points" in verdict.sentence
+    with pytest.raises(ValueError, match=r"margin -0\.1"):
+        judge(results, margin=-0.1)
+    with pytest.raises(ValueError, match="margin nan"):
+        judge(results, margin=math.nan)
+
+
+def test_methods_that_lose_are_not_recommended_however_cheap():
+    verdict = judge(make_results(("cold", "warm")))
+    assert verdict.recommended == "cold"
+    assert verdict.sentence.startswith("Use cold: every method that takes fewer steps loses accuracy, warm the least")
+
+
+def test_a_better_method_that_costs_more_is_named_but_not_recommended():
+    verdict = judge(make_results(("cold", "dash"), levels={"dash": (0.975, 400)}))
+    assert verdict.recommended == "cold"
+    assert verdict.notes[0].startswith("dash has the best accuracy: its last accuracy is")
+
+
+@pytest.mark.parametrize(("seeds", "more"), [(1, "2 more seeds"), (2, "1 more seed.")])
+def test_under_three_seeds_no_claim_is_made(seeds, more):
+    verdict = judge(make_results(seeds=seeds))
+    assert verdict.recommended is None
+    assert verdict.sentence.startswith(f"No claim: {seeds} seed")
+    assert more in verdict.sentence
+    assert all(c.decision == "too few seeds" and c.low == -math.inf for c in verdict.comparisons)
+
+
+def test_without_cold_or_without_rivals_no_claim_is_made():
+    assert judge(make_results(("warm", "dash"))).sentence == (
+        "No claim: there is no cold in the grid to compare with; add it to the methods."
+    )
+    assert judge(make_results(("cold",))).sentence.startswith("No claim: cold is the only method")
+    assert judge(make_results(("warm", "dash")), reference="warm").recommended == "dash"
+
+
+def test_a_method_that_diverged_once_is_not_recommended():
+    results = make_results()
+    change(results, "dash", seed=2, stage=6, status="diverged", test_accuracy=math.nan)
+    verdict = judge(results)
+    assert by_method(verdict)["dash"].decision == "diverged"
+    assert verdict.recommended == "shrink-perturb"
+    assert any(note.startswith("dash diverged in 1 of 5 seeds") for note in verdict.notes)
+
+
+def test_no_claim_where_cold_itself_diverged():
+    results = make_results()
+    change(results, "cold", seed=0, stage=2, status="diverged")
+    verdict = judge(results)
+    assert verdict.recommended is None
+    assert "cold itself diverged in 1 of 5 seeds" in verdict.sentence
+
+
+def test_partial_grid_counts_finished_pairs_only_and_says_how_far_it_is():
+    results = make_results()
+    drop(results, "dash", seed=4, after=3)
+    drop(results, "warm", seed=4)
+    verdict = judge(results)
+    assert verdict.sentence.startswith("So far (18 of 20 runs): use dash")
+    assert by_method(verdict)["dash"].seeds == 4
+    assert "dash: 1 of 5 seeds not finished; they are in no mean." in verdict.notes
+
+
+def test_no_rows_yet_is_no_claim():
+    results = make_results()
+    results.rows.clear()
+    verdict = judge(results)
+    assert verdict.sentence == (
+        "No claim: 0 seeds finished, and it takes 3 to tell methods apart; let the comparison finish."
+    )
+    assert len(verdict.notes) == 4
+
+
+def test_missing_scores_are_admitted():
+    results = make_results()
+    results.scores.clear()
+    verdict = judge(results)
+    assert verdict.recommended == "dash"
+    assert verdict.notes == (
+        "The intervals allow for the seeds but not for the choice of test examples: per-example scores are missing.",
+    )
+
+
+def test_runs_that_do_not_depend_on_the_seed_prove_nothing():
+    results = make_results(("cold", "dash"))
+    results.scores.clear()
+    change(results, "cold", test_accuracy=0.90)
+    change(results, "dash", test_accuracy=0.95)
+    verdict = judge(results)
+    assert verdict.recommended == "cold"
+    assert "do the runs depend on the seed?" in verdict.sentence
+
+
+def test_any_metric_and_lower_is_better():
+    results = make_results(("cold", "warm", "dash"), levels={"warm": (0.975, 80), "dash": (0.90, 60)})
+    results.metric, results.higher_is_better = "perplexity", False
+    verdict = judge(results)
+    assert verdict.recommended == "dash"
+    assert "its last perplexity is 0.0" in verdict.sentence
+    assert "below cold's" in verdict.sentence
+    assert "points" not in verdict.sentence
+    assert by_method(verdict)["warm"].decision == "worse"
+
+
+def test_where_steps_are_not_counted_the_metric_decides():
+    results = make_results(("cold", "shrink-perturb", "dash"))
+    for method in results.methods:
+        change(results, method, steps=0)
+    verdict = judge(results)
+    assert verdict.recommended == "dash"
+    assert "steps" not in verdict.sentence
+
+
+def test_a_stopping_rule_that_never_held_is_noted():
+    results = make_results()
+    change(results, "cold", stage=6, status="max-epochs")
+    assert judge(results).notes == (
+        "cold: in 5 of 30 stages the stopping rule never held; the steps there are the limit of epochs, "
+        "not what it needs.",
+    )

@@ -1,0 +1,134 @@
+import errno
+import os
+import signal
+import sys
+from dataclasses import dataclass
+
+import pytest
+import torch
+import torch.multiprocessing
+from torch import nn
+
+from warmstart.errors import InputError
+from warmstart.grids.local_processes import WorkFailedError, run_grid
+from warmstart.methods.registry import parse_method
+from warmstart.runs.run import RunKey, saved_runs
+from warmstart.runs.task import Measured, StageData
+from warmstart.training.loop import Progress
+
+if sys.platform != "win32":
+    from multiprocessing import popen_spawn_posix
+
+KEYS = [RunKey("warm", seed) for seed in range(3)]
+
+
+@dataclass
+class TinyTask:
+    """A task without data, whose training does as it is told in one of the runs."""
+
+    act: str = ""
+    data: str = "none"
+    model: str = "linear"
+    stages: int = 2
+
+    def make_model(self):
+        return nn.Linear(2, 1)
+
+    def method(self, name):
+        return parse_method(name)
+
+    def make_optimizer(self, model, name):
+        return None
+
+    def stage_data(self, seed, number):
+        return StageData(number, 1, lambda size: [], lambda model, batch: model(batch), examples=seed)
+
+    def train(self, model, context):
+        if context.seed == 1:
+            if self.act == "refuse":
+                raise InputError("the network is not to the method's taste; choose another")
+            if self.act == "fill":
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has 8.\nMore lines")
+            if self.act == "die":
+                os.kill(os.getpid(), signal.SIGKILL)
+        for epoch in range(3 if self.act != "talk" else 100_000):
+            context.after_epoch(Progress(epochs=epoch + 1))
+        return Progress(3, 3, float(torch.get_num_threads()), 0.0, "done")
+
+    def measure(self, model, data):
+        return Measured(accuracy=data.examples / 10, loss=model.weight.sum().item())
+
+
+def quietly(event):
+    pass
+
+
+def found(out, keys=KEYS):
+    return {key: [row["test_loss"] for row in saved["rows"]] for key, saved in saved_runs(keys, out).items()}
+
+
+def test_a_run_computes_with_the_threads_it_is_given_and_the_caller_gets_its_own_back(tmp_path):
+    before = torch.get_num_threads()
+    run_grid(TinyTask(), KEYS[:1], tmp_path, jobs=1, threads=2, on_event=quietly)
+
+    (saved,) = saved_runs(KEYS[:1], tmp_path).values()
+    assert saved["rows"][0]["train_accuracy"] == 2
+    assert torch.get_num_threads() == before
+
+
+def test_a_refusal_in_a_process_arrives_as_such_and_what_was_done_is_kept(tmp_path):
+    with pytest.raises(InputError, match="not to the method's taste"):
+        run_grid(TinyTask("refuse"), KEYS, tmp_path, jobs=2, threads=1, on_event=quietly)
+
+    run_grid(TinyTask(), KEYS, tmp_path, jobs=1, threads=1, on_event=quietly)
+    assert all(len(losses) == 2 for losses in found(tmp_path).values())
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_too_little_memory_on_a_gpu_is_one_line_that_says_what_helps(tmp_path, jobs):
+    with pytest.raises(WorkFailedError, match=r"^warm-seed1: .* 2\.00 GiB was asked for; use --jobs 1, or .*$"):
+        run_grid(TinyTask("fill"), KEYS, tmp_path, jobs=jobs, threads=1, on_event=quietly)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="SIGKILL is POSIX's")
+def test_a_process_that_is_killed_is_said_to_be(tmp_path):
+    with pytest.raises(WorkFailedError, match="a worker process was killed, perhaps for lack of memory; try --jobs 1"):
+        run_grid(TinyTask("die"), KEYS, tmp_path, jobs=2, threads=1, on_event=quietly)
+
+
+def test_a_listener_that_fails_ends_the_grid_rather_than_let_it_wait_for_ever(tmp_path):
+    """results.csv is written as events arrive, so a full disk shows itself there."""
+
+    def full(event):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(OSError, match="No space left on device"):
+        run_grid(TinyTask("talk"), KEYS, tmp_path, jobs=2, threads=1, on_event=full)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX's")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_while_processes_start_ends_all_of_them(tmp_path, monkeypatch, number):
+    """In the middle of a start, where the process is there and waits for what it has to do."""
+    plain = popen_spawn_posix.util.spawnv_passfds
+
+    def interrupted(path, arguments, descriptors):
+        process = plain(path, arguments, descriptors)
+        if "--multiprocessing-fork" in arguments:
+            os.kill(os.getpid(), number)
+        return process
+
+    def interrupt(number, frame):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(popen_spawn_posix.util, "spawnv_passfds", interrupted)
+    before = {each: signal.signal(each, interrupt) for each in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run_grid(TinyTask("talk"), KEYS, tmp_path, jobs=2, threads=1, on_event=quietly)
+        assert signal.getsignal(number) is interrupt
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+    assert torch.multiprocessing.active_children() == []
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])

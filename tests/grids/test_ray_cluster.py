@@ -1,0 +1,267 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from commands import wait_until
+from warmstart.data.load import load
+from warmstart.errors import InputError
+from warmstart.grids import ray_cluster as on_ray
+from warmstart.grids import record
+from warmstart.grids.local_processes import WorkFailedError, run_grid
+from warmstart.grids.ray_cluster import ray_cluster
+from warmstart.methods.registry import parse_method
+from warmstart.runs.image_task import ImageTask, TrainingProtocol
+from warmstart.runs.run import RunKey, saved_runs
+from warmstart.runs.task import Measured, StageData
+from warmstart.training.loop import Progress, Recipe
+
+ray = pytest.importorskip("ray")
+psutil = pytest.importorskip("psutil")
+DIGITS = [RunKey(method, 0, "sgd") for method in ("cold", "dash")]
+KEYS = [RunKey("warm", seed) for seed in (0, 1)]
+
+
+# Tests that kill workers come last: to start others takes seconds.
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster():
+    """One for all tests of this file: a start takes seconds."""
+    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers need not find this file
+    yield
+    ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return ImageTask(
+        TrainingProtocol("small-cnn", stages=3, stage_size=30, recipe=Recipe(16, 0.999, 4), lr=1e-2), load("digits")
+    )
+
+
+@dataclass
+class TinyTask:
+    """A task without data, whose training does as it is told in its second stage."""
+
+    act: str = ""
+    folder: Path = Path()
+    data: str = "none"
+    model: str = "linear"
+    stages: int = 2
+
+    def make_model(self):
+        return nn.Linear(2, 1)
+
+    def method(self, name):
+        return parse_method(name)
+
+    def make_optimizer(self, model, name):
+        return None
+
+    def stage_data(self, seed, number):
+        return StageData(number, 1, lambda size: [], lambda model, batch: model(batch), examples=seed)
+
+    def train(self, model, context):
+        if context.stage.number == 2:
+            getattr(self, self.act or "nothing")(context)
+        context.after_epoch(Progress(epochs=1, steps=3))
+        return Progress(1, 3, float(torch.get_num_threads()), 0.0, "done")
+
+    def nothing(self, context):
+        pass
+
+    def refuse(self, context):
+        raise InputError("the network is not to the method's taste; choose another")
+
+    def die(self, context):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def die_once(self, context):
+        context.after_epoch(Progress(epochs=1, steps=1))
+        if context.seed == 0 and not (self.folder / "died").exists():
+            (self.folder / "died").touch()
+            self.die(context)
+
+    def last(self, context):
+        (self.folder / f"worker-{os.getpid()}").touch()
+        while True:
+            context.after_epoch(Progress(epochs=1, steps=1))
+            time.sleep(0.05)
+
+    def measure(self, model, data):
+        return Measured(accuracy=data.examples / 10, loss=model.weight.sum().item())
+
+
+def go(task, keys, out, on_event=lambda event: None, threads=1):
+    with ray_cluster(None, gpus=0, threads=threads) as cluster:
+        cluster.run(task, keys, out, on_event)
+
+
+def numbers(out, keys):
+    runs = saved_runs(keys, out)
+    return {
+        key: [
+            {name: value for name, value in row.items() if not name.endswith("_seconds")} for row in runs[key]["rows"]
+        ]
+        for key in keys
+    }
+
+
+def finished(events):
+    return [(event.key, event.stage) for event in events if event.finished_stage is not None]
+
+
+def test_a_grid_begun_here_ends_on_ray_with_the_numbers_of_one_that_never_left(tmp_path, digits):
+    def stop(event):
+        if event.finished_stage is not None:
+            raise KeyboardInterrupt
+
+    here, there = tmp_path / "here", tmp_path / "there"
+    there.mkdir()
+    run_grid(digits, DIGITS, here, jobs=1, threads=1, on_event=lambda event: None)
+    with pytest.raises(KeyboardInterrupt):
+        run_grid(digits, DIGITS, there, jobs=1, threads=1, on_event=stop)
+    events = []
+    go(digits, DIGITS, there, events.append)
+
+    assert numbers(there, DIGITS) == numbers(here, DIGITS)
+    first, second = DIGITS
+    assert sorted(finished(events), key=str) == [(first, 2), (first, 3), (second, 1), (second, 2), (second, 3)]
+
+
+def test_a_run_computes_with_the_threads_it_is_given(tmp_path):
+    go(TinyTask(), KEYS[:1], tmp_path, threads=2)
+    assert saved_runs(KEYS[:1], tmp_path)[KEYS[0]]["rows"][0]["train_accuracy"] == 2
+
+
+def test_a_refusal_on_a_worker_arrives_as_it_was_said(tmp_path):
+    with pytest.raises(InputError, match=r"^the network is not to the method's taste; choose another$"):
+        go(TinyTask("refuse"), KEYS[:1], tmp_path)
+
+
+def test_a_folder_that_a_node_does_not_see_is_found_before_anything_is_lost(tmp_path, monkeypatch):
+    monkeypatch.setattr(on_ray, "write_text", lambda file, text: file.write_text("another folder of that name"))
+    with pytest.raises(InputError, match=r"does not see .* put --out on a file system that all nodes of the cluster"):
+        go(TinyTask(), KEYS[:1], tmp_path)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_node_with_another_torch_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(on_ray, "provenance", lambda: {**record.provenance(), "torch": "1.0"})
+    with pytest.raises(
+        InputError, match=r"^node \S+ has torch \S+ and the driver 1.0; install the same versions on all nodes"
+    ):
+        go(TinyTask(), KEYS[:1], tmp_path)
+
+
+@pytest.mark.parametrize(("threads", "gpus"), [(3, 0), (1, 0.5)])
+def test_a_run_that_this_machine_has_no_room_for_is_refused_rather_than_waited_for(threads, gpus):
+    machine = SimpleNamespace(nodes=lambda: [{"Alive": True, "Resources": {"CPU": 2.0}}])
+    with pytest.raises(InputError, match=f"a run takes {threads} CPUs and {gpus} GPUs, and this machine has 2 and 0"):
+        on_ray._check_room(machine, threads, gpus, ours=True)
+
+
+def test_a_cluster_may_still_grow(capsys):
+    on_ray._check_room(SimpleNamespace(nodes=lambda: []), 1, 1, ours=False)
+    assert "which no node of the cluster has; waiting for one that does" in capsys.readouterr().err
+
+
+def test_gpus_are_shared_or_whole():
+    refused = pytest.raises(InputError, match=r"gpus_per_run is 1.5; a run is given a fraction of one GPU, or a whole")
+    with refused, ray_cluster(None, gpus=1.5, threads=1):
+        pass
+
+
+def test_a_killed_worker_costs_its_run_nothing_but_time(tmp_path, capsys):
+    here, there = tmp_path / "here", tmp_path / "there"
+    there.mkdir()
+    run_grid(TinyTask(), KEYS, here, jobs=1, threads=1, on_event=lambda event: None)
+    events = []
+    go(TinyTask("die_once", there), KEYS, there, events.append)
+
+    assert numbers(there, KEYS) == numbers(here, KEYS)
+    assert sorted(finished(events), key=str) == [(key, stage) for key in KEYS for stage in (1, 2)]
+    told = "warning: warm-seed0 has lost its worker (killed, or with its node) and goes on from its checkpoint\n"
+    assert capsys.readouterr().err == told
+
+
+def test_a_run_that_loses_every_worker_is_given_up_by_name(tmp_path, monkeypatch):
+    monkeypatch.setattr(on_ray, "TRIES", 2)  # workers take seconds to start
+    with pytest.raises(WorkFailedError, match=r"^warm-seed0 has lost its worker 2 times in one stage \(killed"):
+        go(TinyTask("die"), KEYS[:1], tmp_path)
+    assert len(saved_runs(KEYS[:1], tmp_path)[KEYS[0]]["rows"]) == 1
+
+
+def test_an_interruption_leaves_no_run_behind_and_the_cluster_alone(tmp_path):
+    def interrupt(event):
+        if len(list(tmp_path.glob("worker-*"))) == len(KEYS):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        go(TinyTask("last", tmp_path), KEYS, tmp_path, interrupt)
+    workers = [int(file.name.removeprefix("worker-")) for file in tmp_path.glob("worker-*")]
+    wait_until(lambda: not any(psutil.pid_exists(worker) for worker in workers))
+    assert ray.is_initialized()
+
+
+ALONE = """
+import sys
+from pathlib import Path
+from test_on_ray import KEYS, TinyTask, go
+
+folder = Path(sys.argv[1])
+try:
+    go(TinyTask("last", folder), KEYS[:1], folder)
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+
+
+def test_a_cluster_of_ones_own_is_silent_and_ends_with_an_interruption(tmp_path):
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+    process = subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", ALONE, str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    signal.signal(signal.SIGINT, before)
+    wait_until(lambda: process.poll() is not None or list(tmp_path.glob("worker-*")))
+    family = psutil.Process(process.pid).children(recursive=True)
+    os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does in a terminal
+
+    assert process.communicate(timeout=60)[0] == ""
+    assert process.returncode == 130
+    wait_until(lambda: not any(child.is_running() for child in family))
+
+
+def test_an_address_where_nobody_is_gives_one_line_at_once():
+    unconnected = SimpleNamespace(is_initialized=lambda: False)
+    with (
+        pytest.raises(InputError, match=r"^no Ray cluster at 'ray://127.0.0.1:9' \(ConnectionRefusedError.*ray start"),
+        on_ray._connection(unconnected, "ray://127.0.0.1:9"),
+    ):
+        pass
+
+
+def test_a_cluster_that_has_ended_is_not_waited_for_though_its_address_is_still_there(tmp_path, monkeypatch):
+    unconnected = SimpleNamespace(is_initialized=lambda: False)
+    (tmp_path / "ray").mkdir()
+    (tmp_path / "ray" / "ray_current_cluster").write_text("127.0.0.1:9\n")
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    refused = pytest.raises(InputError, match=r"^no Ray cluster at 'auto' \(ConnectionRefusedError.*ray start")
+    with refused, on_ray._connection(unconnected, "auto"):
+        pass

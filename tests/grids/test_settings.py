@@ -1,0 +1,132 @@
+import pytest
+import torch
+
+from warmstart.errors import InputError
+from warmstart.grids import settings as module
+from warmstart.grids.settings import CompareConfig, make_config
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(text):
+        file = tmp_path / "config.yaml"
+        file.write_text(text)
+        return file
+
+    return write
+
+
+def test_the_defaults_are_those_of_the_design():
+    config = make_config(None, {})
+
+    assert config.methods == ("cold", "warm", "shrink-perturb", "dash")
+    assert (config.data, config.model, config.optimizer, config.out) == ("digits", "small-cnn", "sgd", "out/compare")
+    assert (config.stages, config.stage_size, config.seeds, config.batch_size) == (6, 50, 5, 16)
+    assert (config.lr, config.momentum, config.weight_decay) == (1e-3, 0.9, 0)
+    assert (config.until, config.max_epochs) == (0.999, 10_000)
+
+
+def test_flags_win_over_the_file_and_the_file_over_the_defaults(write):
+    config = make_config(write("stages: 3\nseeds: 7\n"), {"seeds": 2})
+
+    assert (config.stages, config.seeds, config.stage_size) == (3, 2, 50)
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "value"),
+    [
+        ("lr: 1e-3", "lr", 1e-3),  # YAML 1.1 takes this for text
+        ("lr: 1", "lr", 1.0),
+        ("methods: cold, dash[alpha=0.1,lambda=0.05]", "methods", ("cold", "dash[alpha=0.1,lambda=0.05]")),
+        ("methods: [cold, warm]", "methods", ("cold", "warm")),
+        ("jobs: 2", "jobs", 2),
+        ("jobs: auto", "jobs", "auto"),
+        ("image_size: null", "image_size", None),
+        ("", "stages", 6),
+    ],
+)
+def test_values_of_a_file(write, text, key, value):
+    assert getattr(make_config(write(text), {}), key) == value
+
+
+def test_a_method_is_written_in_one_way_however_it_was_typed():
+    config = make_config(None, {"methods": " dash[ lambda=0.05, alpha=0.3 ] , shrink-perturb[variant=dash]"})
+
+    assert config.methods == ("dash[lambda=0.05]", "shrink-perturb")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("stage_sise: 3", "key 'stage_sise' is unknown; did you mean 'stage_size'?"),
+        ("stage-size: 3", "key 'stage-size' is unknown; did you mean 'stage_size'?"),
+        ("methods: [cold, dsh]", "method 'dsh' is unknown; did you mean 'dash'?"),
+        ("methods: cold,cold", "'cold' appears twice"),
+        ("methods: dash,dash[alpha=0.3]", "'dash' appears twice"),
+        ("methods: ''", "methods is empty"),
+        ("methods: 5", "methods is 5"),
+        ("methods: dash[alpha=7]", "alpha is 7.0; it must lie in (0, 1]"),
+        ("methods: dash[alfa=0.1]", "dash has no setting 'alfa'; did you mean 'alpha'?"),
+        ("methods: dash[alpha=0.1", "no closing bracket"),
+        ("optimizer: adm", "optimizer 'adm' is unknown; did you mean 'adamw'?"),
+        ("lr: .nan", "lr is nan; it must be a finite number, above 0"),
+        ("lr: .inf", "lr is inf; it must be a finite number, above 0"),
+        ("lr: 0", "lr is 0.0; it must be a finite number, above 0"),
+        ("lr: fast", "lr is 'fast'"),
+        ("momentum: 1", "momentum is 1.0; it must be a finite number, at least 0 and below 1"),
+        ("weight_decay: -1", "weight_decay is -1.0; it must be a finite number, at least 0"),
+        ("until: 99.9", "until is 99.9; it must be a finite number, above 0 and at most 1"),
+        ("margin: -0.1", "margin is -0.1"),
+        ("stages: 0", "stages is 0; it must be at least 1"),
+        ("stages: 2.5", "stages is 2.5"),
+        ("seeds: [0, 1]", "seeds is [0, 1]"),
+        ("seeds: yes", "seeds is True; no key is a yes or no"),
+        ("batch_size: -4", "batch_size is -4; it must be at least 1"),
+        ("max_epochs: 0", "max_epochs is 0; it must be at least 1"),
+        ("image_size: 0", "image_size is 0; it must be at least 1"),
+        ("image_size: 100000", "image_size is 100000; it must be at most 4096"),
+        ("jobs: 0", "jobs is '0'; it must be 'auto' or a whole number, at least 1"),
+        ("threads: many", "threads is 'many'; it must be 'auto' or a whole number, at least 1"),
+        ("out: ''", "out is empty"),
+        ("out: null", "out is None"),
+        ("data: ' '", "data is empty"),
+        ("- stages", "must hold keys and values"),
+        ("stages: [1", "not valid YAML"),
+        ("stages: !!python/object/apply:os.getcwd []", "not valid YAML"),
+    ],
+)
+def test_what_is_wrong_in_a_file_is_said_in_one_line_that_names_the_file(write, text, message):
+    file = write(text)
+    with pytest.raises(InputError) as caught:
+        make_config(file, {})
+
+    assert message in str(caught.value)
+    assert str(caught.value).startswith(f"{file}: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_missing_or_not_text(tmp_path):
+    with pytest.raises(InputError, match=r"nosuch.yaml: cannot be read \(No such file or directory\)"):
+        make_config(tmp_path / "nosuch.yaml", {})
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InputError, match="not valid YAML"):
+        make_config(tmp_path / "binary.yaml", {})
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the device is there")
+@pytest.mark.parametrize("name", ["cuda", "cuda:3", "gpu"])
+def test_a_device_that_is_not_there(name):
+    with pytest.raises(InputError, match=f"device '{name}' is not there; this machine has cpu"):
+        make_config(None, {"device": name}).resolved_device()
+
+
+def test_threads_are_shared_out_among_the_runs_whatever_jobs_says(monkeypatch):
+    monkeypatch.setattr(module, "available_cores", lambda: 32)
+
+    for jobs in ("auto", 1, 4):
+        assert CompareConfig(methods=("cold", "dash"), seeds=5, jobs=jobs).resolved_threads() == 3
+    assert CompareConfig(seeds=50).resolved_threads() == 1
+    assert CompareConfig(threads=7).resolved_threads() == 7
+
+
+# --- an output folder --------------------------------------------------------------------------------------------

@@ -1,0 +1,193 @@
+from dataclasses import asdict
+
+import pytest
+import torch
+
+from warmstart.comparison.images import protocol_of
+from warmstart.data.load import load
+from warmstart.errors import InputError
+from warmstart.grids.settings import CompareConfig
+from warmstart.runs import run as module
+from warmstart.runs.image_task import ImageTask
+from warmstart.runs.run import Run, RunKey, read_results
+
+
+class StoppedError(Exception):
+    pass
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return load("digits")
+
+
+@pytest.fixture
+def task(digits):
+    def make(**settings):
+        usual = {"stages": 2, "stage_size": 30, "until": 0.9, "device": "cpu", "threads": 1}
+        return ImageTask(protocol_of(CompareConfig(**{**usual, **settings})), digits)
+
+    return make
+
+
+def quietly(event):
+    pass
+
+
+def finish(run, on_event=quietly):
+    return read_results({}, {run.key: run.go_on(on_event)})
+
+
+def numbers(results):
+    return [{key: value for key, value in asdict(row).items() if "seconds" not in key} for row in results.rows]
+
+
+def test_a_task_travels_to_other_processes_without_what_lies_on_this_ones_device(task):
+    task = task()
+    task.training_examples(slice(0, 1))
+    kind, given = task.__reduce__()
+
+    assert given == (task.protocol, task.images)
+    assert vars(kind(*given)) == {name: value for name, value in vars(task).items() if name[0] != "_"}
+
+
+def same_state(one, other):
+    """Weights, buffers and the optimizer's state, bit for bit."""
+    theirs = other.model.state_dict()
+    assert all(torch.equal(tensor, theirs[name]) for name, tensor in one.model.state_dict().items())
+    mine, others = one.optimizer.state_dict()["state"], other.optimizer.state_dict()["state"]
+    assert mine.keys() == others.keys()
+    for key, state in mine.items():
+        for name, value in state.items():
+            if isinstance(value, torch.Tensor):
+                assert torch.equal(value, others[key][name]), name
+
+
+@pytest.mark.parametrize(
+    ("method", "optimizer"),
+    [
+        ("cold", "sgd"),
+        ("warm", "sam"),
+        ("dash", "sgd"),
+        ("dash", "adamw"),
+        ("l2-init", "sgd"),
+        ("shrink-perturb[variant=ash]", "sgd"),
+        ("shrink-perturb[variant=dohare]", "sgd"),
+        ("head-reset", "sam"),
+    ],
+)
+def test_a_run_that_was_stopped_inside_each_stage_gives_the_same_bits(tmp_path, task, monkeypatch, method, optimizer):
+    task = task()
+    through = Run(task, RunKey(method, 1, optimizer), None)
+    whole = finish(through)
+    monkeypatch.setattr(module, "SAVE_EVERY", -1.0)  # after every epoch
+
+    def stop_in(stage):
+        def on_event(event):
+            if event.stage == stage and event.progress.epochs == 3 and event.finished_stage is None:
+                raise StoppedError
+
+        return on_event
+
+    for stage in (1, 2):
+        with pytest.raises(StoppedError):
+            Run(task, RunKey(method, 1, optimizer), tmp_path).go_on(stop_in(stage))
+        torch.rand(5)  # another process would have another global random state
+        going_on = Run(task, RunKey(method, 1, optimizer), tmp_path)
+        assert (going_on.state.next_stage, going_on.state.inside.epochs) == (stage, 2)
+
+        if stage == 1:
+            with pytest.raises(StoppedError):
+                going_on.go_on(stop_in(2))
+        else:
+            again = finish(going_on)
+
+    assert numbers(again) == numbers(whole)
+    same_state(going_on, through)
+    assert again.reports == whole.reports
+    assert (again.scores[method, 1] == whole.scores[method, 1]).all()
+
+
+def test_without_a_save_inside_the_stage_is_done_again_with_the_same_numbers(tmp_path, task):
+    whole = finish(Run(task(), RunKey("dash", 0, "sgd"), None))
+
+    def stop(event):
+        if event.stage == 2 and event.progress.epochs == 2:
+            raise StoppedError
+
+    with pytest.raises(StoppedError):
+        Run(task(), RunKey("dash", 0, "sgd"), tmp_path).go_on(stop)
+    going_on = Run(task(), RunKey("dash", 0, "sgd"), tmp_path)
+
+    assert (len(going_on.state.rows), going_on.state.inside) == (1, None)
+    assert numbers(finish(going_on)) == numbers(whole)
+
+
+def test_a_run_that_is_done_does_nothing_more(tmp_path, task):
+    first = finish(Run(task(), RunKey("warm", 0, "sgd"), tmp_path))
+    events = []
+
+    assert numbers(finish(Run(task(), RunKey("warm", 0, "sgd"), tmp_path), events.append)) == numbers(first)
+    assert events == []
+
+
+def test_methods_are_compared_on_the_same_split_first_weights_and_order(task):
+    first = [numbers(finish(Run(task(stages=1), RunKey(name, 3, "sgd"), None)))[0] for name in ("cold", "warm", "dash")]
+    for row in first:
+        row.pop("method")
+
+    assert first[0] == first[1] == first[2]
+    other = numbers(finish(Run(task(stages=1), RunKey("cold", 4, "sgd"), None)))[0]
+    assert other["test_loss"] != first[0]["test_loss"]
+
+
+def test_a_row_says_what_happened(task):
+    settings = {"stages": 3, "max_epochs": 2, "until": 1.0}
+    results = finish(Run(task(**settings), RunKey("dash", 0, "sgd"), None))
+
+    assert [row.train_examples for row in results.rows] == [30, 60, 90]
+    assert [row.stage for row in results.rows] == [1, 2, 3]
+    assert [row.steps for row in results.rows] == [2 * 2, 2 * 4, 2 * 6]  # batches of 16
+    assert {row.status for row in results.rows} == {"max-epochs"}
+    assert results.rows[0].method_seconds == 0
+    assert all(row.method_seconds > 0 for row in results.rows[1:])
+    assert set(results.reports) == {("dash", 0, 2), ("dash", 0, 3)}
+    scores = results.scores["dash", 0]
+    assert scores.mean() == pytest.approx(results.rows[-1].test_accuracy)
+    assert len(scores) == 359
+
+
+def test_a_run_that_diverges_ends_there_and_stays_ended(tmp_path, task):
+    task = task(lr=1e10, momentum=0.0)
+    results = finish(Run(task, RunKey("warm", 0, "sgd"), tmp_path))
+    events = []
+
+    assert [row.status for row in results.rows] == ["diverged"]
+    assert len(finish(Run(task, RunKey("warm", 0, "sgd"), tmp_path), events.append).rows) == 1
+    assert events == []
+
+
+@pytest.mark.parametrize("lr", [3.0, 1e3, 1e6])
+def test_a_network_that_is_all_but_lost_is_recorded_too_whatever_the_method(task, lr):
+    """Losses that are huge, yet finite, must not end the whole grid when a method looks at their gradients."""
+    results = finish(Run(task(lr=lr, max_epochs=2, stages=3), RunKey("dash", 0, "sgd"), None))
+
+    assert len(results.rows) == 3 or results.rows[-1].status == "diverged"
+
+
+def test_folders_have_names_that_every_file_system_takes(tmp_path):
+    names = [
+        RunKey(name, 2, "sgd").folder(tmp_path).name for name in ("dash[alpha=0.1,lambda=0]", "my.pkg:Own", "../up")
+    ]
+
+    assert names == ["sgd-dash_alpha=0.1,lambda=0_-seed2", "sgd-my.pkg_Own-seed2", "sgd-.._up-seed2"]
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path, task):
+    key = RunKey("warm", 0, "sgd")
+    finish(Run(task(stages=1), key, tmp_path))
+    (file,) = key.folder(tmp_path).iterdir()
+    file.write_bytes(file.read_bytes()[:1000])
+
+    with pytest.raises(InputError, match=f"{file.name}: damaged checkpoint .*; delete it, and its work is done again"):
+        Run(task(stages=1), key, tmp_path)
