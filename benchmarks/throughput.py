@@ -30,10 +30,11 @@ from dash_cost import seconds_of_dash_pytorch
 from floor import finished, measured_rates, seconds_of, work_of
 from warmstart.models.registry import model_factory
 from warmstart.training.augmentation import PADDING
-from warmstart.training.devices import PRECISIONS, find_device
+from warmstart.training.devices import find_device
 from warmstart.training.examples import Examples, on_device
-from warmstart.training.loop import Hooks, Recipe, train_stage
+from warmstart.training.loop import Hooks, train_stage
 from warmstart.training.optimizers import make_optimizer
+from warmstart.training.recipe import PRECISIONS, Recipe
 from warmstart.training.step import make_step, tf32
 
 CLASSES = 10
@@ -80,14 +81,14 @@ def _random_images(count: int, size: int) -> tuple[Tensor, Tensor]:
 def engine_epoch(bench: Bench, count: int, augmentation: tuple[str, ...], captured: bool) -> float:
     """Train with the engine; seconds of the second epoch."""
     model = bench.network()
-    optimizer = make_optimizer("sgd", model, lr=1e-3, momentum=0.9, weight_decay=0.0)
+    optimizer = make_optimizer(Recipe(optimizer="sgd", lr=1e-3, momentum=0.9, weight_decay=0.0), model)
     settings: dict[str, Any] = {"augmentation": augmentation, "precision": bench.precision, "captured": captured}
     ends: list[float] = []
     train_stage(
         model,
         optimizer,
         bench.examples(count),
-        Recipe(bench.batch_size, None, 2, **settings),
+        Recipe(batch_size=bench.batch_size, until=None, max_epochs=2, **settings),
         seed_of=lambda epoch, segment: 1000 * epoch + segment,
         hooks=Hooks(after_epoch=lambda progress: ends.append(finished(bench.device))),
     )
@@ -187,7 +188,7 @@ def print_training(bench: Bench, count: int, workers: list[int]) -> None:
 def print_floor(bench: Bench, engine: float) -> None:
     """What the device could do at most, beside the engine's images a second."""
     model = bench.network().train()
-    optimizer = make_optimizer("sgd", model, lr=1e-3, momentum=0.9, weight_decay=0.0)
+    optimizer = make_optimizer(Recipe(optimizer="sgd", lr=1e-3, momentum=0.9, weight_decay=0.0), model)
     step = make_step(model, optimizer, precision=bench.precision, captured=False)
     batch = bench.examples(bench.batch_size).batch(slice(None))
     with bench.tf32():

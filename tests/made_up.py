@@ -4,8 +4,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from warmstart.runs.results import Results, StageResult
+from warmstart.comparison.settings import CompareRecord, CompareSettings
+from warmstart.grids.record import Provenance
+from warmstart.runs.results import Results
+from warmstart.runs.stage_result import StageResult
 
+HERE = Provenance(warmstart="0.1.0", torch="2.13.0", python="3.11.9", machine="Linux x86_64", processes=1)
 PAPER = ("cold", "warm", "shrink-perturb", "dash")
 # method: last accuracy, steps of the last stage
 PLAUSIBLE = {
@@ -21,23 +25,7 @@ def make_results(methods=PAPER, *, seeds=5, stages=6, test_size=2000, batch_norm
     """A comparison in which each method's accuracy climbs to its level, with noise of seeds and of examples."""
     rng = np.random.default_rng(rng_seed)
     levels = {**PLAUSIBLE, **(levels or {})}
-    results = Results(
-        config={
-            "data": "digits",
-            "model": "small-cnn",
-            "methods": list(methods),
-            "optimizer": "sgd",
-            "stages": stages,
-            "stage_size": 50,
-            "seeds": seeds,
-            "batch_size": 16,
-            "lr": 0.001,
-            "momentum": 0.9,
-            "until": 0.999,
-            "recorded": {"python": "3.11.9", "torch": "2.13.0", "warmstart": "0.1.0"},
-            "threads": 1,
-        }
-    )
+    results = Results(list(methods), range(seeds), stages)
     difficulty = rng.normal(0, 1, test_size)
     for method in methods:
         level, last_steps = levels.get(method, (0.95, 150))
@@ -72,6 +60,16 @@ def make_results(methods=PAPER, *, seeds=5, stages=6, test_size=2000, batch_norm
                 if method.startswith("dash") and stage > 1:
                     results.reports[method, seed, stage] = make_report(rng)
     return results
+
+
+def make_record(results, **settings):
+    """The record of a comparison that could have given results."""
+    usual = {"methods": results.methods, "seeds": len(results.seeds), "stages": results.stages, "device": "cpu"}
+    return CompareRecord(
+        settings=CompareSettings.of({**usual, "threads": 1, **settings}),
+        data_fingerprint="f00d",
+        provenance=HERE,
+    )
 
 
 def make_report(rng, layers=("features.0.weight", "features.3.weight", "features.6.weight", "classifier.weight")):

@@ -117,15 +117,16 @@ def test_the_script_of_ones_own_task_runs(tmp_path, monkeypatch, capsys):
 
 
 def test_the_file_of_settings_is_accepted(tmp_path):
-    from warmstart.grids.settings import make_config
+    from warmstart.comparison.settings import CompareSettings
+    from warmstart.settings import from_file_and_flags
 
     file = tmp_path / "study.yaml"
     file.write_text(blocks(ROOT / "docs" / "compare.md", "yaml")[0])
-    assert make_config(file, {"seeds": 20}).seeds == 20
+    assert from_file_and_flags(CompareSettings, file, {"seeds": 20}).seeds == 20
 
 
 def test_the_columns_of_results_are_documented():
-    from warmstart.runs.results import COLUMNS
+    from warmstart.runs.stage_result import COLUMNS
 
     table = (ROOT / "docs" / "compare.md").read_text().partition("The columns of `results.csv`")[2]
     documented = re.findall(

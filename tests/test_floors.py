@@ -7,7 +7,10 @@ from pathlib import Path
 import warmstart
 
 PACKAGE = Path(warmstart.__file__).parent
-GROUND = ("errors", "wording", "seeds", "importing", "precision", "network", "losses", "batches", "processes")
+GROUND = (
+    *("errors", "wording", "seeds", "settings", "importing", "precision"),
+    *("network", "losses", "batches", "processes"),
+)
 """In this order: each imports from those before it only."""
 FLOORS = (
     *({part} for part in GROUND),

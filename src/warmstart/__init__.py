@@ -1,32 +1,55 @@
 """warmstart: retrain networks on growing data at the cost of a warm start and the accuracy of a cold one.
 
 DASH and its rivals as functions that change a network in place, for any training loop. This face needs torch
-alone; the command line and the experiments come with ``pip install 'warmstart[lab]'``.
+alone; the command line and the experiments come with ``pip install 'warmstart[lab]'``. A name is imported when it is
+first asked for, so that the command line answers without waiting for torch.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from warmstart.batches import oldest_first
-from warmstart.diagnostics import Finding, Findings, validate
-from warmstart.errors import InputError
-from warmstart.gradient_ema import GradientEMA
-from warmstart.layers.neurons import register_layer
-from warmstart.methods.cold import Cold, cold_
-from warmstart.methods.dash import Dash, dash_, dash_from_
-from warmstart.methods.fire import Fire, fire_
-from warmstart.methods.head_reset import HeadReset, head_reset_
-from warmstart.methods.l2_init import L2Init, l2_init_
-from warmstart.methods.method import Method, Stage
-from warmstart.methods.registry import parse_method
-from warmstart.methods.report import Report
-from warmstart.methods.shrink_perturb import ShrinkPerturb, shrink_perturb_
-from warmstart.methods.warm import Warm, WarmReset, warm_, warm_reset_
-
 if TYPE_CHECKING:
+    from warmstart.batches import oldest_first
     from warmstart.comparison.functions import Outcome, compare, compare_images
+    from warmstart.diagnostics.validation import Finding, Findings, validate
+    from warmstart.errors import InputError
+    from warmstart.gradient_ema import GradientEMA
+    from warmstart.layers.neurons import register_layer
+    from warmstart.methods.cold import Cold, cold_
+    from warmstart.methods.dash import Dash, dash_, dash_from_
+    from warmstart.methods.fire import Fire, fire_
+    from warmstart.methods.head_reset import HeadReset, head_reset_
+    from warmstart.methods.l2_init import L2Init, l2_init_
+    from warmstart.methods.method import Method, Stage
+    from warmstart.methods.registry import parse_method
+    from warmstart.methods.report import Report
+    from warmstart.methods.shrink_perturb import ShrinkPerturb, shrink_perturb_
+    from warmstart.methods.warm import Warm, WarmReset, warm_, warm_reset_
     from warmstart.runs.function_task import TrainingStage
 
 __version__ = "0.1.0"
+
+_WHERE = {
+    "batches": ("oldest_first",),
+    "comparison.functions": ("Outcome", "compare", "compare_images"),
+    "diagnostics.validation": ("Finding", "Findings", "validate"),
+    "errors": ("InputError",),
+    "gradient_ema": ("GradientEMA",),
+    "layers.neurons": ("register_layer",),
+    "methods.cold": ("Cold", "cold_"),
+    "methods.dash": ("Dash", "dash_", "dash_from_"),
+    "methods.fire": ("Fire", "fire_"),
+    "methods.head_reset": ("HeadReset", "head_reset_"),
+    "methods.l2_init": ("L2Init", "l2_init_"),
+    "methods.method": ("Method", "Stage"),
+    "methods.registry": ("parse_method",),
+    "methods.report": ("Report",),
+    "methods.shrink_perturb": ("ShrinkPerturb", "shrink_perturb_"),
+    "methods.warm": ("Warm", "WarmReset", "warm_", "warm_reset_"),
+    "runs.function_task": ("TrainingStage",),
+}
+"""Module -> the names that this face has from it."""
+_MODULE_OF = {name: module for module, names in _WHERE.items() for name in names}
 
 __all__ = [
     "Cold",
@@ -63,15 +86,16 @@ __all__ = [
     "warm_reset_",
 ]
 
-_LAB = {"Outcome", "TrainingStage", "compare", "compare_images"}
-"""Names that need the lab's packages; imported when they are first asked for."""
-
 
 def __getattr__(name: str) -> Any:
-    if name not in _LAB:
+    if name not in _MODULE_OF:
         raise AttributeError(f"module 'warmstart' has no attribute '{name}'")
     try:
-        from warmstart.comparison import functions
+        module = import_module(f"warmstart.{_MODULE_OF[name]}")
     except ModuleNotFoundError as error:
         raise ImportError(f"warmstart.{name} needs {error.name}: pip install 'warmstart[lab]'") from error
-    return getattr(functions, name)
+    return getattr(module, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

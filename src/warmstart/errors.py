@@ -15,6 +15,14 @@ class InputError(ValueError):
     """
 
 
+class WorkFailedError(Exception):
+    """The work failed for a reason that is not the input's; what was saved can go on. Exit code 1."""
+
+
+class HelpedError(Exception):
+    """This process trained along with the first one, which writes and shows the results. Exit code 0."""
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """Say which known name a mistyped one probably meant.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -35,20 +36,16 @@ def as_forward_loss(
         if loss_fn is not None:
             raise InputError("give loss_fn or forward_loss, not both")
         return forward_loss
-    return _loss_of_mapping if loss_fn is None else _loss_of_pair(loss_fn)
+    return _loss_of_mapping if loss_fn is None else partial(_loss_of_pair, loss_fn)
 
 
-def _loss_of_pair(loss_fn: Callable[[Any, Any], Tensor]) -> ForwardLoss:
-    def loss_of(model: nn.Module, batch: Any) -> Tensor:
-        if not isinstance(batch, (tuple, list)) or len(batch) != 2:
-            raise InputError(
-                f"a batch is a {type(batch).__name__}, not (input, target): for a single batch pass [(input, target)], "
-                "for mappings leave loss_fn out, for anything else pass forward_loss="
-            )
-        loss: Tensor = loss_fn(model(batch[0]), batch[1])
-        return loss
-
-    return loss_of
+def _loss_of_pair(loss_fn: Callable[[Any, Any], Tensor], model: nn.Module, batch: Any) -> Tensor:
+    if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+        raise InputError(
+            f"a batch is a {type(batch).__name__}, not (input, target): for a single batch pass [(input, target)], "
+            "for mappings leave loss_fn out, for anything else pass forward_loss="
+        )
+    return loss_fn(model(batch[0]), batch[1])
 
 
 def _loss_of_mapping(model: nn.Module, batch: Any) -> Tensor:

@@ -92,6 +92,33 @@ class Team:
         dist.broadcast(copy, self._first, group=self.group)
         return copy
 
+    def first(self, work: Callable[[], T]) -> T:
+        """Let the first process do something alone, and tell all what came of it: its result, or its error.
+
+        Args:
+            work: What to do; called in the first process only. What it returns can be pickled.
+
+        Returns:
+            What it returned, in every process.
+
+        Raises:
+            InputError: In the others, where it failed in the first. There the failure itself is raised.
+        """
+        if self.size == 1:
+            return work()
+        result, failure = None, None
+        if self.rank == 0:
+            try:
+                result = work()
+            except Exception as error:
+                failure = error
+        result, failed = self.tell((result, failure is not None))
+        if failure is not None:
+            raise failure
+        if failed:
+            raise InputError(f"process 0 of {self.size} could not begin (its own error says why)")
+        return cast("T", result)
+
     @property
     def _first(self) -> int:
         """The first process by its number among all that there are, as collectives want it."""

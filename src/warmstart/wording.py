@@ -1,4 +1,4 @@
-"""How numbers of things are written in reports and messages."""
+"""How lists of names are read, and how numbers of things are written."""
 
 
 def counted(number: int, thing: str) -> str:
@@ -12,3 +12,22 @@ def counted(number: int, thing: str) -> str:
         Such as ``1 seed`` or ``1,200 examples``.
     """
     return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
+def split_names(text: str) -> list[str]:
+    """Split ``a,b[x=1,y=2],c`` at the commas outside brackets.
+
+    Args:
+        text: Names as on the command line.
+
+    Returns:
+        The names, stripped, without empty ones.
+    """
+    parts, depth = [""], 0
+    for character in text:
+        depth += (character == "[") - (character == "]")
+        if character == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return [part.strip() for part in parts if part.strip()]

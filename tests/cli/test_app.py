@@ -26,12 +26,13 @@ def test_help_fits_80_columns_and_every_command_has_an_example(capfd, command):
 
 
 def test_the_help_of_compare_names_every_key_with_its_default(capfd):
-    from warmstart.grids.settings import CompareConfig
+    from warmstart.comparison.settings import CompareSettings
 
     assert warmstart("compare", "--help") == 0
     shown = " ".join(capfd.readouterr().out.replace("│", " ").split())
 
-    for name, field in CompareConfig.model_fields.items():
+    for name in CompareSettings.described():
+        field = CompareSettings.model_fields[name]
         assert f"--{name.replace('_', '-')}" in shown
         if name not in ("image_size", "image_column", "label_column"):
             default = field.default

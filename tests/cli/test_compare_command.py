@@ -62,8 +62,8 @@ def refused(capfd, folder, *arguments):
         (["--lr", "nan"], "lr is nan; it must be a finite number, above 0"),
         (["--until", "1.5"], "until is 1.5; it must be a finite number, above 0 and at most 1"),
         (["--device", "gpu"], "device 'gpu' is not there"),
-        (["--image-size", "100000"], "image_size is 100000; it must be at most 4096"),
-        (["--out", ""], "out is empty; name the output folder"),
+        (["--image-size", "100000"], "image_size is 100000; it must be at least 1 and at most 4096"),
+        (["--out", ""], "out is empty; name a folder such as out/compare"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line_and_nothing_is_written(folder, capfd, arguments, message):
@@ -199,7 +199,7 @@ def test_a_crash_is_one_line_too_unless_one_wants_to_see_it(folder, capfd, monke
     def crash(*_, **__):
         raise RuntimeError("out of\nmemory")
 
-    monkeypatch.setattr("warmstart.cli.compare.run_comparison", crash)
+    monkeypatch.setattr("warmstart.comparison.images.run_comparison", crash)
     assert warmstart("compare") == 1
     err = capfd.readouterr().err
     assert "RuntimeError: out of memory (WARMSTART_DEBUG=1 shows where); the same command goes on from here" in err

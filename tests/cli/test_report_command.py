@@ -55,7 +55,7 @@ def test_another_margin_changes_the_report_and_not_the_comparison(copy, capfd):
 
 
 def test_a_reproduction_has_no_margin(tmp_path, capfd):
-    (tmp_path / "config.yaml").write_text("dataset: cifar10\nmethods: [cold]\nseeds: 1\nrecorded: {}\n")
+    (tmp_path / "config.yaml").write_text("dataset: cifar10\nmethods: [cold]\nseeds: 1\nrecorded: {kind: reproduce}\n")
 
     assert warmstart("report", tmp_path, "--margin", 0.01) == 2
     assert "has no verdict that a margin could change; drop --margin\n" in capfd.readouterr().err

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from commands import SMALL, numbers, rows, start, wait_for_plan, wait_until, warmstart
-from warmstart.runs import run as run_module
+from warmstart.runs.key import RunKey
+from warmstart.runs.state import saved_runs
 
 METHODS = ("cold", "dash", "shrink-perturb[variant=dohare]")
 RUNS = len(METHODS) * 2
@@ -36,9 +37,9 @@ def checkpoints(out):
 
 def complete(out):
     """Runs whose last stage is in their checkpoint."""
-    keys = [run_module.RunKey(method, seed, "sgd") for method in METHODS for seed in range(2)]
-    saved = run_module.saved_runs(keys, out)
-    return {key.folder(out).name for key, run in saved.items() if len(run["rows"]) == 2}
+    keys = [RunKey(method, seed, "sgd") for method in METHODS for seed in range(2)]
+    saved = saved_runs(keys, out)
+    return {key.folder(out).name for key, run in saved.items() if len(run.rows) == 2}
 
 
 def processes_of(group):

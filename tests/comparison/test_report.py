@@ -6,14 +6,14 @@ from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
-from made_up import PAPER, change, drop, make_results
 from rich.console import Console
 
+from made_up import HERE, PAPER, change, drop, make_record, make_results
 from warmstart.comparison.report import render_terminal, write_report
+from warmstart.comparison.settings import CompareSettings, FunctionSettings, FunctionsRecord
 from warmstart.evidence.figures import accuracy_figure
 from warmstart.evidence.verdict import judge
-from warmstart.grids.record import record
-from warmstart.grids.settings import CompareConfig, validated
+from warmstart.runs.metric import Metric
 
 CONTROL = "shrink-perturb[noise_std=0]"
 VOID = {"meta", "br", "wbr", "path", "use", "rect"}
@@ -52,8 +52,8 @@ class Page(HTMLParser):
             self.text += data
 
 
-def report(results, folder, **settings):
-    verdict = write_report(results, folder, **settings)
+def report(results, folder, record=None, **settings):
+    verdict = write_report(results, record or make_record(results, **settings), folder)
     text = (folder / "report.html").read_text(encoding="utf-8")
     return verdict, text, " ".join(Page(text).text.split())
 
@@ -117,17 +117,17 @@ def test_a_methods_colour_does_not_change_with_its_rank():
 
 
 def test_it_gives_the_command_that_repeats_it_and_the_changed_settings_first(tmp_path):
-    config = CompareConfig(data="my photos/", stages=3, methods=("cold", CONTROL), lr=0.1, device="cpu", threads=1)
     results = make_results(("cold", CONTROL), stages=3)
-    results.config = record(config, "f00d")
-    _, html, text = report(results, tmp_path)
+    record = make_record(results, data="my photos/", lr=0.1)
+    _, html, text = report(results, tmp_path, record)
     words = re.search(r"warmstart (compare .*) repeats it\.", text)[1]
     program, *flags = shlex.split(words)
     given = {flag[2:].replace("-", "_"): value for flag, value in zip(flags[::2], flags[1::2], strict=True)}
     assert program == "compare"
-    assert validated(CompareConfig, given) == config
+    assert CompareSettings.of(given) == record.settings
     keys = re.findall(r'<tr><th scope="row">(\w+)', html.split("Configuration")[1])
-    assert keys[:4] == ["data", "methods", "device", "threads"]
+    assert keys[:3] == ["data", "stages", "lr"]
+    assert {*keys[3:6]} == {"methods", "device", "threads"}
     assert keys.index("lr") < keys.index("model") < keys.index("torch")
     assert not {"jobs", "executor", "ray_address", "track", "image_size", "out"} & set(keys)
     assert ">None<" not in html
@@ -137,10 +137,19 @@ def test_it_gives_the_command_that_repeats_it_and_the_changed_settings_first(tmp
 def test_no_command_repeats_what_was_started_from_python(tmp_path, called):
     results = make_results()
     if called == "ws.compare":
-        results.config.pop("stage_size")
+        given = {
+            "data": "mine",
+            "model": "Mine",
+            "methods": results.methods,
+            "seeds": tuple(results.seeds),
+            "stages": 6,
+        }
+        settings = FunctionSettings.of({**given, "device": "cpu", "threads": 1})
+        fingerprints = {"data_fingerprint": "f00d", "model_fingerprint": "beef"}
+        record = FunctionsRecord(settings=settings, provenance=HERE, **fingerprints)
     else:
-        results.config["recorded"] = {"called": called}
-    _, _, text = report(results, tmp_path)
+        record = make_record(results).model_copy(update={"called": called})
+    _, _, text = report(results, tmp_path, record)
     assert f"It was started from Python, with {called}." in text
     assert "warmstart compare" not in text
 
@@ -161,7 +170,7 @@ def test_table_is_mean_and_sample_std_over_seeds(tmp_path):
     for seed, (first, last) in enumerate([(0.5, 0.90), (0.6, 0.92), (0.7, 0.94)]):
         change(results, "cold", seed=seed, stage=1, test_accuracy=first, steps=10)
         change(results, "cold", seed=seed, stage=2, test_accuracy=last, steps=100 + 10 * seed)
-    write_report(results, tmp_path)
+    write_report(results, make_record(results), tmp_path)
     lines = (tmp_path / "table.md").read_text(encoding="utf-8").splitlines()
     assert [cell.strip() for cell in lines[0].strip("|").split("|")] == [
         "method", "last accuracy %", "last steps", "mean accuracy %", "mean steps",
@@ -224,10 +233,11 @@ def test_every_run_diverged_can_be_reported(tmp_path):
 def test_text_from_outside_is_escaped(tmp_path):
     results = make_results(("cold", "dash"))
     name = 'my[note="<b>&"]'
-    results.config["data"] = "<script>alert(1)</script>"
     change(results, "cold", data="<img src=x onerror=alert(1)>")
     results.rows = [replace(row, method=name) if row.method == "dash" else row for row in results.rows]
-    _, html, text = report(results, tmp_path)
+    results.methods = ["cold", name]
+    record = make_record(results, methods="cold", data="<script>alert(1)</script>")
+    _, html, text = report(results, tmp_path, record)
     assert "<script>" not in html
     assert "<img" not in html
     assert "<b>" not in html
@@ -237,7 +247,7 @@ def test_text_from_outside_is_escaped(tmp_path):
 def test_large_grids_and_any_metric(tmp_path):
     methods = ["cold", "dash", *(f"shrink-perturb[variant=hare-tortoise,shrink=0.{i}]" for i in range(10))]
     results = make_results(methods, seeds=1, stages=50, test_size=50)
-    results.metric, results.higher_is_better = "error", False
+    results.metric = Metric("error", higher_is_better=False)
     for method in methods:
         change(results, method, steps=0)
     _, _, text = report(results, tmp_path)

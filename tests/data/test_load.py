@@ -9,7 +9,8 @@ from made_images import class_tree, same, write_folder, write_zip
 
 from warmstart.data.load import load
 from warmstart.errors import InputError
-from warmstart.streams.random_draws import split_stages
+from warmstart.streams.random_draws import RandomDraws
+from warmstart.streams.settings import StreamSettings
 
 
 def test_what_was_loaded_can_be_loaded_again() -> None:
@@ -74,7 +75,7 @@ def test_the_real_cifar10(shared_data) -> None:
     published = np.array([0.4914, 0.4822, 0.4465]), np.array([0.2470, 0.2435, 0.2616])
     assert np.abs(data.channel_mean().numpy() - published[0]).max() < 0.002
     assert np.abs(data.channel_std().numpy() - published[1]).max() < 0.005
-    assert len(split_stages(data, 50, 1000, seed=0)) == 50
+    assert RandomDraws(data, StreamSettings(stages=50, stage_size=1000), seed=0).stages == 50
 
 
 def test_the_real_tiny_imagenet(shared_data) -> None:

@@ -14,7 +14,8 @@ from made_originals import CLASSES_10, cifar10_tree, cifar100_tree, pixels, writ
 from PIL import Image
 
 from warmstart.data import paper_data
-from warmstart.data.paper_data import PAPER_DATA, find_original, load_paper_data, shortfall
+from warmstart.data.paper_data import find_original, load_paper_data, shortfall
+from warmstart.data.paper_sets import PAPER_DATA
 from warmstart.errors import InputError
 
 

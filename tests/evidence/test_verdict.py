@@ -2,11 +2,12 @@ import math
 
 import numpy as np
 import pytest
-from made_up import change, drop, make_results
 from scipy import stats
 
+from made_up import change, drop, make_results
 from warmstart.evidence.paired import Estimate, estimate, holm_adjusted, holm_levels
 from warmstart.evidence.verdict import judge
+from warmstart.runs.metric import Metric
 
 
 def by_method(verdict):
@@ -268,7 +269,7 @@ def test_runs_that_do_not_depend_on_the_seed_prove_nothing():
 
 def test_any_metric_and_lower_is_better():
     results = make_results(("cold", "warm", "dash"), levels={"warm": (0.975, 80), "dash": (0.90, 60)})
-    results.metric, results.higher_is_better = "perplexity", False
+    results.metric = Metric("perplexity", higher_is_better=False)
     verdict = judge(results)
     assert verdict.recommended == "dash"
     assert "its last perplexity is 0.0" in verdict.sentence

@@ -9,10 +9,11 @@ import torch
 import torch.multiprocessing
 from torch import nn
 
-from warmstart.errors import InputError
-from warmstart.grids.local_processes import WorkFailedError, run_grid
+from warmstart.errors import InputError, WorkFailedError
+from warmstart.grids.local_processes import run_grid
 from warmstart.methods.registry import parse_method
-from warmstart.runs.run import RunKey, saved_runs
+from warmstart.runs.key import RunKey
+from warmstart.runs.state import saved_runs
 from warmstart.runs.task import Measured, StageData
 from warmstart.training.loop import Progress
 
@@ -64,7 +65,7 @@ def quietly(event):
 
 
 def found(out, keys=KEYS):
-    return {key: [row["test_loss"] for row in saved["rows"]] for key, saved in saved_runs(keys, out).items()}
+    return {key: [row.test_loss for row in saved.rows] for key, saved in saved_runs(keys, out).items()}
 
 
 def test_a_run_computes_with_the_threads_it_is_given_and_the_caller_gets_its_own_back(tmp_path):
@@ -72,7 +73,7 @@ def test_a_run_computes_with_the_threads_it_is_given_and_the_caller_gets_its_own
     run_grid(TinyTask(), KEYS[:1], tmp_path, jobs=1, threads=2, on_event=quietly)
 
     (saved,) = saved_runs(KEYS[:1], tmp_path).values()
-    assert saved["rows"][0]["train_accuracy"] == 2
+    assert saved.rows[0].train_accuracy == 2
     assert torch.get_num_threads() == before
 
 

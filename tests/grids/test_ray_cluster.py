@@ -13,16 +13,19 @@ from torch import nn
 
 from commands import wait_until
 from warmstart.data.load import load
-from warmstart.errors import InputError
+from warmstart.errors import InputError, WorkFailedError
 from warmstart.grids import ray_cluster as on_ray
 from warmstart.grids import record
-from warmstart.grids.local_processes import WorkFailedError, run_grid
+from warmstart.grids.local_processes import run_grid
 from warmstart.grids.ray_cluster import ray_cluster
 from warmstart.methods.registry import parse_method
-from warmstart.runs.image_task import ImageTask, TrainingProtocol
-from warmstart.runs.run import RunKey, saved_runs
+from warmstart.runs.image_task import ImageTask
+from warmstart.runs.key import RunKey
+from warmstart.runs.state import saved_runs
 from warmstart.runs.task import Measured, StageData
-from warmstart.training.loop import Progress, Recipe
+from warmstart.streams.settings import StreamSettings
+from warmstart.training.loop import Progress
+from warmstart.training.recipe import Recipe
 
 ray = pytest.importorskip("ray")
 psutil = pytest.importorskip("psutil")
@@ -46,7 +49,7 @@ def cluster():
 @pytest.fixture(scope="module")
 def digits():
     return ImageTask(
-        TrainingProtocol("small-cnn", stages=3, stage_size=30, recipe=Recipe(16, 0.999, 4), lr=1e-2), load("digits")
+        load("digits"), "small-cnn", Recipe(max_epochs=4, lr=1e-2), StreamSettings(stages=3, stage_size=30)
     )
 
 
@@ -112,7 +115,8 @@ def numbers(out, keys):
     runs = saved_runs(keys, out)
     return {
         key: [
-            {name: value for name, value in row.items() if not name.endswith("_seconds")} for row in runs[key]["rows"]
+            {name: value for name, value in vars(row).items() if not name.endswith("_seconds")}
+            for row in runs[key].rows
         ]
         for key in keys
     }
@@ -142,7 +146,7 @@ def test_a_grid_begun_here_ends_on_ray_with_the_numbers_of_one_that_never_left(t
 
 def test_a_run_computes_with_the_threads_it_is_given(tmp_path):
     go(TinyTask(), KEYS[:1], tmp_path, threads=2)
-    assert saved_runs(KEYS[:1], tmp_path)[KEYS[0]]["rows"][0]["train_accuracy"] == 2
+    assert saved_runs(KEYS[:1], tmp_path)[KEYS[0]].rows[0].train_accuracy == 2
 
 
 def test_a_refusal_on_a_worker_arrives_as_it_was_said(tmp_path):
@@ -158,7 +162,9 @@ def test_a_folder_that_a_node_does_not_see_is_found_before_anything_is_lost(tmp_
 
 
 def test_a_node_with_another_torch_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(on_ray, "provenance", lambda: {**record.provenance(), "torch": "1.0"})
+    here = record.Provenance.here()
+    old = SimpleNamespace(here=lambda: here.model_copy(update={"torch": "1.0"}))
+    monkeypatch.setattr(on_ray, "Provenance", old)
     with pytest.raises(
         InputError, match=r"^node \S+ has torch \S+ and the driver 1.0; install the same versions on all nodes"
     ):
@@ -200,7 +206,7 @@ def test_a_run_that_loses_every_worker_is_given_up_by_name(tmp_path, monkeypatch
     monkeypatch.setattr(on_ray, "TRIES", 2)  # workers take seconds to start
     with pytest.raises(WorkFailedError, match=r"^warm-seed0 has lost its worker 2 times in one stage \(killed"):
         go(TinyTask("die"), KEYS[:1], tmp_path)
-    assert len(saved_runs(KEYS[:1], tmp_path)[KEYS[0]]["rows"]) == 1
+    assert len(saved_runs(KEYS[:1], tmp_path)[KEYS[0]].rows) == 1
 
 
 def test_an_interruption_leaves_no_run_behind_and_the_cluster_alone(tmp_path):

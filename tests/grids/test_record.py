@@ -2,11 +2,11 @@ import pytest
 import torch
 import yaml
 
+from warmstart.comparison.settings import CompareRecord, CompareSettings
 from warmstart.errors import InputError
-from warmstart.grids import record as record_module
-from warmstart.grids import settings
-from warmstart.grids.record import record, settle_output, with_recorded_threads
-from warmstart.grids.settings import CompareConfig, make_config, read_config
+from warmstart.grids import settings as module
+from warmstart.grids.record import Provenance, check_output, settled, write_record
+from warmstart.settings import from_file_and_flags
 
 
 @pytest.fixture
@@ -20,21 +20,26 @@ def write(tmp_path):
 
 
 def recorded(fingerprint="f00d", **settings):
-    return record(
-        CompareConfig(**{"device": "cpu", "threads": 1, "methods": ("cold", "dash"), **settings}), fingerprint
-    )
+    chosen = CompareSettings.of({"device": "cpu", "threads": 1, "methods": ("cold", "dash"), **settings})
+    return CompareRecord(settings=chosen, data_fingerprint=fingerprint, provenance=Provenance.here())
+
+
+def settle_output(out, now):
+    warnings = check_output(out, now)
+    write_record(out, now)
+    return warnings
 
 
 def test_what_is_written_repeats_the_comparison(tmp_path):
     now = recorded(lr=0.02, out=str(tmp_path))
     assert settle_output(tmp_path, now) == []
 
-    again = make_config(tmp_path / "config.yaml", {})
-    assert again == CompareConfig(device="cpu", threads=1, methods=("cold", "dash"), lr=0.02, out=str(tmp_path))
+    again = from_file_and_flags(CompareSettings, tmp_path / "config.yaml", {})
+    assert again == now.settings
+    assert CompareRecord.read(tmp_path) == now
     written = yaml.safe_load((tmp_path / "config.yaml").read_text())
     assert written["recorded"]["torch"] == torch.__version__
     assert written["recorded"]["data_fingerprint"] == "f00d"
-    assert "recorded" not in read_config(tmp_path / "config.yaml")
 
 
 @pytest.mark.parametrize(
@@ -67,9 +72,9 @@ def test_another_value_is_refused_by_the_name_of_its_key_and_the_old_file_stays(
 
 def test_every_key_but_those_that_change_no_number_is_compared():
     """A new key is compared unless someone decides otherwise here."""
-    how = {"out", "jobs", "margin", "executor", "ray_address", "gpus_per_run", "track"}
-    assert how == record_module._MAY_DIFFER
-    assert record_module._EXTENSIBLE == ("methods", "seeds", "optimizers")
+    assert CompareSettings.names_of("running") == ["jobs", "executor", "ray_address", "gpus_per_run", "track", "out"]
+    assert CompareSettings.names_of("reading") == ["margin"]
+    assert CompareSettings.names_of("extensible") == ["methods", "seeds"]
 
 
 def test_methods_and_seeds_may_be_added_and_how_it_runs_may_change(tmp_path):
@@ -77,7 +82,7 @@ def test_methods_and_seeds_may_be_added_and_how_it_runs_may_change(tmp_path):
 
     more = recorded(seeds=3, methods=("warm", "dash", "cold"), jobs=2, margin=0.01, out="elsewhere")
     assert settle_output(tmp_path, more) == []
-    assert yaml.safe_load((tmp_path / "config.yaml").read_text()) == more
+    assert CompareRecord.read(tmp_path) == more
 
 
 @pytest.mark.parametrize(
@@ -103,8 +108,8 @@ def test_changed_data_under_the_same_name_is_noticed(tmp_path):
 
 def test_other_versions_are_warned_of_and_the_first_ones_stay_on_record(tmp_path):
     first = recorded()
-    first["recorded"]["torch"] = "1.0"
-    settle_output(tmp_path, first)
+    old = first.provenance.model_copy(update={"torch": "1.0"})
+    settle_output(tmp_path, first.model_copy(update={"provenance": old}))
 
     for _ in range(2):
         (warning,) = settle_output(tmp_path, recorded())
@@ -135,12 +140,39 @@ def test_results_without_a_config_are_not_written_over(tmp_path):
     assert not (tmp_path / "config.yaml").exists()
 
 
-def test_a_larger_grid_keeps_the_threads_of_the_first_start(tmp_path, monkeypatch):
-    monkeypatch.setattr(settings, "available_cores", lambda: 16)
-    first = CompareConfig(seeds=2, device="cpu")
-    assert with_recorded_threads(first, tmp_path) == first
-    settle_output(tmp_path, record(first, ""))
+def test_a_folder_of_an_older_version_is_refused_in_one_line(tmp_path, write):
+    write("stages: 3\nrecorded: {torch: '2.13.0'}")
 
-    more = with_recorded_threads(CompareConfig(seeds=4, device="cpu"), tmp_path)
-    assert more.resolved_threads() == 2  # 16 cores for 16 runs would now be 1
-    assert with_recorded_threads(CompareConfig(threads=5), tmp_path).threads == 5
+    with pytest.raises(InputError, match="was written by an older warmstart; choose another --out"):
+        settle_output(tmp_path, recorded())
+
+
+def test_a_record_is_read_without_importing_what_it_names(tmp_path):
+    now = recorded(methods="cold")
+    theirs = now.settings.model_copy(update={"methods": ("cold", "no_such_module:Mine")})
+    settle_output(tmp_path, now.model_copy(update={"settings": theirs}))
+
+    assert CompareRecord.read(tmp_path).settings.methods == ("cold", "no_such_module:Mine")
+
+
+@pytest.mark.parametrize("line", ["stages: three", "recorded: {kind: compare}", "lr: -1"])
+def test_a_damaged_record_is_one_line_that_names_the_file(tmp_path, line):
+    settle_output(tmp_path, recorded())
+    file = tmp_path / "config.yaml"
+    content = yaml.safe_load(file.read_text()) | yaml.safe_load(line)
+    file.write_text(yaml.safe_dump(content))
+
+    with pytest.raises(InputError, match=rf"^{file}: [^\n]*$"):
+        CompareRecord.read(tmp_path)
+
+
+def test_a_larger_grid_keeps_the_threads_of_the_first_start(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "available_cores", lambda: 16)
+    first = settled(CompareSettings(seeds=2, device="cpu"), tmp_path)
+    assert first.threads == 2
+    settle_output(tmp_path, recorded().model_copy(update={"settings": first}))
+
+    more = CompareSettings(seeds=4, device="cpu")
+    assert settled(more, tmp_path).threads == 2
+    assert settled(more, None).threads == 1  # 16 cores for 16 runs
+    assert settled(CompareSettings(threads=5, device="cpu"), tmp_path).threads == 5

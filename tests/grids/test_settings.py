@@ -1,9 +1,14 @@
 import pytest
 import torch
 
+from warmstart.comparison.settings import CompareSettings
 from warmstart.errors import InputError
 from warmstart.grids import settings as module
-from warmstart.grids.settings import CompareConfig, make_config
+from warmstart.settings import from_file_and_flags
+
+
+def make_config(file, flags):
+    return from_file_and_flags(CompareSettings, file, flags)
 
 
 @pytest.fixture
@@ -84,7 +89,7 @@ def test_a_method_is_written_in_one_way_however_it_was_typed():
         ("batch_size: -4", "batch_size is -4; it must be at least 1"),
         ("max_epochs: 0", "max_epochs is 0; it must be at least 1"),
         ("image_size: 0", "image_size is 0; it must be at least 1"),
-        ("image_size: 100000", "image_size is 100000; it must be at most 4096"),
+        ("image_size: 100000", "image_size is 100000; it must be at least 1 and at most 4096"),
         ("jobs: 0", "jobs is '0'; it must be 'auto' or a whole number, at least 1"),
         ("threads: many", "threads is 'many'; it must be 'auto' or a whole number, at least 1"),
         ("out: ''", "out is empty"),
@@ -124,9 +129,6 @@ def test_threads_are_shared_out_among_the_runs_whatever_jobs_says(monkeypatch):
     monkeypatch.setattr(module, "available_cores", lambda: 32)
 
     for jobs in ("auto", 1, 4):
-        assert CompareConfig(methods=("cold", "dash"), seeds=5, jobs=jobs).resolved_threads() == 3
-    assert CompareConfig(seeds=50).resolved_threads() == 1
-    assert CompareConfig(threads=7).resolved_threads() == 7
-
-
-# --- an output folder --------------------------------------------------------------------------------------------
+        assert CompareSettings(methods=("cold", "dash"), seeds=5, jobs=jobs).resolved_threads() == 3
+    assert CompareSettings(seeds=50).resolved_threads() == 1
+    assert CompareSettings(threads=7).resolved_threads() == 7

@@ -5,6 +5,7 @@ from torch import nn
 import warmstart as ws
 from networks import assert_same, batches_for, cnn, mlp, snapshot, trained, updated
 from warmstart.training.optimizers import make_optimizer
+from warmstart.training.recipe import Recipe
 
 
 class Counting(nn.Module):
@@ -75,11 +76,11 @@ def test_the_optimizer_starts_anew_and_keeps_its_settings(name):
     batches = batches_for((6,), 4)
     settings = {"lr": 0.05, "momentum": 0.9, "weight_decay": 0.01}
     model, fresh = mlp(), draw(1, mlp)
-    optimizer = make_optimizer(name, model, **settings)
+    optimizer = make_optimizer(Recipe(optimizer=name, **settings), model)
     updated(model, optimizer, batches)
     ws.cold_(model, fresh, optimizer=optimizer)
     updated(model, optimizer, batches)
-    updated(fresh, make_optimizer(name, fresh, **settings), batches)
+    updated(fresh, make_optimizer(Recipe(optimizer=name, **settings), fresh), batches)
     assert_same(snapshot(fresh), snapshot(model))
 
 

@@ -5,13 +5,14 @@ from torch import nn
 import warmstart as ws
 from networks import assert_same, batches_for, mlp, snapshot, trained, updated
 from warmstart.training.optimizers import make_optimizer
+from warmstart.training.recipe import Recipe
 
 SETTINGS = {"lr": 0.05, "momentum": 0.9, "weight_decay": 0.01}
 
 
 def prepared(optimizer):
     model, batches = mlp(), batches_for((6,), 4)
-    optimizer = make_optimizer(optimizer, model, **SETTINGS)
+    optimizer = make_optimizer(Recipe(optimizer=optimizer, **SETTINGS), model)
     updated(model, optimizer, batches)
     return model, optimizer, batches
 
@@ -38,7 +39,7 @@ def test_warm_reset_goes_on_as_with_a_new_optimizer(name):
     twin, warm = twin_of(model), twin_of(model)
     ws.warm_reset_(model, optimizer)
     updated(model, optimizer, batches)
-    updated(twin, make_optimizer(name, twin, **SETTINGS), batches)
+    updated(twin, make_optimizer(Recipe(optimizer=name, **SETTINGS), twin), batches)
     assert_same(snapshot(twin), snapshot(model))
     _, with_momentum, _ = prepared(name)
     assert with_momentum.state, "else this would test nothing"

@@ -3,7 +3,8 @@ import pytest
 from warmstart.reproduction.against_published import Beside, beside, orders
 from warmstart.reproduction.estimate import duration, published_epochs
 from warmstart.reproduction.published import PUBLISHED, MeanStd, PublishedRow
-from warmstart.runs.results import Results, StageResult
+from warmstart.runs.results import Results
+from warmstart.runs.stage_result import StageResult
 
 
 def results(**last):
@@ -16,7 +17,7 @@ def results(**last):
         for seed, (accuracy, steps) in enumerate(zip(accuracies, all_steps, strict=True))
         for stage in (1, 2)
     ]
-    return Results({"stages": 2, "methods": list(last)}, rows)
+    return Results(list(last), range(2), 2, rows=rows)
 
 
 def test_the_published_table_is_the_papers():

@@ -206,9 +206,7 @@ def test_a_gpu_that_is_too_small_is_found_before_the_work(monkeypatch):
 
     from warmstart.errors import InputError
 
-    task = SimpleNamespace(
-        protocol=SimpleNamespace(device="cuda", model="vgg16", recipe=SimpleNamespace(batch_size=128))
-    )
+    task = SimpleNamespace(device="cuda", model="vgg16", recipe=SimpleNamespace(batch_size=128))
     monkeypatch.setattr(estimate, "find_device", lambda name: "cuda:0")
     card = SimpleNamespace(total_memory=8 * 2**30)
     monkeypatch.setattr(estimate.torch.cuda, "get_device_properties", lambda device: card)

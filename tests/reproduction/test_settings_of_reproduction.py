@@ -1,53 +1,52 @@
 import pytest
 
-from warmstart.data.paper_data import PAPER_DATA
+from warmstart.data.paper_sets import PAPER_DATA
 from warmstart.errors import InputError
-from warmstart.grids.settings import validated
 from warmstart.models.registry import model_factory
 from warmstart.reproduction.protocols import SUMMARIES
-from warmstart.reproduction.settings import ReproduceConfig, default_seeds
+from warmstart.reproduction.settings import ReproduceSettings, default_seeds
 from warmstart.training.schedule import Schedule
 
 
 def config(**settings):
-    return validated(ReproduceConfig, {"dataset": "cifar10", **settings})
+    return ReproduceSettings.of({"dataset": "cifar10", **settings})
 
 
 def test_the_main_table_is_what_one_gets():
-    protocol = config().settled()
+    settings = config().with_protocol()
+    recipe = settings.recipe()
 
-    assert (protocol.model, protocol.stages, protocol.stage_size) == ("resnet18", 50, 1000)
-    assert (protocol.lr, protocol.momentum, protocol.weight_decay) == (1e-3, 0.9, 0)
-    recipe = protocol.recipe
+    assert (settings.model, settings.stages, settings.stage_size) == ("resnet18", 50, 1000)
+    assert (recipe.lr, recipe.momentum, recipe.weight_decay) == (1e-3, 0.9, 0)
     assert (recipe.batch_size, recipe.until, recipe.max_epochs) == (128, 0.999, 10_000)
     assert (recipe.augmentation, recipe.schedule) == ((), None)
     assert config().optimizers == ("sgd", "sam")
     assert config().methods == ("cold", "warm", "shrink-perturb", "dash", "fire")
-    assert config(dataset="tiny-imagenet").settled().stage_size == 2000
+    assert config(dataset="tiny-imagenet").with_protocol().stage_size == 2000
     assert (default_seeds("cifar10"), default_seeds("tiny-imagenet")) == (5, 3)
 
 
 def test_sota_is_the_appendix():
-    protocol = config(dataset="cifar100", protocol="sota").settled()
+    protocol = config(dataset="cifar100", protocol="sota").published_protocol
 
-    assert (protocol.lr, protocol.weight_decay, protocol.recipe.max_epochs) == (0.1, 5e-4, 260)
+    assert (protocol.recipe.lr, protocol.recipe.weight_decay, protocol.recipe.max_epochs) == (0.1, 5e-4, 260)
     assert protocol.recipe.schedule == Schedule((60, 120, 160, 200), 0.2, warmup_epochs=1)
     assert protocol.recipe.augmentation == ("crop", "flip", "rotate")
-    model = model_factory("resnet18")(100, 3, 32, **protocol.model_settings)
+    model = model_factory("resnet18")(100, 3, 32, **protocol.model_settings["resnet18"])
     assert not [layer for layer in model.modules() if "MaxPool" in type(layer).__name__]
 
 
 def test_half_is_two_stages_of_150_epochs_each():
-    protocol = config(protocol="half").settled()
+    protocol = config(protocol="half").published_protocol
 
-    assert (protocol.stages, protocol.stage_size) == (2, 25_000)
+    assert (protocol.stream.stages, protocol.stream.stage_size) == (2, 25_000)
     assert (protocol.recipe.until, protocol.recipe.max_epochs) == (None, 150)
 
 
 @pytest.mark.parametrize("protocol", SUMMARIES)
 @pytest.mark.parametrize("dataset", PAPER_DATA)
 def test_every_protocol_fits_every_data_set(protocol, dataset):
-    settled = config(dataset=dataset, protocol=protocol).settled()
+    settled = config(dataset=dataset, protocol=protocol).with_protocol().stream()
 
     assert settled.stages * settled.stage_size <= PAPER_DATA[dataset].train_examples
 

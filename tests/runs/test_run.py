@@ -3,13 +3,14 @@ from dataclasses import asdict
 import pytest
 import torch
 
-from warmstart.comparison.images import protocol_of
+from warmstart.comparison.settings import CompareSettings
 from warmstart.data.load import load
 from warmstart.errors import InputError
-from warmstart.grids.settings import CompareConfig
+from warmstart.grids.collect import collect
 from warmstart.runs import run as module
 from warmstart.runs.image_task import ImageTask
-from warmstart.runs.run import Run, RunKey, read_results
+from warmstart.runs.key import RunKey
+from warmstart.runs.run import Run
 
 
 class StoppedError(Exception):
@@ -25,7 +26,8 @@ def digits():
 def task(digits):
     def make(**settings):
         usual = {"stages": 2, "stage_size": 30, "until": 0.9, "device": "cpu", "threads": 1}
-        return ImageTask(protocol_of(CompareConfig(**{**usual, **settings})), digits)
+        chosen = CompareSettings.of({**usual, **settings})
+        return ImageTask(digits, chosen.model, chosen, chosen, "cpu")
 
     return make
 
@@ -35,7 +37,9 @@ def quietly(event):
 
 
 def finish(run, on_event=quietly):
-    return read_results({}, {run.key: run.go_on(on_event)})
+    key = run.key
+    settings = CompareSettings.of({"methods": key.method, "seeds": key.seed + 1, "optimizer": key.optimizer})
+    return collect(settings, run.task.stages, {key: run.go_on(on_event)}, key.optimizer)
 
 
 def numbers(results):
@@ -47,7 +51,7 @@ def test_a_task_travels_to_other_processes_without_what_lies_on_this_ones_device
     task.training_examples(slice(0, 1))
     kind, given = task.__reduce__()
 
-    assert given == (task.protocol, task.images)
+    assert given == (task.images, task.model, task.recipe, task.stream, task.device, task.model_settings)
     assert vars(kind(*given)) == {name: value for name, value in vars(task).items() if name[0] != "_"}
 
 

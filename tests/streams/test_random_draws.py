@@ -7,7 +7,8 @@ import torch
 
 from warmstart.data.images import ImageData
 from warmstart.errors import InputError
-from warmstart.streams.random_draws import split_stages
+from warmstart.streams.random_draws import RandomDraws
+from warmstart.streams.settings import StreamSettings
 
 
 def counting_data(labels: list[int], test_labels: list[int]) -> ImageData:
@@ -22,6 +23,12 @@ def counting_data(labels: list[int], test_labels: list[int]) -> ImageData:
     )
 
 
+def split_stages(data: ImageData, stages: int, stage_size: int, seed: int) -> list[torch.Tensor]:
+    """The new examples of each stage."""
+    stream = RandomDraws(data, StreamSettings.of({"stages": stages, "stage_size": stage_size}), seed)
+    return [stream.arrival(number).new.index for number in range(1, stream.stages + 1)]
+
+
 DATA = counting_data([0, 1] * 20, [0, 1])
 
 
@@ -29,6 +36,17 @@ def test_stages_are_disjoint_and_of_the_size_asked_for() -> None:
     stages = split_stages(DATA, 4, 10, seed=0)
     assert [len(stage) for stage in stages] == [10] * 4
     assert sorted(torch.cat(stages).tolist()) == list(range(40))
+
+
+def test_what_is_trained_on_is_all_that_has_arrived_in_that_order() -> None:
+    stream = RandomDraws(DATA, StreamSettings(stages=4, stage_size=10), seed=0)
+    arrived = []
+    for number in range(1, 5):
+        arrival = stream.arrival(number)
+        arrived += arrival.new.index.tolist()
+        assert arrival.train.index.tolist() == arrived
+        assert (arrival.train.part, arrival.new.part, arrival.test.part) == ("train", "train", "test")
+        assert arrival.test.index is None
 
 
 def test_the_seed_alone_decides() -> None:
@@ -52,8 +70,8 @@ def test_more_stages_go_on_where_fewer_ended() -> None:
         (5, 10, "has 40 training examples, but 5 stages of 10 need 50; --stages 4 or --stage-size 8 would fit"),
         (2, 41, "--stage-size 20 would fit"),
         (41, 1, "--stages 40 would fit"),
-        (0, 10, "--stages is 0; it must be at least 1"),
-        (2, -1, "--stage-size is -1; it must be at least 1"),
+        (0, 10, "stages is 0; it must be at least 1"),
+        (2, -1, "stage_size is -1; it must be at least 1"),
     ],
 )
 def test_numbers_that_do_not_fit_are_refused(stages: int, size: int, message: str) -> None:

@@ -11,9 +11,10 @@ from made_stage import SETTINGS, made_examples, seed_of
 from torch import nn
 
 from warmstart.models.registry import model_factory
-from warmstart.training.loop import Hooks, Recipe, train_stage
+from warmstart.training.loop import Hooks, train_stage
 from warmstart.training.optimizers import make_optimizer
-from warmstart.training.parallel import launched_team
+from warmstart.training.recipe import Recipe
+from warmstart.training.shares import launched_team
 
 
 def plain_network():
@@ -25,9 +26,9 @@ def normed_network():
 
 
 def train(model, optimizer, count, team):
-    made = make_optimizer(optimizer, model, **SETTINGS)
+    made = make_optimizer(Recipe(optimizer=optimizer, **SETTINGS), model)
     epochs = []
-    recipe = Recipe(8, until=None, max_epochs=3)
+    recipe = Recipe(batch_size=8, until=None, max_epochs=3)
     hooks = Hooks(after_epoch=lambda progress: epochs.append(progress.accuracy))
     progress = train_stage(model, made, made_examples(count), recipe, seed_of=seed_of, hooks=hooks, team=team)
     return progress, epochs

@@ -11,8 +11,9 @@ from torch import nn
 
 from networks import cnn
 from warmstart.training.cuda_graph import WARM_UP, CapturedStep, can_capture
-from warmstart.training.loop import Hooks, Recipe, train_stage
-from warmstart.training.optimizers import OPTIMIZERS, make_optimizer
+from warmstart.training.loop import Hooks, train_stage
+from warmstart.training.optimizers import make_optimizer
+from warmstart.training.recipe import OPTIMIZERS, Recipe
 from warmstart.training.schedule import Schedule
 from warmstart.training.step import make_step
 
@@ -162,7 +163,7 @@ def test_a_step_that_waits_for_the_gpu_is_not_recorded_at_all(gpu):
 def test_on_the_cpu_no_step_can_be_recorded(name):
     model = cnn()
 
-    assert not can_capture(model, make_optimizer(name, model, **SETTINGS))
+    assert not can_capture(model, make_optimizer(Recipe(optimizer=name, **SETTINGS), model))
 
 
 # --- on a real one -----------------------------------------------------------------------------------------------
@@ -182,10 +183,10 @@ def bare_cnn():
 def trained_on_gpu(captured, name="sgd", network=bare_cnn, hooks=None, **settings):
     """Five epochs of four batches, the last of which is smaller."""
     model = network().cuda()
-    optimizer = make_optimizer(name, model, **SETTINGS)
+    optimizer = make_optimizer(Recipe(optimizer=name, **SETTINGS), model)
     examples = made_examples(62)
     examples = type(examples)(*(getattr(examples, field).cuda() for field in ("images", "labels", "mean", "std")))
-    recipe = Recipe(16, None, 5, precision="fp32", captured=captured, **settings)
+    recipe = Recipe(batch_size=16, until=None, max_epochs=5, precision="fp32", captured=captured, **settings)
     progress = train_stage(model, optimizer, examples, recipe, seed_of=seed_of, hooks=hooks)
     return model, optimizer, progress
 
@@ -215,7 +216,7 @@ def test_twenty_recorded_steps_are_those_of_the_plain_loop(name):
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_steps_are_really_recorded(name):
     model = cnn().cuda()
-    step = make_step(model, make_optimizer(name, model, **SETTINGS))
+    step = make_step(model, make_optimizer(Recipe(optimizer=name, **SETTINGS), model))
     inputs, labels = torch.randn(8, 3, 6, 6, device="cuda"), torch.randint(4, (8,), device="cuda")
 
     with warnings.catch_warnings():
@@ -244,7 +245,7 @@ def test_dropout_draws_anew_in_each_replay_and_the_seed_decides():
 @on_gpu
 def test_bf16_is_recorded_too():
     model = cnn().cuda()
-    step = make_step(model, make_optimizer("sgd", model, **SETTINGS), precision="bf16")
+    step = make_step(model, make_optimizer(Recipe(optimizer="sgd", **SETTINGS), model), precision="bf16")
     inputs, labels = torch.randn(8, 3, 6, 6, device="cuda"), torch.randint(4, (8,), device="cuda")
     losses = [step(inputs, labels)[0].item() for _ in range(10)]
 

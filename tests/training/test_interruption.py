@@ -12,12 +12,19 @@ from torch import nn
 
 from networks import cnn
 from warmstart.training import loop
-from warmstart.training.loop import Hooks, Progress, Recipe, train_stage
-from warmstart.training.optimizers import OPTIMIZERS, make_optimizer
+from warmstart.training.loop import Hooks, Progress, train_stage
+from warmstart.training.optimizers import make_optimizer
+from warmstart.training.recipe import OPTIMIZERS, Recipe
 from warmstart.training.schedule import Schedule
 
-PLAIN = Recipe(2, None, 2)
-EVERYTHING = Recipe(2, None, 2, Schedule((1,), 0.5, 1), ("crop", "flip", "rotate", "resized-crop"))
+PLAIN = Recipe(batch_size=2, until=None, max_epochs=2)
+EVERYTHING = Recipe(
+    batch_size=2,
+    until=None,
+    max_epochs=2,
+    schedule=Schedule((1,), 0.5, 1),
+    augmentation=("crop", "flip", "rotate", "resized-crop"),
+)
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +52,7 @@ class Saves(list):
 def stage(name, recipe, start=None, weights=None, state=None, due=lambda: True):
     """A stage of 10 batches an epoch; 4 segments, of which the last has one batch."""
     model = network()
-    optimizer = make_optimizer(name, model, **SETTINGS)
+    optimizer = make_optimizer(Recipe(optimizer=name, **SETTINGS), model)
     if weights is not None:
         model.load_state_dict(weights)
         optimizer.load_state_dict(state)
@@ -136,7 +143,7 @@ def test_the_time_of_saving_is_not_the_stages_and_the_time_before_a_stop_is(monk
         now[0] += 100
 
     saves, model = [], Slow()
-    optimizer = make_optimizer("sgd", model, **SETTINGS)
+    optimizer = make_optimizer(Recipe(optimizer="sgd", **SETTINGS), model)
     hooks = Hooks(save_due=lambda: True, save=save)
     arguments = (model, optimizer, made_examples(20), PLAIN)
 
@@ -147,7 +154,7 @@ def test_the_time_of_saving_is_not_the_stages_and_the_time_before_a_stop_is(monk
 
 def test_a_loss_that_is_not_finite_before_the_stop_is_remembered():
     model = network()
-    optimizer = make_optimizer("sgd", model, **SETTINGS)
+    optimizer = make_optimizer(Recipe(optimizer="sgd", **SETTINGS), model)
     start = Progress(steps=3, batches=3, accuracy_sum=3.0, loss_sum=math.nan)
 
     assert train_stage(model, optimizer, made_examples(20), PLAIN, seed_of=seed_of, start=start).status == "diverged"
@@ -162,7 +169,7 @@ def test_randomness_is_seeded_at_every_segment_and_the_order_at_the_first(monkey
         return seed_of(epoch, segment)
 
     model = cnn()
-    optimizer = make_optimizer("sgd", model, **SETTINGS)
+    optimizer = make_optimizer(Recipe(optimizer="sgd", **SETTINGS), model)
     seen.clear()
     start = Progress(steps=6, batches=6)
     train_stage(model, optimizer, made_examples(20), PLAIN, seed_of=recorded, start=start)

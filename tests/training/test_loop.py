@@ -9,8 +9,9 @@ from torch.nn.functional import cross_entropy
 from networks import cnn, mlp
 from warmstart.errors import InputError
 from warmstart.training.examples import Examples
-from warmstart.training.loop import Hooks, Progress, Recipe, batch_slices, train_stage
-from warmstart.training.optimizers import OPTIMIZERS, make_optimizer
+from warmstart.training.loop import Hooks, Progress, batch_slices, train_stage
+from warmstart.training.optimizers import make_optimizer
+from warmstart.training.recipe import OPTIMIZERS, Recipe
 
 
 def fixed_logits(right):
@@ -31,8 +32,10 @@ def fixed_logits(right):
 
 
 def train(model, examples, *, optimizer="sgd", batch_size=8, until=1.0, max_epochs=3, hooks=None, start=None):
-    made = optimizer if not isinstance(optimizer, str) else make_optimizer(optimizer, model, **SETTINGS)
-    recipe = Recipe(batch_size, until, max_epochs)
+    made = (
+        optimizer if not isinstance(optimizer, str) else make_optimizer(Recipe(optimizer=optimizer, **SETTINGS), model)
+    )
+    recipe = Recipe(batch_size=batch_size, until=until, max_epochs=max_epochs)
     return train_stage(model, made, examples, recipe, seed_of=seed_of, hooks=hooks, start=start)
 
 
@@ -65,7 +68,7 @@ def test_accuracy_is_measured_while_training_before_each_update():
     model, examples = cnn(), made_examples()
     expected = []
     reference = cnn()
-    optimizer = make_optimizer("sgd", reference, **SETTINGS)
+    optimizer = make_optimizer(Recipe(optimizer="sgd", **SETTINGS), reference)
     for index in order(20, 0).split(8):
         inputs = (examples.images[index].float() - 120) / 60
         output = reference(inputs)
@@ -192,7 +195,7 @@ def test_going_on_from_an_epoch_boundary_gives_the_same_bits(name):
     through, stopped, examples = with_dropout(), with_dropout(), made_examples(17)
     whole = train(through, examples, optimizer=name, max_epochs=5)
 
-    optimizer = make_optimizer(name, stopped, **SETTINGS)
+    optimizer = make_optimizer(Recipe(optimizer=name, **SETTINGS), stopped)
     half = train(stopped, examples, optimizer=optimizer, max_epochs=2)
     torch.rand(7)  # whatever happened to the global generator meanwhile
     again = train(

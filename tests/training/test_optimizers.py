@@ -9,7 +9,8 @@ from torch import nn
 
 from warmstart.errors import InputError
 from warmstart.models.registry import model_factory
-from warmstart.training.optimizers import OPTIMIZERS, make_optimizer, step
+from warmstart.training.optimizers import make_optimizer, step
+from warmstart.training.recipe import OPTIMIZERS, Recipe
 
 SETTINGS = {"lr": 0.05, "momentum": 0.9, "weight_decay": 0.01}
 
@@ -79,7 +80,7 @@ def run(net, optimizer, indices):
 def test_each_follows_its_equations(name):
     net, expected = two_layers(), two_layers()
 
-    run(net, make_optimizer(name, net, **SETTINGS), range(1, 31))
+    run(net, make_optimizer(Recipe(optimizer=name, **SETTINGS), net), range(1, 31))
     reference(name, expected, 30)
 
     for parameter, other in zip(net.parameters(), expected.parameters(), strict=True):
@@ -89,11 +90,13 @@ def test_each_follows_its_equations(name):
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_it_goes_on_bit_for_bit_from_its_state(name):
     net = two_layers()
-    optimizer = make_optimizer(name, net, **SETTINGS)
+    optimizer = make_optimizer(Recipe(optimizer=name, **SETTINGS), net)
     run(net, optimizer, range(10))
     resumed = two_layers()
     resumed.load_state_dict(net.state_dict())
-    other = make_optimizer(name, resumed, lr=1.0, momentum=0.0, weight_decay=0.0)  # its settings are restored too
+    other = make_optimizer(
+        Recipe(optimizer=name, lr=1.0, momentum=0.0, weight_decay=0.0), resumed
+    )  # its settings are restored too
     other.load_state_dict(copy.deepcopy(optimizer.state_dict()))
 
     run(net, optimizer, range(10, 20))
@@ -111,7 +114,7 @@ def test_strides_do_not_matter(name, memory_format):
     def trained(memory_format, restore_contiguous):
         torch.manual_seed(0)
         net = model_factory("small-cnn")(10, 3, 16).to(memory_format=memory_format).double()
-        optimizer = make_optimizer(name, net, **SETTINGS)
+        optimizer = make_optimizer(Recipe(optimizer=name, **SETTINGS), net)
         for index in range(6):
             images = torch.randn(8, 3, 16, 16, dtype=torch.float64).to(memory_format=memory_format)
             labels = torch.randint(0, 10, (8,))
@@ -135,7 +138,7 @@ def test_strides_do_not_matter(name, memory_format):
 @pytest.mark.parametrize(("name", "passes"), [("sgd", 1), ("adamw", 1), ("sam", 2)])
 def test_a_step_clears_old_gradients_and_returns_the_first_passs_result(name, passes):
     net = two_layers()
-    optimizer = make_optimizer(name, net, **SETTINGS)
+    optimizer = make_optimizer(Recipe(optimizer=name, **SETTINGS), net)
     results = []
 
     def backward():
@@ -157,7 +160,7 @@ def test_batch_norm_follows_both_of_sams_passes(name, updates):
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4), nn.Linear(4, 3)).double()
 
-    run(net, make_optimizer(name, net, **SETTINGS), [0])
+    run(net, make_optimizer(Recipe(optimizer=name, **SETTINGS), net), [0])
 
     assert net[1].num_batches_tracked.item() == updates
 
@@ -167,7 +170,7 @@ def test_frozen_parameters_stay():
         net = two_layers()
         net[0].requires_grad_(False)
         before = net[0].weight.clone()
-        run(net, make_optimizer(name, net, **SETTINGS), range(3))
+        run(net, make_optimizer(Recipe(optimizer=name, **SETTINGS), net), range(3))
         assert torch.equal(net[0].weight, before)
 
 
@@ -189,19 +192,20 @@ def test_frozen_parameters_stay():
 )
 def test_wrong_settings_are_refused(name, changes, message):
     with pytest.raises(InputError, match=message):
-        make_optimizer(name, two_layers(), **{**SETTINGS, **changes})
+        make_optimizer(Recipe(optimizer=name, **{**SETTINGS, **changes}), two_layers())
 
 
 def test_a_network_with_nothing_to_train_is_refused():
     with pytest.raises(InputError, match="no trainable parameter"):
-        make_optimizer("sgd", two_layers().requires_grad_(False), **SETTINGS)
+        make_optimizer(Recipe(optimizer="sgd", **SETTINGS), two_layers().requires_grad_(False))
 
 
 def test_only_sam_pays_for_importing_its_package():
     script = (
         "import sys; from torch import nn; from warmstart.training.optimizers import make_optimizer, step\n"
+        "from warmstart.training.recipe import Recipe\n"
         "for name in ('sgd', 'adamw'):\n"
-        "    net = nn.Linear(2, 2); o = make_optimizer(name, net, lr=0.1, momentum=0.9, weight_decay=0.0)\n"
+        "    net = nn.Linear(2, 2); o = make_optimizer(Recipe(optimizer=name), net)\n"
         "    step(o, lambda: None)\n"
         "print('pytorch_optimizer' in sys.modules)"
     )

@@ -6,8 +6,9 @@ from made_stage import made_examples, seed_of
 
 from networks import cnn
 from warmstart.errors import InputError
-from warmstart.training.loop import Hooks, Recipe, train_stage
-from warmstart.training.optimizers import OPTIMIZERS, make_optimizer
+from warmstart.training.loop import Hooks, train_stage
+from warmstart.training.optimizers import make_optimizer
+from warmstart.training.recipe import OPTIMIZERS, Recipe
 from warmstart.training.schedule import Schedule
 
 SOTA = Schedule((60, 120, 160, 200), 0.2, 1)
@@ -61,10 +62,10 @@ def test_a_schedule_that_makes_no_sense_is_refused(settings, message):
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_every_update_of_a_stage_has_its_rate_and_the_full_one_is_back_at_each_epochs_end(name):
     model, rates, rests = cnn(), [], []
-    optimizer = make_optimizer(name, model, lr=0.1, momentum=0.9, weight_decay=0.0)
+    optimizer = make_optimizer(Recipe(optimizer=name, lr=0.1, momentum=0.9, weight_decay=0.0), model)
     updating = getattr(optimizer, "base_optimizer", optimizer)
     updating.register_step_post_hook(lambda o, *_: rates.append(o.param_groups[0]["lr"]))
-    recipe = Recipe(8, None, 4, schedule=Schedule((2, 3), 0.5, 1))
+    recipe = Recipe(batch_size=8, until=None, max_epochs=4, schedule=Schedule((2, 3), 0.5, 1))
     hooks = Hooks(after_epoch=lambda progress: rests.append(optimizer.param_groups[0]["lr"]))
 
     for _ in range(2):  # it starts anew in each stage
@@ -81,7 +82,7 @@ def test_an_error_in_the_middle_of_an_epoch_leaves_the_full_rate():
 
     model = cnn()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    recipe = Recipe(8, None, 4, schedule=Schedule((), 1.0, 2))
+    recipe = Recipe(batch_size=8, until=None, max_epochs=4, schedule=Schedule((), 1.0, 2))
 
     with pytest.raises(KeyboardInterrupt):
         train_stage(model, optimizer, made_examples(20), recipe, seed_of=seed_of, hooks=Hooks(after_step=fail))

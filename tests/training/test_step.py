@@ -6,15 +6,16 @@ from torch import nn
 from networks import cnn
 from warmstart.errors import InputError
 from warmstart.training.cuda_graph import CapturedStep
-from warmstart.training.loop import Hooks, Recipe, train_stage
+from warmstart.training.loop import Hooks, train_stage
 from warmstart.training.optimizers import make_optimizer
+from warmstart.training.recipe import Recipe
 from warmstart.training.step import make_step, tf32
 
 
 def trained(precision, until=None, epochs=3, **settings):
     model = cnn()
-    optimizer = make_optimizer("sgd", model, **SETTINGS)
-    recipe = Recipe(8, until, epochs, precision=precision, **settings)
+    optimizer = make_optimizer(Recipe(optimizer="sgd", **SETTINGS), model)
+    recipe = Recipe(batch_size=8, until=until, max_epochs=epochs, precision=precision, **settings)
     return model, train_stage(model, optimizer, made_examples(20), recipe, seed_of=seed_of)
 
 
@@ -35,9 +36,16 @@ def test_bf16_computes_in_bf16_and_keeps_weights_and_gradients_in_fp32():
             return self.net(inputs)
 
     model = Watching()
-    optimizer = make_optimizer("sgd", model, **SETTINGS)
+    optimizer = make_optimizer(Recipe(optimizer="sgd", **SETTINGS), model)
     hooks = Hooks(after_backward=lambda: seen.extend(p.grad.dtype for p in model.parameters()))
-    train_stage(model, optimizer, made_examples(8), Recipe(8, None, 1, precision="bf16"), seed_of=seed_of, hooks=hooks)
+    train_stage(
+        model,
+        optimizer,
+        made_examples(8),
+        Recipe(batch_size=8, until=None, max_epochs=1, precision="bf16"),
+        seed_of=seed_of,
+        hooks=hooks,
+    )
 
     assert seen[0] is torch.bfloat16
     assert set(seen[1:]) == {torch.float32}
@@ -71,7 +79,7 @@ def test_tf32_is_switched_for_the_gpu_and_put_back(allowed):
 
 def test_a_step_gives_loss_and_accuracy_before_its_update():
     model, (inputs, labels) = cnn(), made_examples(20).batch(slice(None))
-    optimizer = make_optimizer("sgd", model, **SETTINGS)
+    optimizer = make_optimizer(Recipe(optimizer="sgd", **SETTINGS), model)
     reference = cnn().train()(inputs)
 
     loss, accuracy = make_step(model, optimizer)(inputs, labels)
@@ -84,7 +92,7 @@ def test_a_step_gives_loss_and_accuracy_before_its_update():
 def test_on_the_cpu_nothing_is_captured():
     model = cnn()
 
-    assert not isinstance(make_step(model, make_optimizer("sgd", model, **SETTINGS)), CapturedStep)
+    assert not isinstance(make_step(model, make_optimizer(Recipe(optimizer="sgd", **SETTINGS), model)), CapturedStep)
     assert same_weights(trained("tf32", captured=True)[0], trained("tf32", captured=False)[0])
 
 
@@ -97,7 +105,7 @@ def test_on_the_cpu_nothing_is_captured():
 )
 def test_unknown_names_are_refused(settings, message):
     with pytest.raises(InputError, match=message):
-        Recipe(8, **settings)
+        Recipe(batch_size=8, **settings)
 
 
 def test_without_a_threshold_a_stage_is_done_after_its_epochs():

@@ -13,10 +13,8 @@ import typer
 from warmstart import __version__
 from warmstart.cli import compare, methods, report, reproduce, theory
 from warmstart.cli.ending import fail
-from warmstart.errors import InputError
-from warmstart.grids.carry_out import HelpedError
-from warmstart.grids.local_processes import WorkFailedError
-from warmstart.training.parallel import end_with_launcher
+from warmstart.errors import HelpedError, InputError, WorkFailedError
+from warmstart.training.launch import end_with_launcher
 
 app = typer.Typer(
     name="warmstart",

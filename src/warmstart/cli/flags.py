@@ -1,31 +1,76 @@
-"""How a flag is declared, and the flags that every grid of runs has."""
+"""Flags from settings: one for each field, whose help, default and metavar are the field's own."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import inspect
+from collections.abc import Callable
+from types import NoneType
+from typing import Annotated, Any, get_args
 
 import typer
+from pydantic.fields import FieldInfo
+
+from warmstart.settings import Setting, Settings
 
 
-def flag(help_: str, default: str, metavar: str) -> Any:
-    """Declare a flag whose default is filled in by the settings, not by the command line.
+def with_flags(kind: type[Settings], *, but: tuple[str, ...] = ()) -> Callable[[Callable[..., None]], Any]:
+    """Give a command a flag for each setting; it gets those that were given as keyword arguments.
 
     Args:
-        help_: What it does.
-        default: What it is if it is not given.
-        metavar: What stands for its value.
+        kind: The settings.
+        but: Settings that are no flags of this command.
 
     Returns:
-        What `Annotated` takes.
+        A decorator of ``command(..., **given)``.
     """
-    return typer.Option(help=rf"{help_} \[default: {default}]", show_default=False, metavar=metavar)
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        own = inspect.signature(command, eval_str=True)
+        described = {name: setting for name, setting in kind.described().items() if name not in but}
+        flags = [_flag(name, kind.model_fields[name], setting) for name, setting in described.items()]
+        kept = [parameter for parameter in own.parameters.values() if parameter.kind is not parameter.VAR_KEYWORD]
+        parameters = [*kept, *flags]
+
+        def called(**arguments: Any) -> None:
+            given = {name: value for name, value in arguments.items() if name in described and value is not None}
+            others = {name: value for name, value in arguments.items() if name not in described}
+            command(**others, **given)
+
+        called.__doc__ = command.__doc__
+        called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what typer looks at
+        called.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        return called
+
+    return decorate
 
 
-Precision = Annotated[str | None, flag("Of training steps: tf32, fp32 or bf16", "tf32", "NAME")]
-Device = Annotated[str | None, flag("auto, cpu, cuda, cuda:1, mps", "auto", "NAME")]
-Jobs = Annotated[str | None, flag("Parallel processes", "auto", "N")]
-Threads = Annotated[str | None, flag("Threads a run", "auto", "N")]
-Executor = Annotated[str | None, flag("local, or ray for many machines", "local", "NAME")]
-RayAddress = Annotated[str | None, flag("The cluster: auto, HOST:PORT, ray://HOST:PORT", "none", "ADDRESS")]
-GpusPerRun = Annotated[float | None, flag("With ray: GPUs a run, also a fraction", "1", "X")]
-Track = Annotated[str | None, flag("tensorboard, wandb, mlflow", "none", "A,B")]
+def _flag(name: str, field: FieldInfo, setting: Setting) -> inspect.Parameter:
+    number = next((option for option in (int, float) if option in _options(field)), None)
+    kind = str if number is None or setting.auto else number
+    option = typer.Option(
+        f"--{name.replace('_', '-')}", help=_help(setting, field), show_default=False, metavar=setting.metavar
+    )
+    annotation = Annotated[kind | None, option]  # type: ignore[valid-type]  # a type that is made
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+
+
+def _options(field: FieldInfo) -> tuple[Any, ...]:
+    return tuple(option for option in (get_args(field.annotation) or (field.annotation,)) if option is not NoneType)
+
+
+def _help(setting: Setting, field: FieldInfo) -> str:
+    choices = f": {_listed(setting.choices)}" if setting.choices else ""
+    default = setting.default or _shown(field.default)
+    return rf"{setting.help}{choices} \[default: {default}]"
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:-1]) + f" or {names[-1]}" if len(names) > 1 else names[0]
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ",".join(map(str, value)) or "none"
+    if isinstance(value, float):
+        return f"{value:g}"
+    return "none" if value is None else str(value)

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.padding import Padding
-
-from warmstart.methods.method import Method
-from warmstart.methods.registry import methods as all_methods
-from warmstart.methods.shrink_perturb import VARIANTS
+if TYPE_CHECKING:
+    from warmstart.methods.method import Method
 
 EXAMPLES = """Example: warmstart methods"""
 
@@ -19,6 +16,12 @@ def methods() -> None:
 
     A setting goes into brackets: warmstart compare --methods 'cold,dash,dash\[alpha=0.1,lambda=0.05]'
     """
+    from rich.console import Console
+    from rich.padding import Padding
+
+    from warmstart.methods.registry import methods as all_methods
+    from warmstart.methods.shrink_perturb import VARIANTS
+
     console = Console(highlight=False)
     for name, kind in all_methods().items():
         console.print(name, style="bold", markup=False)

@@ -6,14 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from warmstart.comparison.images import report_again
-from warmstart.comparison.report import render_terminal
 from warmstart.errors import InputError
-from warmstart.grids.record import read_recorded
-from warmstart.reproduction import report as reproduction_report
-from warmstart.reproduction import reproduction as reproduction
 
 EXAMPLES = """Examples:
 
@@ -30,13 +24,22 @@ def report(
     ] = None,
 ) -> None:
     """Write table.md and report.html of a comparison or reproduction again, from what it has measured so far."""
+    from rich.console import Console
+
+    from warmstart.comparison import images
+    from warmstart.comparison import report as comparison_report
+    from warmstart.grids.record import kind_of
+    from warmstart.reproduction import report as reproduction_report
+    from warmstart.reproduction import reproduction
+    from warmstart.reproduction.settings import ReproductionRecord
+
     console = Console(highlight=False)
-    if "dataset" in read_recorded(folder):
+    if kind_of(folder) == ReproductionRecord.kind:
         if margin is not None:
             raise InputError(
                 f"{folder} holds a reproduction, which has no verdict that a margin could change; drop --margin"
             )
         reproduction_report.render_terminal(reproduction.report_again(folder), console)
     else:
-        render_terminal(*report_again(folder, margin), console)
+        comparison_report.render_terminal(*images.report_again(folder, margin), console)
     print(f"report: {folder / 'report.html'}")

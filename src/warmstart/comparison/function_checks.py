@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -10,14 +11,15 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Dataset
 
 from warmstart.comparison.fingerprint import stream_fingerprint
 from warmstart.errors import InputError, whole_number
-from warmstart.grids.settings import method_label
+from warmstart.importing import describe
 from warmstart.methods.method import Method
-from warmstart.methods.registry import parse_method, split_names
-from warmstart.runs.function_task import UserTask, as_dataset
+from warmstart.methods.registry import method_label, parse_method
+from warmstart.runs.function_task import FunctionTask
+from warmstart.streams.given_parts import GivenStream
+from warmstart.wording import split_names
 
 REHEARSED = 32
 """Examples of the batch that each method is tried on."""
@@ -91,11 +93,11 @@ def chosen_seeds(seeds: Any) -> list[int]:
     return chosen
 
 
-def inspect_stream(stream: Any, seeds: Sequence[int]) -> tuple[int, str | dict[int, str]]:
+def inspect_stream(stream: GivenStream, seeds: Sequence[int]) -> tuple[int, str | dict[int, str]]:
     """Look at every stage of a stream, once for each seed where they may differ.
 
     Args:
-        stream: The stages, or a function of the seed that gives them.
+        stream: The stages, for each seed.
         seeds: All that will be asked for.
 
     Returns:
@@ -104,22 +106,15 @@ def inspect_stream(stream: Any, seeds: Sequence[int]) -> tuple[int, str | dict[i
     Raises:
         InputError: If it is no sequence of stages, a stage is empty or no data set, or seeds differ in their number.
     """
-    if not callable(stream):
-        parts = _parts(stream)
+    if not callable(stream.given):
+        parts = stream(0).parts
         return _one_length([len(parts)]), stream_fingerprint(parts)
     lengths, found = [], {}
     for seed in seeds:  # one at a time: they need not fit into memory together
-        parts = _parts(stream(seed))
+        parts = stream(seed).parts
         lengths.append(len(parts))
         found[seed] = stream_fingerprint(parts)
     return _one_length(lengths), found
-
-
-def _parts(parts: Any) -> list[Dataset[Any]]:
-    several = hasattr(parts, "__len__") and hasattr(parts, "__getitem__")
-    if not several or isinstance(parts, (str, Mapping, Dataset, DataLoader)):
-        raise InputError(f"the stream is a {type(parts).__name__}; give a list with the new data of each stage")
-    return [as_dataset(part, number) for number, part in enumerate(parts, start=1)]
 
 
 def _one_length(lengths: Sequence[int]) -> int:
@@ -129,7 +124,7 @@ def _one_length(lengths: Sequence[int]) -> int:
     return lengths[0]
 
 
-def rehearse(task: UserTask, seed: int) -> nn.Module:
+def rehearse(task: FunctionTask, seed: int) -> nn.Module:
     """Call every function once but the training: an untrained network, one batch, each method on it, and the measuring.
 
     Args:
@@ -157,3 +152,21 @@ def rehearse(task: UserTask, seed: int) -> nn.Module:
     model = task.make_model()
     task.make_optimizer(model, "")
     return model
+
+
+def require_sendable(task: FunctionTask) -> None:
+    """Refuse functions that other processes could not be given.
+
+    Args:
+        task: The user's functions.
+
+    Raises:
+        InputError: If they cannot be pickled.
+    """
+    try:
+        pickle.dumps(task)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise InputError(
+            f"jobs sends your functions to other processes, and they cannot be sent ({describe(error)}); define them "
+            "at the top of a module, or leave jobs out"
+        ) from None

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import io
-import warnings
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,23 +20,26 @@ from warmstart.comparison.function_checks import (
     methods_by_label,
     rehearse,
     require_functions,
+    require_sendable,
 )
 from warmstart.comparison.images import run_comparison
 from warmstart.comparison.report import render_terminal, write_report
+from warmstart.comparison.settings import CompareRecord, CompareSettings, FunctionSettings, FunctionsRecord
 from warmstart.data.torch_datasets import from_dataset
 from warmstart.errors import InputError, at_least_one, number, within
 from warmstart.evidence.verdict import Verdict, judge
+from warmstart.grids.carry_out import Plan, carry_out
+from warmstart.grids.collect import collect
 from warmstart.grids.display import Display
-from warmstart.grids.record import provenance, settle_output
-from warmstart.grids.settings import RECORDED, CompareConfig, validated
+from warmstart.grids.record import Provenance
 from warmstart.losses import ForwardLoss, as_forward_loss
 from warmstart.methods.method import Method
-from warmstart.runs.function_task import TrainingStage, UserTask
-from warmstart.runs.results import Results, to_csv
-from warmstart.runs.run import Run, RunKey, read_results
+from warmstart.runs.function_task import FunctionTask, TrainingStage
+from warmstart.runs.results import Results
+from warmstart.runs.stage_result import to_csv
 from warmstart.storage.atomic import write_text
-from warmstart.storage.lock import FolderLock
-from warmstart.wording import counted
+from warmstart.streams.given_parts import GivenStream
+from warmstart.wording import counted, split_names
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,8 @@ class Outcome:
 
     results: Results
     verdict: Verdict
+    record: CompareRecord | FunctionsRecord
+    """What the numbers rest on."""
 
     def __str__(self) -> str:
         """The table and the verdict, at most 80 columns wide."""
@@ -64,7 +67,7 @@ class Outcome:
         out = Path(folder)
         out.mkdir(parents=True, exist_ok=True)
         write_text(out / "results.csv", to_csv(self.results.rows))
-        write_report(self.results, out, margin=self.verdict.margin)
+        write_report(self.results, self.record, out)
 
 
 def compare(
@@ -85,6 +88,8 @@ def compare(
     margin: float = 0.0,
     name: str = "custom",
     out: str | Path | None = None,
+    jobs: int = 1,
+    track: str | Sequence[str] = (),
     progress: bool = True,
 ) -> Outcome:
     """Compare methods on a task of your own: your networks, your training, your metric.
@@ -113,6 +118,9 @@ def compare(
         out: A folder to write to and go on from after an interruption; None keeps everything in memory. It is refused
             for another network or stream; a change of ``train``, ``evaluate``, ``make_optimizer`` or the loss cannot be
             seen and needs a new folder.
+        jobs: Processes. More than one needs functions that can be sent to them, so at the top of a module, and ``if
+            __name__ == "__main__":`` around the call.
+        track: ``tensorboard``, ``wandb`` or ``mlflow``, which then follow the runs; needs ``out``.
         progress: Show what is running, on stderr.
 
     Returns:
@@ -128,10 +136,11 @@ def compare(
     within("margin", number("margin", margin), margin >= 0, "at least 0")
     if micro_batch_size is not None:
         at_least_one("micro_batch_size", micro_batch_size)
+    at_least_one("jobs", jobs)
     named, chosen = methods_by_label(methods), chosen_seeds(seeds)
-    streams = stream if callable(stream) else lambda seed: stream
-    stages, data_fingerprint = inspect_stream(stream, chosen)
-    task = UserTask(
+    streams = GivenStream(stream)
+    stages, data_fingerprint = inspect_stream(streams, chosen)
+    task = FunctionTask(
         streams,
         named,
         make_model,
@@ -144,32 +153,46 @@ def compare(
         data=name,
         stages=stages,
     )
-    folder = None if out is None else Path(out)
-    with ExitStack() as stack:
-        stack.enter_context(torch.random.fork_rng())
+    with torch.random.fork_rng():
         model = rehearse(task, chosen[0])
-        task.model = type(model).__name__
-        settings = {
-            "data": name,
-            "model": task.model,
-            "methods": list(named),
-            "seeds": chosen,
-            "stages": stages,
-            "metric": metric,
-            "higher_is_better": higher_is_better,
-            "margin": margin,
-            "model_fingerprint": model_fingerprint(model),
-            RECORDED: {"data_fingerprint": data_fingerprint, **provenance()},
-        }
-        if folder is not None:
-            stack.enter_context(FolderLock(folder))
-            for warning in settle_output(folder, settings):
-                warnings.warn(warning.removeprefix("warning: "), stacklevel=2)
-        results = _run_all(task, settings, folder, progress)
-    outcome = Outcome(results, judge(results, margin=margin))
-    if folder is not None:
-        outcome.write(folder)
+        task = replace(task, model=type(model).__name__)
+        settings = FunctionSettings.of(
+            {
+                "data": name,
+                "model": task.model,
+                "methods": tuple(named),
+                "seeds": tuple(chosen),
+                "stages": stages,
+                "metric_name": metric,
+                "higher_is_better": higher_is_better,
+                "margin": margin,
+                "device": "cpu",
+                "threads": torch.get_num_threads(),
+                "jobs": jobs,
+                "track": tuple(split_names(track)) if isinstance(track, str) else tuple(track),
+                **({} if out is None else {"out": str(out)}),
+            }
+        )
+        if jobs > 1:
+            require_sendable(task)
+        record = FunctionsRecord(
+            settings=settings,
+            data_fingerprint=data_fingerprint,
+            provenance=Provenance.here(),
+            model_fingerprint=model_fingerprint(model),
+        )
+        with Display(quiet=not progress, metric=settings.metric) as display:
+            runs = carry_out(Plan(task, record, None if out is None else Path(out), [_description(settings)]), display)
+    results = collect(settings, stages, runs)
+    outcome = Outcome(results, judge(results, margin=margin), record)
+    if out is not None:
+        outcome.write(out)
     return outcome
+
+
+def _description(settings: FunctionSettings) -> str:
+    sizes = counted(len(settings.methods), "method"), counted(len(settings.seeds), "seed")
+    return f"{settings.data}: {' x '.join(sizes)}, {counted(settings.stages, 'stage')}"
 
 
 def compare_images(
@@ -196,21 +219,8 @@ def compare_images(
         if part is not None and not (hasattr(part, "__len__") and hasattr(part, "__getitem__")):
             raise InputError(f"{argument} is a {type(part).__name__}; give a map-style Dataset of (image, label)")
     name = str(settings.pop("data", type(train).__name__))
-    config = validated(CompareConfig, {"jobs": 1, **settings, "data": name})
-    images = from_dataset(train, test, name=name, image_size=config.image_size)
+    chosen = CompareSettings.of({"jobs": 1, **settings, "data": name})
+    images = from_dataset(train, test, name=name, image_size=chosen.image_size)
     with Display(quiet=not progress) as display, torch.random.fork_rng():
-        return Outcome(*run_comparison(config, display, images))
-
-
-def _run_all(task: UserTask, settings: dict[str, Any], out: Path | None, progress: bool) -> Results:
-    keys = [RunKey(label, seed) for seed in settings["seeds"] for label in settings["methods"]]
-    runs: dict[RunKey, dict[str, Any]] = {}
-    with Display(quiet=not progress, metric=settings["metric"]) as display:
-        sizes = counted(len(task.methods), "method"), counted(len(settings["seeds"]), "seed")
-        line = f"{task.data}: {' x '.join(sizes)}, {counted(task.stages, 'stage')}"
-        display.plan([line], runs=len(keys), stages=task.stages, done=())
-        for key in keys:
-            runs[key] = Run(task, key, out).go_on(display.event)
-            if out is not None:
-                write_text(out / "results.csv", to_csv(read_results(settings, runs).rows))
-    return read_results(settings, runs)
+        results, verdict = run_comparison(chosen, display, images)
+    return Outcome(results, verdict, CompareRecord.read(Path(chosen.out)))

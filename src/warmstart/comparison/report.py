@@ -6,9 +6,12 @@ import math
 from collections.abc import Iterable
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 from rich.console import Console
 
+from warmstart.comparison.settings import CompareRecord, CompareSettings, FunctionsRecord
+from warmstart.evidence import table
 from warmstart.evidence.diagnosis import (
     direction_or_shrinking,
     recalibrated,
@@ -16,13 +19,12 @@ from warmstart.evidence.diagnosis import (
     unsettled_warning,
 )
 from warmstart.evidence.figures import accuracy_figure, cost_figure
-from warmstart.evidence.verdict import Comparison, Verdict, amount, judge, multiple
-from warmstart.grids.repeat_command import compare_command
-from warmstart.grids.settings import CompareConfig
-from warmstart.grids.shown_record import configuration
+from warmstart.evidence.verdict import Comparison, Verdict, judge, multiple
+from warmstart.grids.repeat_command import repeat_command
+from warmstart.grids.shown_record import shown_record
 from warmstart.methods.dash import Dash
 from warmstart.methods.registry import methods
-from warmstart.reporting import figures, html, table
+from warmstart.reporting import figures, html
 from warmstart.reporting.html import Html
 from warmstart.runs.results import Results
 from warmstart.storage.atomic import write_bytes, write_text
@@ -38,22 +40,22 @@ _READINGS = {
 }
 
 
-def write_report(results: Results, out: Path, *, margin: float = 0.0) -> Verdict:
+def write_report(results: Results, record: CompareRecord | FunctionsRecord, out: Path) -> Verdict:
     """Write ``table.md``, ``report.html`` and, for slides, two figures as PNG; each whole or not at all.
 
     Args:
         results: The measurements, complete or partial.
+        record: What config.yaml holds.
         out: The folder to write into.
-        margin: The largest loss that does not matter, in the metric's unit.
 
     Returns:
         The verdict that the report states.
     """
-    verdict = judge(results, margin=margin)
+    verdict = judge(results, margin=record.settings.margin)
     lines = [table.markdown(_table_rows(results), results.metric), _table_caption(results) + "\n"]
     lines += [verdict.sentence + "\n", "".join(f"- {note}\n" for note in verdict.notes)]
     write_text(out / "table.md", "\n".join(line for line in lines if line))
-    write_text(out / "report.html", _page(results, verdict))
+    write_text(out / "report.html", _page(results, verdict, record))
     for name, figure in (("accuracy", accuracy_figure(results)), ("cost", cost_figure(results))):
         write_bytes(out / f"{name}.png", figures.to_png(figure))
     return verdict
@@ -74,12 +76,12 @@ def render_terminal(results: Results, verdict: Verdict, console: Console) -> Non
         console.print(f"- {note}", style="dim", markup=False, highlight=False)
 
 
-def _page(results: Results, verdict: Verdict) -> str:
-    first = results.rows[0] if results.rows else None
-    names = [getattr(first, key) if first else results.config.get(key) for key in ("data", "model", "optimizer")]
+def _page(results: Results, verdict: Verdict, record: CompareRecord | FunctionsRecord) -> str:
+    first: Any = results.rows[0] if results.rows else record.settings
+    names = [getattr(first, name, "") for name in ("data", "model", "optimizer")]
     size = [(results.stages, "stage"), (len(results.seeds), "seed"), (len(results.methods), "method")]
     return html.page(
-        f"Retraining on growing data: {names[0] or 'a comparison'}",
+        f"Retraining on growing data: {first.data}",
         " · ".join(str(part) for part in (*names, *(counted(*one) for one in size)) if part),
         [
             html.paragraph(verdict.sentence, kind="verdict"),
@@ -94,12 +96,18 @@ def _page(results: Results, verdict: Verdict) -> str:
             html.section("DASH's scales by layer", *scales_by_layer(results)),
             html.section("Batch-norm statistics", *recalibrated(results)),
             html.section("How to read this", _guide(results, verdict)),
-            html.section(
-                "Configuration", *configuration(results.config, CompareConfig, compare_command(results.config))
-            ),
+            html.section("Configuration", *shown_record(record, _how_to_repeat(record))),
         ],
         footer="Written by warmstart. This file needs no network and no other file.",
     )
+
+
+def _how_to_repeat(record: CompareRecord | FunctionsRecord) -> str:
+    called = "ws.compare" if isinstance(record, FunctionsRecord) else record.called
+    if called != "warmstart compare":
+        return f"It was started from Python, with `{called}`."
+    usual = {name: field.default for name, field in CompareSettings.model_fields.items()}
+    return f"`{repeat_command('compare', record, ('data', 'model'), usual)}` repeats it."
 
 
 def _table_rows(results: Results) -> list[table.Row]:
@@ -135,11 +143,11 @@ def _paper_table(results: Results, verdict: Verdict) -> Html:
 
 
 def _comparison_table(results: Results, verdict: Verdict) -> Html:
-    unit = ", points" if results.metric == "accuracy" else ""
+    unit = ", points" if results.metric.is_accuracy else ""
     head = (
         "method",
         f"against {verdict.reference}",
-        f"last {results.metric}{unit}",
+        f"last {results.metric.name}{unit}",
         "95 % interval",
         "steps, last stage",
         "steps, all stages",
@@ -147,7 +155,7 @@ def _comparison_table(results: Results, verdict: Verdict) -> Html:
         "seeds",
     )
     rows = [_comparison_cells(results, comparison) for comparison in verdict.comparisons]
-    margin = f" Margin: {amount(results, verdict.margin, unit=False)}." if verdict.margin else ""
+    margin = f" Margin: {results.metric.difference(verdict.margin, unit=False)}." if verdict.margin else ""
     caption = (
         f"Each method minus {verdict.reference}, paired over seeds. Steps as a multiple of {verdict.reference}'s. "
         f"Intervals and p, that of no difference, are Holm-adjusted over the methods.{margin}"
@@ -156,12 +164,12 @@ def _comparison_table(results: Results, verdict: Verdict) -> Html:
 
 
 def _comparison_cells(results: Results, c: Comparison) -> tuple[str, ...]:
-    bounded = math.isfinite(c.low)
+    low, high = (results.metric.difference(end, "+", unit=False) for end in (c.low, c.high))
     return (
         c.method,
         _READINGS[c.decision],
-        amount(results, c.difference, "+", unit=False),
-        f"{amount(results, c.low, '+', unit=False)} to {amount(results, c.high, '+', unit=False)}" if bounded else "–",
+        results.metric.difference(c.difference, "+", unit=False),
+        f"{low} to {high}" if math.isfinite(c.low) else "–",
         multiple(c.steps_ratio),
         multiple(c.total_steps_ratio),
         "–" if math.isnan(c.p_value) else "< 0.001" if c.p_value < 0.001 else f"{c.p_value:.3f}",
@@ -170,17 +178,17 @@ def _comparison_cells(results: Results, c: Comparison) -> tuple[str, ...]:
 
 
 def _interval_figure(results: Results, verdict: Verdict) -> Html:
-    scale, unit = (100, ", points") if results.metric == "accuracy" else (1, "")
+    scale, unit = results.metric.scale, ", points" if results.metric.is_accuracy else ""
     bounded = [c for c in verdict.comparisons if math.isfinite(c.low)]
     if not bounded:
         return Html("")
     figure = figures.intervals(
         [figures.Interval(c.method, scale * c.low, scale * c.difference, scale * c.high) for c in bounded],
-        x_label=f"last {results.metric} minus {verdict.reference}'s{unit}",
-        limit=scale * verdict.margin * (-1 if results.higher_is_better else 1),
+        x_label=f"last {results.metric.name} minus {verdict.reference}'s{unit}",
+        limit=scale * verdict.margin * (-results.metric.sign),
     )
     svg = figures.to_svg(figure, name="intervals", description=f"intervals of the differences from {verdict.reference}")
-    side = "right" if results.higher_is_better else "left"
+    side = "right" if results.metric.higher_is_better else "left"
     limit = "dashed line (the margin)" if verdict.margin else "line at zero"
     return html.figure(svg, f"A method whose whole interval lies {side} of the {limit} loses nothing that matters.")
 
@@ -190,15 +198,15 @@ def _figures(results: Results) -> Html:
         return Html("")
     band = " The band is one standard deviation over seeds." if len(results.seeds) > 1 else ""
     by_stage = figures.to_svg(
-        accuracy_figure(results), name="by-stage", description=f"{results.metric} by stage for each method"
+        accuracy_figure(results), name="by-stage", description=f"{results.metric.name} by stage for each method"
     )
-    blocks = [html.figure(by_stage, f"Test {results.metric} after each stage.{band}")]
+    blocks = [html.figure(by_stage, f"Test {results.metric.name} after each stage.{band}")]
     if all(row.steps > 0 for row in results.rows):
         by_cost = figures.to_svg(
-            cost_figure(results), name="by-cost", description=f"{results.metric} against steps for each method"
+            cost_figure(results), name="by-cost", description=f"{results.metric.name} against steps for each method"
         )
         caption = "The same against all steps so far: further left is cheaper, further up is better."
-        if not results.higher_is_better:
+        if not results.metric.higher_is_better:
             caption = "The same against all steps so far: further left is cheaper, further down is better."
         blocks.append(html.figure(by_cost, caption))
     return html.side_by_side(*blocks)
@@ -220,7 +228,7 @@ def _guide(results: Results, verdict: Verdict) -> Html:
             "allows for the seeds (order of data and initialisation, paired between methods) and, where per-example "
             "scores are kept, for the choice of test examples; it is widened (Holm) as several methods are tried.",
             f"Recommended is the cheapest method, by steps over all stages, whose interval excludes a loss beyond the "
-            f"margin of {amount(results, verdict.margin)}. An interval on both sides of zero is "
+            f"margin of {results.metric.difference(verdict.margin)}. An interval on both sides of zero is "
             "no proof that there is no difference.",
             "It holds for this data, model and training. Without normalisation layers, or at learning rates so high "
             "that all methods are alike, DASH need not pay.",

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from warmstart.evidence.verdict import ENOUGH_SEEDS, amount, estimate_difference
-from warmstart.reporting import figures, html, table
+from warmstart.evidence import table
+from warmstart.evidence.verdict import ENOUGH_SEEDS, estimate_difference
+from warmstart.reporting import figures, html
 from warmstart.reporting.html import Html
 from warmstart.runs.results import Results
 
@@ -54,16 +55,16 @@ def _against_control(results: Results, dash: str, control: str) -> str:
     if found is None or found.seeds < ENOUGH_SEEDS:
         return f"{dash} and {control} share fewer than {ENOUGH_SEEDS} finished seeds: no claim yet."
     low, high = found.interval()
-    gains, loses = (low > 0, high < 0) if results.higher_is_better else (high < 0, low > 0)
+    gains, loses = (low > 0, high < 0) if results.metric.higher_is_better else (high < 0, low > 0)
     if gains:
         meaning = "looking at the direction of each weight adds to shrinking here"
     elif loses:
         meaning = "shrinking all weights alike does better here"
     else:
         meaning = "what DASH gains is not shown to come from its direction rather than from shrinking as such"
-    ends = " to ".join(amount(results, end, "+", unit=False) for end in (low, high))
+    ends = " to ".join(results.metric.difference(end, "+", unit=False) for end in (low, high))
     return (
-        f"{dash} minus {control}, last {results.metric}: {amount(results, found.difference, '+')} "
+        f"{dash} minus {control}, last {results.metric.name}: {results.metric.difference(found.difference, '+')} "
         f"(95 % interval {ends}, {found.seeds} seeds); {meaning}."
     )
 
@@ -149,7 +150,7 @@ def recalibrated(results: Results) -> list[Html]:
         last = [row for row in last if math.isfinite(row.recalibrated_test_accuracy)]
         if not last:
             continue
-        scale, form = (100, ".2f") if results.metric == "accuracy" else (1, ".4g")
+        scale, form = results.metric.scale, results.metric.form
         plain = [scale * row.test_accuracy for row in last]
         recalibrated = [scale * row.recalibrated_test_accuracy for row in last]
         gained = [after - before for before, after in zip(plain, recalibrated, strict=True)]
@@ -159,7 +160,7 @@ def recalibrated(results: Results) -> list[Html]:
         return []
     head = (table.columns(results.metric)[0], table.columns(results.metric)[1], "recalibrated", "gained")
     caption = (
-        f"Test {results.metric} after the last stage: as trained, and with batch norm's running statistics "
+        f"Test {results.metric.name} after the last stage: as trained, and with batch norm's running statistics "
         "computed anew on the training data."
     )
     return [html.table(head, rows, caption=caption)]

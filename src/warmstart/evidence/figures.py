@@ -6,7 +6,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from warmstart.reporting import figures
-from warmstart.runs.results import Results, StageResult
+from warmstart.runs.results import Results
+from warmstart.runs.stage_result import StageResult
 
 
 def accuracy_figure(results: Results) -> Figure:
@@ -21,7 +22,7 @@ def accuracy_figure(results: Results) -> Figure:
     return figures.lines(
         [figures.Series(method, range(1, len(mean) + 1), mean, std) for method, _, mean, std in _trajectories(results)],
         x_label="stage",
-        y_label=_metric_label(results),
+        y_label=results.metric.axis,
     )
 
 
@@ -37,7 +38,7 @@ def cost_figure(results: Results) -> Figure:
     return figures.cost_lines(
         [figures.Series(method, steps, mean) for method, steps, mean, _ in _trajectories(results)],
         x_label="steps so far (what you pay)",
-        y_label=_metric_label(results),
+        y_label=results.metric.axis,
     )
 
 
@@ -68,8 +69,7 @@ def _trajectories(results: Results) -> list[tuple[str, list[float], list[float],
         stages = min((len(run) for run in runs), default=0)
         if not stages:
             continue
-        scale = 100 if results.metric == "accuracy" else 1
-        metric = scale * np.array([[row.test_accuracy for row in run[:stages]] for run in runs])
+        metric = results.metric.scale * np.array([[row.test_accuracy for row in run[:stages]] for run in runs])
         steps = np.cumsum([[row.steps for row in run[:stages]] for run in runs], axis=1).mean(axis=0)
         std = metric.std(axis=0, ddof=1).tolist() if len(runs) > 1 else None
         found.append((method, steps.tolist(), metric.mean(axis=0).tolist(), std))
@@ -80,7 +80,3 @@ def _unfinished(results: Results, method: str) -> list[list[StageResult]]:
     broken = results.diverged(method)
     runs = [results.select(method, seed=seed) for seed in results.seeds if seed not in broken]
     return [run for run in runs if run]
-
-
-def _metric_label(results: Results) -> str:
-    return "test accuracy, %" if results.metric == "accuracy" else results.metric

@@ -87,7 +87,7 @@ def judge(results: Results, *, margin: float = 0.0, reference: str = "cold") -> 
         if found and found.seeds >= ENOUGH_SEEDS and not results.diverged(method)
     }
     # Holm's family is the question that decides: does the method lose the margin, or more?
-    worst_allowed = -margin if results.higher_is_better else margin
+    worst_allowed = -margin if results.metric.higher_is_better else margin
     levels = dict(zip(judged, holm_levels([e.p_value(worst_allowed) for e in judged.values()]), strict=True))
     p_values = dict(zip(judged, holm_adjusted([e.p_value() for e in judged.values()]), strict=True))
     comparisons = tuple(
@@ -134,25 +134,6 @@ def multiple(ratio: float) -> str:
     return "–" if math.isnan(ratio) else "<0.01x" if ratio < 0.005 else f"{ratio:.2f}x"
 
 
-def amount(results: Results, value: float, sign: str = "", *, unit: bool = True) -> str:
-    """Write a difference of the metric; one of accuracies in points.
-
-    Args:
-        results: The measurements, which name the metric.
-        value: The difference; NaN or infinite where there is none.
-        sign: ``"+"`` to show the sign of what is positive, too.
-        unit: Whether to name the unit, where there is one.
-
-    Returns:
-        Such as ``"+1.7 points"``; a dash where there is no difference.
-    """
-    if not math.isfinite(value):
-        return "–"
-    if results.metric != "accuracy":
-        return f"{value:{sign}.3g}"
-    return f"{100 * value:{sign}.1f}{' points' if unit else ''}"
-
-
 def _compare(
     results: Results,
     method: str,
@@ -165,7 +146,7 @@ def _compare(
     ours, theirs = results.finished(method), results.finished(reference)
     seeds = [seed for seed in ours if seed in theirs]
     low, high = found.interval(level) if found and level else (-math.inf, math.inf)
-    worst, best = (low, high) if results.higher_is_better else (-high, -low)
+    worst, best = (low, high) if results.metric.higher_is_better else (-high, -low)
     if results.diverged(method):
         decision = "diverged"
     elif level is None:
@@ -217,7 +198,7 @@ def _refusal(results: Results, verdict: Verdict) -> str:
     shared = [c.seeds for c in comparisons if c.decision != "diverged"]
     if not shared:
         _, remedy = _how_broken(results, comparisons[0].method)
-        return f"No claim: no method but {reference} has a finite {results.metric} with every seed; {remedy}."
+        return f"No claim: no method but {reference} has a finite {results.metric.name} with every seed; {remedy}."
     missing = ENOUGH_SEEDS - len(seeds)
     remedy = f"run {counted(missing, 'more seed')}" if missing > 0 else "let the comparison finish"
     done = counted(max(shared), "seed")
@@ -228,11 +209,11 @@ def _how_broken(results: Results, method: str) -> tuple[str, str]:
     # After the method's name: what happened in the seeds that it diverged with; and what to do.
     if any(row.status == "diverged" for row in results.select(method)):
         return " itself diverged", "lower the learning rate"
-    return f"'s {results.metric} is not a finite number", "look at what evaluate returns there"
+    return f"'s {results.metric.name} is not a finite number", "look at what evaluate returns there"
 
 
 def _recommend(results: Results, verdict: Verdict) -> Verdict:
-    sign = 1 if results.higher_is_better else -1
+    sign = results.metric.sign
     judged = [c for c in verdict.comparisons if c.decision not in _NOT_JUDGED]
     admissible = [c for c in judged if c.decision in ("better", "no worse")]
     # Where steps are not counted all methods cost the same, and the metric decides.
@@ -251,17 +232,17 @@ def _recommend(results: Results, verdict: Verdict) -> Verdict:
     notes = verdict.notes
     best = max(admissible, key=lambda c: sign * c.difference, default=None)
     if best and best.decision == "better" and best.method != recommended:
-        notes = (f"{best.method} has the best {results.metric}: {_outcome(results, verdict, best)}.", *notes)
+        notes = (f"{best.method} has the best {results.metric.name}: {_outcome(results, verdict, best)}.", *notes)
     return replace(verdict, recommended=recommended, sentence=sentence, notes=notes)
 
 
 def _keep_reference(results: Results, verdict: Verdict, cheaper: Sequence[Comparison]) -> str:
-    reference, metric = verdict.reference, results.metric
+    reference, metric = verdict.reference, results.metric.name
     if not cheaper:
         return f"Use {reference}: no other method takes fewer steps."
     unclear = [c for c in cheaper if c.decision == "unclear"]
     if not unclear:
-        sign = 1 if results.higher_is_better else -1
+        sign = results.metric.sign
         closest = max(cheaper, key=lambda c: sign * c.difference)
         return (
             f"Use {reference}: every method that takes fewer steps loses {metric}, {closest.method} the least: "
@@ -276,7 +257,7 @@ def _keep_reference(results: Results, verdict: Verdict, cheaper: Sequence[Compar
     if not c.low <= 0 <= c.high:
         return f"Stay with {reference} for now: {c.method} may lose too much: {_outcome(results, verdict, c)}."
     cost = f" at {multiple(c.total_steps_ratio)} of its steps" if math.isfinite(c.total_steps_ratio) else ""
-    most = amount(results, max(-c.low, c.high))
+    most = results.metric.difference(max(-c.low, c.high))
     return (
         f"Stay with {reference} for now: {c.method}{cost} makes no difference that {counted(c.seeds, 'seed')} can "
         f"show; up to ±{most} remains possible, which more seeds or test examples can narrow."
@@ -287,11 +268,12 @@ def _outcome(results: Results, verdict: Verdict, c: Comparison) -> str:
     # What one comparison has shown, as the rest of a sentence.
     side = "above" if c.difference > 0 else "below"
     sign = "+" if c.low < 0 < c.high else ""
-    low, high = (amount(results, end, sign, unit=False) for end in (c.low, c.high))
-    within = f", within the margin of {amount(results, verdict.margin)}," if c.decision == "no worse" else ""
+    low, high = (results.metric.difference(end, sign, unit=False) for end in (c.low, c.high))
+    within = f", within the margin of {results.metric.difference(verdict.margin)}," if c.decision == "no worse" else ""
     cost = f" at {multiple(c.total_steps_ratio)} of {verdict.reference}'s steps" if c.total_steps_ratio > 0 else ""
+    size = results.metric.difference(abs(c.difference))
     return (
-        f"its last {results.metric} is {amount(results, abs(c.difference))} {side} {verdict.reference}'s "
+        f"its last {results.metric.name} is {size} {side} {verdict.reference}'s "
         f"(95 % interval {low} to {high}, {counted(c.seeds, 'seed')}){within}{cost}"
     )
 

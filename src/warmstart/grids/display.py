@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
+import warnings as python_warnings
 from collections.abc import Sequence
 from types import TracebackType
 
@@ -14,23 +15,25 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from warmstart.runs.results import StageResult
-from warmstart.runs.run import Event, RunKey
+from warmstart.runs.key import RunKey
+from warmstart.runs.metric import ACCURACY, Metric
+from warmstart.runs.run import Event
+from warmstart.runs.stage_result import StageResult
+from warmstart.training.launch import is_first_process
 from warmstart.training.loop import Progress
-from warmstart.training.parallel import is_first_process
 
 
 class Display:
     """Live on a terminal; a plain line for each finished run elsewhere. Everything goes to stderr."""
 
-    def __init__(self, *, quiet: bool = False, metric: str = "accuracy") -> None:
+    def __init__(self, *, quiet: bool = False, metric: Metric = ACCURACY) -> None:
         """Prepare; nothing is shown yet.
 
         Args:
-            quiet: Show nothing at all.
-            metric: What the runs' test scores are; accuracies are shown in percent.
+            quiet: Show nothing; warnings become Python's.
+            metric: What the runs' test scores are.
         """
-        self._metric = metric
+        self._metric, self._quiet = metric, quiet
         self._console = Console(stderr=True, highlight=False, quiet=quiet or not is_first_process())
         self._lock = threading.Lock()
         self._running: dict[RunKey, Event] = {}
@@ -65,17 +68,31 @@ class Display:
         if self._console.is_terminal:
             self._console.print(f"reading images: {done:,} of {total:,}", end="\n" if done == total else "\r")
 
-    def plan(self, lines: Sequence[str], *, runs: int, stages: int, done: Sequence[StageResult]) -> None:
+    def plan(
+        self,
+        lines: Sequence[str],
+        warnings: Sequence[str] = (),
+        *,
+        runs: int,
+        stages: int,
+        done: Sequence[StageResult],
+    ) -> None:
         """Say what will be done, and start the clock.
 
         Args:
-            lines: What is compared; warnings begin with ``warning``.
+            lines: What is compared.
+            warnings: What speaks against it.
             runs: Runs in the grid.
             stages: Stages of a run.
             done: What an earlier start has done of it.
         """
         for line in lines:
-            self._console.print(line, style="yellow" if line.startswith("warning") else None, markup=False)
+            self._console.print(line, markup=False)
+        for warning in warnings:
+            if self._quiet:
+                python_warnings.warn(warning, stacklevel=2)
+            else:
+                self._console.print(f"warning: {warning}", style="yellow", markup=False)
         self._stages = stages
         self._runs = runs
         self._work = runs * stages * (stages + 1) // 2
@@ -106,12 +123,9 @@ class Display:
                 how = "" if row.status == "done" else f" ({row.status} in stage {row.stage})"
                 self._console.print(
                     f"[{self._runs_done}/{self._runs}] {_name(event.key)}: "
-                    f"{self._score(row.test_accuracy)}, {row.steps} steps{how}; {self._time_left()} left",
+                    f"{self._metric.text(row.test_accuracy)}, {row.steps} steps{how}; {self._time_left()} left",
                     markup=False,
                 )
-
-    def _score(self, value: float) -> str:
-        return f"{value:.1%}" if self._metric == "accuracy" else f"{self._metric} {value:.4g}"
 
     def _count(self, row: StageResult) -> bool:
         """Add a finished stage to the bar; whether its run is over."""

@@ -19,7 +19,10 @@ from typing import Any
 import torch
 import torch.multiprocessing
 
-from warmstart.runs.run import Event, Run, RunKey
+from warmstart.errors import WorkFailedError
+from warmstart.runs.key import RunKey
+from warmstart.runs.run import Event, Run
+from warmstart.runs.state import RunState
 from warmstart.runs.task import Task
 from warmstart.training.devices import too_little_memory
 
@@ -29,20 +32,21 @@ QUIET = 0.1
 OnEvent = Callable[[Event], None]
 
 
-class WorkFailedError(Exception):
-    """A run failed for a reason that is not the input's; what was saved can go on."""
-
-
-def run_grid(task: Task, keys: Sequence[RunKey], out: Path, *, jobs: int, threads: int, on_event: OnEvent) -> None:
+def run_grid(
+    task: Task, keys: Sequence[RunKey], out: Path | None, *, jobs: int, threads: int, on_event: OnEvent
+) -> dict[RunKey, RunState]:
     """Bring runs to their end, each from wherever it was stopped.
 
     Args:
         task: What is trained; it is sent to the processes once.
         keys: The runs, in the order in which they start.
-        out: The comparison's folder, locked by the caller.
+        out: The grid's folder, locked by the caller; None keeps nothing.
         jobs: Processes; 1 runs everything in this one.
         threads: Threads that each run computes with.
         on_event: Told in this process of epochs and stages.
+
+    Returns:
+        How far each run has come.
 
     Raises:
         InputError: If a method or network refuses what it is given.
@@ -50,13 +54,11 @@ def run_grid(task: Task, keys: Sequence[RunKey], out: Path, *, jobs: int, thread
     """
     if jobs == 1 or len(keys) <= 1:
         with computing_with(threads):
-            for key in keys:
-                _run(task, key, out, on_event)
-    else:
-        _run_in_processes(task, keys, out, min(jobs, len(keys)), threads, on_event)
+            return {key: _run(task, key, out, on_event) for key in keys}
+    return _run_in_processes(task, keys, out, min(jobs, len(keys)), threads, on_event)
 
 
-def _run(task: Task, key: RunKey, out: Path, on_event: OnEvent) -> None:
+def _run(task: Task, key: RunKey, out: Path | None, on_event: OnEvent) -> RunState:
     last = 0.0
 
     def rarely(event: Event) -> None:
@@ -66,7 +68,7 @@ def _run(task: Task, key: RunKey, out: Path, on_event: OnEvent) -> None:
             on_event(event)
 
     with memory_sufficing(key):
-        Run(task, key, out).go_on(rarely)
+        return Run(task, key, out).go_on(rarely)
 
 
 @contextmanager
@@ -89,20 +91,20 @@ def memory_sufficing(key: RunKey) -> Iterator[None]:
 
 
 def _run_in_processes(
-    task: Task, keys: Sequence[RunKey], out: Path, jobs: int, threads: int, on_event: OnEvent
-) -> None:
+    task: Task, keys: Sequence[RunKey], out: Path | None, jobs: int, threads: int, on_event: OnEvent
+) -> dict[RunKey, RunState]:
     context = torch.multiprocessing.get_context("spawn")  # tensors travel as shared memory: one copy of the data
     lifeline, ours = context.Pipe(duplex=False)
     with _told(context, on_event) as tell:
         pool = ProcessPoolExecutor(jobs, context, _start_worker, (task, out, threads, tell, lifeline))
         try:
             with _interrupts_wait():
-                futures = [pool.submit(_work, key) for key in keys]
-            for future in as_completed(futures):
-                _result(future)
+                futures = {pool.submit(_work, key): key for key in keys}
+            done = {futures[future]: _result(future) for future in as_completed(futures)}
         finally:
             ours.close()  # the workers end at once, whatever they are doing
             pool.shutdown(wait=True, cancel_futures=True)
+    return {key: done[key] for key in keys}
 
 
 @contextmanager
@@ -132,9 +134,9 @@ def _interrupts_wait() -> Iterator[None]:
             signal.raise_signal(caught[0])
 
 
-def _result(future: Future[None]) -> None:
+def _result(future: Future[RunState]) -> RunState:
     try:
-        future.result()
+        return future.result()
     except BrokenProcessPool:
         raise WorkFailedError("a worker process was killed, perhaps for lack of memory; try --jobs 1") from None
 
@@ -195,11 +197,11 @@ def computing_with(threads: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-_worker: tuple[Task, Path, _Tell] | None = None
+_worker: tuple[Task, Path | None, _Tell] | None = None
 """In a worker: the task, the folder, the way back for events."""
 
 
-def _start_worker(task: Task, out: Path, threads: int, tell: _Tell, lifeline: Connection) -> None:
+def _start_worker(task: Task, out: Path | None, threads: int, tell: _Tell, lifeline: Connection) -> None:
     global _worker
     _worker = (task, out, tell)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends the workers
@@ -213,7 +215,7 @@ def _die_with_parent(lifeline: Connection) -> None:
     os._exit(1)
 
 
-def _work(key: RunKey) -> None:
+def _work(key: RunKey) -> RunState:
     assert _worker is not None
     task, out, tell = _worker
-    _run(task, key, out, tell)
+    return _run(task, key, out, tell)

@@ -20,15 +20,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from warmstart.errors import InputError
-from warmstart.grids.local_processes import OnEvent, WorkFailedError, run_grid
-from warmstart.grids.record import provenance
+from warmstart.errors import InputError, WorkFailedError
+from warmstart.grids.local_processes import OnEvent, run_grid
+from warmstart.grids.record import Provenance
 from warmstart.importing import describe
-from warmstart.runs.results import StageResult
-from warmstart.runs.run import Event, RunKey, saved_runs
+from warmstart.runs.key import RunKey
+from warmstart.runs.run import Event
+from warmstart.runs.stage_result import StageResult
+from warmstart.runs.state import RunState, saved_runs
 from warmstart.runs.task import Task
 from warmstart.storage.atomic import write_text
-from warmstart.training.devices import available_cores
+from warmstart.training.launch import available_cores
 from warmstart.training.loop import Progress
 
 TRIES = 3
@@ -50,7 +52,7 @@ class Cluster:
     gpus: float
     threads: int
 
-    def run(self, task: Task, keys: Sequence[RunKey], out: Path, on_event: OnEvent) -> None:
+    def run(self, task: Task, keys: Sequence[RunKey], out: Path, on_event: OnEvent) -> dict[RunKey, RunState]:
         """Bring runs to their end, each from wherever it was stopped, with the numbers of a local run.
 
         Args:
@@ -58,6 +60,9 @@ class Cluster:
             keys: The runs, in the order in which they are queued.
             out: The comparison's folder, locked by the caller, on a file system that all nodes see.
             on_event: Told in this process of epochs and stages, of each finished stage exactly once.
+
+        Returns:
+            How far each run has come.
 
         Raises:
             InputError: If nodes do not see ``out`` or differ in their versions, or a method or network refuses what
@@ -67,11 +72,12 @@ class Cluster:
         ray, out = self.ray, out.resolve()
         with _mark(out) as mark:
             mailbox = _mailbox(ray)
-            place = _Place(out, Path.cwd(), mark, provenance(), self.threads, mailbox)
+            place = _Place(out, Path.cwd(), mark, Provenance.here(), self.threads, mailbox)
             shared = _put(ray, task)
             needs = {"num_cpus": self.threads, "num_gpus": self.gpus}
             work = ray.remote(_work).options(**needs, max_retries=0, name="warmstart run")
-            _Grid(ray, lambda key: work.remote(shared, key, place), mailbox, _Told(keys, out, on_event)).run(keys)
+            told = _Told(keys, out, on_event)
+            return _Grid(ray, lambda key: work.remote(shared, key, place), mailbox, told).run(keys)
 
 
 @contextmanager
@@ -104,9 +110,7 @@ class _Told:
 
     def __init__(self, keys: Sequence[RunKey], out: Path, on_event: OnEvent) -> None:
         self._on_event = on_event
-        self._stages = {
-            (key, row["stage"]) for key, saved in saved_runs(list(keys), out).items() for row in saved["rows"]
-        }
+        self._stages = {(key, row.stage) for key, state in saved_runs(keys, out).items() for row in state.rows}
         self.losses: Counter[RunKey] = Counter()
         """How often each run has lost its worker in the stage that it is at."""
 
@@ -132,8 +136,9 @@ class _Grid:
     mailbox: Any
     told: _Told
 
-    def run(self, keys: Sequence[RunKey]) -> None:
+    def run(self, keys: Sequence[RunKey]) -> dict[RunKey, RunState]:
         ray = self.ray
+        done_runs: dict[RunKey, RunState] = {}
         running = {self.start(key): key for key in keys}
         try:
             while running:
@@ -142,22 +147,24 @@ class _Grid:
                     self.told.event(pickle.loads(event))
                 for reference in done:
                     key = running.pop(reference)
-                    if (rows := self._rows(key, reference)) is None:
+                    if (state := self._state(key, reference)) is None:
                         running[self.start(key)] = key
                     else:
-                        self.told.end(key, rows)
+                        self.told.end(key, state.rows)
+                        done_runs[key] = state
         finally:
             for reference in running:
                 ray.cancel(reference, force=True)
             if running:
                 ray.wait(list(running), num_returns=len(running), timeout=ENDING)
             ray.kill(self.mailbox)
+        return done_runs
 
-    def _rows(self, key: RunKey, reference: Any) -> list[StageResult] | None:
-        """A run's stages; None if it has lost its worker and is to go on from its checkpoint."""
+    def _state(self, key: RunKey, reference: Any) -> RunState | None:
+        """How far a run has come; None if it has lost its worker and is to go on from its checkpoint."""
         lost = self.ray.exceptions
         try:
-            rows: list[StageResult] = self.ray.get(reference)
+            state: RunState = self.ray.get(reference)
         except lost.RayTaskError as error:
             raise error.cause from error
         except (lost.WorkerCrashedError, lost.NodeDiedError, lost.OutOfMemoryError, lost.ObjectLostError) as error:
@@ -170,7 +177,7 @@ class _Grid:
             return None
         except lost.RayError as error:
             raise WorkFailedError(f"Ray failed: {describe(error)}") from error
-        return rows
+        return state
 
 
 def _mailbox(ray: Any) -> Any:
@@ -201,7 +208,7 @@ class _Place:
     folder: Path
     """The driver's current one: a user's own modules may lie there."""
     mark: str
-    provenance: dict[str, str]
+    provenance: Provenance
     threads: int
     mailbox: Any
 
@@ -217,21 +224,20 @@ class _Place:
                 f"node {node} does not see {self.out} as the driver does; "
                 "put --out on a file system that all nodes of the cluster share"
             )
-        for name, here in provenance().items():
-            if here != self.provenance[name]:
+        for name, here in Provenance.here():
+            if here != (driver := getattr(self.provenance, name)):
                 raise InputError(
-                    f"node {node} has {name} {here} and the driver {self.provenance[name]}; "
+                    f"node {node} has {name} {here} and the driver {driver}; "
                     "install the same versions on all nodes, or numbers would differ from node to node"
                 )
         if self.folder.is_dir():
             os.chdir(self.folder)
 
 
-def _work(task: Task, key: RunKey, place: _Place) -> list[StageResult]:
+def _work(task: Task, key: RunKey, place: _Place) -> RunState:
     """On a worker: one run to its end; all its stages, those of earlier tries included."""
     place.enter()
-    run_grid(task, [key], place.out, jobs=1, threads=place.threads, on_event=place.tell)
-    return [StageResult(**row) for row in saved_runs([key], place.out)[key]["rows"]]
+    return run_grid(task, [key], place.out, jobs=1, threads=place.threads, on_event=place.tell)[key]
 
 
 def _put(ray: Any, task: Task) -> Any:

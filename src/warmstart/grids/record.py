@@ -3,164 +3,244 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
-import torch
-import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from warmstart.errors import InputError
-from warmstart.grids.settings import HOW_IT_RUNS, RECORDED, Config, GridConfig, read_config, read_yaml
+from warmstart.grids.settings import GridSettings
+from warmstart.settings import RECORDED, read_yaml
 from warmstart.storage.atomic import write_text
-from warmstart.training.parallel import launched_processes
+from warmstart.training.launch import launched_processes
 
 CONFIG_FILE = "config.yaml"
-_MAY_DIFFER = HOW_IT_RUNS | {"margin"}
-"""Keys that change no number of a run."""
-_EXTENSIBLE = ("methods", "seeds", "optimizers")
+
+S_co = TypeVar("S_co", bound=GridSettings, covariant=True)
+S = TypeVar("S", bound=GridSettings)
 
 
-def read_recorded(out: Path) -> dict[str, Any]:
-    """Read all that a comparison has written into its config.yaml.
+class Provenance(BaseModel):
+    """What numbers rest on besides settings and data."""
+
+    model_config = ConfigDict(frozen=True)
+
+    warmstart: str
+    torch: str
+    python: str
+    machine: str
+    processes: int
+    """Those that train each run together."""
+
+    @classmethod
+    def here(cls) -> Self:
+        """That of this process."""
+        import torch
+
+        return cls(
+            warmstart=version("warmstart"),
+            torch=str(torch.__version__),
+            python=platform.python_version(),
+            machine=f"{platform.system()} {platform.machine()}",
+            processes=launched_processes(),
+        )
+
+
+class Record(BaseModel, Generic[S_co]):
+    """What config.yaml holds: every setting is a key, all else is under ``recorded``; wings add fields of their own."""
+
+    model_config = ConfigDict(frozen=True)
+
+    kind: ClassVar[str]
+    """What the grid is, such as ``compare``."""
+    settings: S_co
+    data_fingerprint: str | dict[int, str]
+    """The data's; one a seed where each has its own."""
+    provenance: Provenance
+
+    @classmethod
+    def read(cls, out: Path) -> Self:
+        """Read the record of a grid; nothing that it names is imported.
+
+        Args:
+            out: The grid's folder.
+
+        Returns:
+            The record.
+
+        Raises:
+            InputError: If the folder holds no grid or one of another kind, or the file is damaged.
+        """
+        kind, content = kind_of(out), read_yaml(out / CONFIG_FILE)
+        if kind != cls.kind:
+            raise InputError(f"{out} holds a grid of `{kind}`, not of `{cls.kind}`; choose another folder")
+        fields = dict(content.pop(RECORDED))
+        fields.pop("kind")
+        where = f"{out / CONFIG_FILE}: "
+        settings_type: type[GridSettings] = cls.model_fields["settings"].annotation  # type: ignore[assignment]
+        provenance = {name: fields.pop(name, None) for name in Provenance.model_fields}
+        try:
+            settings = settings_type.of(content, where, recorded=True)
+            return cls.model_validate({"settings": settings, "provenance": provenance, **fields})
+        except (ValidationError, TypeError) as error:
+            raise InputError(f"{where}damaged ({_first_line(error)}); choose another --out") from None
+
+    def to_yaml(self) -> str:
+        """The text of config.yaml."""
+        import yaml
+
+        fields = self.model_dump(mode="json")
+        settings, provenance = fields.pop("settings"), fields.pop("provenance")
+        keys = {key: settings[key] for key in type(self.settings).described()}
+        content = {**keys, RECORDED: {"kind": self.kind, **fields, **provenance}}
+        return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+
+    def with_first_start(self, then: Record[Any]) -> Self:
+        """This record, with what the first start has recorded.
+
+        Args:
+            then: The first start's.
+
+        Returns:
+            Provenance and fingerprints of the first start, with those of seeds that have been added.
+        """
+        prints = self.data_fingerprint
+        if isinstance(prints, dict) and isinstance(then.data_fingerprint, dict):
+            prints = {**prints, **then.data_fingerprint}
+        return self.model_copy(update={"provenance": then.provenance, "data_fingerprint": prints})
+
+    def check_same_grid(self, then: Self, out: Path) -> list[str]:
+        """See whether an old grid may go on as this one.
+
+        Args:
+            then: The old one's record.
+            out: Its folder.
+
+        Returns:
+            Warnings, one sentence each: versions that differ.
+
+        Raises:
+            InputError: If anything differs that may not; the message names the key.
+        """
+        before, now = then.settings, self.settings
+        for key in type(now).names_of("numbers"):
+            _require_equal(out, key, getattr(before, key), getattr(now, key))
+        for key in type(now).names_of("extensible"):
+            _require_extended(out, key, getattr(before, key), getattr(now, key))
+        if not _same_data(then.data_fingerprint, self.data_fingerprint):
+            name = getattr(now, "data", "")
+            raise InputError(f"{out}: the data at '{name}' has changed since the first start; choose another --out")
+        for key in set(type(self).model_fields) - {"settings", "provenance", "data_fingerprint"}:
+            _require_equal(out, key, getattr(then, key), getattr(self, key))
+        versions = ((name, getattr(then.provenance, name), value) for name, value in self.provenance)
+        return [
+            f"{name} is {value} now and was {earlier}: new runs may differ in their last digits"
+            for name, earlier, value in versions
+            if earlier != value
+        ]
+
+
+def kind_of(out: Path) -> str:
+    """What grid a folder holds.
 
     Args:
-        out: The comparison's folder.
+        out: The folder.
 
     Returns:
-        Its settings, and under ``recorded`` what its numbers rest on besides.
+        The `Record.kind`.
 
     Raises:
-        InputError: If the folder holds no comparison, or the file is another program's or damaged.
+        InputError: If it holds none, or the file is another program's, an older version's or damaged.
     """
     file = out / CONFIG_FILE
     if not file.is_file():
         raise InputError(f"{out} holds no comparison ({CONFIG_FILE} is missing); name the --out of one")
-    content = read_yaml(file)
-    for key in ("methods", "seeds", RECORDED):
-        if key not in content:
-            raise InputError(f"{file} was not written by a comparison (it has no '{key}'); name another folder")
-    return content
+    recorded = read_yaml(file).get(RECORDED)
+    if not isinstance(recorded, Mapping):
+        raise InputError(f"{file} was not written by a comparison (it has no '{RECORDED}'); name another folder")
+    if not isinstance(kind := recorded.get("kind"), str):
+        raise InputError(f"{file} was written by an older warmstart; choose another --out")
+    return kind
 
 
-def with_recorded_threads(config: Config, out: Path) -> Config:
-    """Keep the threads a run of a comparison that goes on: a larger grid must not change earlier numbers.
-
-    Args:
-        config: The settings.
-        out: The output folder, new or old.
-
-    Returns:
-        The settings, with ``threads`` as recorded where it is ``auto``.
-    """
-    if config.threads != "auto" or not (out / CONFIG_FILE).exists():
-        return config
-    return config.model_copy(update={"threads": read_config(out / CONFIG_FILE).get("threads", "auto")})
-
-
-def record(config: GridConfig, fingerprint: str) -> dict[str, Any]:
-    """What config.yaml holds: every setting, and under ``recorded`` what the numbers rest on besides.
-
-    Args:
-        config: The settings.
-        fingerprint: The data's.
-
-    Returns:
-        Plain values for YAML.
-    """
-    settings = config.model_dump(mode="json")
-    settings["threads"] = config.resolved_threads()
-    settings["device"] = config.resolved_device().type
-    return {**settings, RECORDED: {"data_fingerprint": fingerprint, **provenance()}}
-
-
-def provenance() -> dict[str, str]:
-    """What numbers rest on besides settings and data.
-
-    Returns:
-        By name: versions of warmstart, torch and Python, the kind of machine, the processes that train a run together.
-    """
-    return {
-        "warmstart": version("warmstart"),
-        "torch": str(torch.__version__),
-        "python": platform.python_version(),
-        "machine": f"{platform.system()} {platform.machine()}",
-        "processes": str(launched_processes()),
-    }
-
-
-def settle_output(out: Path, now: dict[str, Any]) -> list[str]:
-    """Write config.yaml into an output folder that is new or may go on.
-
-    Args:
-        out: The output folder, locked.
-        now: From `record`.
-
-    Returns:
-        Warnings, as from `check_output`.
-
-    Raises:
-        InputError: If the folder holds another configuration; the message names the key.
-    """
-    warnings = check_output(out, now)
-    write_config(out, now)
-    return warnings
-
-
-def write_config(out: Path, now: dict[str, Any]) -> None:
-    """Write config.yaml; what the first start recorded stays.
-
-    Args:
-        out: The output folder, locked, which `check_output` has let pass.
-        now: From `record`.
-    """
-    file = out / CONFIG_FILE
-    then = read_recorded(out)[RECORDED] if file.exists() else {}
-    kept = {**now[RECORDED], **then}
-    if isinstance(prints := now[RECORDED].get("data_fingerprint"), dict):  # one a seed, and seeds may be added
-        kept["data_fingerprint"] = {**prints, **kept["data_fingerprint"]}
-    write_text(file, yaml.safe_dump({**now, RECORDED: kept}, sort_keys=False, allow_unicode=True))
-
-
-def check_output(out: Path, now: dict[str, Any]) -> list[str]:
+def check_output(out: Path, now: Record[S]) -> list[str]:
     """Check that an output folder is new, or may go on; nothing is written.
 
     Args:
         out: The output folder.
-        now: From `record`.
+        now: The record of what is to be done there.
 
     Returns:
         Warnings, one sentence each: versions that differ from those of the first start.
 
     Raises:
-        InputError: If the folder holds another configuration; the message names the key.
+        InputError: If the folder holds another grid; the message names the key that differs.
     """
-    if not (out / CONFIG_FILE).exists():
-        if (out / "results.csv").exists():
-            raise InputError(f"{out} holds a results.csv without {CONFIG_FILE}; choose another --out")
-        return []
-    before = read_recorded(out)
-    for key in now:
-        if key not in {*_MAY_DIFFER, *_EXTENSIBLE, RECORDED} and before.get(key) != now[key]:
-            raise InputError(f"{out} holds another configuration: {key} is {before.get(key)!r} there and {now[key]!r} "
-                             f"now; choose another --out, or the old value")  # fmt: skip
-    for key in [key for key in _EXTENSIBLE if key in now]:
-        if dropped := [value for value in _members(before[key]) if value not in _members(now[key])]:
-            raise InputError(f"{out} also holds {key[:-1]} {dropped[0]}: {key} may be added, not dropped; choose "
-                             "another --out, or name all of them again")  # fmt: skip
-    then, today = before[RECORDED], now[RECORDED]
-    if not _same_data(then.get("data_fingerprint"), today.get("data_fingerprint")):
-        raise InputError(f"{out}: the data at '{now['data']}' has changed since the first start; choose another --out")
-    return [
-        f"warning: {name} is {today[name]} now and was {then[name]}: new runs may differ in their last digits"
-        for name in today
-        if name != "data_fingerprint" and name in then and then[name] != today[name]
-    ]
+    if (out / CONFIG_FILE).exists():
+        return now.check_same_grid(type(now).read(out), out)
+    if (out / "results.csv").exists():
+        raise InputError(f"{out} holds a results.csv without {CONFIG_FILE}; choose another --out")
+    return []
+
+
+def write_record(out: Path, now: Record[S]) -> None:
+    """Write config.yaml; what the first start recorded stays.
+
+    Args:
+        out: The output folder, locked, which `check_output` has let pass.
+        now: The record of what is to be done there.
+    """
+    file = out / CONFIG_FILE
+    record = now.with_first_start(type(now).read(out)) if file.exists() else now
+    write_text(file, record.to_yaml())
+
+
+def settled(settings: S, out: Path | None) -> S:
+    """Settings with all that follows from the machine filled in.
+
+    Args:
+        settings: As given.
+        out: The output folder, new or old, or none: a grid that goes on keeps its threads, since a larger grid must
+            not change earlier numbers.
+
+    Returns:
+        The settings, with a number of threads, and the kind of device.
+    """
+    threads = settings.threads
+    if threads == "auto" and out is not None and (out / CONFIG_FILE).exists():
+        threads = read_yaml(out / CONFIG_FILE).get("threads", "auto")
+    if not isinstance(threads, int):
+        threads = settings.resolved_threads()
+    return settings.model_copy(update={"threads": threads, "device": settings.resolved_device().type})
+
+
+def _first_line(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return f"{'.'.join(map(str, first['loc']))}: {first['msg'].lower()}"
+    return str(error).partition("\n")[0]
+
+
+def _require_equal(out: Path, key: str, then: Any, now: Any) -> None:
+    if then != now:
+        raise InputError(
+            f"{out} holds another configuration: {key} is {then!r} there and {now!r} now; choose another --out, or the "
+            "old value"
+        )
+
+
+def _require_extended(out: Path, key: str, then: Any, now: Any) -> None:
+    if dropped := [value for value in _members(then) if value not in _members(now)]:
+        raise InputError(
+            f"{out} also holds {key[:-1]} {dropped[0]}: {key} may be added, not dropped; choose another --out, or name "
+            "all of them again"
+        )
 
 
 def _same_data(then: Any, now: Any) -> bool:
-    """Fingerprints agree; where each seed has its own, those of the seeds that both have."""
+    """Whether fingerprints agree; where each seed has its own, those of the seeds that both have."""
     if isinstance(then, dict) and isinstance(now, dict):
         return all(now[seed] == then[seed] for seed in then if seed in now)
     return bool(then == now)

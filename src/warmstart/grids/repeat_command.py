@@ -1,50 +1,34 @@
-"""The command that repeats a grid's numbers, from what its config.yaml holds."""
+"""The command that repeats a grid's numbers, from its record."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
-from warmstart.grids.settings import HOW_IT_RUNS, RECORDED, CompareConfig
-
-CALLED = "called"
-"""Under ``recorded``: the Python function that was called, where a command line cannot say what it was given."""
-_ALWAYS = ("data", "model")
+from warmstart.grids.record import Record
 
 
-def command(words: str, recorded: Mapping[str, Any], keys: Iterable[str]) -> str:
+def repeat_command(words: str, record: Record[Any], always: Iterable[str], usual: dict[str, Any]) -> str:
     """Write a command line.
 
     Args:
         words: What stands before the flags, such as ``compare``.
-        recorded: What config.yaml holds.
-        keys: Settings that are named; those without a value are left out.
+        record: What the grid was told.
+        always: Settings that are named in any case, first.
+        usual: Values by name that need not be named.
 
     Returns:
-        The command, for a POSIX shell.
+        The command, for a POSIX shell, with all settings that decide numbers or how they are read.
     """
-    processes = int(recorded.get(RECORDED, {}).get("processes", 1))
+    processes = record.provenance.processes
     launched = f"torchrun --nproc-per-node {processes} -m " if processes > 1 else ""
+    settings = record.settings
+    decisive = type(settings).names_of("numbers", "extensible", "reading")
+    changed = (name for name in decisive if name not in usual or getattr(settings, name) != usual[name])
     line = [f"{launched}warmstart {words}"]
-    for key in keys:
-        if (value := recorded.get(key)) is not None:
-            text = ",".join(value) if isinstance(value, list) else str(value)
-            line.append(f"--{key.replace('_', '-')} {shlex.quote(text)}")
+    for name in dict.fromkeys([*always, *changed]):
+        if (value := getattr(settings, name)) is not None:
+            text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+            line.append(f"--{name.replace('_', '-')} {shlex.quote(text)}")
     return " ".join(line)
-
-
-def compare_command(recorded: Mapping[str, Any]) -> str:
-    """The `warmstart compare` that repeats a comparison.
-
-    Args:
-        recorded: What config.yaml holds.
-
-    Returns:
-        The command; nothing for a comparison that was started from Python.
-    """
-    if "stage_size" not in recorded or CALLED in recorded.get(RECORDED, {}):
-        return ""
-    usual = CompareConfig().model_dump(mode="json")
-    changed = (key for key in usual if key not in HOW_IT_RUNS and recorded.get(key) != usual[key])
-    return command("compare", recorded, dict.fromkeys([*_ALWAYS, *changed]))

@@ -17,6 +17,7 @@ from typing import Any
 from warmstart.errors import InputError, nearest, require
 from warmstart.importing import import_named
 from warmstart.methods.method import Method
+from warmstart.wording import split_names
 
 
 @cache
@@ -33,25 +34,6 @@ def methods() -> dict[str, type[Method]]:
             if isinstance(value, type) and issubclass(value, Method) and value.name:
                 found[value.name] = value
     return dict(sorted(found.items()))
-
-
-def split_names(text: str) -> list[str]:
-    """Split ``a,b[x=1,y=2],c`` at the commas outside brackets.
-
-    Args:
-        text: Names as on the command line.
-
-    Returns:
-        The names, stripped, without empty ones.
-    """
-    parts, depth = [""], 0
-    for character in text:
-        depth += (character == "[") - (character == "]")
-        if character == "," and depth == 0:
-            parts.append("")
-        else:
-            parts[-1] += character
-    return [part.strip() for part in parts if part.strip()]
 
 
 def parse_method(text: str) -> Method:
@@ -124,3 +106,17 @@ def _value(where: str, text: str, wanted: Any) -> Any:
     if str in options or text in options:
         return text
     raise InputError(f"{where} is '{text}'; it must be {' or '.join(getattr(o, '__name__', str(o)) for o in options)}")
+
+
+def method_label(text: str) -> str:
+    """A method as it appears in results.csv.
+
+    Args:
+        text: As typed, perhaps with settings in brackets.
+
+    Returns:
+        The name with the settings that differ from the defaults; a class of your own keeps its path.
+    """
+    label = str(parse_method(text))
+    path = text.partition("[")[0].strip()
+    return path + label.partition("[")[1] + label.partition("[")[2] if ":" in path else label

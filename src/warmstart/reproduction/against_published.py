@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import combinations, pairwise
 from statistics import fmean, stdev
 
-from warmstart.reporting.table import mean_std
+from warmstart.evidence.table import mean_std
 from warmstart.reproduction.published import MeanStd, PublishedRow
 from warmstart.runs.results import Results
 

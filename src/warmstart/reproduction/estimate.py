@@ -5,19 +5,19 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from statistics import fmean
 
 import torch
 
 from warmstart.batches import batches_that_matter
+from warmstart.data.paper_sets import TINY
 from warmstart.errors import InputError
 from warmstart.grids.local_processes import computing_with
 from warmstart.methods.dash import Dash
-from warmstart.reproduction.protocols import TINY
 from warmstart.reproduction.published import PUBLISHED
 from warmstart.runs.image_task import ImageTask
-from warmstart.runs.run import RunKey
+from warmstart.runs.key import RunKey
 from warmstart.runs.task import LARGEST_BATCH
 from warmstart.training.devices import find_device, too_little_memory
 from warmstart.training.evaluation import evaluate
@@ -76,7 +76,7 @@ class Estimator:
         self._task, self._dataset = task, dataset
         self.peak_memory = 0
         """Bytes that one run takes on a GPU, its data included; 0 elsewhere."""
-        device = find_device(task.protocol.device)
+        device = find_device(task.device)
         if device.type == "cuda":
             torch.cuda.init()  # before it the allocator has no figures, and says so by an error
             torch.cuda.reset_peak_memory_stats(device)
@@ -86,7 +86,7 @@ class Estimator:
                 self.seconds_a_step = {name: _seconds_a_step(task, name) for name in optimizers}
                 self._seconds_to_judge = _seconds_to_judge(task)
         except torch.OutOfMemoryError as error:
-            raise InputError(f"{task.protocol.model}: {too_little_memory(error)}") from None
+            raise InputError(f"{task.model}: {too_little_memory(error)}") from None
         if device.type == "cuda":
             self.peak_memory = torch.cuda.max_memory_allocated(device)
 
@@ -99,7 +99,7 @@ class Estimator:
         Raises:
             InputError: If they do not; it says how much they need and what helps.
         """
-        device = find_device(self._task.protocol.device)
+        device = find_device(self._task.device)
         if self.peak_memory and self.peak_memory * jobs > torch.cuda.get_device_properties(device).total_memory:
             raise InputError(_too_large(self._task, device, self.peak_memory, jobs))
 
@@ -121,30 +121,28 @@ class Estimator:
         return list(rows.values())
 
     def _one_run(self, key: RunKey, done: int) -> tuple[float, float]:
-        protocol = self._task.protocol
-        recipe = protocol.recipe
+        recipe, stream = self._task.recipe, self._task.stream
         epochs = min(published_epochs(self._dataset, key.optimizer, key.method), recipe.max_epochs)
         if recipe.until is None or recipe.schedule is not None:
             epochs = recipe.max_epochs  # of a schedule at most so many; the paper gives no counts
         steps, seconds = 0.0, 0.0
-        for stage in range(done + 1, protocol.stages + 1):
-            of_stage = epochs * math.ceil(stage * protocol.stage_size / recipe.batch_size)
+        for stage in range(done + 1, stream.stages + 1):
+            of_stage = epochs * math.ceil(stage * stream.stage_size / recipe.batch_size)
             steps += of_stage
             seconds += of_stage * self.seconds_a_step[key.optimizer] + self._seconds_to_judge
             if stage > 1 and isinstance(method := self._task.method(key.method), Dash):
                 chunks = min(stage, batches_that_matter(method.alpha, method.tolerance) or stage)
-                examples = chunks * min(protocol.stage_size, LARGEST_BATCH)
+                examples = chunks * min(stream.stage_size, LARGEST_BATCH)
                 seconds += examples / recipe.batch_size * self.seconds_a_step[key.optimizer]
         return steps, seconds
 
 
 def _seconds_a_step(task: ImageTask, optimizer: str) -> float:
     """Of the training engine itself, on the first images of the data."""
-    protocol = task.protocol
     model = task.make_model()
-    wanted = min(MEASURED_BATCHES * protocol.recipe.batch_size, protocol.stages * protocol.stage_size)
+    wanted = min(MEASURED_BATCHES * task.recipe.batch_size, task.stream.stages * task.stream.stage_size)
     examples = task.training_examples(slice(0, wanted))
-    recipe = replace(task.recipe, until=None, max_epochs=2)
+    recipe = task.training_recipe.model_copy(update={"until": None, "max_epochs": 2})
     after: list[Progress] = []
     optimizer_ = task.make_optimizer(model, optimizer)
     hooks = Hooks(after_epoch=after.append)
@@ -162,7 +160,7 @@ def _seconds_to_judge(task: ImageTask) -> float:
     began = time.perf_counter()
     evaluate(model, some)
     seconds = (time.perf_counter() - began) / len(some)
-    trained = task.protocol.stages * task.protocol.stage_size / 2
+    trained = task.stream.stages * task.stream.stage_size / 2
     return seconds * (2 * len(task.images.test_labels) + trained)
 
 
@@ -174,7 +172,7 @@ def _too_large(task: ImageTask, device: torch.device, needed: int, jobs: int) ->
     )
     return (
         f"{runs} about {needed * jobs / 2**30:.1f} GiB on {device}, which has {total / 2**30:.1f} GiB "
-        f"({task.protocol.model}, batches of {task.protocol.recipe.batch_size}); {remedy}"
+        f"({task.model}, batches of {task.recipe.batch_size}); {remedy}"
     )
 
 

@@ -6,33 +6,30 @@ import json
 import os
 import platform
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 
 from warmstart.errors import InputError
-from warmstart.grids.repeat_command import command
+from warmstart.grids.repeat_command import repeat_command
+from warmstart.reproduction.settings import ReproductionRecord
 from warmstart.storage.atomic import write_text
 
 MANIFEST_FILE = "manifest.json"
-_SETTINGS = (
-    *("protocol", "model", "methods", "optimizers", "seeds"),
-    *("stages", "stage_size", "batch_size", "max_epochs", "precision", "threads"),
-)
-"""What the numbers depend on, beside the data."""
 
 
 @contextmanager
-def session(out: Path, recorded: dict[str, Any], device: torch.device, *, verify: bool = True) -> Iterator[None]:
+def session(out: Path, record: ReproductionRecord, device: torch.device, *, verify: bool = True) -> Iterator[None]:
     """Enter one start of the work into the manifest, whatever ends it.
 
     Args:
         out: The reproduction's folder.
-        recorded: What config.yaml holds.
+        record: What config.yaml holds.
         device: What is trained on.
         verify: Whether checksums were looked at.
 
@@ -52,7 +49,7 @@ def session(out: Path, recorded: dict[str, Any], device: torch.device, *, verify
         "wall_seconds": 0.0,
     }
     earlier = sessions_of(out)
-    _write(out, recorded, [*earlier, entry])
+    _write(out, record, [*earlier, entry])
     try:
         yield
         entry["ended"] = "done"
@@ -64,7 +61,7 @@ def session(out: Path, recorded: dict[str, Any], device: torch.device, *, verify
         after = _joules(device)
         if energy is not None and after is not None:
             entry["gpu_joules"] = round(after - energy, 1)
-        _write(out, recorded, [*earlier, entry])
+        _write(out, record, [*earlier, entry])
 
 
 def sessions_of(out: Path) -> list[dict[str, Any]]:
@@ -89,10 +86,10 @@ def sessions_of(out: Path) -> list[dict[str, Any]]:
     return sessions
 
 
-def _write(out: Path, recorded: dict[str, Any], sessions: list[dict[str, Any]]) -> None:
+def _write(out: Path, record: ReproductionRecord, sessions: list[dict[str, Any]]) -> None:
     content = {
-        "command": reproduce_command(recorded),
-        "settings": recorded,
+        "command": reproduce_command(record),
+        "settings": yaml.safe_load(record.to_yaml()),
         "wall_seconds": round(sum(one["wall_seconds"] for one in sessions), 1),
         "sessions": sessions,
     }
@@ -101,16 +98,18 @@ def _write(out: Path, recorded: dict[str, Any], sessions: list[dict[str, Any]]) 
     write_text(out / MANIFEST_FILE, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
-def reproduce_command(recorded: Mapping[str, Any]) -> str:
+def reproduce_command(record: ReproductionRecord) -> str:
     """What repeats the numbers on another machine, with the data from the hub.
 
     Args:
-        recorded: What config.yaml holds.
+        record: What config.yaml holds.
 
     Returns:
         The command.
     """
-    return command(f"reproduce {recorded['dataset']}", recorded, _SETTINGS)
+    # All of what numbers depend on, but for the data: another machine has it from the hub.
+    usual = {"dataset": record.settings.dataset, "data": record.settings.data, "device": record.settings.device}
+    return repeat_command(f"reproduce {record.settings.dataset}", record, ("protocol", "model"), usual)
 
 
 def _described(device: torch.device) -> dict[str, Any]:

@@ -7,48 +7,20 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from warmstart.data.paper_data import PAPER_DATA
-from warmstart.training.loop import Recipe
+from warmstart.data.paper_sets import PAPER_DATA, TINY
+from warmstart.streams.settings import StreamSettings
+from warmstart.training.recipe import Recipe
 from warmstart.training.schedule import Schedule
-
-TINY = "tiny-imagenet"
 
 
 @dataclass(frozen=True)
-class StageTraining:
-    """A protocol for one data set."""
+class Protocol:
+    """A protocol for one data set; of the recipe's settings the optimizer is the grid's to choose."""
 
-    stages: int
-    stage_size: int
-    batch_size: int
-    lr: float
-    weight_decay: float = 0.0
-    until: float | None = 0.999
-    max_epochs: int = 10_000
-    schedule: Schedule | None = None
-    augmentation: tuple[str, ...] = ()
+    stream: StreamSettings
+    recipe: Recipe
     model_settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Model -> keywords of its factory."""
-
-    def recipe(self, batch_size: int | None, max_epochs: int | None, precision: str) -> Recipe:
-        """How a stage is trained.
-
-        Args:
-            batch_size: Examples an update; None takes the protocol's.
-            max_epochs: When a stage ends at the latest; None takes the protocol's.
-            precision: Of the training steps.
-
-        Returns:
-            The recipe.
-        """
-        return Recipe(
-            batch_size=batch_size or self.batch_size,
-            until=self.until,
-            max_epochs=max_epochs or self.max_epochs,
-            schedule=self.schedule,
-            augmentation=self.augmentation,
-            precision=precision,
-        )
 
 
 SUMMARIES: Mapping[str, str] = MappingProxyType(
@@ -62,7 +34,7 @@ SUMMARIES: Mapping[str, str] = MappingProxyType(
 """Name -> what it is, in one line."""
 
 
-def stage_training(protocol: str, dataset: str) -> StageTraining:
+def find_protocol(protocol: str, dataset: str) -> Protocol:
     """A protocol for a data set.
 
     Args:
@@ -75,49 +47,40 @@ def stage_training(protocol: str, dataset: str) -> StageTraining:
     return {"incremental": _incremental, "sota": _sota, "half": _half, "reduced": _reduced}[protocol](dataset)
 
 
-def _incremental(dataset: str) -> StageTraining:
+def _incremental(dataset: str) -> Protocol:
     # 50,000 images of SVHN's 73,257, drawn at random by the seed; 100,000 of Tiny-ImageNet.
-    return StageTraining(stages=50, stage_size=2000 if dataset == TINY else 1000, batch_size=128, lr=1e-3)
+    stream = StreamSettings(stages=50, stage_size=2000 if dataset == TINY else 1000)
+    return Protocol(stream, Recipe(batch_size=128, lr=1e-3))
 
 
 _SOTA_RESNET = {"resnet18": {"max_pool": False, "fan_out_init": False}}
 
 
-def _sota(dataset: str) -> StageTraining:
+def _sota(dataset: str) -> Protocol:
     augmentation = {
         "cifar10": ("crop", "flip"),
         "cifar100": ("crop", "flip", "rotate"),
         "svhn": ("crop",),  # mirrored digits are no digits
         TINY: ("flip", "resized-crop"),
     }
-    return StageTraining(
-        stages=50,
-        stage_size=2000 if dataset == TINY else 1000,
+    recipe = Recipe(
         batch_size=128,
         lr=0.1,
         weight_decay=5e-4,
         max_epochs=260,
         schedule=Schedule((60, 120, 160, 200), 0.2, warmup_epochs=1),
         augmentation=augmentation[dataset],
-        model_settings=_SOTA_RESNET,
     )
+    return Protocol(_incremental(dataset).stream, recipe, _SOTA_RESNET)
 
 
-def _half(dataset: str) -> StageTraining:
+def _half(dataset: str) -> Protocol:
     sota = _sota(dataset)
-    return StageTraining(
-        stages=2,
-        stage_size=PAPER_DATA[dataset].train_examples // 2,
-        batch_size=sota.batch_size,
-        lr=sota.lr,
-        weight_decay=sota.weight_decay,
-        until=None,
-        max_epochs=150,
-        schedule=Schedule((60, 120), 0.2, warmup_epochs=1),
-        augmentation=sota.augmentation,
-        model_settings=sota.model_settings,
-    )
+    stream = StreamSettings(stages=2, stage_size=PAPER_DATA[dataset].train_examples // 2)
+    schedule = Schedule((60, 120), 0.2, warmup_epochs=1)
+    recipe = sota.recipe.model_copy(update={"until": None, "max_epochs": 150, "schedule": schedule})
+    return Protocol(stream, recipe, sota.model_settings)
 
 
-def _reduced(dataset: str) -> StageTraining:
-    return StageTraining(stages=6, stage_size=500, batch_size=64, lr=1e-3)
+def _reduced(dataset: str) -> Protocol:
+    return Protocol(StreamSettings(stages=6, stage_size=500), Recipe(batch_size=64, lr=1e-3))

@@ -12,13 +12,13 @@ from rich.table import Table
 
 from warmstart.evidence.diagnosis import direction_or_shrinking, recalibrated, scales_by_layer
 from warmstart.evidence.figures import accuracy_figure, steps_figure
-from warmstart.grids.shown_record import configuration
+from warmstart.grids.shown_record import shown_record
 from warmstart.reporting import figures, html
 from warmstart.reporting.html import Html
 from warmstart.reproduction.against_published import QUANTITIES, Beside, beside, orders
 from warmstart.reproduction.manifest import reproduce_command, sessions_of
 from warmstart.reproduction.published import MISPRINTS, PUBLISHED
-from warmstart.reproduction.settings import ReproduceConfig
+from warmstart.reproduction.settings import ReproduceSettings, ReproductionRecord
 from warmstart.runs.results import Results
 from warmstart.storage.atomic import write_bytes, write_text
 
@@ -34,17 +34,17 @@ _SOURCE = "Shin et al., NeurIPS 2024, https://arxiv.org/abs/2410.23495, main tab
 class Tables:
     """What a reproduction has measured, by optimizer, and what the paper has for it."""
 
-    def __init__(self, recorded: Mapping[str, Any], results: Mapping[str, Results], *, same_settings: bool) -> None:
+    def __init__(self, record: ReproductionRecord, results: Mapping[str, Results]) -> None:
         """Set ours beside theirs.
 
         Args:
-            recorded: What config.yaml holds.
+            record: What config.yaml holds.
             results: Optimizer -> its measurements, complete or partial.
-            same_settings: Whether the published figures are of these very settings, so that differences mean
-                something; else only orders are compared.
         """
-        self.recorded, self.results, self.same_settings = recorded, results, same_settings
-        published = PUBLISHED[recorded["dataset"]]
+        self.record, self.results = record, results
+        self.same_settings = record.settings.is_the_papers and not record.notes
+        """Whether the published figures are of these very settings, so that differences mean something."""
+        published = PUBLISHED[record.settings.dataset]
         self.rows: dict[str, dict[str, dict[str, Beside]]] = {
             optimizer: {method: beside(one, method, published.get((optimizer, method))) for method in one.methods}
             for optimizer, one in results.items()
@@ -53,19 +53,19 @@ class Tables:
     @property
     def notes(self) -> list[str]:
         """What to know before reading the figures."""
-        found = [*self._partial(), *self.recorded.get("notes", ())]
+        found = [*self._partial(), *self.record.notes]
         if not self.same_settings:
             found.append(
                 "the published figures are of ResNet-18, the protocol incremental and all of the data: here only the "
                 "order of the methods can be compared"
             )
         for (dataset, optimizer, method), note in MISPRINTS.items():
-            if dataset == self.recorded["dataset"] and method in self.rows.get(optimizer, {}):
+            if dataset == self.record.settings.dataset and method in self.rows.get(optimizer, {}):
                 found.append(note)
         return found
 
     def _partial(self) -> list[str]:
-        asked = self.recorded["seeds"]
+        asked = self.record.settings.seeds
         lacking = [
             f"{optimizer} {method} {len(one.finished(method))} of {asked}"
             for optimizer, one in self.results.items()
@@ -162,12 +162,12 @@ def _caption(tables: Tables) -> str:
     )
 
 
-def _title(recorded: Mapping[str, Any]) -> str:
-    return f"{recorded['dataset']}, {recorded['protocol']}, {recorded['model']}"
+def _title(settings: ReproduceSettings) -> str:
+    return f"{settings.dataset}, {settings.protocol}, {settings.model}"
 
 
 def _markdown(tables: Tables) -> str:
-    lines = [f"# {_title(tables.recorded)}", ""]
+    lines = [f"# {_title(tables.record.settings)}", ""]
     for optimizer in tables.results:
         for part in _PARTS:
             heads = (optimizer, *tables.heads(part)[1:])
@@ -180,23 +180,25 @@ def _markdown(tables: Tables) -> str:
 
 
 def _page(tables: Tables, out: Path) -> str:
-    size = f"{tables.recorded['settled']['stages']} stages of {tables.recorded['settled']['stage_size']}"
+    settings = tables.record.settings
+    size = f"{settings.stages} stages of {settings.stage_size}"
     sections = [_optimizer_section(tables, optimizer) for optimizer in tables.results]
     return html.page(
-        f"The paper's table again: {_title(tables.recorded)}",
-        f"{size} · {tables.recorded['seeds']} seeds",
+        f"The paper's table again: {_title(tables.record.settings)}",
+        f"{size} · {settings.seeds} seeds",
         [
             html.bullets(tables.notes),
             *sections,
             html.section("Sessions", _sessions(sessions_of(out))),
             html.section("How to read this", html.bullets(_guide(tables))),
-            html.section(
-                "Configuration",
-                *configuration(tables.recorded, ReproduceConfig, reproduce_command(tables.recorded)),
-            ),
+            html.section("Configuration", *shown_record(tables.record, _how_to_repeat(tables.record))),
         ],
         footer="Written by warmstart. This file needs no network and no other file.",
     )
+
+
+def _how_to_repeat(record: ReproductionRecord) -> str:
+    return f"`{reproduce_command(record)}` repeats it."
 
 
 def _optimizer_section(tables: Tables, optimizer: str) -> Html:

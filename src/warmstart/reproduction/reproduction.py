@@ -2,65 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-from pydantic_core import to_jsonable_python
 
 from warmstart.data.checksums import verify_official
 from warmstart.data.paper_data import find_original, load_paper_data, shortfall
 from warmstart.errors import InputError
-from warmstart.grids.carry_out import Plan, carry_out, grid_of, jobs_for
+from warmstart.grids.carry_out import Plan, carry_out, jobs_for
+from warmstart.grids.collect import collect
 from warmstart.grids.display import Display
-from warmstart.grids.record import CONFIG_FILE, check_output, read_recorded, record, with_recorded_threads
+from warmstart.grids.record import Provenance, check_output, settled
 from warmstart.reproduction.estimate import Cost, Estimator, duration
 from warmstart.reproduction.manifest import session
 from warmstart.reproduction.report import Tables, write_report
-from warmstart.reproduction.settings import ReproduceConfig
+from warmstart.reproduction.settings import ReproduceSettings, ReproductionRecord
 from warmstart.runs.image_task import ImageTask
-from warmstart.runs.run import RunKey, Saved, read_results, saved_runs, unfinished
-from warmstart.training.parallel import launched_processes
+from warmstart.runs.key import RunKey
+from warmstart.runs.state import RunState, saved_runs
+from warmstart.training.launch import launched_processes
 from warmstart.wording import counted
 
 
 class Reproduction:
     """One of the paper's tables, or as much of it as was asked for."""
 
-    def __init__(self, config: ReproduceConfig, display: Display, *, verify: bool = True) -> None:
+    def __init__(self, settings: ReproduceSettings, display: Display, *, verify: bool = True) -> None:
         """Read the data and find what is wrong, before any work is done.
 
         Args:
-            config: The settings.
+            settings: What is reproduced.
             display: Shows what is done.
             verify: Check the checksums of files that go by an official name.
 
         Raises:
             InputError: If the data cannot be read, or something does not fit together.
         """
-        self._out = Path(config.out)
+        self._out = Path(settings.out)
         self._display, self._verify = display, verify
-        self._config = with_recorded_threads(config, self._out)
-        path = Path(config.data) if config.data is not None else None
+        device, settings = settings.device, settled(settings.with_protocol(), self._out)
+        self._settings = settings
+        path = Path(settings.data) if settings.data is not None else None
         if path is not None and verify:
-            verify_official(find_original(config.dataset, path))
-        images = load_paper_data(config.dataset, path, progress=display.loading)
-        protocol = config.settled()
-        self.task = ImageTask(protocol, images)
-        self.task.check(config.optimizers, config.seeds)
-        lacking = shortfall(config.dataset, images)
-        self.recorded = {
-            **record(self._config, images.fingerprint()),
-            "stages": protocol.stages,
-            "stage_size": protocol.stage_size,
-            "batch_size": protocol.recipe.batch_size,
-            "max_epochs": protocol.recipe.max_epochs,
-            "settled": to_jsonable_python(protocol, exclude={"device"}),
-            "notes": [f"the data lacks some: {lacking}"] if lacking else [],
-        }
-        self.lines = plan_lines(self._config, self.task, self.recorded["notes"])
+            verify_official(find_original(settings.dataset, path))
+        images = load_paper_data(settings.dataset, path, progress=display.loading)
+        model_settings = dict(settings.published_protocol.model_settings.get(settings.model, {}))
+        self.task = ImageTask(images, settings.model, settings.recipe(), settings.stream(), device, model_settings)
+        self.task.check(settings.optimizers, settings.seed_numbers)
+        lacking = shortfall(settings.dataset, images)
+        self.warnings = [f"the data lacks some: {lacking}"] if lacking else []
+        self.record = ReproductionRecord(
+            settings=settings,
+            data_fingerprint=images.fingerprint(),
+            provenance=Provenance.here(),
+            recipe=settings.recipe(),
+            model_settings=model_settings,
+            notes=tuple(self.warnings),
+        )
+        self.lines = plan_lines(settings, self.task)
         if self._out.exists():
-            check_output(self._out, self.recorded)
+            check_output(self._out, self.record)
 
     def estimate(self) -> tuple[list[Cost], list[str]]:
         """Measure a few steps and reckon what is left to do.
@@ -71,21 +71,22 @@ class Reproduction:
         Raises:
             InputError: If the runs do not fit into the GPU's memory.
         """
-        keys = grid_of(self.recorded)
+        settings, threads = self._settings, int(self._settings.threads)
+        keys = settings.runs()
         done = saved_runs(keys, self._out)
-        left = unfinished(keys, done, self.task.stages)
+        left = [key for key in keys if key not in done or not done[key].is_over(self.task.stages)]
         if not left:
             return [], ["estimate: nothing is left to do"]
-        jobs = 1 if self._config.executor == "ray" else jobs_for(self._config, int(self.recorded["threads"]), len(left))
-        estimator = Estimator(self.task, self._config.dataset, self._config.optimizers, int(self.recorded["threads"]))
+        jobs = 1 if settings.executor == "ray" else jobs_for(settings, threads, len(left))
+        estimator = Estimator(self.task, settings.dataset, settings.optimizers, threads)
         estimator.check_memory(jobs)
-        costs = estimator.costs([(key, len(done[key]["rows"]) if key in done else 0) for key in left])
+        costs = estimator.costs([(key, len(done[key].rows) if key in done else 0) for key in left])
         seconds, steps = sum(cost.seconds for cost in costs), sum(cost.steps for cost in costs)
         each = ", ".join(f"{1000 * taken:.1f} ms with {name}" for name, taken in estimator.seconds_a_step.items())
         at_a_time = f", {jobs} at a time" if jobs > 1 else self._beside()
         how = "as many epochs a stage as in the paper's table"
-        if self.task.protocol.recipe.until is None or self.task.protocol.recipe.schedule is not None:
-            how = f"{self.task.protocol.recipe.max_epochs} epochs a stage, the most there can be"
+        if self.task.recipe.until is None or self.task.recipe.schedule is not None:
+            how = f"{self.task.recipe.max_epochs} epochs a stage, the most there can be"
         return costs, [
             f"estimate: {counted(len(left), 'run')} left, about {steps:,.0f} steps, "
             f"{duration(seconds / jobs)}{at_a_time}",
@@ -94,7 +95,7 @@ class Reproduction:
 
     def _beside(self) -> str:
         """What else will compute, which the time of the estimate leaves out."""
-        if self._config.executor == "ray":
+        if self._settings.executor == "ray":
             return " one by one; Ray computes as many at a time as the cluster has room for"
         if (processes := launched_processes()) > 1:
             return f" in one process; {processes} share each batch"
@@ -112,31 +113,27 @@ class Reproduction:
         Raises:
             InputError: If the folder is in use or holds another configuration.
         """
-        config = self._config
-        noted = session(self._out, self.recorded, config.resolved_device(), verify=self._verify)
-        plan = Plan(self.task, config, self.recorded, [*self.lines, *lines], session=noted)
-        runs = carry_out(plan, self._display)
-        return _report(self._out, self.recorded, config, runs)
+        noted = session(self._out, self.record, self._settings.resolved_device(), verify=self._verify)
+        plan = Plan(self.task, self.record, self._out, [*self.lines, *lines], self.warnings, session=noted)
+        return _report(self._out, self.record, carry_out(plan, self._display))
 
 
-def plan_lines(config: ReproduceConfig, task: ImageTask, notes: Sequence[str] = ()) -> list[str]:
+def plan_lines(settings: ReproduceSettings, task: ImageTask) -> list[str]:
     """What will be done, in lines for people.
 
     Args:
-        config: The settings.
+        settings: What is reproduced.
         task: What is trained.
-        notes: What keeps ours from being held against the published figures.
 
     Returns:
         The lines.
     """
-    protocol = task.protocol
+    stream, recipe = task.stream, task.recipe
     return [
-        f"{config.dataset}, {config.protocol}: {protocol.stages} stages of {protocol.stage_size}, {protocol.model}, "
-        f"batches of {protocol.recipe.batch_size}, lr {protocol.lr:g}",
-        f"{counted(len(config.methods), 'method')} x {counted(len(config.optimizers), 'optimizer')} x "
-        f"{counted(config.seeds, 'seed')}",
-        *(f"warning: {note}" for note in notes),
+        f"{settings.dataset}, {settings.protocol}: {stream.stages} stages of {stream.stage_size}, {task.model}, "
+        f"batches of {recipe.batch_size}, lr {recipe.lr:g}",
+        f"{counted(len(settings.methods), 'method')} x {counted(len(settings.optimizers), 'optimizer')} x "
+        f"{counted(settings.seeds, 'seed')}",
     ]
 
 
@@ -152,22 +149,15 @@ def report_again(out: Path) -> Tables:
     Raises:
         InputError: If the folder holds no reproduction, or nothing is done yet.
     """
-    recorded = read_recorded(out)
-    if "dataset" not in recorded:
-        raise InputError(f"{out / CONFIG_FILE} was not written by warmstart reproduce; name another folder")
-    settings = {key: value for key, value in recorded.items() if key in ReproduceConfig.model_fields}
-    return _report(out, recorded, ReproduceConfig(**settings), saved_runs(grid_of(recorded), out))
+    record = ReproductionRecord.read(out)
+    return _report(out, record, saved_runs(record.settings.runs(), out))
 
 
-def _report(out: Path, recorded: dict[str, Any], config: ReproduceConfig, runs: dict[RunKey, Saved]) -> Tables:
-    results = {
-        name: read_results(recorded, {key: saved for key, saved in runs.items() if key.optimizer == name})
-        for name in recorded["optimizers"]
-    }
+def _report(out: Path, record: ReproductionRecord, runs: Mapping[RunKey, RunState]) -> Tables:
+    settings = record.settings
+    results = {name: collect(settings, settings.stages or 0, runs, name) for name in settings.optimizers}
     if not any(one.rows for one in results.values()):
         raise InputError(f"{out} holds no finished stage yet; start the same warmstart reproduce again")
-    for one in results.values():
-        one.config = {**recorded, "stages": recorded["settled"]["stages"]}
-    tables = Tables(recorded, results, same_settings=config.is_the_papers and not recorded["notes"])
+    tables = Tables(record, results)
     write_report(tables, out)
     return tables

@@ -1,103 +1,108 @@
-"""The settings of `warmstart reproduce`."""
+"""The settings of `warmstart reproduce`, and the record of a reproduction."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import field_validator
+from warmstart.data.paper_sets import PAPER_DATA, TINY
+from warmstart.grids.record import Record
+from warmstart.grids.settings import ImageGridSettings
+from warmstart.reproduction.protocols import SUMMARIES, Protocol, find_protocol
+from warmstart.settings import Setting
+from warmstart.streams.settings import StreamSettings
+from warmstart.training.recipe import Recipe
 
-from warmstart.data.paper_data import PAPER_DATA
-from warmstart.errors import InputError, at_least_one, one_of
-from warmstart.grids.settings import GridConfig
-from warmstart.methods.registry import split_names
-from warmstart.reproduction.protocols import SUMMARIES, TINY, StageTraining, stage_training
-from warmstart.runs.image_task import TrainingProtocol
-from warmstart.training.optimizers import OPTIMIZERS
+_PROTOCOLS = "the protocol's"
 
 
-class ReproduceConfig(GridConfig):
+class ReproduceSettings(ImageGridSettings):
     """Which of the paper's tables is reproduced, and how much of it."""
 
-    dataset: str
-    data: str | None = None
-    """A path; None takes the hub."""
-    protocol: str = "incremental"
-    model: str = "resnet18"
-    methods: tuple[str, ...] = ("cold", "warm", "shrink-perturb", "dash", "fire")
-    optimizers: tuple[str, ...] = ("sgd", "sam")
-    stages: int | None = None
-    stage_size: int | None = None
-    batch_size: int | None = None
-    max_epochs: int | None = None
+    dataset: Annotated[str, Setting("Data set", "DATASET", choices=tuple(PAPER_DATA), noun="data set")]
+    data: Annotated[
+        str | None,
+        Setting(
+            "The data, as it is downloaded or as parquet; without it, the hub",
+            "PATH",
+            example="some, or leave it out",
+            default="the hub",
+            role="reading",
+        ),
+    ] = None
+    protocol: Annotated[
+        str,
+        Setting(
+            "The main table's, the appendix's, two stages, or ours for two cores", "NAME", choices=tuple(SUMMARIES)
+        ),
+    ] = "incremental"
+    model: Annotated[str, ImageGridSettings.setting("model")] = "resnet18"
+    methods: Annotated[tuple[str, ...], ImageGridSettings.setting("methods", default="the paper's four, and fire")] = (
+        *("cold", "warm", "shrink-perturb", "dash", "fire"),
+    )
+    optimizers: Annotated[
+        tuple[str, ...],
+        Recipe.setting("optimizer", help="Optimizers", metavar="A,B", example="sgd,sam", role="extensible"),
+    ] = ("sgd", "sam")
+    seeds: Annotated[int, ImageGridSettings.setting("seeds", default="5; tiny-imagenet 3")] = 5
+    stages: Annotated[
+        int | None, StreamSettings.setting("stages", help="Only the first N stages", default=_PROTOCOLS)
+    ] = None
+    stage_size: Annotated[int | None, StreamSettings.setting("stage_size", default=_PROTOCOLS)] = None
+    batch_size: Annotated[int | None, Recipe.setting("batch_size", default=_PROTOCOLS)] = None
+    max_epochs: Annotated[int | None, Recipe.setting("max_epochs", default=_PROTOCOLS)] = None
+    precision: Annotated[str, Recipe.setting("precision")] = "tf32"
+    out: Annotated[str, ImageGridSettings.setting("out", default="out/reproduce-DATASET")] = ""
 
-    @field_validator("dataset")
     @classmethod
-    def _known_dataset(cls, value: str) -> str:
-        return one_of("data set", value, tuple(PAPER_DATA))
-
-    @field_validator("protocol")
-    @classmethod
-    def _known_protocol(cls, value: str) -> str:
-        return one_of("protocol", value, tuple(SUMMARIES))
-
-    @field_validator("optimizers", mode="before")
-    @classmethod
-    def _split_optimizers(cls, value: Any) -> Any:
-        return tuple(split_names(value)) if isinstance(value, str) else value
-
-    @field_validator("optimizers")
-    @classmethod
-    def _known_optimizers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if not value:
-            raise InputError("optimizers is empty; name at least one, such as sgd,sam")
-        for name in value:
-            one_of("optimizer", name, OPTIMIZERS)
-            if value.count(name) > 1:
-                raise InputError(f"optimizers: '{name}' appears twice; name each once")
-        return value
-
-    @field_validator("stages", "stage_size", "batch_size", "max_epochs")
-    @classmethod
-    def _at_least_one(cls, value: int | None, info: Any) -> int | None:
-        return value if value is None else at_least_one(info.field_name, value)
+    def of(cls, settings: Mapping[str, Any], where: str = "", *, recorded: bool = False) -> Self:
+        """Check settings; seeds and folder follow from the data set where they are not given."""
+        dataset = settings.get("dataset")
+        usual = {"seeds": default_seeds(str(dataset)), "out": f"out/reproduce-{dataset}"}
+        return super().of({**usual, **settings}, where, recorded=recorded)
 
     @property
-    def training(self) -> StageTraining:
+    def optimizer_names(self) -> Sequence[str]:
+        """Those of the grid."""
+        return self.optimizers
+
+    @property
+    def published_protocol(self) -> Protocol:
         """The protocol for the data set, before any of its numbers is replaced."""
-        return stage_training(self.protocol, self.dataset)
+        return find_protocol(self.protocol, self.dataset)
 
     @property
     def is_the_papers(self) -> bool:
         """Whether the published figures are of these settings; TF32 counts as fp32."""
-        training = self.training
         named = (self.protocol, self.model) == ("incremental", "resnet18") and self.precision != "bf16"
-        return named and all(
-            value in (None, usual)
-            for value, usual in (
-                (self.stages, training.stages),
-                (self.stage_size, training.stage_size),
-                (self.batch_size, training.batch_size),
-                (self.max_epochs, training.max_epochs),
-            )
-        )
+        usual = _numbers(self.published_protocol)
+        return named and all(getattr(self, name) in (None, value) for name, value in usual.items())
 
-    def settled(self) -> TrainingProtocol:
-        """How every run is trained.
+    def with_protocol(self) -> Self:
+        """The settings with the protocol's numbers where none were given."""
+        usual = _numbers(self.published_protocol)
+        given = {name: getattr(self, name) for name in usual if getattr(self, name) is not None}
+        return self.model_copy(update={**usual, **given})
 
-        Returns:
-            The protocol, with the numbers that were replaced.
-        """
-        training = self.training
-        return TrainingProtocol(
-            model=self.model,
-            stages=self.stages or training.stages,
-            stage_size=self.stage_size or training.stage_size,
-            recipe=training.recipe(self.batch_size, self.max_epochs, self.precision),
-            lr=training.lr,
-            weight_decay=training.weight_decay,
-            device=self.device,
-            model_settings=training.model_settings.get(self.model, {}),
-        )
+    def stream(self) -> StreamSettings:
+        """What arrives when, of settings `with_protocol`."""
+        return StreamSettings.of({"stages": self.stages, "stage_size": self.stage_size})
+
+    def recipe(self) -> Recipe:
+        """How a stage is trained, of settings `with_protocol`."""
+        own = {name: getattr(self, name) for name in ("batch_size", "max_epochs", "precision")}
+        return self.published_protocol.recipe.model_copy(update=own)
+
+
+def _numbers(protocol: Protocol) -> dict[str, int]:
+    """The protocol's numbers that a flag may replace."""
+    stream, recipe = protocol.stream, protocol.recipe
+    return {
+        "stages": stream.stages,
+        "stage_size": stream.stage_size,
+        "batch_size": recipe.batch_size,
+        "max_epochs": recipe.max_epochs,
+    }
 
 
 def default_seeds(dataset: str) -> int:
@@ -110,3 +115,14 @@ def default_seeds(dataset: str) -> int:
         5, and 3 for Tiny-ImageNet.
     """
     return 3 if dataset == TINY else 5
+
+
+class ReproductionRecord(Record[ReproduceSettings]):
+    """What config.yaml holds of a reproduction; its settings have the protocol's numbers filled in."""
+
+    kind: ClassVar[str] = "reproduce"
+    recipe: Recipe
+    """All of it, so that a protocol that changes with a version is noticed."""
+    model_settings: dict[str, Any]
+    notes: tuple[str, ...] = ()
+    """What keeps ours from being held against the published figures."""

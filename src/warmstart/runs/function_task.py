@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, TensorDataset, default_collate
+from torch.utils.data import Dataset, default_collate
 
 from warmstart.batches import cut_from_newest
 from warmstart.errors import InputError
@@ -18,6 +18,7 @@ from warmstart.methods.method import Method
 from warmstart.network import require_module
 from warmstart.runs.task import LARGEST_BATCH, Measured, StageData, TrainingContext
 from warmstart.seeds import derive
+from warmstart.streams.stream import Stream
 from warmstart.training.loop import Progress
 
 
@@ -40,12 +41,12 @@ class TrainingStage:
     """Call it after each update: some methods change weights."""
 
 
-@dataclass
-class UserTask:
+@dataclass(frozen=True)
+class FunctionTask:
     """A stream of data sets and the functions that train and measure."""
 
-    stream: Callable[[int], Sequence[Any]]
-    """Seed -> the new data of each stage."""
+    stream: Callable[[int], Stream[Dataset[Any]]]
+    """Seed -> its arrivals."""
     methods: Mapping[str, Method]
     factory: Callable[[], nn.Module]
     optimizer_factory: Callable[[nn.Module], torch.optim.Optimizer] | None
@@ -79,9 +80,9 @@ class UserTask:
 
     def stage_data(self, seed: int, number: int) -> StageData:
         """The stage of that number in the stream of that seed."""
-        parts = [as_dataset(part, i) for i, part in enumerate(self.stream(seed)[:number], start=1)]
-        seen: ConcatDataset[Any] = ConcatDataset(parts)
-        new = len(parts[-1])  # type: ignore[arg-type]  # as_dataset sees to it
+        arrival = self.stream(seed).arrival(number)
+        seen: Any = arrival.train
+        new = len(arrival.new)  # type: ignore[arg-type]  # as_dataset has seen to it
 
         def collated(chosen: range) -> Any:
             return self.collate([seen[i] for i in chosen])
@@ -92,7 +93,7 @@ class UserTask:
             batches=lambda size: cut_from_newest(len(seen), size or min(new, LARGEST_BATCH), collated),
             forward_loss=self.forward_loss,
             micro_batch_size=self.micro_batch_size,
-            examples=(seen, parts[-1]),
+            examples=(seen, arrival.new),
         )
 
     def train(self, model: nn.Module, context: TrainingContext) -> Progress:
@@ -138,37 +139,6 @@ class UserTask:
                 f"evaluate returned {_described(score)}; it must return a number, or one score for each test example"
             )
         return Measured(scores.mean().item(), scores=scores.float() if scores.dim() == 1 else None)
-
-
-def as_dataset(part: Any, number: int) -> Dataset[Any]:
-    """One stage's new data as a data set.
-
-    Args:
-        part: A map-style ``Dataset``, a sequence of examples, or a tuple of tensors that agree in length.
-        number: The stage, for the message.
-
-    Returns:
-        A data set with a length.
-
-    Raises:
-        InputError: If it is something else, or empty.
-    """
-    if isinstance(part, tuple) and part and all(isinstance(tensor, Tensor) for tensor in part):
-        if len({tensor.shape[:1] for tensor in part}) > 1 or part[0].dim() == 0:
-            shapes = ", ".join(str(tuple(tensor.shape)) for tensor in part)
-            raise InputError(f"stage {number} of the stream holds tensors of the shapes {shapes}; the first dimension "
-                             "counts the examples, and must be the same")  # fmt: skip
-        part = TensorDataset(*part)
-    no_sequence = isinstance(part, (str, Mapping, IterableDataset, DataLoader))
-    if no_sequence or not (hasattr(part, "__len__") and hasattr(part, "__getitem__")):
-        raise InputError(
-            f"stage {number} of the stream is a {type(part).__name__}; give a map-style Dataset, a sequence of "
-            "examples, or a tuple of tensors"
-        )
-    if len(part) == 0:
-        raise InputError(f"stage {number}: 0 examples; remove it from the stream, or fill it")
-    dataset: Dataset[Any] = part
-    return dataset
 
 
 def _described(value: Any) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -19,12 +19,15 @@ from warmstart.models.factory import ModelFactory, check_factory
 from warmstart.models.registry import MODELS, input_range, model_factory
 from warmstart.runs.task import LARGEST_BATCH, Measured, StageData, TrainingContext
 from warmstart.seeds import derive
-from warmstart.streams.random_draws import split_stages
+from warmstart.streams.random_draws import RandomDraws, Selection
+from warmstart.streams.settings import StreamSettings
+from warmstart.streams.stream import Stream
 from warmstart.training.devices import find_device
 from warmstart.training.evaluation import evaluate, recalibrated
 from warmstart.training.examples import Examples, on_device
-from warmstart.training.loop import Hooks, Progress, Recipe, batch_slices, train_stage
+from warmstart.training.loop import Hooks, Progress, batch_slices, train_stage
 from warmstart.training.optimizers import make_optimizer
+from warmstart.training.recipe import Recipe
 
 MICRO_BATCH, MICRO_BATCH_ON_GPU = 128, 512
 """Examples of such a batch that are computed at a time: on a CPU a whole chunk at once is slower, and on a GPU the
@@ -32,58 +35,52 @@ kernels of a small one take less time than launching them."""
 
 
 @dataclass(frozen=True)
-class TrainingProtocol:
-    """How every run of a grid is trained, whatever its method, seed and optimizer."""
+class ImageTask:
+    """The task of `warmstart compare` and `reproduce`; it can be sent to another process."""
 
+    images: ImageData
     model: str
-    stages: int
-    stage_size: int
     recipe: Recipe
-    lr: float
-    momentum: float = 0.9
-    weight_decay: float = 0.0
+    """Of every run, whatever its method and seed; each run has an optimizer's name of its own."""
+    stream: StreamSettings
     device: str = "cpu"
     model_settings: Mapping[str, Any] = field(default_factory=dict)
     """Keywords of the model's factory."""
 
-
-@dataclass
-class ImageTask:
-    """The task of `warmstart compare` and `reproduce`; it can be sent to another process."""
-
-    protocol: TrainingProtocol
-    images: ImageData
-
-    def __post_init__(self) -> None:
-        self.data = self.images.name
-        self.model = self.protocol.model
-        self.stages = self.protocol.stages
-
     def __reduce__(self) -> tuple[Any, ...]:
         """What travels to another process, which puts the images onto its own device."""
-        return type(self), (self.protocol, self.images)
+        return type(self), tuple(getattr(self, field.name) for field in fields(self))
 
-    def check(self, optimizers: Iterable[str], seeds: int) -> None:
+    @property
+    def data(self) -> str:
+        """The data set's name."""
+        return self.images.name
+
+    @property
+    def stages(self) -> int:
+        """How many arrivals there are."""
+        return self.stream.stages
+
+    def check(self, optimizers: Iterable[str], seeds: Iterable[int]) -> None:
         """Find what is wrong before any work is done.
 
         Args:
             optimizers: The optimizers that will be asked for.
-            seeds: How many seeds there will be.
+            seeds: The seeds that will be asked for.
 
         Raises:
             InputError: If the device is not there, the data does not fill the stages, the factory is none, or a batch
                 would be too small.
         """
-        find_device(self.protocol.device)
-        check_factory(self._factory, *self._shape, name=self.protocol.model)
+        find_device(self.device)
+        check_factory(self._factory, *self._shape, name=self.model)
         with torch.random.fork_rng(devices=[]):
             model = self._factory(*self._shape)
         for optimizer in optimizers:
             self.make_optimizer(model, optimizer)
-        for seed in range(seeds):
-            self._split(seed)
+        streams = [self._stream(seed) for seed in seeds]
         for number in range(1, self.stages + 1):
-            batch_slices(number * self.protocol.stage_size, self.protocol.recipe.batch_size, model)
+            batch_slices(self._count(streams[0].arrival(number).train), self.recipe.batch_size, model)
 
     def method(self, name: str) -> Method:
         """The method of that name on the command line."""
@@ -95,23 +92,21 @@ class ImageTask:
 
     def make_optimizer(self, model: nn.Module, name: str) -> torch.optim.Optimizer:
         """The optimizer of that name that lives as long as the run."""
-        protocol = self.protocol
-        return make_optimizer(
-            name, model, lr=protocol.lr, momentum=protocol.momentum, weight_decay=protocol.weight_decay
-        )
+        return make_optimizer(self.recipe.model_copy(update={"optimizer": name}), model)
 
     def stage_data(self, seed: int, number: int) -> StageData:
         """The data of the stage of that number in the stream of that seed."""
-        seen = torch.cat(self._split(seed)[:number])
-        examples = self._train.at(seen.to(self._train.labels.device))
-        size = self.protocol.stage_size
+        arrival = self._stream(seed).arrival(number)
+        assert arrival.test is not None
+        examples, new = self._select(arrival.train), self._count(arrival.new)
         return StageData(
             seen=len(examples),
-            new=size,
-            batches=lambda batch_size: examples.in_order(batch_size or min(size, LARGEST_BATCH)),
+            new=new,
+            batches=lambda batch_size: examples.in_order(batch_size or min(new, LARGEST_BATCH)),
             forward_loss=_forward_loss,
             micro_batch_size=MICRO_BATCH if self._device.type == "cpu" else MICRO_BATCH_ON_GPU,
             examples=examples,
+            test=self._select(arrival.test),
         )
 
     def train(self, model: nn.Module, context: TrainingContext) -> Progress:
@@ -135,7 +130,7 @@ class ImageTask:
             model,
             stage.optimizer,
             context.data.examples,
-            self.recipe,
+            self.training_recipe,
             seed_of=seed_of,
             hooks=hooks,
             start=context.start,
@@ -144,18 +139,18 @@ class ImageTask:
 
     def measure(self, model: nn.Module, data: StageData) -> Measured:
         """Measure on the test set, with batch-norm statistics as they are and recalibrated."""
-        plain = evaluate(model, self._test)
+        plain = evaluate(model, data.test)
         if not batch_norms(model):
             return Measured(plain.accuracy, plain.loss, scores=plain.correct)
         with recalibrated(model, data.examples):
-            accuracy = evaluate(model, self._test).accuracy
+            accuracy = evaluate(model, data.test).accuracy
         return Measured(plain.accuracy, plain.loss, accuracy, plain.correct)
 
     @property
-    def recipe(self) -> Recipe:
-        """How a stage is trained; only networks that are known to allow it are recorded as a CUDA graph."""
+    def training_recipe(self) -> Recipe:
+        """The recipe; only networks that are known to allow it are recorded as a CUDA graph."""
         # One of a user's may choose anew in Python at each call, which a recording would freeze.
-        return replace(self.protocol.recipe, captured=self.protocol.model in MODELS)
+        return self.recipe.model_copy(update={"captured": self.model in MODELS})
 
     def training_examples(self, index: slice) -> Examples:
         """Some of the training part.
@@ -179,8 +174,16 @@ class ImageTask:
         """
         return self._test.at(index)
 
-    def _split(self, seed: int) -> list[Tensor]:
-        return split_stages(self.images, self.protocol.stages, self.protocol.stage_size, seed)
+    def _stream(self, seed: int) -> Stream[Selection]:
+        return RandomDraws(self.images, self.stream, seed)
+
+    def _select(self, chosen: Selection) -> Examples:
+        part = self._train if chosen.part == "train" else self._test
+        return part if chosen.index is None else part.at(chosen.index.to(part.labels.device))
+
+    def _count(self, chosen: Selection) -> int:
+        labels = self.images.train_labels if chosen.part == "train" else self.images.test_labels
+        return len(labels if chosen.index is None else chosen.index)
 
     @property
     def _shape(self) -> tuple[int, int, int]:
@@ -188,11 +191,11 @@ class ImageTask:
 
     @cached_property
     def _factory(self) -> ModelFactory:
-        return partial(model_factory(self.protocol.model), **self.protocol.model_settings)
+        return partial(model_factory(self.model), **self.model_settings)
 
     @cached_property
     def _device(self) -> torch.device:
-        return find_device(self.protocol.device)
+        return find_device(self.device)
 
     @cached_property
     def _train(self) -> Examples:
@@ -204,7 +207,7 @@ class ImageTask:
 
     def _examples(self, images: Tensor, labels: Tensor) -> Examples:
         mean, std = self.images.channel_mean(), self.images.channel_std()
-        if input_range(self.protocol.model) == "unit":
+        if input_range(self.model) == "unit":
             mean, std = torch.zeros_like(mean), torch.ones_like(std)
         return on_device(images, labels, mean, std, self._device)
 

@@ -46,6 +46,8 @@ class StageData:
     """Examples that fit into one forward and backward pass; None for any number."""
     examples: Any = None
     """The task's own: what it trains on."""
+    test: Any = None
+    """The task's own: what it measures on."""
 
     def stage(
         self,
@@ -101,9 +103,17 @@ class TrainingContext:
 class Task(Protocol):
     """Data, network, training and measurement."""
 
-    data: str
-    model: str
-    stages: int
+    @property
+    def data(self) -> str:
+        """What the data is called."""
+
+    @property
+    def model(self) -> str:
+        """What the network is called."""
+
+    @property
+    def stages(self) -> int:
+        """How many stages a run has."""
 
     def method(self, name: str) -> Method:
         """The method of that name in results.csv."""

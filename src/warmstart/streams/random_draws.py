@@ -1,32 +1,68 @@
-"""How a data set becomes a stream: which new examples arrive at which stage."""
+"""The paper's stream: each stage brings new examples that are drawn at random from a data set."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from warmstart.data.images import ImageData
-from warmstart.errors import InputError, at_least_one
+from warmstart.errors import InputError
+from warmstart.streams.settings import StreamSettings
+from warmstart.streams.stream import Arrival
 
 
-def split_stages(data: ImageData, stages: int, stage_size: int, seed: int) -> list[Tensor]:
-    """Draw the new examples of each stage, without replacement.
+@dataclass(frozen=True)
+class Selection:
+    """Some examples of one part of a data set."""
 
-    Args:
-        data: The data set; its test part stays as it is.
-        stages: Number of stages.
-        stage_size: New examples a stage.
-        seed: Decides the split, and nothing else does.
+    part: Literal["train", "test"]
+    index: Tensor | None
+    """Their positions in the part, in order; None for all of it."""
 
-    Returns:
-        One int64 tensor (stage_size,) a stage: indices into the training part.
+
+@dataclass(frozen=True, eq=False)
+class RandomDraws:
+    """New examples drawn without replacement, as in the paper; measured on the data set's test part.
 
     Raises:
-        InputError: If the numbers do not fit the data, there is one class only, or the test part holds a
-            class of which no stage has an example.
+        InputError: If the numbers do not fit the data, there is one class only, or the test part holds a class of which
+            no stage has an example.
     """
-    for option, value in (("--stages", stages), ("--stage-size", stage_size)):
-        at_least_one(option, value)
+
+    data: ImageData
+    settings: StreamSettings
+    seed: int
+    """Decides the draw, and nothing else does."""
+
+    def __post_init__(self) -> None:
+        _check(self.data, self.settings)
+        _check_test_classes(self.data, self._drawn, self.seed)
+
+    @property
+    def stages(self) -> int:
+        """As the settings say."""
+        return self.settings.stages
+
+    def arrival(self, number: int) -> Arrival[Selection]:
+        """The first draws up to one stage's, and the whole test part."""
+        end = number * self.settings.stage_size
+        train, new = self._drawn[:end], self._drawn[end - self.settings.stage_size : end]
+        return Arrival(Selection("train", train), Selection("train", new), Selection("test", None))
+
+    @cached_property
+    def _drawn(self) -> Tensor:
+        """Positions in the training part, in order of arrival."""
+        generator = torch.Generator().manual_seed(self.seed)
+        order = torch.randperm(len(self.data.train_labels), generator=generator)
+        return order[: self.settings.stages * self.settings.stage_size]
+
+
+def _check(data: ImageData, settings: StreamSettings) -> None:
+    stages, stage_size = settings.stages, settings.stage_size
     available, wanted = len(data.train_labels), stages * stage_size
     if wanted > available:
         raise InputError(
@@ -36,10 +72,6 @@ def split_stages(data: ImageData, stages: int, stage_size: int, seed: int) -> li
     if (data.train_labels == data.train_labels[0]).all():
         only = data.classes[int(data.train_labels[0])]
         raise InputError(f"{data.name} has one class only, '{only}', in its training part; give at least two")
-    generator = torch.Generator().manual_seed(seed)
-    chosen = torch.randperm(available, generator=generator)[:wanted]
-    _check_test_classes(data, chosen, seed)
-    return list(torch.split(chosen, stage_size))
 
 
 def _what_fits(available: int, stages: int, stage_size: int) -> str:

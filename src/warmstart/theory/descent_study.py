@@ -17,12 +17,12 @@ from torch.nn.functional import pad
 
 from warmstart.data.features_and_noise import PatchWorld, as_images, draw_examples
 from warmstart.errors import at_least_one
+from warmstart.evidence.table import mean_std
 from warmstart.methods.method import Method
 from warmstart.reporting import figures, html
 from warmstart.reporting.figures import Series
 from warmstart.reporting.html import Html
 from warmstart.reporting.panels import Panel, panels
-from warmstart.reporting.table import mean_std
 from warmstart.storage.atomic import write_bytes, write_text
 from warmstart.theory.gradient_descent import Descent, DescentStage, descend
 from warmstart.theory.study import versions

@@ -21,7 +21,7 @@ from warmstart.data.features_and_noise import PatchExamples, PatchWorld, draw_ex
 from warmstart.errors import InputError, at_least_one, one_of, within
 from warmstart.methods.method import Method, Stage
 from warmstart.methods.registry import methods as known_methods
-from warmstart.methods.registry import parse_method, split_names
+from warmstart.methods.registry import parse_method
 from warmstart.methods.report import Report
 from warmstart.theory.patch_network import (
     Parts,
@@ -30,6 +30,7 @@ from warmstart.theory.patch_network import (
     split_filters,
     without_empty_patches,
 )
+from warmstart.wording import split_names
 
 METHODS = "cold,warm,shrink-perturb,shrink-perturb[noise_std=0],dash,oracle"
 """What is compared; shrink-perturb without noise is the control that shrinks all weights alike."""

@@ -8,9 +8,9 @@ from importlib.resources import files
 
 import numpy as np
 
+from warmstart.evidence.table import mean_std
 from warmstart.reporting import figures, html
 from warmstart.reporting.html import Html
-from warmstart.reporting.table import mean_std
 from warmstart.theory.draw import draw
 from warmstart.theory.learning import METHODS
 from warmstart.theory.setting import Setting

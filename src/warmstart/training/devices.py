@@ -8,14 +8,6 @@ import torch
 
 from warmstart.errors import InputError
 
-PRECISIONS = ("tf32", "fp32", "bf16")
-"""Of training steps; what else is computed is full fp32."""
-
-
-def available_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
 
 def find_device(name: str) -> torch.device:
     """Find a device by name.

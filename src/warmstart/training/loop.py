@@ -19,14 +19,13 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from warmstart.errors import InputError, one_of
+from warmstart.errors import InputError
 from warmstart.layers.norms import batch_norms
 from warmstart.processes import Team
 from warmstart.training.augmentation import AUGMENTATIONS
-from warmstart.training.devices import PRECISIONS
 from warmstart.training.examples import Examples
-from warmstart.training.parallel import Shares
-from warmstart.training.schedule import Schedule
+from warmstart.training.recipe import Recipe
+from warmstart.training.shares import Shares
 from warmstart.training.step import Step, make_step, tf32
 
 SEGMENT = 64
@@ -53,33 +52,6 @@ class Progress:
     """Of these batches' accuracies."""
     loss_sum: float = 0.0
     """Of their losses."""
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a stage is trained."""
-
-    batch_size: int
-    until: float | None = 0.999
-    """Accuracy that ends the stage; None trains for ``max_epochs`` and calls it done."""
-    max_epochs: int = 10_000
-    schedule: Schedule | None = None
-    """The optimizer's learning rate stays if not given."""
-    augmentation: tuple[str, ...] = ()
-    """What happens to a batch's images, in this order: names of `AUGMENTATIONS`."""
-    precision: str = "tf32"
-    """Of training steps: ``tf32`` (on GPUs; fp32 elsewhere), ``fp32`` or ``bf16`` (autocast; weights stay fp32)."""
-    captured: bool = True
-    """On a GPU, record a step once and replay it. Networks whose Python code acts differently from call to call, such
-    as random depth drawn with `random`, need False; what PyTorch draws is anew in each replay."""
-
-    def __post_init__(self) -> None:
-        for what, given, known in (
-            ("augmentation", self.augmentation, tuple(AUGMENTATIONS)),
-            ("precision", (self.precision,), PRECISIONS),
-        ):
-            for name in given:
-                one_of(what, name, known)
 
 
 @dataclass(frozen=True)

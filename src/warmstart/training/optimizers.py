@@ -3,55 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from warmstart.errors import InputError, one_of, within
+from warmstart.errors import InputError
+from warmstart.training.recipe import Recipe
 
-OPTIMIZERS = ("sgd", "sam", "adamw")
 SAM_RHO = 0.1
 """Radius of SAM's ascent step, the DASH paper's."""
 
 T = TypeVar("T")
 
 
-def make_optimizer(name: str, model: nn.Module, *, lr: float, momentum: float, weight_decay: float) -> Optimizer:
+def make_optimizer(recipe: Recipe, model: nn.Module) -> Optimizer:
     """Make an optimizer for all of a network's parameters.
 
     Args:
-        name: `sgd` (with momentum, no dampening), `sam` (sharpness-aware minimisation over that SGD, arXiv
-            2010.01412, rho 0.1 as in the DASH paper) or `adamw` (beta_2 = 0.999).
+        recipe: Which, and its settings.
         model: The network.
-        lr: Learning rate, above 0.
-        momentum: In [0, 1); beta_1 for `adamw`.
-        weight_decay: At least 0, on every parameter; decoupled for `adamw`.
 
     Returns:
-        The optimizer. Update through `step`, since SAM needs two gradients an update.
+        The optimizer. Update through `step`, since SAM (arXiv 2010.01412) needs two gradients an update.
 
     Raises:
-        InputError: If the name is unknown, a value is out of range, or nothing is trainable.
+        InputError: If nothing is trainable.
     """
-    one_of("optimizer", name, OPTIMIZERS)
-    within("lr", lr, lr > 0, "above 0")
-    within("momentum", momentum, 0 <= momentum < 1, "at least 0 and below 1")
-    within("weight_decay", weight_decay, weight_decay >= 0, "at least 0")
     parameters = list(model.parameters())
     if not any(parameter.requires_grad for parameter in parameters):
         raise InputError("the network has no trainable parameter; leave some unfrozen")
-    fused = _fused(parameters)
-    if name == "adamw":
-        betas = (momentum, 0.999)
-        return torch.optim.AdamW(parameters, lr=lr, betas=betas, weight_decay=weight_decay, fused=fused)
-    if name == "sgd":
-        return torch.optim.SGD(parameters, lr=lr, momentum=momentum, weight_decay=weight_decay, fused=fused)
+    common: dict[str, Any] = {"lr": recipe.lr, "weight_decay": recipe.weight_decay, "fused": _fused(parameters)}
+    if recipe.optimizer == "adamw":
+        return torch.optim.AdamW(parameters, betas=(recipe.momentum, 0.999), **common)
+    common["momentum"] = recipe.momentum
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(parameters, **common)
     from pytorch_optimizer import SAM  # its import takes more than a second
 
-    sgd = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "fused": fused}
-    sam: Optimizer = SAM(parameters, torch.optim.SGD, rho=SAM_RHO, **sgd)
+    sam: Optimizer = SAM(parameters, torch.optim.SGD, rho=SAM_RHO, **common)
     return sam
 
 

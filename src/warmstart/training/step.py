@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from warmstart.precision import rounding_to_tf32
 from warmstart.training.cuda_graph import CapturedStep, can_capture
 from warmstart.training.optimizers import step
-from warmstart.training.parallel import Shares
+from warmstart.training.shares import Shares
 
 Step = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """``step(inputs, labels) -> (loss, accuracy)`` of the batch before the update: two numbers on the device."""

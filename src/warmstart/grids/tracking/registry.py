@@ -4,23 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from warmstart.errors import InputError, nearest
+from warmstart.grids.record import Record
+from warmstart.grids.settings import GridSettings
 from warmstart.grids.tracking.journal import Journal
 from warmstart.grids.tracking.mlflow import Mlflow
 from warmstart.grids.tracking.service import Service, TrackedGroup
 from warmstart.grids.tracking.tensorboard import TensorBoard
 from warmstart.grids.tracking.tracker import Feed, Tracker
 from warmstart.grids.tracking.wandb import Wandb
-from warmstart.runs.results import StageResult
-from warmstart.runs.run import RunKey, Saved
+from warmstart.runs.key import RunKey
+from warmstart.runs.state import RunState
 
 SERVICES: dict[str, Callable[[TrackedGroup], Service]] = {"tensorboard": TensorBoard, "wandb": Wandb, "mlflow": Mlflow}
 
 
 def make_tracker(
-    names: Sequence[str], *, out: Path, config: Mapping[str, Any], done: Mapping[RunKey, Saved] | None = None
+    names: Sequence[str],
+    *,
+    out: Path | None,
+    record: Record[GridSettings],
+    stages: int,
+    done: Mapping[RunKey, RunState] | None = None,
 ) -> Tracker:
     """Get ready to record a comparison, and find out beforehand what would keep a tracker from it.
 
@@ -29,9 +35,10 @@ def make_tracker(
 
     Args:
         names: Any of ``tensorboard``, ``wandb`` and ``mlflow``; none is fine.
-        out: The comparison's folder, which is there and locked.
-        config: What config.yaml holds.
-        done: What `saved_runs` gives of earlier starts.
+        out: The grid's folder, which is there and locked; needed where there are names.
+        record: What config.yaml holds.
+        stages: Of a complete run.
+        done: What earlier starts have done.
 
     Returns:
         What is to be called with each event, and closed in the end.
@@ -42,10 +49,12 @@ def make_tracker(
     for name in names:
         if name not in SERVICES:
             raise InputError(f"tracker '{name}' is unknown{nearest(name, SERVICES)}")
-    rows = {key: [StageResult(**row) for row in saved["rows"]] for key, saved in (done or {}).items()}
+    if out is None:
+        return Tracker([])
+    rows = {key: state.rows for key, state in (done or {}).items()}
     journals = {name: Journal(out / "tracking" / f"{name}.json") for name in names}
     services = {
         name: SERVICES[name](TrackedGroup(f"{out.resolve().name}-{journal.id}", journal.id, out))
         for name, journal in journals.items()
     }
-    return Tracker([Feed(name, services[name], journals[name], config, rows) for name in journals])
+    return Tracker([Feed(name, services[name], journals[name], record, stages, rows) for name in journals])

@@ -9,33 +9,21 @@ import sys
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
 
-from warmstart.grids.settings import HOW_IT_RUNS, RECORDED
+from warmstart.grids import record
+from warmstart.grids.settings import GridSettings
 from warmstart.grids.tracking.journal import Journal, Recorded
 from warmstart.grids.tracking.service import Point, Record, RunStatus, Service, TrackedRun
 from warmstart.importing import describe
-from warmstart.runs.results import StageResult
-from warmstart.runs.run import Event, RunKey
+from warmstart.runs.key import RunKey
+from warmstart.runs.run import Event
+from warmstart.runs.stage_result import NUMBERS, StageResult
 from warmstart.training.loop import Progress
 
 GATHER = 1.0
 """Seconds of events that are recorded together: one request a run, not one an epoch."""
 CLOSING = 60.0
 """Seconds a tracker has for what is left when the work ends."""
-_STAGE_VALUES = (
-    "test_accuracy",
-    "test_loss",
-    "recalibrated_test_accuracy",
-    "train_accuracy",
-    "train_examples",
-    "steps",
-    "epochs",
-    "train_seconds",
-    "method_seconds",
-)
-_NOT_OF_A_RUN = (HOW_IT_RUNS - {"out"}) | {"methods", "optimizers", "seeds", "margin"}
-"""Settings that say which runs there are, and how they are carried out."""
 
 
 class Tracker:
@@ -69,10 +57,12 @@ class Feed:
         name: str,
         service: Service,
         journal: Journal,
-        config: Mapping[str, Any],
+        grid: record.Record[GridSettings],
+        stages: int,
         done: Mapping[RunKey, Sequence[StageResult]],
     ) -> None:
-        self._name, self._service, self._journal, self._config = name, service, journal, config
+        self._name, self._service, self._journal = name, service, journal
+        self._grid, self._stages = grid, stages
         self._rows = {key: {row.stage: row for row in rows} for key, rows in done.items()}
         self._records: dict[RunKey, Record] = {}
         self._queue: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
@@ -161,15 +151,17 @@ class Feed:
     def _status(self, row: StageResult) -> RunStatus | None:
         if row.status == "diverged":
             return "diverged"
-        return "done" if row.stage == self._config["stages"] else None
+        return "done" if row.stage == self._stages else None
 
     def _end(self, key: RunKey, status: RunStatus) -> None:
         self._records.pop(key).end(status)
 
     def _tracked(self, key: RunKey, *, new: bool) -> TrackedRun:
-        settings = {name: value for name, value in self._config.items() if name not in _NOT_OF_A_RUN}
-        settings |= settings.pop(RECORDED, {}) | asdict(key)
-        plain = {name: value for name, value in settings.items() if isinstance(value, (str, int, float))}
+        settings = self._grid.settings
+        of_a_run = {name: getattr(settings, name) for name in type(settings).names_of("numbers")}
+        values = {**of_a_run, "out": settings.out, **dict(self._grid.provenance), **asdict(key)}
+        values["data_fingerprint"] = self._grid.data_fingerprint
+        plain = {name: value for name, value in values.items() if isinstance(value, (str, int, float))}
         # Not the name itself, which may hold what an id must not, or be too long.
         return TrackedRun(str(key), hashlib.sha256(f"{self._journal.id}/{key}".encode()).hexdigest()[:16], plain, new)
 
@@ -179,7 +171,6 @@ def _finished(key: RunKey, row: StageResult) -> Event:
 
 
 def _values(row: StageResult) -> dict[str, float]:
-    values = {name: float(getattr(row, name)) for name in _STAGE_VALUES}
-    if math.isnan(row.recalibrated_test_accuracy):  # a network without batch norm
-        del values["recalibrated_test_accuracy"]
-    return {f"stage/{name}": value for name, value in values.items()}
+    """A row's numbers; what was not measured, such as recalibrated statistics without batch norm, is left out."""
+    values = {f"stage/{name}": float(getattr(row, name)) for name in NUMBERS}
+    return {name: value for name, value in values.items() if not math.isnan(value)}

@@ -3,7 +3,8 @@ import io
 import pytest
 from rich.console import Console
 
-from warmstart.reporting.table import Row, markdown, mean_std, terminal
+from warmstart.evidence.table import Row, markdown, mean_std, terminal
+from warmstart.runs.metric import Metric
 
 ROWS = [
     Row("cold", [0.6732, 0.6832], [5161, 5317], [0.5766, 0.5766], [2916, 2916]),
@@ -30,7 +31,7 @@ def test_markdown_shows_accuracy_in_percent_and_one_run_without_deviation():
 
 
 def test_other_metrics_keep_their_unit_and_uncounted_steps_are_left_out():
-    text = markdown([Row("cold", [12.345], [0], [13.0], [0])], "perplexity")
+    text = markdown([Row("cold", [12.345], [0], [13.0], [0])], Metric("perplexity"))
     assert text.splitlines()[0].split("|")[2].strip() == "last perplexity"
     assert [cell.strip() for cell in text.splitlines()[2].split("|")[1:-1]] == ["cold", "12.35", "–", "13", "–"]
 

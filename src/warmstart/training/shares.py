@@ -7,9 +7,6 @@ where it stops there, up to rounding.
 
 from __future__ import annotations
 
-import os
-import threading
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache, partial
@@ -21,6 +18,7 @@ from torch import Tensor, nn
 
 from warmstart.layers.norms import batch_norms
 from warmstart.processes import Team
+from warmstart.training.launch import launched_processes
 
 
 @cache
@@ -39,40 +37,6 @@ def launched_team(device: torch.device) -> Team:
 
     state = PartialState(cpu=device.type != "cuda")
     return Team(state.num_processes, dist.group.WORLD, state.device, rank=state.process_index)
-
-
-def launched_processes() -> int:
-    """How many processes were started together to train each run.
-
-    Returns:
-        1 in a process that was started by itself.
-    """
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
-def end_with_launcher() -> None:
-    """End this process as soon as the one that started it together with others has ended, even by a kill.
-
-    A launcher that is killed cannot tell its processes, which would train on and keep the folder locked. Those of
-    `torchrun` and of Accelerate, which uses it, are meant: Slurm ends its own, and a shell may close.
-    """
-    if "TORCHELASTIC_RUN_ID" in os.environ:
-        threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
-
-
-def _end_with(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(1)
-    os._exit(1)
-
-
-def is_first_process() -> bool:
-    """Whether this process writes and shows results.
-
-    Returns:
-        False in all but the first of the processes that were started together.
-    """
-    return os.environ.get("RANK", "0") == "0"
 
 
 class Shares:

@@ -11,6 +11,8 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from warmstart.runs.metric import ACCURACY, Metric
+
 
 @dataclass(frozen=True)
 class Row:
@@ -39,33 +41,31 @@ def mean_std(values: Sequence[float], form: str) -> str:
     return f"{mean} ({format(statistics.stdev(values), form.lstrip('+'))})" if len(values) > 1 else mean
 
 
-def columns(metric: str) -> tuple[str, ...]:
+def columns(metric: Metric) -> tuple[str, ...]:
     """The table's heads.
 
     Args:
-        metric: What is measured; accuracy is shown in percent.
+        metric: What is measured.
 
     Returns:
         Five heads, that of the method first.
     """
-    unit = " %" if metric == "accuracy" else ""
-    return "method", f"last {metric}{unit}", "last steps", f"mean {metric}{unit}", "mean steps"
+    shown = f"{metric.name}{metric.unit}"
+    return "method", f"last {shown}", "last steps", f"mean {shown}", "mean steps"
 
 
-def cells(row: Row, metric: str) -> tuple[str, ...]:
+def cells(row: Row, metric: Metric) -> tuple[str, ...]:
     """One row of the table as text.
 
     Args:
         row: The method's runs, accuracies in [0, 1].
-        metric: What is measured; accuracy is shown in percent.
+        metric: What is measured.
 
     Returns:
         Five cells, in the order of `columns`.
     """
-    percent = metric == "accuracy"
-    form = ".2f" if percent else ".4g"
-    scale = 100 if percent else 1
-    last, mean = ([scale * value for value in values] for values in (row.last_metric, row.mean_metric))
+    form = metric.form
+    last, mean = ([metric.scale * value for value in values] for values in (row.last_metric, row.mean_metric))
     return (
         row.method,
         mean_std(last, form),
@@ -75,12 +75,12 @@ def cells(row: Row, metric: str) -> tuple[str, ...]:
     )
 
 
-def markdown(rows: Sequence[Row], metric: str = "accuracy") -> str:
+def markdown(rows: Sequence[Row], metric: Metric = ACCURACY) -> str:
     """The table in Markdown.
 
     Args:
         rows: One a method, in the order to be shown.
-        metric: What is measured; accuracy is shown in percent.
+        metric: What is measured.
 
     Returns:
         Aligned lines, the last one ended.
@@ -95,12 +95,12 @@ def markdown(rows: Sequence[Row], metric: str = "accuracy") -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in (aligned[0], rule, *aligned[1:]))
 
 
-def terminal(rows: Sequence[Row], metric: str = "accuracy") -> Table:
+def terminal(rows: Sequence[Row], metric: Metric = ACCURACY) -> Table:
     """The table for a terminal, at most 80 characters wide.
 
     Args:
         rows: One a method, in the order to be shown.
-        metric: What is measured; accuracy is shown in percent.
+        metric: What is measured.
 
     Returns:
         A table that rich prints; a method's settings go on lines of their own where its name is long.

@@ -1,0 +1,83 @@
+"""The settings of a comparison, and its record."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, ClassVar
+
+from pydantic import ValidationInfo, field_validator
+
+from warmstart.data.settings import DataSettings
+from warmstart.grids.record import Record
+from warmstart.grids.settings import GridSettings, ImageGridSettings
+from warmstart.runs.metric import Metric
+from warmstart.settings import Setting, Settings
+from warmstart.streams.settings import StreamSettings
+from warmstart.training.recipe import Recipe
+
+
+class ReadingSettings(Settings):
+    """How results are read."""
+
+    margin: Annotated[
+        float,
+        Setting(
+            "Loss in accuracy that is acceptable, 0.01 for one point",
+            "X",
+            at_least=0,
+            below=1,
+            remark=" (0.01 is one point of accuracy)",
+            role="reading",
+        ),
+    ] = 0.0
+
+
+class CompareSettings(ReadingSettings, ImageGridSettings, Recipe, StreamSettings, DataSettings):
+    """What `warmstart compare` compares, and how; the YAML file has the same keys."""
+
+    @property
+    def optimizer_names(self) -> Sequence[str]:
+        """The one optimizer."""
+        return (self.optimizer,)
+
+
+class CompareRecord(Record[CompareSettings]):
+    """What config.yaml holds of a comparison on images."""
+
+    kind: ClassVar[str] = "compare"
+    called: str = "warmstart compare"
+    """What was called; only a command line can be repeated as one."""
+
+
+class FunctionSettings(GridSettings):
+    """What `ws.compare` was told, beside its functions."""
+
+    data: Annotated[str, Setting("What the data is called", "NAME", example="some name")]
+    model: Annotated[str, Setting("The network's class", "NAME", example="some name")]
+    seeds: Annotated[tuple[int, ...], Setting("Repetitions", "A,B", at_least=0, example="0", role="extensible")]
+    stages: Annotated[int, Setting("Arrivals of data", "N", at_least=1)]
+    metric_name: Annotated[str, Setting("What is measured", "NAME", example="accuracy")] = "accuracy"
+    higher_is_better: Annotated[bool, Setting("Whether more of it is better", "YES|NO")] = True
+    margin: Annotated[float, Setting("Loss that is acceptable", "X", at_least=0, role="reading")] = 0.0
+
+    @field_validator("methods")
+    @classmethod
+    def _known_methods(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        return value  # the caller's own methods have names that only the caller knows
+
+    @property
+    def seed_numbers(self) -> Sequence[int]:
+        """As they were given."""
+        return self.seeds
+
+    @property
+    def metric(self) -> Metric:
+        """The caller's own."""
+        return Metric(self.metric_name, self.higher_is_better)
+
+
+class FunctionsRecord(Record[FunctionSettings]):
+    """What config.yaml holds of a comparison on a caller's own functions."""
+
+    kind: ClassVar[str] = "ws.compare"
+    model_fingerprint: str

@@ -1,0 +1,30 @@
+"""From runs to results: what all runs of a grid with one optimizer have measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from warmstart.grids.settings import GridSettings
+from warmstart.runs.key import RunKey
+from warmstart.runs.results import Results
+from warmstart.runs.state import RunState
+
+
+def collect(settings: GridSettings, stages: int, runs: Mapping[RunKey, RunState], optimizer: str = "") -> Results:
+    """Put runs together, in order of method, seed and stage.
+
+    Args:
+        settings: The grid's.
+        stages: Of a complete run.
+        runs: How far each run has come.
+        optimizer: Whose runs; the only one's if not given.
+
+    Returns:
+        Rows, the last stage's scores, and the methods' reports.
+    """
+    optimizer = optimizer or settings.optimizer_names[0]
+    results = Results(settings.methods, settings.seed_numbers, stages, settings.metric)
+    for key in settings.runs():
+        if key.optimizer == optimizer and key in runs:
+            results.add(key, runs[key])
+    return results

@@ -1,0 +1,60 @@
+"""One row of results.csv: a field is a column, of the file, the checkpoint and the trackers alike."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """One row of ``results.csv``: one stage of one run. Accuracies are in [0, 1]."""
+
+    data: str
+    model: str
+    optimizer: str
+    method: str
+    seed: int
+    stage: int
+    """From 1."""
+    train_examples: int
+    """All examples seen so far, the new ones included."""
+    test_accuracy: float
+    test_loss: float
+    train_accuracy: float
+    """Mean over the last epoch's batches, measured while training."""
+    steps: int
+    """Optimizer updates until the stopping rule held."""
+    epochs: int
+    train_seconds: float
+    method_seconds: float
+    """What the method itself cost."""
+    recalibrated_test_accuracy: float = float("nan")
+    """Test accuracy with batch-norm statistics recomputed on the training data; NaN without batch norm."""
+    status: str = "done"
+    """``done``; ``diverged``: the loss became non-finite; ``max-epochs``: the stopping rule never held."""
+
+
+COLUMNS = tuple(column.name for column in fields(StageResult))
+WHICH = ("data", "model", "optimizer", "method", "seed", "stage", "status")
+"""The columns that say which stage of which run a row is, and how it ended; the others are its numbers."""
+NUMBERS = tuple(name for name in COLUMNS if name not in WHICH)
+
+
+def to_csv(rows: Iterable[StageResult]) -> str:
+    """The text of ``results.csv``.
+
+    Args:
+        rows: The rows, written in the order given.
+
+    Returns:
+        A header and one line a row, floats in their shortest exact form.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for row in rows:
+        writer.writerow([getattr(row, column) for column in COLUMNS])
+    return text.getvalue()

@@ -1,0 +1,235 @@
+"""Settings: each is one field, and its flag, its help, its key in YAML and the check of its range follow from that."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from dataclasses import replace as replaced
+from pathlib import Path
+from typing import Any, Literal, Self, TypeVar, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
+
+from warmstart.errors import InputError, nearest, one_of, require
+from warmstart.wording import split_names
+
+RECORDED = "recorded"
+"""The key of config.yaml under which stands what is no setting: versions, the data's fingerprint."""
+
+Role = Literal["numbers", "extensible", "reading", "running"]
+"""What a setting decides: ``numbers`` those of a run; ``extensible`` which runs there are; ``reading`` how results are
+read; ``running`` how and where runs are computed, which changes no number."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What there is to know of a setting beside its type and default; it stands in the field's `Annotated`."""
+
+    help: str
+    metavar: str
+    above: float | None = None
+    at_least: float | None = None
+    below: float | None = None
+    at_most: float | None = None
+    choices: tuple[str, ...] = ()
+    noun: str = ""
+    """What one of the choices is called; the field's name if not given."""
+    remark: str = ""
+    """What is said behind the range in an error."""
+    example: str = ""
+    """What a text that is empty, or a list, may hold instead."""
+    default: str = ""
+    """What is shown as the default; the field's own if not given."""
+    auto: bool = False
+    """Whether ``auto`` stands for a whole number that follows from the machine."""
+    role: Role = "numbers"
+
+    def check(self, name: str, value: Any) -> None:
+        """Refuse a value.
+
+        Args:
+            name: The setting's.
+            value: Of the field's type; each item of a tuple is checked alone.
+
+        Raises:
+            InputError: If it is out of range, none of the choices, empty, or an item appears twice.
+        """
+        if isinstance(value, tuple):
+            noun = self.noun or name.removesuffix("s")
+            require(bool(value) or not self.example, f"{name} is empty; name at least one, such as {self.example}")
+            for item in value:
+                self._check_one(noun, item)
+                require(value.count(item) == 1, f"{name}: '{item}' appears twice; name each once")
+        elif value is not None and value != "auto":
+            self._check_one(self.noun if self.choices and self.noun else name, value)
+
+    def _check_one(self, name: str, value: Any) -> None:
+        if isinstance(value, str):
+            if self.choices:
+                one_of(name, value, self.choices)
+            require(bool(value.strip()), f"{name} is empty; name {self.example or 'it'}")
+        elif self.range:
+            kind = "a finite number, " if isinstance(value, float) else ""
+            require(self._holds(value), f"{name} is {value}; it must be {kind}{self.range}{self.remark}")
+
+    @property
+    def range(self) -> str:
+        """The range in words, such as ``at least 0 and below 1``; empty where there is none."""
+        bounds = {"above": self.above, "at least": self.at_least, "below": self.below, "at most": self.at_most}
+        return " and ".join(f"{words} {bound:g}" for words, bound in bounds.items() if bound is not None)
+
+    def _holds(self, value: float) -> bool:
+        return (
+            math.isfinite(value)
+            and (self.above is None or value > self.above)
+            and (self.at_least is None or value >= self.at_least)
+            and (self.below is None or value < self.below)
+            and (self.at_most is None or value <= self.at_most)
+        )
+
+
+class Settings(BaseModel):
+    """A class of settings: a field with a `Setting` is a flag and a key; one without is for Python alone."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @classmethod
+    def described(cls) -> dict[str, Setting]:
+        """The settings.
+
+        Returns:
+            Field name -> what there is to know of it, in the order of the fields.
+        """
+        pairs = ((name, item) for name, field in cls.model_fields.items() for item in field.metadata)
+        return {name: item for name, item in pairs if isinstance(item, Setting)}
+
+    @classmethod
+    def setting(cls, name: str, **changes: Any) -> Setting:
+        """A setting, for a class that has the same one with another type or default.
+
+        Args:
+            name: The field's.
+            **changes: What is different of it.
+
+        Returns:
+            The setting.
+        """
+        return replaced(cls.described()[name], **changes)
+
+    @classmethod
+    def names_of(cls, *roles: Role) -> list[str]:
+        """Which settings decide something.
+
+        Args:
+            *roles: What they decide.
+
+        Returns:
+            Their names.
+        """
+        return [name for name, setting in cls.described().items() if setting.role in roles]
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _read(cls, value: Any, info: ValidationInfo) -> Any:
+        name = info.field_name or ""
+        kind, setting = cls.model_fields[name].annotation, cls.described().get(name)
+        if isinstance(value, bool) and kind is not bool:  # YAML's yes and on, which would count as 1
+            raise InputError(f"{name} is {value}; no key is a yes or no, give its number or name")
+        if isinstance(value, str) and _is_tuple(kind):
+            return tuple(split_names(value))
+        if setting is not None and setting.auto:
+            text = str(value)
+            holds = text == "auto" or (text.isdecimal() and int(text) >= 1)
+            require(holds, f"{name} is '{value}'; it must be 'auto' or a whole number, at least 1")
+            return text if text == "auto" else int(text)
+        return value
+
+    @field_validator("*")
+    @classmethod
+    def _check(cls, value: Any, info: ValidationInfo) -> Any:
+        name = info.field_name or ""
+        if (setting := cls.described().get(name)) is not None:
+            setting.check(name, value)
+        return value
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any], where: str = "", *, recorded: bool = False) -> Self:
+        """Check settings.
+
+        Args:
+            settings: Key -> value.
+            where: What to put before a message, such as the file's name.
+            recorded: Whether they were checked when they were recorded: nothing that they name is imported.
+
+        Returns:
+            The settings, each of them valid.
+
+        Raises:
+            InputError: With one line on the first thing that is wrong.
+        """
+        known = cls.described()
+        for key in settings:
+            if key not in known:
+                raise InputError(f"{where}key '{key}' is unknown{nearest(key, known)}")
+        try:
+            return cls.model_validate(dict(settings), context={RECORDED: recorded})
+        except ValidationError as error:
+            first = error.errors()[0]
+            cause = first.get("ctx", {}).get("error")
+            if isinstance(cause, InputError):
+                raise InputError(f"{where}{cause}") from None
+            key = str(first["loc"][0])
+            raise InputError(f"{where}{key} is {settings.get(key)!r}; {first['msg'].lower()}") from None
+
+
+SomeSettings = TypeVar("SomeSettings", bound=Settings)
+
+
+def _is_tuple(kind: Any) -> bool:
+    return any(get_origin(option) is tuple for option in (kind, *get_args(kind)))
+
+
+def from_file_and_flags(kind: type[SomeSettings], file: Path | None, flags: Mapping[str, Any]) -> SomeSettings:
+    """Settle settings: flags win over the file, the file over the defaults.
+
+    Args:
+        kind: Which settings.
+        file: A YAML file, such as the config.yaml of an earlier grid.
+        flags: Key -> value, for the flags that were given.
+
+    Returns:
+        The settings, each of them valid.
+
+    Raises:
+        InputError: If the file cannot be read, a key is unknown, or a value is not valid.
+    """
+    content = {} if file is None else {key: value for key, value in read_yaml(file).items() if key != RECORDED}
+    return kind.of({**content, **flags}, where="" if file is None else f"{file}: ")
+
+
+def read_yaml(file: Path) -> dict[str, Any]:
+    """Read a file of keys and values.
+
+    Args:
+        file: A YAML file.
+
+    Returns:
+        What it holds.
+
+    Raises:
+        InputError: If it is missing or not such a file.
+    """
+    import yaml
+
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read ({error.strerror}); check the path of the configuration") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{file}: not valid YAML ({' '.join(str(error).split())})") from None
+    if content is None:
+        content = {}
+    if not isinstance(content, dict):
+        raise InputError(f"{file}: must hold keys and values, such as 'stages: 6'")
+    return {str(key): value for key, value in content.items()}

@@ -1,0 +1,46 @@
+"""How many processes train each run, and the cores that this one may use: what is known before torch is there."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def launched_processes() -> int:
+    """How many processes were started together to train each run.
+
+    Returns:
+        1 in a process that was started by itself.
+    """
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def is_first_process() -> bool:
+    """Whether this process writes and shows results.
+
+    Returns:
+        False in all but the first of the processes that were started together.
+    """
+    return os.environ.get("RANK", "0") == "0"
+
+
+def end_with_launcher() -> None:
+    """End this process as soon as the one that started it together with others has ended, even by a kill.
+
+    A launcher that is killed cannot tell its processes, which would train on and keep the folder locked. Those of
+    `torchrun` and of Accelerate, which uses it, are meant: Slurm ends its own, and a shell may close.
+    """
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
