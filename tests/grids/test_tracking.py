@@ -5,8 +5,7 @@ import threading
 import pytest
 
 from warmstart.errors import InputError
-from warmstart.grids import tracking
-from warmstart.grids.tracking import tracker
+from warmstart.grids.tracking import registry, tracker
 from warmstart.grids.tracking.registry import make_tracker
 from warmstart.runs.results import StageResult
 from warmstart.runs.run import Event, RunKey
@@ -111,7 +110,7 @@ class ShelfRecord:
 @pytest.fixture
 def shelf(monkeypatch):
     shelf = Shelf()
-    monkeypatch.setitem(tracking.SERVICES, "wandb", shelf)
+    monkeypatch.setitem(registry.SERVICES, "wandb", shelf)
     return shelf
 
 
