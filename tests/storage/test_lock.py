@@ -135,12 +135,19 @@ def test_a_file_system_without_locks_is_refused_rather_than_locked_in_a_way_that
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="fork is POSIX's")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_forked_child_neither_frees_its_parents_lock_nor_keeps_it(tmp_path):
+    here, there = os.pipe()
     with FolderLock(tmp_path) as lock:
         child = os.fork()
         if child == 0:
-            lock.__exit__(None, None, None)
-            signal.pause()
+            try:
+                lock.__exit__(None, None, None)
+                os.write(there, b"left")
+                signal.pause()
+            finally:
+                os._exit(1)
+        assert os.read(here, 4) == b"left"
         with pytest.raises(InputError, match="in use"), FolderLock(tmp_path):
             pass
     try:
@@ -149,3 +156,5 @@ def test_a_forked_child_neither_frees_its_parents_lock_nor_keeps_it(tmp_path):
     finally:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
+        os.close(here)
+        os.close(there)
