@@ -14,7 +14,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "api.md"
-INTEGRATIONS = ("once", "lightning", "transformers")
+INTEGRATIONS = ("warm_start", "lightning", "transformers")
 """Modules of `warmstart.integrations` that have a `WarmStart`; the first is the face's own."""
 
 HEAD = """# Every function and class
@@ -110,7 +110,7 @@ def _entry(name: str, node: Documented, level: int = 3) -> str:
     if isinstance(node, ast.ClassDef):
         made = next((part for part in _functions(node) if part.name == "__init__"), None)
         lines += [_prose(made)] if made else []
-        if "once.WarmStart" in map(ast.unparse, node.bases):
+        if "warm_start.WarmStart" in map(ast.unparse, node.bases):
             lines.append("It takes the arguments of `warmstart.integrations.WarmStart`.\n")
         lines += [_fields(node)]
         lines += [_entry(f"{name}.{part.name}", part, level + 1) for part in _own_methods(node)]
@@ -165,7 +165,7 @@ def _functions(node: ast.ClassDef) -> Iterator[ast.FunctionDef]:
 
 def _own_methods(node: ast.ClassDef) -> Iterator[ast.FunctionDef]:
     """Public methods; of a class that extends another none, since they are that one's hooks."""
-    extends = any(ast.unparse(base).startswith(("Method", "once.")) for base in node.bases)
+    extends = any(ast.unparse(base).startswith(("Method", "warm_start.")) for base in node.bases)
     return (part for part in _functions(node) if not part.name.startswith("_") and not extends)
 
 

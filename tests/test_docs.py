@@ -7,7 +7,18 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import typer
+from torch.optim.lr_scheduler import (
+    ChainedScheduler,
+    ConstantLR,
+    CosineAnnealingLR,
+    ExponentialLR,
+    LinearLR,
+    OneCycleLR,
+    SequentialLR,
+    StepLR,
+)
 
 from commands import SMALL, rows, warmstart
 from warmstart.cli.app import app
@@ -105,6 +116,33 @@ def test_the_methods_of_ones_own_are_compared(tmp_path, monkeypatch):
     # Only Prune waits for new data to differ from cold.
     first = {row["method"]: row["test_loss"] for row in measured if (row["seed"], row["stage"]) == ("0", "1")}
     assert first["mine:Prune[share=0.9]"] == first["cold"] != first["mine:Fade"]
+
+
+@pytest.mark.parametrize(
+    "make_schedule",
+    [
+        lambda o, **_: StepLR(o, 2, gamma=0.1),
+        CosineAnnealingLR,
+        lambda o, **_: OneCycleLR(o, 0.1, total_steps=40),
+        lambda o, **_: SequentialLR(o, [LinearLR(o, 0.1, total_iters=3), CosineAnnealingLR(o, 10)], [3]),
+        lambda o, **_: ChainedScheduler([ConstantLR(o, 0.1, total_iters=4), ExponentialLR(o, 0.9)]),
+    ],
+)
+def test_a_schedule_made_anew_repeats_itself(make_schedule):
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.01)
+    names = {"optimizer": optimizer, "CosineAnnealingLR": make_schedule}
+
+    def rates(scheduler):
+        for _ in range(8):
+            yield optimizer.param_groups[0]["lr"]
+            optimizer.step()
+            scheduler.step()
+
+    first = list(rates(make_schedule(optimizer, T_max=100)))
+    (anew,) = [body for body in blocks(ROOT / "docs" / "dash.md", "python") if "initial_lr" in body]
+    for _ in range(2):
+        exec(anew, names)
+        assert list(rates(names["scheduler"])) == pytest.approx(first)
 
 
 def test_the_script_of_ones_own_task_runs(tmp_path, monkeypatch, capsys):

@@ -1,15 +1,19 @@
 """npz files and the digits."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from made_images import same
 from sklearn.datasets import load_digits
 
 from warmstart.data.images import ImageData
 from warmstart.data.load import load
+from warmstart.data.train_and_test import with_test_part
 from warmstart.errors import InputError
 
 RNG = np.random.default_rng(0)
@@ -22,16 +26,30 @@ def npz(path: Path, **arrays: Any) -> ImageData:
     return load(path / "made.npz")
 
 
-def test_digits_are_scikit_learn_s() -> None:
-    data = load("digits")
+def test_digits_are_scikit_learn_s_bit_for_bit() -> None:
+    data, digits = load("digits"), load_digits()
+    grey = torch.from_numpy(np.rint(digits.images * (255 / 16)).astype(np.uint8))[:, None]
+    names = [str(name) for name in digits.target_names]
+    assert same(data, with_test_part("digits", grey, torch.from_numpy(digits.target).long(), None, None, names))
     assert (data.name, data.train_images.shape[1:], data.classes) == ("digits", (1, 8, 8), tuple("0123456789"))
     assert len(data.train_labels) + len(data.test_labels) == 1797
     assert np.abs(data.test_labels.bincount().numpy() - 36).max() <= 1
-    found = {(x.numpy().tobytes(), int(y)) for x, y in zip(data.test_images, data.test_labels, strict=True)}
-    digits = load_digits()
-    scaled = np.rint(digits.images / 16 * 255).astype(np.uint8)
-    assert found <= {(x.tobytes(), int(y)) for x, y in zip(scaled, digits.target, strict=True)}
     assert load("digits", image_size=16).image_size == 16
+
+
+def test_reading_digits_imports_neither_scikit_learn_nor_what_it_needs() -> None:
+    read = "import sys; from warmstart.data.load import load; load('digits'); print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", read], capture_output=True, text=True, check=True).stdout.split()
+    assert "torch" in loaded
+    assert {"sklearn", "scipy", "pandas", "pyarrow", "datasets", "matplotlib"}.isdisjoint(loaded)
+
+
+def test_without_scikit_learn_digits_give_the_install_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    with pytest.raises(
+        InputError, match=r"^digits: scikit-learn, .* is not installed; pip install 'warmstart\[lab\]'$"
+    ):
+        load("digits")
 
 
 def test_every_layout_and_type_gives_the_same(tmp_path: Path) -> None:

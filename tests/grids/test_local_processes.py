@@ -1,6 +1,7 @@
 import errno
 import os
 import signal
+import subprocess
 import sys
 from dataclasses import dataclass
 
@@ -66,6 +67,14 @@ def quietly(event):
 
 def found(out, keys=KEYS):
     return {key: [row.test_loss for row in saved.rows] for key, saved in saved_runs(keys, out).items()}
+
+
+def test_what_a_worker_imports_is_torch_and_little_else():
+    imports = "import sys, warmstart.grids.local_processes, warmstart.runs.image_task; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", imports], capture_output=True, text=True, check=True).stdout.split()
+    assert "torch" in loaded
+    heavy = {"scipy", "matplotlib", "sklearn", "pandas", "pyarrow", "datasets", "accelerate", "pytorch_optimizer"}
+    assert heavy.isdisjoint(loaded)
 
 
 def test_a_run_computes_with_the_threads_it_is_given_and_the_caller_gets_its_own_back(tmp_path):

@@ -144,6 +144,12 @@ def test_a_grid_begun_here_ends_on_ray_with_the_numbers_of_one_that_never_left(t
     assert sorted(finished(events), key=str) == [(first, 2), (first, 3), (second, 1), (second, 2), (second, 3)]
 
 
+def test_the_stages_of_a_run_are_told_in_their_order(tmp_path):
+    events = []
+    go(TinyTask(stages=40), KEYS[:1], tmp_path, events.append)
+    assert finished(events) == [(KEYS[0], stage) for stage in range(1, 41)]
+
+
 def test_a_run_computes_with_the_threads_it_is_given(tmp_path):
     go(TinyTask(), KEYS[:1], tmp_path, threads=2)
     assert saved_runs(KEYS[:1], tmp_path)[KEYS[0]].rows[0].train_accuracy == 2
@@ -224,7 +230,7 @@ def test_an_interruption_leaves_no_run_behind_and_the_cluster_alone(tmp_path):
 ALONE = """
 import sys
 from pathlib import Path
-from test_on_ray import KEYS, TinyTask, go
+from test_ray_cluster import KEYS, TinyTask, go
 
 folder = Path(sys.argv[1])
 try:

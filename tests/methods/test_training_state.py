@@ -1,25 +1,10 @@
 """What becomes of optimizer, schedule and batch-norm statistics, and that the report says so."""
 
-import copy
-
 import pytest
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
-from torch.optim.lr_scheduler import (
-    ChainedScheduler,
-    ConstantLR,
-    CosineAnnealingLR,
-    CosineAnnealingWarmRestarts,
-    CyclicLR,
-    ExponentialLR,
-    LambdaLR,
-    LinearLR,
-    OneCycleLR,
-    ReduceLROnPlateau,
-    SequentialLR,
-    StepLR,
-)
+from torch.optim.lr_scheduler import StepLR
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import warmstart as ws
@@ -98,99 +83,15 @@ def test_every_optimizer(name, policy):
     train(model, optimizer, batches)  # and the optimizer goes on
 
 
-@pytest.mark.parametrize(
-    "make_schedule",
-    [
-        lambda o: StepLR(o, 2, gamma=0.1),
-        lambda o: CosineAnnealingLR(o, 10),
-        lambda o: LinearLR(o, 0.1, total_iters=5),
-        lambda o: LambdaLR(o, lambda epoch: 0.9**epoch),
-        lambda o: ExponentialLR(o, 0.9),
-        lambda o: CosineAnnealingWarmRestarts(o, 3, T_mult=2),
-        lambda o: CyclicLR(o, 0.01, 0.1, step_size_up=3),
-        lambda o: OneCycleLR(o, 0.1, total_steps=40),
-        lambda o: SequentialLR(o, [LinearLR(o, 0.1, total_iters=3), CosineAnnealingLR(o, 10)], [3]),
-        lambda o: SequentialLR(o, [ConstantLR(o), CosineAnnealingWarmRestarts(o, 3), ExponentialLR(o, 0.5)], [1, 6]),
-        lambda o: ChainedScheduler([ConstantLR(o, 0.1, total_iters=4), ExponentialLR(o, 0.9)]),
-        lambda o: ChainedScheduler([SequentialLR(o, [ConstantLR(o), StepLR(o, 2)], [3]), ExponentialLR(o, 0.9)]),
-    ],
-)
-def test_a_restarted_schedule_repeats_itself(make_schedule):
-    model, optimizer, batches = prepared("SGD")
-    schedule = make_schedule(optimizer)
-
-    def rates():
-        seen = []
-        for _ in range(8):
-            seen.append(optimizer.param_groups[0]["lr"])
-            optimizer.step()
-            schedule.step()
-        return seen
-
-    first = rates()
-    report = ws.dash_(model, batches, cross_entropy, scheduler=schedule, schedule="restart")
-    assert rates() == pytest.approx(first)
-    assert "learning-rate schedule restarted" in str(report)
-
-
-def test_a_kept_schedule_goes_on():
+@pytest.mark.parametrize("policy", ["keep", "reset", "scale"])
+def test_a_schedule_goes_on(policy):
     model, optimizer, batches = prepared("SGD")
     schedule = StepLR(optimizer, 1, gamma=0.5)
     optimizer.step()
     schedule.step()
-    report = ws.dash_(model, batches, cross_entropy, scheduler=schedule)
-    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.005)
-    assert "learning-rate schedule kept" in str(report)
-
-
-def test_a_learning_rate_that_is_a_tensor_restarts_in_place():
-    model, batches = mlp(), batches_for((6,), 2)
-    optimizer = torch.optim.Adam(model.parameters(), lr=torch.tensor(0.5), capturable=False, foreach=False)
-    schedule = ExponentialLR(optimizer, 0.5)
-    rate = optimizer.param_groups[0]["lr"]
-    for _ in range(2):  # a second restart finds the first rates unspoilt
-        optimizer.step()
-        schedule.step()
-        assert rate == 0.25
-        ws.dash_(model, batches, cross_entropy, scheduler=schedule, schedule="restart")
-        assert optimizer.param_groups[0]["lr"] is rate
-        assert rate == 0.5
-
-
-class Demanding(ExponentialLR):
-    """A schedule of somebody's own, whose steps want to know the loss."""
-
-    def step(self, loss=None):
-        if loss is None and hasattr(self, "started"):
-            raise TypeError("step() needs the loss")
-        super().step()
-        self.started = True
-
-
-@pytest.mark.parametrize(
-    ("make_schedule", "error", "message"),
-    [
-        (lambda o: ReduceLROnPlateau(o), ws.InputError, "ReduceLROnPlateau does not know its first learning rates"),
-        (lambda o: "cosine", ws.InputError, "needs scheduler="),
-        (lambda o: Demanding(o, 0.9), TypeError, "needs the loss"),
-    ],
-)
-def test_a_schedule_that_cannot_be_restarted_changes_nothing(make_schedule, error, message):
-    model, optimizer, batches = prepared("SGD")
-    schedule = make_schedule(optimizer)
-    optimizer.param_groups[0]["lr"] = 0.123
-    before, state, moving = (
-        snapshot(model),
-        copy.deepcopy(optimizer.state_dict()),
-        getattr(schedule, "last_epoch", None),
-    )
-    arguments = {"optimizer": optimizer, "optimizer_state": "reset", "scheduler": schedule, "schedule": "restart"}
-    with pytest.raises(error, match=message):
-        ws.dash_(model, batches, cross_entropy, **arguments)
-    assert_same(before, snapshot(model))
-    assert optimizer.state_dict()["param_groups"] == state["param_groups"]
-    assert len(optimizer.state) == len(state["state"]) > 0
-    assert getattr(schedule, "last_epoch", None) == moving
+    report = ws.dash_(model, batches, cross_entropy, optimizer=optimizer, optimizer_state=policy)
+    assert (optimizer.param_groups[0]["lr"], schedule.last_epoch) == (pytest.approx(0.005), 1)
+    assert "learning-rate schedule not touched" in str(report)
 
 
 @pytest.mark.parametrize("policy", ["reset", "scale"])
@@ -254,7 +155,6 @@ def test_recalibrated_statistics_are_those_of_the_batches():
     [
         ({"optimizer_state": "rest"}, "did you mean 'reset'"),
         ({"optimizer_state": "reset"}, "needs optimizer="),
-        ({"schedule": "restart"}, "needs scheduler="),
         ({"batch_norm": "recalibrated"}, "did you mean 'recalibrate'"),
     ],
 )
@@ -338,57 +238,15 @@ def test_recalibration_that_fails_leaves_everything_bit_for_bit_as_it_was(batche
     given = batches_for((6,), 4)
     model = trained(mlp(), given)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
-    schedule = StepLR(optimizer, 1)
     train(model, optimizer, given)
-    schedule.step()
-    rate, momentum = optimizer.param_groups[0]["lr"], moments(optimizer, model[0].weight)["momentum_buffer"]
+    momentum = moments(optimizer, model[0].weight)["momentum_buffer"]
     before = snapshot(model)
-    arguments = {"optimizer": optimizer, "optimizer_state": "scale", "scheduler": schedule, "schedule": "restart"}
+    arguments = {"optimizer": optimizer, "optimizer_state": "scale"}
     with pytest.raises(error, match=message):
         ws.dash_(model, batches(given), forward_loss=loss, batch_norm="recalibrate", **arguments)
     assert_same(before, snapshot(model))
-    assert (model[1].momentum, optimizer.param_groups[0]["lr"], schedule.last_epoch) == (0.1, rate, 1)
+    assert model[1].momentum == 0.1
     assert torch.equal(moments(optimizer, model[0].weight)["momentum_buffer"], momentum)
-
-
-@pytest.mark.parametrize("tensor", [False, True], ids=["float", "tensor"])
-def test_a_schedule_of_schedules_comes_back_whole_where_recalibration_fails(tensor):
-    given = batches_for((6,), 4)
-    model = trained(mlp(), given)
-    optimizer = torch.optim.Adam(model.parameters(), lr=torch.tensor(0.1) if tensor else 0.1)
-    inner = SequentialLR(optimizer, [LinearLR(optimizer), StepLR(optimizer, 2)], milestones=[2])
-    schedule = ChainedScheduler([inner, ExponentialLR(optimizer, 0.9)])
-    train(model, optimizer, given)
-    for _ in range(3):
-        schedule.step()
-    parts = [schedule, inner, *inner._schedulers, schedule._schedulers[1]]
-
-    def state():
-        rates = [[float(rate) for rate in part._last_lr] for part in parts]
-        return [float(optimizer.param_groups[0]["lr"]), *rates, *(part.last_epoch for part in parts[1:])]
-
-    before = state()
-    with pytest.raises(MemoryError):
-        ws.dash_(
-            model, given, forward_loss=failing_on(6), batch_norm="recalibrate", scheduler=schedule, schedule="restart"
-        )
-    assert state() == before
-
-
-def test_the_schedule_of_another_optimizer_is_refused():
-    model, other = mlp(), mlp()
-    optimizer, another = (torch.optim.SGD(network.parameters(), lr=0.1) for network in (model, other))
-    before = snapshot(model)
-    with pytest.raises(ws.InputError, match="scheduler is another optimizer's"):
-        ws.dash_(
-            model,
-            batches_for((6,), 4),
-            cross_entropy,
-            optimizer=optimizer,
-            scheduler=StepLR(another, 1),
-            schedule="restart",
-        )
-    assert_same(before, snapshot(model))
 
 
 def test_a_network_without_batch_norm_has_nothing_to_measure():

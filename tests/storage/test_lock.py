@@ -47,7 +47,7 @@ def test_a_killed_process_blocks_nobody(tmp_path, holder):
     holder.wait()
 
     with FolderLock(tmp_path / "out"):
-        assert (tmp_path / "out" / ".warmstart.lock").read_text() == f"{os.getpid()}\n"
+        assert (tmp_path / "out" / ".warmstart.pid").read_text() == str(os.getpid())
 
 
 def test_a_folder_that_nothing_can_be_written_to_is_the_callers_mistake_and_a_full_disk_is_not(tmp_path, monkeypatch):
@@ -104,3 +104,57 @@ def test_a_file_in_place_of_the_folder_is_refused(tmp_path):
     for folder in (tmp_path / "out", tmp_path / "out" / "deeper"):
         with pytest.raises(InputError, match=r"is not a folder to write to .*choose another --out"), FolderLock(folder):
             pass
+
+
+def test_a_lock_that_is_a_symbolic_link_is_refused_and_nothing_is_written_through_links(tmp_path):
+    target, out = tmp_path / "thesis.tex", tmp_path / "out"
+    target.write_text("years of work")
+    out.mkdir()
+    for name in (".warmstart.pid", ".warmstart.lock"):
+        (out / name).symlink_to(target)
+
+    with pytest.raises(InputError, match=r"is not a folder to write to .*warmstart\.lock"), FolderLock(out):
+        pass
+    (out / ".warmstart.lock").unlink()
+    with FolderLock(out):
+        assert (out / ".warmstart.pid").read_text() == str(os.getpid())
+    assert target.read_text() == "years of work"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="flock is POSIX's")
+def test_a_file_system_without_locks_is_refused_rather_than_locked_in_a_way_that_outlives_a_kill(tmp_path, monkeypatch):
+    def flock(descriptor, operation):
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with (
+        pytest.raises(InputError, match=r"is not a folder to write to \(Function not implemented: \S+\)"),
+        FolderLock(tmp_path),
+    ):
+        pass
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="fork is POSIX's")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_forked_child_neither_frees_its_parents_lock_nor_keeps_it(tmp_path):
+    here, there = os.pipe()
+    with FolderLock(tmp_path) as lock:
+        child = os.fork()
+        if child == 0:
+            try:
+                lock.__exit__(None, None, None)
+                os.write(there, b"left")
+                signal.pause()
+            finally:
+                os._exit(1)
+        assert os.read(here, 4) == b"left"
+        with pytest.raises(InputError, match="in use"), FolderLock(tmp_path):
+            pass
+    try:
+        with FolderLock(tmp_path):  # the child is alive
+            pass
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        os.close(here)
+        os.close(there)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zipfile
 import zlib
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +32,29 @@ def read_digits(image_size: int | None = None) -> ImageData:
 
     Returns:
         The data set, with a stratified fifth as its test part.
-    """
-    from sklearn.datasets import load_digits
 
-    digits = load_digits()
-    grey = torch.from_numpy(np.rint(digits.images * (255 / _DIGITS_MAX)).astype(np.uint8))[:, None]
+    Raises:
+        InputError: If scikit-learn, whose file they are in, is not installed.
+    """
+    rows = np.loadtxt(_digits_file(), delimiter=",")  # 64 pixels and the digit
+    pixels = np.rint(rows[:, :-1].reshape(-1, 1, 8, 8) * (255 / _DIGITS_MAX)).astype(np.uint8)
+    grey = torch.from_numpy(pixels)
     images = resize_images(grey, image_size) if image_size else grey
-    classes = [str(name) for name in digits.target_names]
-    return with_test_part("digits", images, torch.from_numpy(digits.target).long(), None, None, classes)
+    classes = [str(digit) for digit in range(10)]
+    return with_test_part("digits", images, torch.from_numpy(rows[:, -1]).long(), None, None, classes)
+
+
+def _digits_file() -> Path:
+    """The file in scikit-learn's folder; to import scikit-learn would import SciPy too, which takes a second."""
+    package = find_spec("sklearn")
+    for folder in (package.submodule_search_locations if package else None) or ():
+        file = Path(folder, "datasets", "data", "digits.csv.gz")
+        if file.is_file():
+            return file
+    raise InputError(
+        "digits: scikit-learn, whose datasets/data/digits.csv.gz they are, is not installed; "
+        "pip install 'warmstart[lab]'"
+    )
 
 
 def read_npz(path: Path, image_size: int | None = None) -> ImageData:

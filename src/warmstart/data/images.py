@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from warmstart.errors import InputError
@@ -124,6 +123,8 @@ def resize_images(images: Tensor, size: int) -> Tensor:
     """
     if images.shape[-2:] == (size, size):
         return images
+    from PIL import Image
+
     resized = torch.empty(*images.shape[:2], size, size, dtype=torch.uint8)
     for image, out in zip(images, resized, strict=True):
         array = image[0].numpy() if len(image) == 1 else image.permute(1, 2, 0).numpy()

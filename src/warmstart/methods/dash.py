@@ -17,7 +17,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 
 from warmstart.batches import batches_that_matter, examples_in, tail
 from warmstart.errors import InputError, at_least_one, number, require, whole_number
@@ -28,13 +27,7 @@ from warmstart.losses import ForwardLoss, as_forward_loss
 from warmstart.methods.average_report import coverage
 from warmstart.methods.method import Method, Stage
 from warmstart.methods.report import Report, ScaleReport, count_scales, describe_scales
-from warmstart.methods.training_state import (
-    BatchNorm,
-    OptimizerState,
-    Schedule,
-    StatePolicy,
-    measure_norms_,
-)
+from warmstart.methods.training_state import BatchNorm, OptimizerState, StatePolicy, measure_norms_
 from warmstart.processes import Shard, local, shard_of, team_of
 from warmstart.wording import counted
 
@@ -98,8 +91,6 @@ def dash_(
     new_examples: int | None = None,
     optimizer: Optimizer | None = None,
     optimizer_state: OptimizerState = "keep",
-    scheduler: LRScheduler | None = None,
-    schedule: Schedule = "keep",
     batch_norm: BatchNorm = "keep",
     apply: bool = True,
 ) -> Report:
@@ -130,8 +121,6 @@ def dash_(
         new_examples: How many of the last examples are new; the report then names old data's share of the average.
         optimizer: The optimizer that goes on, for ``optimizer_state``.
         optimizer_state: ``"keep"`` (the paper's), ``"reset"``, or ``"scale"``: moments with their neurons.
-        scheduler: The learning-rate schedule, for ``schedule``.
-        schedule: ``"keep"`` or ``"restart"``.
         batch_norm: ``"keep"`` (the paper's) or ``"recalibrate"``: running statistics measured anew over the same
             batches after scaling, which are then read twice; a copy of the weights is held meanwhile.
         apply: False returns the report without touching a weight.
@@ -151,7 +140,7 @@ def dash_(
     if batch_norm == "recalibrate":
         require(not isinstance(batches, Iterator), "batch_norm='recalibrate' reads batches twice: pass a sequence")
         require(team.size == 1, "batch_norm='recalibrate' works in one process only")
-    policy = StatePolicy(optimizer, optimizer_state, scheduler, schedule, batch_norm)
+    policy = StatePolicy(optimizer, optimizer_state, batch_norm)
     policy.check([])
     loss = as_forward_loss(loss_fn, forward_loss)
     ema = average_gradient(
@@ -182,8 +171,6 @@ def dash_from_(
     granularity: Granularity = "kernel",
     optimizer: Optimizer | None = None,
     optimizer_state: OptimizerState = "keep",
-    scheduler: LRScheduler | None = None,
-    schedule: Schedule = "keep",
     apply: bool = True,
 ) -> Report:
     """Apply DASH with an average of gradients that is already there, in place.
@@ -195,8 +182,6 @@ def dash_from_(
         granularity: ``"kernel"`` or ``"neuron"``, what one scale covers in a convolution.
         optimizer: The optimizer that goes on, for ``optimizer_state``.
         optimizer_state: ``"keep"`` (the paper's), ``"reset"``, or ``"scale"``: moments with their neurons.
-        scheduler: The learning-rate schedule, for ``schedule``.
-        schedule: ``"keep"`` or ``"restart"``.
         apply: False returns the report without touching a weight.
 
     Returns:
@@ -207,7 +192,7 @@ def dash_from_(
     """
     if not isinstance(ema, GradientEMA):
         raise InputError(f"ema is a {type(ema).__name__}: pass a GradientEMA, or batches to ws.dash_")
-    policy = StatePolicy(optimizer, optimizer_state, scheduler, schedule)
+    policy = StatePolicy(optimizer, optimizer_state)
     return _shrink(model, ema, lambda_, granularity, policy, apply=apply)
 
 
@@ -238,7 +223,7 @@ def _shrink(
     if apply:
         factors = [(entry, scale.factor) for entry, scale in zip(reached, scales, strict=True)]
         at_risk = [] if measure is None else [entry.parameter for entry in reached]
-        with policy.schedule_restarted(), _put_back_on_failure(at_risk):
+        with _put_back_on_failure(at_risk):
             for entry, factor in factors:
                 entry.view(local(entry.parameter)).mul_(factor)
             if measure is not None:

@@ -1,19 +1,18 @@
-"""What becomes of optimizer, learning-rate schedule and batch-norm statistics when a method changes the weights.
+"""What becomes of the optimizer's state and of batch-norm statistics when a method changes the weights.
 
-The paper keeps all three; each can be said otherwise, and the report has a line on each.
+The paper keeps both; each can be said otherwise, and the report has a line on each.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import ChainedScheduler, LRScheduler, SequentialLR
 
 from warmstart.batches import equal_parts, to_device
 from warmstart.errors import InputError, nearest
@@ -25,7 +24,6 @@ from warmstart.precision import in_fp32
 from warmstart.processes import local
 
 OptimizerState = Literal["keep", "reset", "scale"]
-Schedule = Literal["keep", "restart"]
 BatchNorm = Literal["keep", "recalibrate"]
 
 _SQUARES = {"exp_avg_sq", "max_exp_avg_sq", "square_avg", "sum", "acc_delta"}
@@ -38,8 +36,6 @@ class StatePolicy:
 
     optimizer: Optimizer | None = None
     optimizer_state: OptimizerState = "keep"
-    scheduler: LRScheduler | None = None
-    schedule: Schedule = "keep"
     batch_norm: BatchNorm = "keep"
 
     def check(self, entries: Iterable[Neurons]) -> None:
@@ -53,7 +49,6 @@ class StatePolicy:
         """
         for key, options in (
             ("optimizer_state", ("keep", "reset", "scale")),
-            ("schedule", ("keep", "restart")),
             ("batch_norm", ("keep", "recalibrate")),
         ):
             if getattr(self, key) not in options:
@@ -62,10 +57,6 @@ class StatePolicy:
             require_optimizer(self.optimizer)
         elif self.optimizer_state != "keep":
             raise InputError(f"optimizer_state='{self.optimizer_state}' needs optimizer=")
-        if self.schedule == "restart":
-            _restartable(self.scheduler, self.optimizer)
-        elif self.scheduler is not None and not hasattr(self.scheduler, "state_dict"):
-            raise InputError(f"scheduler is a {type(self.scheduler).__name__}: pass one of torch.optim.lr_scheduler's")
         if self.optimizer is not None and self.optimizer_state != "keep":
             self._check_moments(self.optimizer, list(entries))
 
@@ -76,42 +67,24 @@ class StatePolicy:
             scales: The parameters and the factors of their neurons.
 
         Returns:
-            What became of it and of the schedule, in a sentence.
+            What became of it, in a sentence.
         """
-        if self.optimizer is None and self.scheduler is None:
+        if self.optimizer is None:
             return "optimizer and learning-rate schedule not touched"
         done = {"keep": "kept", "reset": "reset", "scale": "scaled with its neurons"}[self.optimizer_state]
-        if self.optimizer is not None and self.optimizer_state == "reset":
+        if self.optimizer_state == "reset":
             reset_optimizer_(self.optimizer)
-        if self.optimizer is not None and self.optimizer_state == "scale":
+        if self.optimizer_state == "scale":
             moments = [(*each, *found) for each in scales for found in _moments(self.optimizer, each[0])]
             for entry, scale, name, moment in moments:
                 entry.view(local(moment)).mul_(scale.square() if name in _SQUARES else scale)
             done = done if moments else "empty, so nothing to scale"
-        schedule = {"keep": "kept", "restart": "restarted"}[self.schedule]
-        return f"optimizer state {done}, learning-rate schedule {schedule}"
-
-    @contextmanager
-    def schedule_restarted(self) -> Iterator[None]:
-        """The schedule at its first step again where that was chosen, unless what follows fails.
-
-        Yields:
-            Nothing.
-        """
-        if self.scheduler is None or self.schedule == "keep":
-            yield
-            return
-        put_back = _saved_schedule(self.scheduler)
-        try:
-            restart_schedule_(self.scheduler)
-            yield
-        except BaseException:
-            put_back()
-            raise
+        return f"optimizer state {done}, learning-rate schedule not touched"
 
     def _check_moments(self, optimizer: Optimizer, entries: list[Neurons]) -> None:
         """Refuse an optimizer of another network, and moments that cannot be scaled."""
-        if entries and not any(entry.parameter in _trained(optimizer) for entry in entries):
+        trained = {parameter for group in optimizer.param_groups for parameter in group["params"]}
+        if entries and trained.isdisjoint(entry.parameter for entry in entries):
             raise InputError("optimizer holds no parameter that is scaled: pass the one that trains this model")
         if self.optimizer_state == "scale":
             for entry in entries:
@@ -130,90 +103,6 @@ def _moments(optimizer: Optimizer, entry: Neurons) -> Iterator[tuple[str, Tensor
     inner = getattr(optimizer, "base_optimizer", None)
     if isinstance(inner, Optimizer) and inner.state is not optimizer.state:
         yield from _moments(inner, entry)
-
-
-def _restartable(scheduler: Any, optimizer: Optimizer | None) -> None:
-    """Refuse a schedule that does not know where it began, or is another optimizer's."""
-    if not isinstance(scheduler, LRScheduler):
-        raise InputError("schedule='restart' needs scheduler=, one of torch.optim.lr_scheduler's")
-    for part in _parts(scheduler):
-        if not hasattr(part, "base_lrs"):
-            raise InputError(
-                f"{type(part).__name__} does not know its first learning rates: leave schedule out, and make a new one"
-            )
-    if optimizer is not None and not _trained(optimizer) & _trained(next(_parts(scheduler)).optimizer):
-        raise InputError("scheduler is another optimizer's: pass the one of optimizer=")
-
-
-def _trained(optimizer: Optimizer) -> set[Tensor]:
-    return {parameter for group in optimizer.param_groups for parameter in group["params"]}
-
-
-def _parts(scheduler: LRScheduler) -> Iterator[LRScheduler]:
-    """The schedules that one is made of; itself, where it is no chain or sequence of others."""
-    return (part for part in _with_parts(scheduler) if not isinstance(part, (ChainedScheduler, SequentialLR)))
-
-
-def _with_parts(scheduler: LRScheduler) -> Iterator[LRScheduler]:
-    """A schedule, and those inside it at any depth."""
-    yield scheduler
-    if isinstance(scheduler, (ChainedScheduler, SequentialLR)):
-        for part in scheduler._schedulers:
-            yield from _with_parts(part)
-
-
-@torch.no_grad()
-def restart_schedule_(scheduler: LRScheduler) -> None:
-    """Put a learning-rate schedule back to its first step, in place.
-
-    Args:
-        scheduler: One of torch.optim.lr_scheduler's; its optimizer gets the initial learning rates.
-    """
-    _set_rates(next(_parts(scheduler)))
-    _begin(scheduler)
-
-
-def _begin(scheduler: LRScheduler) -> None:
-    """What the schedule's constructor did, from the initial learning rates on."""
-    if isinstance(scheduler, ChainedScheduler):
-        for part in scheduler._schedulers:
-            _begin(part)
-        scheduler._last_lr = scheduler._schedulers[-1].get_last_lr()
-    elif isinstance(scheduler, SequentialLR):
-        for part in scheduler._schedulers:
-            _begin(part)
-        for part in _parts(scheduler):
-            part.last_epoch -= 1  # each begins when its turn comes, and the first one now
-        _set_rates(next(_parts(scheduler)))
-        scheduler.last_epoch = 0
-        scheduler._schedulers[0]._initial_step()
-        scheduler._last_lr = scheduler._schedulers[0].get_last_lr()
-    else:
-        scheduler.last_epoch = -1
-        scheduler._initial_step()
-
-
-def _set_rates(scheduler: LRScheduler) -> None:
-    for group, lr in zip(scheduler.optimizer.param_groups, scheduler.base_lrs, strict=True):
-        if isinstance(group["lr"], Tensor):
-            group["lr"].fill_(lr)
-        else:
-            group["lr"] = group["initial_lr"] = lr
-
-
-def _saved_schedule(scheduler: LRScheduler) -> Callable[[], None]:
-    """What puts a schedule and its learning rates back."""
-    groups = next(_parts(scheduler)).optimizer.param_groups
-    saved = [(holder, dict(holder)) for holder in (*groups, *map(vars, _with_parts(scheduler)))]
-    rates = [(group["lr"], group["lr"].clone()) for group in groups if isinstance(group["lr"], Tensor)]
-
-    def put_back() -> None:
-        for holder, values in saved:
-            holder.update(values)
-        for rate, value in rates:  # these are written to in place
-            rate.copy_(value)
-
-    return put_back
 
 
 @torch.no_grad()
