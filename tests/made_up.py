@@ -97,6 +97,7 @@ def make_report(rng, layers=("features.0.weight", "features.3.weight", "features
         "layers": found,
         "left_alone": [{"name": "features.1.weight", "reason": "a normalisation layer"}],
         "notes": [],
+        "warnings": [],
     }
 
 

@@ -25,6 +25,11 @@ from warmstart.network import eval_mode, saved_buffers
 from warmstart.precision import in_fp32
 from warmstart.processes import Team, local, reshard, team_of
 
+ALPHA = 0.3
+"""The paper's rate of the average."""
+TOLERANCE = 1e-6
+"""What leaving out old batches may change the average by."""
+
 _SMALLEST_DECAY = 1e-9
 """Far above where fp32 loses range: gradients are divided by it."""
 
@@ -47,7 +52,7 @@ class GradientEMA:
         parameters: The parameters that take part, as `neurons` splits them.
     """
 
-    def __init__(self, model: nn.Module, alpha: float = 0.3, *, filter_fn: Filter | None = None) -> None:
+    def __init__(self, model: nn.Module, alpha: float = ALPHA, *, filter_fn: Filter | None = None) -> None:
         """Prepare an average over the gradients of a model.
 
         Args:
@@ -132,8 +137,8 @@ def average_gradient(
     batches: Iterable[Any],
     forward_loss: ForwardLoss,
     *,
-    alpha: float = 0.3,
-    tolerance: float = 1e-6,
+    alpha: float = ALPHA,
+    tolerance: float = TOLERANCE,
     filter_fn: Filter | None = None,
     micro_batch_size: int | None = None,
     full_precision: bool = True,

@@ -171,6 +171,7 @@ def run(kind, case):
             assert abs(ours.at_lambda - theirs.at_lambda) < 1e-6, (ours, theirs)
             assert sum(ours.histogram) == ours.neurons, ours
         assert report.notes == expected.notes, (report.notes, expected.notes)
+        assert report.warnings == expected.warnings
         model(shares[0][0]).sum().backward()  # the wrapped model still trains
     elif case == "ema":
         ema = ws.GradientEMA(model, alpha=0.3)

@@ -34,7 +34,7 @@ def test_old_and_effective_examples_are_those_of_each_examples_weight(sizes, alp
     sizes = sizes[-1:] if alpha == 1 else sizes  # the others are not read
     each = weight_of_each(sizes, alpha)
     new = min(new, sum(sizes))
-    notes = coverage(average_over(sizes, alpha), new)
+    notes, _ = coverage(average_over(sizes, alpha), new)
     assert f"(about {1 / each.square().sum():,.0f} effectively)" in notes[0]
     assert f"old data has {each[: len(each) - new].sum():.1%} of the average's weight" in notes
 
@@ -48,21 +48,21 @@ def test_a_short_newest_batch_is_warned_about_with_the_remedy():
     assert "warning: the newest batch has 1 example, others 100, and weighs 31%: pass ws.oldest_first(loader)" in text
     assert "old data has 48.0% of the average's weight" in text
     report = ws.dash_(mlp(), ws.oldest_first(loader), cross_entropy, new_examples=101, apply=False)
-    assert not any("newest batch" in note for note in report.notes)
+    assert not any("newest batch" in warning for warning in report.warnings)
 
 
 def test_batches_of_about_the_same_size_are_no_cause_for_a_warning():
-    assert not any("newest batch" in note for note in coverage(average_over((100, 100, 51)), None))
+    assert coverage(average_over((100, 100, 51)), None)[1] == []
 
 
 def test_more_new_examples_than_there_are_is_refused_where_all_were_read():
     with pytest.raises(ws.InputError, match="new_examples is 21, but the batches hold 20"):
         coverage(average_over((10, 10)), 21)
-    assert "old data has 0.0% of the average's weight" in coverage(average_over((10, 10), left_out=5), 21)
+    assert "old data has 0.0% of the average's weight" in coverage(average_over((10, 10), left_out=5), 21)[0]
 
 
 def test_batches_of_objects_whose_examples_nobody_can_count():
-    assert coverage(average_over((0, 0)), 5) == ["averaged 2 batches, 0 older batches left out"]
+    assert coverage(average_over((0, 0)), 5) == (["averaged 2 batches, 0 older batches left out"], [])
 
 
 def test_dash_names_the_share_and_warns_where_it_is_small():
@@ -70,4 +70,4 @@ def test_dash_names_the_share_and_warns_where_it_is_small():
     report = ws.dash_(mlp(), batches, cross_entropy, new_examples=8, apply=False)
     assert any(note.startswith("old data has 70.0%") for note in report.notes)
     report = ws.dash_(mlp(), batches, cross_entropy, new_examples=8 * 20, apply=False)
-    assert any("old data is under 1 %" in note for note in report.notes)
+    assert any("old data is under 1 %" in warning for warning in report.warnings)

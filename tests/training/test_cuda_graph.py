@@ -150,7 +150,7 @@ def test_a_step_that_waits_for_the_gpu_is_not_recorded_at_all(gpu):
         step(*batch(4, 1))
         step(*batch(4, 1))
 
-    with pytest.warns(UserWarning, match=r"slower: .*test_captured.py:\d+ waits for the GPU"):
+    with pytest.warns(UserWarning, match=r"slower: .*test_cuda_graph.py:\d+ waits for the GPU"):
         step(*batch(4, 1))
 
     gpu.waits = False

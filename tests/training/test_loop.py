@@ -35,7 +35,8 @@ def train(model, examples, *, optimizer="sgd", batch_size=8, until=1.0, max_epoc
     made = (
         optimizer if not isinstance(optimizer, str) else make_optimizer(Recipe(optimizer=optimizer, **SETTINGS), model)
     )
-    recipe = Recipe(batch_size=batch_size, until=until, max_epochs=max_epochs)
+    # Some ask for more than can be reached, which no user can.
+    recipe = Recipe(batch_size=batch_size, max_epochs=max_epochs).model_copy(update={"until": until})
     return train_stage(model, made, examples, recipe, seed_of=seed_of, hooks=hooks, start=start)
 
 

@@ -192,7 +192,7 @@ def test_frozen_parameters_stay():
 )
 def test_wrong_settings_are_refused(name, changes, message):
     with pytest.raises(InputError, match=message):
-        make_optimizer(Recipe(optimizer=name, **{**SETTINGS, **changes}), two_layers())
+        Recipe.of({"optimizer": name, **SETTINGS, **changes})
 
 
 def test_a_network_with_nothing_to_train_is_refused():

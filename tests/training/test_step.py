@@ -4,7 +4,6 @@ from made_stage import SETTINGS, made_examples, same_weights, seed_of
 from torch import nn
 
 from networks import cnn
-from warmstart.errors import InputError
 from warmstart.training.cuda_graph import CapturedStep
 from warmstart.training.loop import Hooks, train_stage
 from warmstart.training.optimizers import make_optimizer
@@ -104,7 +103,7 @@ def test_on_the_cpu_nothing_is_captured():
     ],
 )
 def test_unknown_names_are_refused(settings, message):
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(ValueError, match=message):
         Recipe(batch_size=8, **settings)
 
 

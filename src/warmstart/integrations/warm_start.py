@@ -184,7 +184,7 @@ class WarmStart:
         if done or self.report is None:
             LOG.warning(_not_again(self.method, arrival))
         else:
-            warns = any(note.startswith("warning") for note in self.report.notes)
+            warns = bool(self.report.warnings)
             LOG.log(logging.WARNING if warns else logging.INFO, _in_short(self.report))
 
     def _is_applied(self, model: nn.Module, batches: Iterable[Any]) -> bool:

@@ -12,7 +12,7 @@ from warmstart.gradient_ema import GradientEMA
 from warmstart.wording import counted
 
 
-def coverage(ema: GradientEMA, new_examples: int | None) -> list[str]:
+def coverage(ema: GradientEMA, new_examples: int | None) -> tuple[list[str], list[str]]:
     """Say what an average saw.
 
     Args:
@@ -20,7 +20,7 @@ def coverage(ema: GradientEMA, new_examples: int | None) -> list[str]:
         new_examples: How many of the last examples are new, if anybody knows.
 
     Returns:
-        A sentence each.
+        Notes and warnings, a sentence each.
 
     Raises:
         InputError: If more examples are new than there are.
@@ -29,24 +29,25 @@ def coverage(ema: GradientEMA, new_examples: int | None) -> list[str]:
     batches = f"{ema.updates:,} batch{'' if ema.updates == 1 else 'es'}"
     left_out = f"{ema.left_out:,} older batch{'' if ema.left_out == 1 else 'es'} left out"
     if not all(sizes):  # objects whose examples nobody can count
-        return [f"averaged {batches}, {left_out}"]
+        return [f"averaged {batches}, {left_out}"], []
     if new_examples is not None and new_examples > ema.examples and not ema.left_out:
         raise InputError(f"new_examples is {new_examples:,}, but the batches hold {ema.examples:,}")
     powers = [(1 - ema.alpha) ** k for k in range(len(sizes))]
     weights = [power / sum(powers) for power in powers]
     effective = 1 / sum(weight**2 / size for weight, size in zip(weights, sizes, strict=True))
     notes = [f"averaged {batches}, {ema.examples:,} examples (about {effective:,.0f} effectively), {left_out}"]
+    warnings = []
     if 2 * sizes[0] < max(sizes):
-        notes.append(
-            f"warning: the newest batch has {counted(sizes[0], 'example')}, others {max(sizes):,}, and weighs "
+        warnings.append(
+            f"the newest batch has {counted(sizes[0], 'example')}, others {max(sizes):,}, and weighs "
             f"{weights[0]:.0%}: pass ws.oldest_first(loader), where the oldest is the short one"
         )
     if new_examples is not None:
         old = _old_share(weights, sizes, new_examples)
         notes.append(f"old data has {old:.1%} of the average's weight")
         if old < 0.01:
-            notes.append("warning: old data is under 1 %, use larger batches or a smaller alpha")
-    return notes
+            warnings.append("old data is under 1 %, use larger batches or a smaller alpha")
+    return notes, warnings
 
 
 def _old_share(weights: list[float], sizes: list[int], new_examples: int) -> float:

@@ -20,13 +20,13 @@ from torch.optim import Optimizer
 
 from warmstart.batches import batches_that_matter, examples_in, tail
 from warmstart.errors import InputError, at_least_one, number, require, whole_number
-from warmstart.gradient_ema import GradientEMA, Weight, average_gradient
+from warmstart.gradient_ema import ALPHA, TOLERANCE, GradientEMA, Weight, average_gradient
 from warmstart.layers.neurons import Filter, Granularity, LeftAlone, Neurons, neurons
 from warmstart.layers.norms import batch_norms, has_norm
 from warmstart.losses import ForwardLoss, as_forward_loss
 from warmstart.methods.average_report import coverage
 from warmstart.methods.method import Method, Stage
-from warmstart.methods.report import Report, ScaleReport, count_scales, describe_scales
+from warmstart.methods.report import SHRINKS_SIGNAL, Report, ScaleReport, count_scales, describe_scales
 from warmstart.methods.training_state import BatchNorm, OptimizerState, StatePolicy, measure_norms_
 from warmstart.processes import Shard, local, shard_of, team_of
 from warmstart.wording import counted
@@ -36,9 +36,9 @@ from warmstart.wording import counted
 class Dash(Method):
     """DASH whenever new data arrives; the optimizer and its state go on."""
 
-    alpha: float = 0.3
+    alpha: float = ALPHA
     lambda_: float = 0.3
-    tolerance: float = 1e-6
+    tolerance: float = TOLERANCE
     granularity: Granularity = "kernel"
     batch_size: int | None = None
     """Examples a batch of the average, its unit of memory; None: in a comparison one stage's size, at most 2000, in the
@@ -80,10 +80,10 @@ def dash_(
     loss_fn: Callable[[Any, Any], Tensor] | None = None,
     *,
     forward_loss: ForwardLoss | None = None,
-    alpha: float = 0.3,
-    lambda_: float = 0.3,
-    tolerance: float = 1e-6,
-    granularity: Granularity = "kernel",
+    alpha: float = Dash.alpha,
+    lambda_: float = Dash.lambda_,
+    tolerance: float = Dash.tolerance,
+    granularity: Granularity = Dash.granularity,
     filter_fn: Filter | None = None,
     micro_batch_size: int | None = None,
     full_precision: bool = True,
@@ -154,21 +154,21 @@ def dash_(
         full_precision=full_precision,
         weight=weight,
     )
-    seen = coverage(ema, new_examples)
+    notes, warnings = coverage(ema, new_examples)
     measure: Callable[[], int] | None = None
     if apply and batch_norm == "recalibrate":
         again = _read_again(batches, batches_that_matter(alpha, tolerance))
         measure = partial(measure_norms_, model, again, loss, micro_batch_size, min(2, max(ema.sizes)), full_precision)
     report = _shrink(model, ema, lambda_, granularity, policy, apply=apply, measure=measure)
-    return report.with_notes(*seen)
+    return report.with_notes(*notes).with_warnings(*warnings)
 
 
 def dash_from_(
     model: nn.Module,
     ema: GradientEMA,
     *,
-    lambda_: float = 0.3,
-    granularity: Granularity = "kernel",
+    lambda_: float = Dash.lambda_,
+    granularity: Granularity = Dash.granularity,
     optimizer: Optimizer | None = None,
     optimizer_state: OptimizerState = "keep",
     apply: bool = True,
@@ -219,7 +219,8 @@ def _shrink(
     scales = [_scale(entry, ema, lambda_) for entry in reached]
     layers = [_described(entry, scale, ema, lambda_) for entry, scale in zip(reached, scales, strict=True)]
     settings = {"alpha": ema.alpha, "lambda": lambda_, "granularity": granularity}
-    notes = [] if has_norm(model) else ["warning: no normalisation layers, so each layer shrinks the signal too"]
+    notes: list[str] = []
+    warnings = () if has_norm(model) else (SHRINKS_SIGNAL,)
     if apply:
         factors = [(entry, scale.factor) for entry, scale in zip(reached, scales, strict=True)]
         at_risk = [] if measure is None else [entry.parameter for entry in reached]
@@ -231,7 +232,7 @@ def _shrink(
             notes.append(policy.apply_(factors))
         if policy.batch_norm == "keep" and batch_norms(model):
             notes.append("batch-norm statistics kept: train before predicting")
-    return Report("dash", settings, tuple(layers), tuple(left), tuple(notes), applied=apply)
+    return Report("dash", settings, tuple(layers), tuple(left), tuple(notes), warnings, applied=apply)
 
 
 def _check(entries: list[Neurons], ema: GradientEMA, policy: StatePolicy) -> None:

@@ -65,11 +65,11 @@ class Fire(Method):
 def fire_(
     model: nn.Module,
     *,
-    tolerance: float = 1e-4,
-    max_iterations: int = 40,
+    tolerance: float = Fire.tolerance,
+    max_iterations: int = Fire.max_iterations,
     filter_fn: Filter | None = None,
     optimizer: Optimizer | None = None,
-    optimizer_state: Literal["reset", "keep"] = "reset",
+    optimizer_state: Literal["reset", "keep"] = Fire.optimizer_state,
     apply: bool = True,
 ) -> Report:
     """Replace the weights of linear and convolutional layers by the nearest isometry, in place; no data is needed.
@@ -104,7 +104,7 @@ def fire_(
     with in_fp32(layers[0].view.device.type):
         solved = {name: (weights, report) for name, weights, report in _solve(layers, tolerance, max_iterations)}
     reports = [solved[layer.entry.name][1] for layer in layers]
-    notes = _notes(reports, tolerance, max_iterations)
+    notes, warnings = _sentences(reports, tolerance, max_iterations)
     if apply:
         for layer in layers:
             layer.view.copy_(solved[layer.entry.name][0].reshape(layer.view.shape))
@@ -114,9 +114,9 @@ def fire_(
         if batch_norms(model):
             notes.append("batch-norm statistics kept: train before predicting")
     if not has_norm(model):
-        notes.append("warning: no normalisation layers, so the scale of the output changes")
+        warnings.append("no normalisation layers, so the scale of the output changes")
     settings = {"tolerance": tolerance, "max_iterations": max_iterations}
-    return Report("fire", settings, tuple(reports), tuple(left), tuple(notes), applied=apply)
+    return Report("fire", settings, tuple(reports), tuple(left), tuple(notes), tuple(warnings), applied=apply)
 
 
 _DONE = {"reset": "reset", "keep": "kept"}
@@ -241,21 +241,23 @@ def _norm(tensor: Tensor) -> Tensor:
     return norm
 
 
-def _notes(reports: Sequence[NumbersReport], tolerance: float, max_iterations: int) -> list[str]:
+def _sentences(reports: Sequence[NumbersReport], tolerance: float, max_iterations: int) -> tuple[list[str], list[str]]:
+    """What was done, and what warns of matrices that are no isometries."""
     matrices, taken, deviations = (
         [report.numbers[title] for report in reports] for title in ("matrices", "iterations", "deviation")
     )
     notes = [
         f"{sum(matrices):,} matrices, {min(taken)} to {max(taken)} iterations, deviation at most {max(deviations):.1e}"
     ]
+    warnings = []
     short = sum(deviation > tolerance for deviation in deviations)
     if short:
         furthest = reports[deviations.index(max(deviations))].name
-        notes.append(
-            f"warning: {counted(short, 'parameter')} not isometric after {max_iterations} iterations, as matrices "
+        warnings.append(
+            f"{counted(short, 'parameter')} not isometric after {max_iterations} iterations, as matrices "
             f"that are not of full rank (dead units) cannot be; furthest is {furthest}, {max(deviations):.2g}"
         )
-    return notes
+    return notes, warnings
 
 
 def _check_settings(tolerance: float, max_iterations: int, optimizer_state: str) -> None:

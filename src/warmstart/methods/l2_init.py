@@ -38,7 +38,7 @@ class L2Init(Method):
 
 
 @torch.no_grad()
-def l2_init_(model: nn.Module, initial: Mapping[str, Tensor], coef: float = 1e-3) -> None:
+def l2_init_(model: nn.Module, initial: Mapping[str, Tensor], coef: float = L2Init.coef) -> None:
     """Add the gradient of (coef / 2) sum ||w - w_0||^2 to ``.grad``; call it after each ``backward()``.
 
     Args:

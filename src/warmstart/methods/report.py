@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 BINS = 20
 """Bins of the histograms of scales, of equal width over [0, 1]."""
 
+SHRINKS_SIGNAL = "no normalisation layers, so each layer shrinks the signal too"
+"""What all methods that shrink warn of."""
+
 WIDTH = 80
 """Columns of the printed report."""
 
@@ -93,7 +96,9 @@ class Report:
     """What was changed: `ScaleReport` where the method scales, else `NumbersReport`."""
     left_alone: tuple[LeftAlone, ...] = ()
     notes: tuple[str, ...] = ()
-    """One sentence each: what the average saw, what became of the optimizer, warnings."""
+    """One sentence each: what the average saw, what became of the optimizer."""
+    warnings: tuple[str, ...] = ()
+    """One sentence each: what speaks against trusting the outcome, and what helps."""
     applied: bool = True
 
     @property
@@ -111,6 +116,17 @@ class Report:
             A new report.
         """
         return replace(self, notes=(*self.notes, *notes))
+
+    def with_warnings(self, *warnings: str) -> Report:
+        """The same report with more warnings.
+
+        Args:
+            warnings: One sentence each.
+
+        Returns:
+            A new report.
+        """
+        return replace(self, warnings=(*self.warnings, *warnings))
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain numbers, strings and lists, for loggers, JSON and checkpoints.
@@ -137,7 +153,8 @@ class Report:
             for layer in fields["layers"]
         )
         left = tuple(LeftAlone(**entry) for entry in fields["left_alone"])
-        return cls(**{**fields, "layers": layers, "left_alone": left, "notes": tuple(fields["notes"])})
+        sentences = {name: tuple(fields[name]) for name in ("notes", "warnings")}
+        return cls(**{**fields, "layers": layers, "left_alone": left, **sentences})
 
     def __str__(self) -> str:
         """A table of at most 80 columns."""
@@ -155,8 +172,8 @@ class Report:
         for reason, names in by_reason.items():
             shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
             lines += _wrap(f"left alone, {reason}: {shown}")
-        for note in self.notes:
-            lines += _wrap(note)
+        for sentence in (*self.notes, *(f"warning: {warning}" for warning in self.warnings)):
+            lines += _wrap(sentence)
         return "\n".join(lines)
 
     def figure(self, path: str | None = None) -> Figure:

@@ -20,7 +20,7 @@ from warmstart.layers.neurons import LeftAlone, Neurons, neurons
 from warmstart.layers.norms import has_norm
 from warmstart.methods.cold import require_alike, tensors_of
 from warmstart.methods.method import Method, Stage, require_own_memory, reset_optimizer_
-from warmstart.methods.report import Report, uniform
+from warmstart.methods.report import SHRINKS_SIGNAL, Report, uniform
 from warmstart.network import require_generator
 from warmstart.processes import Team, laid_out_as, names_inside, team_of
 
@@ -162,8 +162,8 @@ def shrink_perturb_(
         assert isinstance(other, nn.Module)
         _copy_buffers_(model, other, team)
     settings = {"shrink": shrink, "noise_std": noise_std, "variant": variant}
-    notes = () if has_norm(model) else ("warning: no normalisation layers, so each layer shrinks the signal too",)
-    return Report("shrink-perturb", settings, uniform(entries, shrink), tuple(left), notes)
+    warnings = () if has_norm(model) else (SHRINKS_SIGNAL,)
+    return Report("shrink-perturb", settings, uniform(entries, shrink), tuple(left), warnings=warnings)
 
 
 @torch.no_grad()
