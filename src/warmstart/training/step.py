@@ -8,9 +8,9 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 
+from warmstart.losses import training_loss
 from warmstart.precision import rounding_to_tf32
 from warmstart.training.cuda_graph import CapturedStep, can_capture
 from warmstart.training.optimizers import step
@@ -68,7 +68,7 @@ def _plain_step(
     def forward_backward() -> tuple[Tensor, Tensor]:
         with _autocast(precision, inputs.device):
             output = model(inputs)
-            loss = cross_entropy(output, labels)
+            loss = training_loss(output, labels)
             loss = loss if shares is None else loss * shares.weight
         loss.backward()
         if shares is not None:
