@@ -78,10 +78,13 @@ def _random_images(count: int, size: int) -> tuple[Tensor, Tensor]:
     return images, torch.randint(0, CLASSES, (count,), generator=generator)
 
 
-def engine_epoch(bench: Bench, count: int, augmentation: tuple[str, ...], captured: bool) -> float:
+def engine_epoch(
+    bench: Bench, count: int, augmentation: tuple[str, ...] = (), captured: bool = True, l2_init: bool = False
+) -> float:
     """Train with the engine; seconds of the second epoch."""
     model = bench.network()
-    optimizer = make_optimizer(Recipe(optimizer="sgd", lr=1e-3, momentum=0.9, weight_decay=0.0), model)
+    initial = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    optimizer = make_optimizer(Recipe(), model)
     settings: dict[str, Any] = {"augmentation": augmentation, "precision": bench.precision, "captured": captured}
     ends: list[float] = []
     train_stage(
@@ -90,7 +93,10 @@ def engine_epoch(bench: Bench, count: int, augmentation: tuple[str, ...], captur
         bench.examples(count),
         Recipe(batch_size=bench.batch_size, until=None, max_epochs=2, **settings),
         seed_of=lambda epoch, segment: 1000 * epoch + segment,
-        hooks=Hooks(after_epoch=lambda progress: ends.append(finished(bench.device))),
+        hooks=Hooks(
+            after_backward=(lambda: ws.l2_init_(model, initial)) if l2_init else None,
+            after_epoch=lambda progress: ends.append(finished(bench.device)),
+        ),
     )
     return ends[1] - ends[0]
 
@@ -162,10 +168,11 @@ class PilImages(Dataset[tuple[Tensor, int]]):
 
 def print_training(bench: Bench, count: int, workers: list[int]) -> None:
     """Measure training, and print a table."""
-    rows: dict[str, Callable[[], float]] = {"engine": partial(engine_epoch, bench, count, (), True)}
+    rows: dict[str, Callable[[], float]] = {"engine": partial(engine_epoch, bench, count)}
     if bench.device.type == "cuda":
-        rows["engine, step not captured"] = partial(engine_epoch, bench, count, (), False)
-    rows["engine, crop + flip"] = partial(engine_epoch, bench, count, AUGMENTED, True)
+        rows["engine, step not captured"] = partial(engine_epoch, bench, count, captured=False)
+        rows["engine, L2 Init acts on each update"] = partial(engine_epoch, bench, count, l2_init=True)
+    rows["engine, crop + flip"] = partial(engine_epoch, bench, count, AUGMENTED)
     rows["plain loop, tensors on the device"] = partial(plain_epoch, bench, count)
     for number in workers:
         rows[f"DataLoader, PIL crop + flip, {number} workers"] = partial(loader_epoch, bench, count, number)
@@ -188,7 +195,7 @@ def print_training(bench: Bench, count: int, workers: list[int]) -> None:
 def print_floor(bench: Bench, engine: float) -> None:
     """What the device could do at most, beside the engine's images a second."""
     model = bench.network().train()
-    optimizer = make_optimizer(Recipe(optimizer="sgd", lr=1e-3, momentum=0.9, weight_decay=0.0), model)
+    optimizer = make_optimizer(Recipe(), model)
     step = make_step(model, optimizer, precision=bench.precision, captured=False)
     batch = bench.examples(bench.batch_size).batch(slice(None))
     with bench.tf32():
@@ -244,7 +251,7 @@ def print_methods(bench: Bench, count: int, chunk: int) -> None:
 def write_profile(bench: Bench, count: int, file: str) -> None:
     """Profile two epochs of the engine: a table here, and a trace for https://ui.perfetto.dev in a file."""
     with torch.profiler.profile() as profile:
-        engine_epoch(bench, count, (), True)
+        engine_epoch(bench, count)
     key = f"self_{bench.device.type}_time_total"
     print(profile.key_averages().table(sort_by=key, row_limit=20, max_name_column_width=60))
     profile.export_chrome_trace(file)

@@ -1,17 +1,32 @@
-"""The training loss, and the three ways in which a caller may say what it is."""
+"""The training loss: the engine's own, and the three ways in which a caller may say what it is."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from warmstart.errors import InputError
 
 ForwardLoss = Callable[[nn.Module, Any], Tensor]
 """``forward_loss(model, batch) -> scalar``: the loss of one batch, a mean over its examples."""
+
+
+def training_loss(output: Tensor, labels: Tensor, reduction: Literal["mean", "sum"] = "mean") -> Tensor:
+    """Cross-entropy: what training minimises, what DASH takes the gradient of, and what a test set is measured with.
+
+    Args:
+        output: (N, classes) logits.
+        labels: (N,) integers.
+        reduction: Over the examples.
+
+    Returns:
+        A scalar, in nats.
+    """
+    return cross_entropy(output, labels, reduction=reduction)
 
 
 def as_forward_loss(

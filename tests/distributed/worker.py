@@ -151,6 +151,10 @@ def main():
     os._exit(0)  # gloo's threads sometimes hang at the interpreter's end
 
 
+SUMMED = 1e-5
+"""Processes sum gradients in another order, 1e-7 of the largest; where a neuron's is small its scale moves more."""
+
+
 def run(kind, case):
     rank, size = dist.get_rank(), dist.get_world_size()
     batches = batches_for((3, 6, 6), 45, size=12, classes=3)
@@ -164,7 +168,7 @@ def run(kind, case):
     if case in ("equal", "unequal", "micro"):
         report = ws.dash_(model, shares, cross_entropy, micro_batch_size=2 if case == "micro" else None)
         for name, parameter in whole(model).items():
-            torch.testing.assert_close(parameter, dict(alone.named_parameters())[name], rtol=0, atol=1e-6)
+            torch.testing.assert_close(parameter, dict(alone.named_parameters())[name], rtol=0, atol=SUMMED)
         for ours, theirs in zip(report.layers, expected.layers, strict=True):
             assert (ours.name, ours.neurons) == (theirs.name, theirs.neurons), (ours, theirs)
             assert abs(ours.mean - theirs.mean) < 1e-5, (ours, theirs)
@@ -182,7 +186,7 @@ def run(kind, case):
             ema.update()
         ws.dash_from_(model, ema)
         for name, parameter in whole(model).items():
-            torch.testing.assert_close(parameter, dict(alone.named_parameters())[name], rtol=0, atol=1e-6)
+            torch.testing.assert_close(parameter, dict(alone.named_parameters())[name], rtol=0, atol=SUMMED)
     else:
         state = snapshot(model) if kind == "ddp" else None
         if case == "nan" and rank == size - 1:

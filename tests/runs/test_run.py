@@ -81,7 +81,7 @@ def same_state(one, other):
     ],
 )
 def test_a_run_that_was_stopped_inside_each_stage_gives_the_same_bits(tmp_path, task, monkeypatch, method, optimizer):
-    task = task()
+    task = task(until=1.0, max_epochs=5)  # at least 3 epochs a stage on any machine, so that each can be stopped in one
     through = Run(task, RunKey(method, 1, optimizer), None)
     whole = finish(through)
     monkeypatch.setattr(module, "SAVE_EVERY", -1.0)  # after every epoch

@@ -1,16 +1,19 @@
 """The recorded step: its logic against a made-up GPU here, and on a real one where there is one."""
 
 import contextlib
+import copy
 import warnings
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
 import torch
-from made_stage import SETTINGS, made_examples, seed_of
+from made_stage import SETTINGS, made_examples, same_weights, seed_of
 from torch import nn
 
 from networks import cnn
-from warmstart.training.cuda_graph import WARM_UP, CapturedStep, can_capture
+from warmstart.training import step as step_module
+from warmstart.training.cuda_graph import WARM_UP, RecordedGradients, can_record
 from warmstart.training.loop import Hooks, train_stage
 from warmstart.training.optimizers import make_optimizer
 from warmstart.training.recipe import OPTIMIZERS, Recipe
@@ -21,31 +24,43 @@ from warmstart.training.step import make_step
 
 
 class MadeUpGpu:
-    """Streams and graphs that only note what happens: a graph's replay does the step again, on the recorded tensors."""
+    """Streams and graphs on the CPU: a graph's replay computes again, on and into the tensors of its recording."""
 
     def __init__(self):
         self.recording = None
         self.log = []
         self.fails = False
         self.waits = False
+        self.stream = SimpleNamespace(wait_stream=lambda other: None)
 
-    def step(self, inputs, labels):
-        """A step that can be recorded: its results are written where they were."""
-        rate = self.group["lr"]
+    def recordable(self, gradients, model, watched, inputs, labels):
+        """A pass as a GPU does it: a recording computes nothing."""
+        assert all(parameter.grad is None for parameter in model.parameters())  # what lies there would be added to
         if self.recording is None:
-            self.log.append(("step", len(inputs), rate))
+            self.log.append(("pass", len(inputs)))
             if self.waits:
                 warnings.warn("called a synchronizing CUDA operation", stacklevel=1)
-            return inputs.sum(), labels.float().mean()
+            return gradients(inputs, labels)
+        before = copy.deepcopy(model.state_dict())
+        results = gradients(inputs, labels)
+        model.load_state_dict(before)
         if self.fails:
             raise RuntimeError("operation not permitted when stream is capturing\nmore lines")
-        assert self.group["capturable"]
-        results = torch.zeros(()), torch.zeros(())
+        written = [*results, *gradients_of(model), *(watched[name] for name in sorted(watched))]
 
         def replay():
-            self.log.append(("replay", len(inputs), rate.item()))
-            results[0].copy_(inputs.sum())
-            results[1].copy_(labels.float().mean())
+            self.log.append(("replay", len(inputs)))
+            grads, found = [parameter.grad for parameter in model.parameters()], dict(watched)
+            model.zero_grad()
+            watched.clear()
+            again = gradients(inputs, labels)
+            new = [*again, *gradients_of(model), *(watched[name] for name in sorted(watched))]
+            for old, value in zip(written, new, strict=True):
+                old.copy_(value)
+            for parameter, gradient in zip(model.parameters(), grads, strict=True):
+                parameter.grad = gradient  # a replay runs no Python: neither backward's nor the hooks'
+            watched.clear()
+            watched.update(found)
 
         self.recording.replay = replay
         return results
@@ -59,13 +74,13 @@ class MadeUpGpu:
             self.recording = None
 
 
+def gradients_of(model):
+    return [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+
+
 @pytest.fixture
 def gpu(monkeypatch):
     made_up = MadeUpGpu()
-    weight = nn.Parameter(torch.zeros(1))
-    made_up.group = {"params": [weight], "lr": 0.5, "fused": True, "capturable": False}
-    made_up.optimizer = SimpleNamespace(param_groups=[made_up.group])
-    made_up.stream = SimpleNamespace(wait_stream=lambda other: None)
     generator = SimpleNamespace(
         clone_state=lambda: "as it was", graphsafe_set_state=lambda state: made_up.log.append(("generator", state))
     )
@@ -84,91 +99,159 @@ def gpu(monkeypatch):
     return made_up
 
 
+class Sums:
+    """A network whose gradients are seen at a glance: each output is the sum of an input's two numbers."""
+
+    def __init__(self, gpu):
+        self.model = nn.Linear(2, 1, bias=False)
+        nn.init.ones_(self.model.weight)
+        self.model.register_buffer("seen", torch.zeros(()))
+        self.watched = {}
+        self.recorded = RecordedGradients(
+            partial(gpu.recordable, self.gradients, self.model, self.watched), self.model, self.watched
+        )
+
+    def gradients(self, inputs, labels):
+        output = self.model(inputs)
+        output.sum().backward()
+        self.watched["output"] = output.detach()
+        return output.detach().sum(), labels.float().mean()
+
+    def zeroed_pass(self, count, value):
+        """A pass as an update does it: the gradients of the one before are gone."""
+        self.model.zero_grad()
+        return tuple(float(result) for result in self.recorded(*batch(count, value)))
+
+
 def batch(count, value):
     return torch.full((count, 2), float(value)), torch.full((count,), value % 2)
 
 
-def done(gpu, what):
+def done(gpu, what=("pass", "replay")):
     return [entry for entry in gpu.log if entry[0] in what]
 
 
-def test_a_shape_is_trained_three_times_then_recorded_and_every_batch_is_trained_once(gpu):
-    step = CapturedStep(gpu.step, gpu.optimizer)
+def test_a_shape_is_passed_three_times_then_recorded_and_every_batch_is_passed_once(gpu):
+    sums, found = Sums(gpu), []
 
-    results = [tuple(float(x) for x in step(*batch(4, value))) for value in range(1, 7)]
+    for value in range(1, 7):
+        found.append((*sums.zeroed_pass(4, value), *sums.model.weight.grad.flatten().tolist()))
 
-    assert done(gpu, ("step", "replay")) == [("step", 4, 0.5)] * WARM_UP + [("replay", 4, 0.5)] * 3
-    assert results == [(8.0 * value, value % 2) for value in range(1, 7)]
+    assert done(gpu) == [("pass", 4)] * WARM_UP + [("replay", 4)] * 3
+    assert found == [(8.0 * value, value % 2, 4.0 * value, 4.0 * value) for value in range(1, 7)]
 
 
-def test_each_shape_has_a_recording_of_its_own(gpu):
-    step = CapturedStep(gpu.step, gpu.optimizer)
+def test_each_shape_has_a_recording_and_gradients_and_activations_of_its_own(gpu):
+    sums = Sums(gpu)
 
+    for value in range(1, 8):
+        for count in (4, 3):
+            sums.zeroed_pass(count, value)
+            assert sums.model.weight.grad.tolist() == [[count * value] * 2]
+            assert {name: x.tolist() for name, x in sums.watched.items()} == {"output": [[2 * value]] * count}
+
+    assert done(gpu) == [("pass", 4), ("pass", 3)] * WARM_UP + [("replay", 4), ("replay", 3)] * 4
+
+
+def test_a_replay_leaves_its_own_gradients_and_activations_whatever_was_done_to_the_last_ones(gpu):
+    sums = Sums(gpu)
     for _ in range(5):
-        step(*batch(4, 1))
-        step(*batch(3, 1))
+        sums.zeroed_pass(4, 1)
+    sums.model.weight.grad.fill_(7.0)
+    sums.watched["output"] = sums.watched["another"] = torch.ones(1)
 
-    one = [("step", 4, 0.5), ("step", 3, 0.5)]
-    assert done(gpu, ("step", "replay")) == one * 3 + [("replay", 4, 0.5), ("replay", 3, 0.5)] * 2
+    sums.recorded(*batch(4, 2))  # not zeroed either
+
+    assert sums.model.weight.grad.tolist() == [[8.0, 8.0]]
+    assert {name: x.tolist() for name, x in sums.watched.items()} == {"output": [[4.0]] * 4}
 
 
-def test_a_new_learning_rate_reaches_the_recording_and_the_group_keeps_plain_numbers(gpu):
-    step = CapturedStep(gpu.step, gpu.optimizer)
+def test_the_second_pass_of_an_update_reads_new_weights_and_leaves_the_results_of_the_first(gpu):
+    sums = Sums(gpu)
+    for _ in range(4):
+        sums.zeroed_pass(4, 1)
 
-    for value in range(1, 9):
-        gpu.group["lr"] = value / 16
-        step(*batch(4, 1))
-        assert gpu.group["lr"] == value / 16
-        assert gpu.group["capturable"] is False
+    first = sums.recorded(*batch(4, 2))
+    with torch.no_grad():
+        sums.model.weight.mul_(2.0)
+    second = sums.recorded(*batch(4, 2))
 
-    assert [rate for *_, rate in done(gpu, ("step", "replay"))] == [value / 16 for value in range(1, 9)]
+    assert (first[0].item(), second[0].item()) == (16.0, 32.0)
 
 
 def test_where_recording_fails_training_goes_on_with_one_line_of_warning(gpu):
     gpu.fails = True
-    step = CapturedStep(gpu.step, gpu.optimizer)
+    sums = Sums(gpu)
     for _ in range(WARM_UP):
-        step(*batch(4, 1))
+        sums.zeroed_pass(4, 1)
 
     with pytest.warns(UserWarning, match="without a CUDA graph, which is slower: operation not permitted") as seen:
-        step(*batch(4, 1))
-    step(*batch(4, 1))
-    step(*batch(3, 1))
+        sums.zeroed_pass(4, 1)
+    assert sums.model.weight.grad.tolist() == [[4.0, 4.0]]  # nothing of the failed recording's is in it
+    sums.zeroed_pass(4, 1)
+    sums.zeroed_pass(3, 1)
 
     assert len(seen) == 1
     assert "\n" not in str(seen[0].message)
-    assert [name for name, *_ in done(gpu, ("step", "replay"))] == ["step"] * 6
+    assert [name for name, _ in done(gpu)] == ["pass"] * 6
     assert done(gpu, ("generator",)) == [("generator", "as it was")]
-    assert gpu.group["lr"] == 0.5
 
 
-def test_a_step_that_waits_for_the_gpu_is_not_recorded_at_all(gpu):
+def test_a_pass_that_waits_for_the_gpu_is_not_recorded_at_all(gpu):
     gpu.waits = True
-    step = CapturedStep(gpu.step, gpu.optimizer)
+    sums = Sums(gpu)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        step(*batch(4, 1))
-        step(*batch(4, 1))
+        sums.zeroed_pass(4, 1)
+        sums.zeroed_pass(4, 1)
 
     with pytest.warns(UserWarning, match=r"slower: .*test_cuda_graph.py:\d+ waits for the GPU"):
-        step(*batch(4, 1))
+        sums.zeroed_pass(4, 1)
 
     gpu.waits = False
-    step(*batch(4, 1))
-    assert [name for name, *_ in done(gpu, ("step", "replay"))] == ["step"] * 4
+    sums.zeroed_pass(4, 1)
+    assert [name for name, _ in done(gpu)] == ["pass"] * 4
     assert done(gpu, ("watch",)) == [("watch", "warn"), ("watch", 0)]
 
 
+@pytest.mark.parametrize(("replaced", "loss"), [("weight", 24.0), ("seen", 8.0)])
+def test_a_network_whose_tensors_were_replaced_is_not_trained_by_recordings_of_the_old_ones(gpu, replaced, loss):
+    sums = Sums(gpu)
+    for _ in range(5):
+        sums.zeroed_pass(4, 1)
+
+    if replaced == "weight":
+        sums.model.weight.data = torch.full((1, 2), 3.0)
+    else:
+        sums.model.seen = torch.ones(())
+    with pytest.warns(UserWarning, match="slower: a parameter or buffer was given other memory; change it in place"):
+        found, _ = sums.zeroed_pass(4, 1)
+
+    assert found == loss
+    assert [name for name, _ in done(gpu)] == ["pass"] * WARM_UP + ["replay"] * 2 + ["pass"]
+
+
+@pytest.mark.parametrize("acting", [False, True])
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_on_the_cpu_no_step_can_be_recorded(name):
-    model = cnn()
+def test_a_stage_is_trained_by_replays_as_by_a_plain_loop_whatever_acts_on_updates(gpu, monkeypatch, name, acting):
+    plain = acted_on(name, acting)
+    watched = {}
+    pass_ = step_module._gradients
 
-    assert not can_capture(model, make_optimizer(Recipe(optimizer=name, **SETTINGS), model))
+    def recordable(model, precision, shares, inputs, labels):
+        return gpu.recordable(partial(pass_, model, precision, shares), model, watched, inputs, labels)
 
+    monkeypatch.setattr(step_module, "_gradients", recordable)
+    monkeypatch.setattr(step_module, "can_record", lambda model: True)
+    replayed = acted_on(name, acting, watched)
 
-# --- on a real one -----------------------------------------------------------------------------------------------
-
-on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+    assert same_weights(replayed.model, plain.model)
+    assert (replayed.sums, replayed.rates) == (plain.sums, plain.rates)
+    passes = 2 if name == "sam" else 1
+    assert len(plain.sums) == (20 * (passes + 1) if acting else 0)
+    # Five epochs of three batches of 16 and one of 14.
+    assert sum(what == "replay" for what, _ in gpu.log) == 20 * passes - 2 * WARM_UP
+    assert sum(what == "pass" for what, _ in gpu.log) == 2 * WARM_UP
 
 
 def bare_cnn():
@@ -178,6 +261,45 @@ def bare_cnn():
         if isinstance(layer, nn.Conv2d):
             layer.bias = None
     return network
+
+
+def acted_on(name, acting, watched=None, device="cpu", captured=True):
+    """A stage with a method that changes gradients, rates and weights, and reads activations."""
+    model, sums, rates = bare_cnn().to(device), [], []
+    watched = {} if watched is None else watched
+    optimizer = make_optimizer(Recipe(optimizer=name, **SETTINGS), model)
+    model[5].register_forward_hook(lambda layer, inputs, output: watched.update(units=output.detach()))
+
+    def after_backward():
+        sums.append(watched["units"].sum().item())
+        rates.append(optimizer.param_groups[0]["lr"])
+        model[0].weight.grad.mul_(0.5)
+        model[8].bias.grad = torch.ones(4, device=device)
+        if len(rates) % 3 == 0:
+            optimizer.param_groups[0]["lr"] *= 3
+
+    def after_step():
+        sums.append(watched["units"].sum().item())
+        with torch.no_grad():
+            model[3].weight.mul_(0.99)
+
+    hooks = Hooks(after_backward, after_step, watched=watched) if acting else Hooks(watched=watched)
+    recipe = Recipe(
+        batch_size=16, until=None, max_epochs=5, schedule=Schedule((2, 4), 0.5, 1), precision="fp32", captured=captured
+    )
+    examples = made_examples(62)
+    examples = type(examples)(*(getattr(examples, field).to(device) for field in ("images", "labels", "mean", "std")))
+    train_stage(model, optimizer, examples, recipe, seed_of=seed_of, hooks=hooks)
+    return SimpleNamespace(model=model, sums=sums, rates=rates)
+
+
+def test_on_the_cpu_nothing_can_be_recorded():
+    assert not can_record(cnn())
+
+
+# --- on a real one -----------------------------------------------------------------------------------------------
+
+on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
 def trained_on_gpu(captured, name="sgd", network=bare_cnn, hooks=None, **settings):
@@ -212,20 +334,34 @@ def test_twenty_recorded_steps_are_those_of_the_plain_loop(name):
     assert not optimizer.param_groups[0].get("capturable")
 
 
+@pytest.fixture
+def replays(monkeypatch):
+    """One entry for each replay of a CUDA graph."""
+    seen, replay = [], torch.cuda.CUDAGraph.replay
+
+    def noted(graph):
+        seen.append(graph)
+        replay(graph)
+
+    monkeypatch.setattr(torch.cuda.CUDAGraph, "replay", noted)
+    return seen
+
+
 @on_gpu
+@pytest.mark.parametrize("precision", ["tf32", "bf16"])
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_steps_are_really_recorded(name):
+def test_steps_are_really_recorded(name, precision, replays):
     model = cnn().cuda()
-    step = make_step(model, make_optimizer(Recipe(optimizer=name, **SETTINGS), model))
+    step = make_step(model, make_optimizer(Recipe(optimizer=name, **SETTINGS), model), precision=precision)
     inputs, labels = torch.randn(8, 3, 6, 6, device="cuda"), torch.randint(4, (8,), device="cuda")
 
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         losses = [step(inputs, labels)[0].item() for _ in range(10)]
 
-    assert isinstance(step, CapturedStep)
-    assert list(step._recordings) == [inputs.shape]
-    assert losses == sorted(losses, reverse=True)  # one batch, again and again
+    assert len(replays) == 10 * (2 if name == "sam" else 1) - WARM_UP
+    assert len(set(replays)) == 1
+    assert losses[-1] < losses[0]  # one batch, again and again
 
 
 @on_gpu
@@ -240,17 +376,6 @@ def test_dropout_draws_anew_in_each_replay_and_the_seed_decides():
 
     assert_near(first, again)
     assert_near(first, plain)
-
-
-@on_gpu
-def test_bf16_is_recorded_too():
-    model = cnn().cuda()
-    step = make_step(model, make_optimizer(Recipe(optimizer="sgd", **SETTINGS), model), precision="bf16")
-    inputs, labels = torch.randn(8, 3, 6, 6, device="cuda"), torch.randint(4, (8,), device="cuda")
-    losses = [step(inputs, labels)[0].item() for _ in range(10)]
-
-    assert list(step._recordings) == [inputs.shape]
-    assert losses[-1] < losses[0]
 
 
 @on_gpu
@@ -272,8 +397,13 @@ def test_a_network_that_asks_the_gpu_is_trained_all_the_same():
 
 
 @on_gpu
-def test_a_method_that_acts_on_updates_is_called_at_each_of_them():
-    calls = []
-    trained_on_gpu(True, hooks=Hooks(after_step=lambda: calls.append(None)))
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_method_that_acts_on_updates_is_trained_by_replays_and_as_the_plain_loop_trains_it(name, replays):
+    fast = acted_on(name, True, device="cuda")
+    count = len(replays)
+    plain = acted_on(name, True, device="cuda", captured=False)
 
-    assert len(calls) == 20
+    assert count == len(replays) == 20 * (2 if name == "sam" else 1) - 2 * WARM_UP
+    assert_near(fast.model, plain.model)
+    torch.testing.assert_close(fast.sums, plain.sums, rtol=1e-3, atol=1e-3)
+    assert fast.rates == plain.rates

@@ -182,8 +182,9 @@ def test_training_is_what_a_plain_pytorch_loop_does(name):
     plain_loop(reference, name, examples, epochs=4)
 
     assert progress.steps == 4 * 2  # a SAM update counts one
+    exact = 1e-6 if name == "sam" else 1e-9  # SAM takes its gradient norm in float32: see test_optimizers.py
     for (key, mine), theirs in zip(ours.state_dict().items(), reference.state_dict().values(), strict=True):
-        assert torch.allclose(mine, theirs, rtol=1e-6, atol=1e-9), key
+        assert torch.allclose(mine, theirs, rtol=1e-6, atol=exact), key
 
 
 class ToDouble(nn.Module):

@@ -14,6 +14,12 @@ from warmstart.training.recipe import OPTIMIZERS, Recipe
 
 SETTINGS = {"lr": 0.05, "momentum": 0.9, "weight_decay": 0.01}
 
+IN_FLOAT64 = {"rtol": 1e-7, "atol": 1e-9}
+SAM_IN_FLOAT64 = {"rtol": 0, "atol": 1e-6}
+"""pytorch_optimizer takes SAM's gradient norm in float32: the ascent of length 0.1 is right to 1e-7 of itself, and a
+machine chooses how it rounds. At curvature 1, 30 updates of 0.05 / (1 - 0.9) carry 1.5e-7 of that into the weights;
+one unit in the norm's last place, put in by hand, carries 6e-9."""
+
 
 def two_layers():
     torch.manual_seed(0)
@@ -84,7 +90,7 @@ def test_each_follows_its_equations(name):
     reference(name, expected, 30)
 
     for parameter, other in zip(net.parameters(), expected.parameters(), strict=True):
-        torch.testing.assert_close(parameter, other, rtol=1e-7, atol=1e-9)
+        torch.testing.assert_close(parameter, other, **(SAM_IN_FLOAT64 if name == "sam" else IN_FLOAT64))
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
@@ -132,7 +138,7 @@ def test_strides_do_not_matter(name, memory_format):
 
     expected = trained(torch.contiguous_format, restore_contiguous=False)
     for parameter, other in zip(trained(memory_format, restore_contiguous=True), expected, strict=True):
-        torch.testing.assert_close(parameter, other, rtol=1e-6, atol=1e-8)
+        torch.testing.assert_close(parameter, other, **(SAM_IN_FLOAT64 if name == "sam" else IN_FLOAT64))
 
 
 @pytest.mark.parametrize(("name", "passes"), [("sgd", 1), ("adamw", 1), ("sam", 2)])

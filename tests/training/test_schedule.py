@@ -76,6 +76,28 @@ def test_every_update_of_a_stage_has_its_rate_and_the_full_one_is_back_at_each_e
     assert rests == [0.1] * 8
 
 
+@pytest.mark.parametrize("schedule", [None, Schedule((2, 3), 0.5, 1)])
+def test_a_method_may_change_the_rate_of_a_single_update(schedule):
+    def trained(factor):
+        model, rates = cnn(), []
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        optimizer.register_step_post_hook(lambda o, *_: rates.append(o.param_groups[0]["lr"]))
+
+        def after_backward():
+            optimizer.param_groups[0]["lr"] *= factor if len(rates) in (1, 5, 8) else 1
+
+        recipe, hooks = (
+            Recipe(batch_size=8, until=None, max_epochs=4, schedule=schedule),
+            Hooks(after_backward=after_backward),
+        )
+        train_stage(model, optimizer, made_examples(20), recipe, seed_of=seed_of, hooks=hooks)
+        assert optimizer.param_groups[0]["lr"] == 0.1
+        return rates
+
+    usual = trained(1)
+    assert trained(10) == [rate * 10 if i in (1, 5, 8) else rate for i, rate in enumerate(usual)]
+
+
 def test_an_error_in_the_middle_of_an_epoch_leaves_the_full_rate():
     def fail():
         raise KeyboardInterrupt

@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from warmstart.data.images import ImageData
 from warmstart.layers.norms import batch_norms
+from warmstart.losses import training_loss
 from warmstart.methods.method import Method
 from warmstart.methods.registry import parse_method
 from warmstart.models.factory import ModelFactory, check_factory
@@ -214,4 +214,4 @@ class ImageTask:
 
 def _forward_loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
     inputs, labels = batch
-    return cross_entropy(model(inputs), labels)
+    return training_loss(model(inputs), labels)

@@ -1,8 +1,13 @@
-"""A training step recorded as a CUDA graph and replayed: one launch instead of hundreds, so that Python never lags.
+"""A forward and backward pass recorded as a CUDA graph and replayed: one launch instead of hundreds.
 
-After "CUDA Graphs" in PyTorch's notes on CUDA semantics. The batches before a recording are trained as usual, on the
-stream that it needs: they warm up everything that is allocated or chosen once, and nothing has to be undone. The
-recording itself computes nothing; its batch is the first that is replayed.
+After "CUDA Graphs" in PyTorch's notes on CUDA semantics. Only the gradients are recorded; what is done with them, a
+method's changes and the optimizer's update, runs after each replay as after each backward pass. So all methods and
+optimizers are trained in one way. The update adds a few launches and some Python, which a GPU that still computes
+gradients does not wait for.
+
+The passes before a recording are done as usual, on the stream that it needs: they warm up everything that is allocated
+or chosen once, and nothing has to be undone. The recording itself computes nothing; its batch is the first that is
+replayed.
 """
 
 from __future__ import annotations
@@ -16,26 +21,26 @@ from functools import cache
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 WARM_UP = 3
-"""Batches of a shape before it is recorded."""
+"""Passes over a shape of batch before it is recorded."""
 
 _WAITS = "called a synchronizing CUDA operation"
 
+Gradients = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""``gradients(inputs, labels) -> (loss, accuracy)``, and each parameter's ``.grad``, which was None before."""
 
-def can_capture(model: nn.Module, optimizer: Optimizer) -> bool:
-    """Say whether a step can be recorded: on a GPU, with an update that never asks the host.
+
+def can_record(model: nn.Module) -> bool:
+    """Say whether a network's gradients can be recorded.
 
     Args:
         model: The network.
-        optimizer: Its optimizer; of PyTorch's, those with ``fused=True`` read the learning rate on the device.
 
     Returns:
-        Whether it can.
+        Whether all of it is on a GPU.
     """
-    on_gpu = all(parameter.is_cuda for parameter in model.parameters())
-    return on_gpu and all(group.get("fused") for group in optimizer.param_groups)
+    return all(parameter.is_cuda for parameter in model.parameters())
 
 
 @cache
@@ -52,64 +57,72 @@ class _Recording:
     inputs: Tensor
     labels: Tensor
     results: tuple[Tensor, Tensor]
+    gradients: list[Tensor | None]
+    """Of each parameter. They belong to the recording: another one may use their memory for something else."""
+    watched: dict[str, Tensor]
 
 
-class CapturedStep:
-    """A step that does the same as another one; each shape of batch is recorded at its fourth occurrence."""
+class RecordedGradients:
+    """Gradients as another function computes them; each shape of batch is recorded at its fourth pass."""
 
-    def __init__(self, step: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], optimizer: Optimizer) -> None:
+    def __init__(self, gradients: Gradients, model: nn.Module, watched: dict[str, Tensor] | None = None) -> None:
         """Prepare; nothing is recorded yet.
 
         Args:
-            step: The step as it is without recording, on one GPU.
-            optimizer: What it updates with; its groups' ``lr`` is copied to the device whenever it changes.
+            gradients: How they are computed without recording.
+            model: The network, on one GPU. From now on its parameters and buffers are changed in place.
+            watched: What its forward hooks put activations into; after a replay it holds those of that recording.
         """
-        self._step, self._groups = step, optimizer.param_groups
-        device = self._groups[0]["params"][0].device
-        self._rates = [torch.full((), float(group["lr"]), device=device) for group in self._groups]
-        self._written = [float(group["lr"]) for group in self._groups]
-        self._stream = _stream(device)
+        self._gradients, self._watched = gradients, {} if watched is None else watched
+        self._parameters = list(model.parameters())
+        layers = list(model.modules())
+        self._tensors = [tensors for layer in layers for tensors in (layer._parameters, layer._buffers) if tensors]
+        self._places = self._addresses()
+        self._stream = _stream(self._parameters[0].device)
         self._pool = torch.cuda.graph_pool_handle()  # recordings never run at the same time, so they share memory
         self._seen: Counter[torch.Size] = Counter()
         self._recordings: dict[torch.Size, _Recording] = {}
         self._recordable = True
 
     def __call__(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Do one update.
+        """Compute the gradients of a batch.
 
         Args:
             inputs: A batch.
             labels: Its labels.
 
         Returns:
-            Loss and accuracy before the update; they hold until the next call.
+            Loss and accuracy. The gradients hold until the next call.
         """
         shape = inputs.shape
+        if self._recordable and self._addresses() != self._places:
+            self._give_up("a parameter or buffer was given other memory; change it in place, as copy_ does")
         if self._recordable and shape not in self._recordings and self._seen[shape] == WARM_UP:
             self._record(inputs, labels)
         if shape in self._recordings:
             return self._replay(self._recordings[shape], inputs, labels)
         self._seen[shape] += 1
-        with self._watched(self._recordable and self._seen[shape] == WARM_UP):
+        with self._noticing_waits(self._recordable and self._seen[shape] == WARM_UP):
             return self._warm_up(inputs, labels)
 
     def _warm_up(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         main = torch.cuda.current_stream(inputs.device)
         self._stream.wait_stream(main)
         with torch.cuda.stream(self._stream):
-            results = self._step(inputs, labels)
+            results = self._gradients(inputs, labels)
         main.wait_stream(self._stream)
         return results
 
     def _replay(self, recording: _Recording, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        for i, group in enumerate(self._groups):
-            if (rate := float(group["lr"])) != self._written[i]:
-                self._rates[i].fill_(rate)
-                self._written[i] = rate
         recording.inputs.copy_(inputs)
         recording.labels.copy_(labels)
         recording.graph.replay()
-        return recording.results
+        for parameter, gradient in zip(self._parameters, recording.gradients, strict=True):
+            parameter.grad = gradient
+        self._watched.clear()
+        self._watched.update(recording.watched)
+        loss, accuracy = recording.results
+        return loss.clone(), accuracy.clone()  # the second pass of SAM's update is a replay too
 
     def _record(self, inputs: Tensor, labels: Tensor) -> None:
         graph, inputs, labels = torch.cuda.CUDAGraph(), inputs.clone(), labels.clone()
@@ -117,36 +130,35 @@ class CapturedStep:
         before = generator.clone_state()
         # A recording that fails leaves its own stream current, and the generator in a state where it refuses to draw.
         back = torch.cuda.stream(torch.cuda.current_stream(inputs.device))
+        self._watched.clear()
+        self._clear_gradients()  # so that the backward pass writes them, into the graph's memory, and adds to nothing
         try:
-            with back, self._update_on_device(), self._graph(graph):
-                results = self._step(inputs, labels)
+            with back, self._graph(graph):
+                results = self._gradients(inputs, labels)
         except RuntimeError as error:
+            self._clear_gradients()
             generator.graphsafe_set_state(before)
             self._give_up(str(error).partition("\n")[0])
         else:
-            self._recordings[inputs.shape] = _Recording(graph, inputs, labels, results)
+            gradients = [parameter.grad for parameter in self._parameters]
+            watched = {name: tensor.detach() for name, tensor in self._watched.items()}
+            self._recordings[inputs.shape] = _Recording(graph, inputs, labels, results, gradients, watched)
 
     def _graph(self, graph: torch.cuda.CUDAGraph) -> AbstractContextManager[None]:
         # What other threads do meanwhile, such as pinning memory for a loader of the user's, is none of its business.
         return torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local")
 
-    @contextmanager
-    def _update_on_device(self) -> Iterator[None]:
-        """An update that reads its learning rate on the device, and says so."""
-        before = [dict(group) for group in self._groups]
-        for group, rate in zip(self._groups, self._rates, strict=True):
-            group["lr"] = rate
-            if "capturable" in group:  # outside a recording this would warn, and with ``fused`` changes nothing
-                group["capturable"] = True
-        try:
-            yield
-        finally:
-            for group, settings in zip(self._groups, before, strict=True):
-                group.update(settings)
+    def _clear_gradients(self) -> None:
+        for parameter in self._parameters:
+            parameter.grad = None
+
+    def _addresses(self) -> list[int]:
+        """Where the network lies; a replay would go on with what lay there at the recording."""
+        return [tensor.data_ptr() for layer in self._tensors for tensor in layer.values() if tensor is not None]
 
     @contextmanager
-    def _watched(self, watch: bool) -> Iterator[None]:
-        """Find out whether a step waits for the device, which cannot be recorded; a failed recording costs more."""
+    def _noticing_waits(self, watch: bool) -> Iterator[None]:
+        """Find out whether a pass waits for the device, which cannot be recorded; a failed recording costs more."""
         if not watch:
             yield
             return

@@ -9,8 +9,8 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
+from warmstart.losses import training_loss
 from warmstart.methods.training_state import recalibrate_
 from warmstart.network import eval_mode, saved_buffers
 from warmstart.precision import in_fp32
@@ -48,7 +48,7 @@ def evaluate(model: nn.Module, examples: Examples) -> Evaluation:
         for start in range(0, len(examples), BATCH):
             inputs, labels = examples.batch(slice(start, start + BATCH))
             output = model(inputs)
-            losses.append(cross_entropy(output, labels, reduction="sum"))
+            losses.append(training_loss(output, labels, reduction="sum"))
             correct.append(output.argmax(1) == labels)
     right = torch.cat(correct).cpu()
     return Evaluation(right.double().mean().item(), torch.stack(losses).sum().item() / len(examples), right)

@@ -59,13 +59,15 @@ class Hooks:
     """What else happens in a stage; each is optional."""
 
     after_backward: Callable[[], None] | None = None
-    """With the gradients in place, before the update."""
+    """With the gradients in place, before the update; a group's ``lr`` that it changes holds for that update alone."""
     after_step: Callable[[], None] | None = None
     after_epoch: Callable[[Progress], None] | None = None
     save_due: Callable[[], bool] | None = None
     """Asked at the end of each segment; only a save waits for the device there."""
     save: Callable[[Progress], None] | None = None
     """Told what to go on from, with the optimizer's own learning rate in place."""
+    watched: dict[str, Tensor] | None = None
+    """Where the network's forward hooks put activations, detached, for the first two."""
 
 
 SeedOf = Callable[[int, int], int]
@@ -115,6 +117,7 @@ def train_stage(
         after_backward=hooks.after_backward,
         after_step=hooks.after_step,
         shares=shares if team.size > 1 else None,
+        watched=hooks.watched,
     )
     stage = _Stage(step, shares, team.rank, optimizer, examples, slices, recipe, seed_of, hooks)
     model.train()
@@ -170,9 +173,8 @@ class _Stage:
         try:
             with self.shares.whole_batch_norm(), tf32(self.recipe.precision != "fp32", losses.device):
                 for batch in segment:
-                    if schedule is not None:
-                        for group, rate in zip(groups, rates, strict=True):
-                            group["lr"] = schedule.rate(rate, number, batch, len(self.slices))
+                    for group, rate in zip(groups, rates, strict=True):  # a method may have changed it for one update
+                        group["lr"] = schedule.rate(rate, number, batch, len(self.slices)) if schedule else rate
                     share = epoch.batch(self.shares.of(self.slices[batch]), changes)
                     losses[batch], accuracies[batch] = self.step(*share)
             done = slice(segment.start, segment.stop)

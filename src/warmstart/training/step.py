@@ -8,11 +8,11 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 
+from warmstart.losses import training_loss
 from warmstart.precision import rounding_to_tf32
-from warmstart.training.cuda_graph import CapturedStep, can_capture
+from warmstart.training.cuda_graph import Gradients, RecordedGradients, can_record
 from warmstart.training.optimizers import step
 from warmstart.training.shares import Shares
 
@@ -29,59 +29,60 @@ def make_step(
     after_backward: Callable[[], None] | None = None,
     after_step: Callable[[], None] | None = None,
     shares: Shares | None = None,
+    watched: dict[str, Tensor] | None = None,
 ) -> Step:
-    """Make the training step of one stage, the fastest one that does what is asked.
+    """Make the training step of one stage, the same one whatever acts on it.
 
     Args:
         model: The network, in train mode whenever the step is called.
-        optimizer: Its optimizer; a change of a group's ``lr`` holds from the next call on.
+        optimizer: Its optimizer; a change of a group's ``lr`` holds from the next update on.
         precision: ``bf16`` computes the forward pass under autocast. TF32 is switched by `tf32`, around the calls.
-        captured: On a GPU, record the step as a CUDA graph, unless a callback acts on it or the optimizer cannot be.
-        after_backward: Called with the gradients in place, before the update.
-        after_step: Called after the update.
+        captured: On a GPU, record forward and backward pass as a CUDA graph; update and callbacks run after it.
+        after_backward: Called with the gradients in place, before the update; twice an update of SAM's.
+        after_step: Called after the update. Both callbacks change the network in place.
         shares: How the batches are shared among several processes; None alone. What the step returns is then this
-            process's part of the batch's loss and accuracy.
+            process's part of the batch's loss and accuracy. Nothing is recorded then.
+        watched: What the network's forward hooks put activations into, detached. For the callbacks it holds those of
+            the batch under way, recorded or not.
 
     Returns:
         The step.
     """
-    plain = partial(_plain_step, model, optimizer, precision, after_backward, after_step, shares)
-    if captured and shares is None and after_backward is None and after_step is None and can_capture(model, optimizer):
-        return CapturedStep(plain, optimizer)
-    return plain
+    gradients: Gradients = partial(_gradients, model, precision, shares)
+    if captured and shares is None and can_record(model):
+        gradients = RecordedGradients(gradients, model, watched)
+
+    def train_on(inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        def backward() -> tuple[Tensor, Tensor]:
+            result = gradients(inputs, labels)
+            if shares is not None:
+                shares.sum_gradients()
+            if after_backward is not None:
+                after_backward()
+            return result
+
+        result = step(optimizer, backward)
+        if after_step is not None:
+            after_step()
+        return result
+
+    return train_on
 
 
-def _plain_step(
-    model: nn.Module,
-    optimizer: Optimizer,
-    precision: str,
-    after_backward: Callable[[], None] | None,
-    after_step: Callable[[], None] | None,
-    shares: Shares | None,
-    inputs: Tensor,
-    labels: Tensor,
+def _gradients(
+    model: nn.Module, precision: str, shares: Shares | None, inputs: Tensor, labels: Tensor
 ) -> tuple[Tensor, Tensor]:
+    """Forward and backward pass; loss and accuracy, weighted as this process's share."""
     if inputs.is_cuda and inputs.dim() == 4 and precision != "fp32":
         # The layout of tensor cores' convolutions; all activations follow, and the weights stay as they are.
         inputs = inputs.contiguous(memory_format=torch.channels_last)
-
-    def forward_backward() -> tuple[Tensor, Tensor]:
-        with _autocast(precision, inputs.device):
-            output = model(inputs)
-            loss = cross_entropy(output, labels)
-            loss = loss if shares is None else loss * shares.weight
-        loss.backward()
-        if shares is not None:
-            shares.sum_gradients()
-        if after_backward is not None:
-            after_backward()
-        return loss.detach(), output.detach()
-
-    loss, output = step(optimizer, forward_backward)
-    if after_step is not None:
-        after_step()
-    accuracy = (output.argmax(1) == labels).float().mean()
-    return loss, accuracy if shares is None else accuracy * shares.weight
+    with _autocast(precision, inputs.device):
+        output = model(inputs)
+        loss = training_loss(output, labels)
+        loss = loss if shares is None else loss * shares.weight
+    loss.backward()
+    accuracy = (output.detach().argmax(1) == labels).float().mean()
+    return loss.detach(), accuracy if shares is None else accuracy * shares.weight
 
 
 def _autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
