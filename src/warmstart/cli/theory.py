@@ -19,7 +19,7 @@ from warmstart.storage.lock import FolderLock
 from warmstart.theory.gradient_descent import METHODS as METHODS_DESCENDED
 from warmstart.theory.gradient_descent import Descent
 from warmstart.theory.learning import METHODS
-from warmstart.theory.setting import Setting
+from warmstart.theory.settings import DiscreteSettings
 from warmstart.theory.study import MEASURES
 from warmstart.wording import counted
 
@@ -59,19 +59,19 @@ app = typer.Typer(invoke_without_command=True, epilog=EXAMPLES)
 @app.callback()
 def theory(
     context: typer.Context,
-    classes: Annotated[int, typer.Option(help="Classes.", metavar="N")] = Setting.classes,
-    features: Annotated[int, typer.Option(help="Features of a class.", metavar="N")] = Setting.features,
-    examples: Annotated[int, typer.Option(help="New examples a stage.", metavar="N")] = Setting.examples,
-    stages: Annotated[int, typer.Option(help="Arrivals of data.", metavar="N")] = Setting.stages,
+    classes: Annotated[int, typer.Option(help="Classes.", metavar="N")] = DiscreteSettings.classes,
+    features: Annotated[int, typer.Option(help="Features of a class.", metavar="N")] = DiscreteSettings.features,
+    examples: Annotated[int, typer.Option(help="New examples a stage.", metavar="N")] = DiscreteSettings.examples,
+    stages: Annotated[int, typer.Option(help="Arrivals of data.", metavar="N")] = DiscreteSettings.stages,
     gamma: Annotated[
         int, typer.Option(help="A feature is learned while it occurs in so many live examples.", metavar="N")
-    ] = Setting.gamma,
+    ] = DiscreteSettings.gamma,
     tau: Annotated[
         int, typer.Option(help="An example with so many learned features has no gradient.", metavar="N")
-    ] = Setting.tau,
+    ] = DiscreteSettings.tau,
     max_probability: Annotated[
         float, typer.Option(help="A feature's probability is drawn from U(0, this).", metavar="X")
-    ] = Setting.max_probability,
+    ] = DiscreteSettings.max_probability,
     seeds: Annotated[int, typer.Option(min=1, help="Repetitions, seeds 0 to N-1.", metavar="N")] = 10,
     out: Out = Path("out/theory"),
 ) -> None:
@@ -85,11 +85,11 @@ def theory(
     from warmstart.theory.page import last_stage_rows, theory_page
     from warmstart.theory.study import run_study, write_study
 
-    setting = Setting(classes, features, examples, stages, gamma, tau, max_probability)
+    settings = DiscreteSettings(classes, features, examples, stages, gamma, tau, max_probability)
     with FolderLock(out):
         with _progress() as progress:
             bar = progress.add_task("streams", total=seeds * len(METHODS))
-            study = run_study(setting, seeds, lambda done: progress.update(bar, completed=done))
+            study = run_study(settings, seeds, lambda done: progress.update(bar, completed=done))
         files = write_study(study, out, theory_page(study))
     _print_table(("method", *MEASURES.values()), last_stage_rows(study))
     _print_where(stages, seeds, files)

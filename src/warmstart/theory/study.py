@@ -22,7 +22,7 @@ from warmstart.reporting.panels import Panel, panels
 from warmstart.storage.atomic import write_bytes, write_text
 from warmstart.theory.draw import draw
 from warmstart.theory.learning import METHODS, Outcome, learn_stream
-from warmstart.theory.setting import Setting
+from warmstart.theory.settings import DiscreteSettings
 
 MEASURES: Mapping[str, str] = {
     "learned_features": "learned features",
@@ -40,7 +40,7 @@ _SHOWN = ("learned_features", "test_accuracy", "nonzero_gradient_examples")
 class Study:
     """What each method learned from each seed's stream."""
 
-    setting: Setting
+    settings: DiscreteSettings
     seeds: int
     streams: Mapping[tuple[str, int], Sequence[Outcome]]
     """(method, seed) -> one outcome a stage."""
@@ -59,11 +59,11 @@ class Study:
         return np.array([[getattr(outcome, measure) for outcome in stream] for stream in streams], dtype=float)
 
 
-def run_study(setting: Setting, seeds: int, progress: Callable[[int], None] = lambda done: None) -> Study:
+def run_study(settings: DiscreteSettings, seeds: int, progress: Callable[[int], None] = lambda done: None) -> Study:
     """Let every method learn from every seed's stream.
 
     Args:
-        setting: The framework's parameters.
+        settings: The framework's parameters.
         seeds: How many streams, of seeds 0 to seeds - 1.
         progress: Called with the number of streams learned so far, of seeds times methods.
 
@@ -76,11 +76,11 @@ def run_study(setting: Setting, seeds: int, progress: Callable[[int], None] = la
     at_least_one("seeds", seeds)
     streams = {}
     for seed in range(seeds):
-        data = draw(setting, seed)
+        data = draw(settings, seed)
         for method in METHODS:
-            streams[method, seed] = learn_stream(setting, data, method)
+            streams[method, seed] = learn_stream(settings, data, method)
             progress(len(streams))
-    return Study(setting, seeds, streams)
+    return Study(settings, seeds, streams)
 
 
 def write_study(study: Study, out: Path, page: str) -> list[Path]:
@@ -96,7 +96,7 @@ def write_study(study: Study, out: Path, page: str) -> list[Path]:
     """
     files = [out / f"theory.{suffix}" for suffix in ("csv", "yaml", "png", "html")]
     write_text(files[0], _csv(study))
-    write_text(files[1], yaml.safe_dump({**asdict(study.setting), "seeds": study.seeds, "recorded": versions()}))
+    write_text(files[1], yaml.safe_dump({**asdict(study.settings), "seeds": study.seeds, "recorded": versions()}))
     write_bytes(files[2], figures.to_png(panels(study_panels(study), x_label="stage")))
     write_text(files[3], page)
     return files
@@ -128,7 +128,7 @@ def _series(study: Study, measure: str) -> list[Series]:
     for method in METHODS:
         values = study.values(method, measure) * (100 if measure == "test_accuracy" else 1)
         std = values.std(axis=0, ddof=1).tolist() if study.seeds > 1 else None
-        series.append(Series(method, range(1, study.setting.stages + 1), values.mean(axis=0).tolist(), std))
+        series.append(Series(method, range(1, study.settings.stages + 1), values.mean(axis=0).tolist(), std))
     return series
 
 

@@ -11,7 +11,7 @@ _LARGEST = 2_000_000_000
 
 
 @dataclass(frozen=True)
-class Setting:
+class DiscreteSettings:
     """Shin et al., NeurIPS 2024 (arXiv 2410.23495); the defaults are the paper's.
 
     Raises:
