@@ -11,17 +11,22 @@ from warmstart.theory.learning import METHODS, learn_stream, recognised
 from warmstart.theory.settings import DiscreteSettings
 from warmstart.theory.study import run_study
 
-SMALLER = DiscreteSettings(features=30, examples=200, stages=8, gamma=15)
-"""A fifth of the paper's stage, with a gamma in proportion."""
+
+def smaller(**changes):
+    """A fifth of the paper's stage, with a gamma in proportion."""
+    return DiscreteSettings(**{"features": 30, "examples": 200, "stages": 8, "gamma": 15, "seeds": 30, **changes})
+
+
+SMALLER = smaller()
 
 
 def small_settings(seed):
     rng = np.random.default_rng(seed)
     classes, features, examples = int(rng.integers(2, 5)), int(rng.integers(1, 7)), int(rng.integers(5, 25))
     return DiscreteSettings(
-        classes,
-        features,
-        examples,
+        classes=classes,
+        features=features,
+        examples=examples,
         stages=int(rng.integers(1, 6)),
         gamma=int(rng.integers(1, max(2, examples // 2))),
         tau=int(rng.integers(1, features + 1)),
@@ -62,7 +67,7 @@ def test_the_expected_accuracy_is_that_of_a_large_sample():
 
 
 def test_a_shorter_stream_is_the_beginning_of_a_longer_one():
-    shorter = dataclasses.replace(SMALLER, stages=3)
+    shorter = smaller(stages=3)
     for method in METHODS:
         long, short = learn_stream(SMALLER, draw(SMALLER, 1), method), learn_stream(shorter, draw(shorter, 1), method)
         assert long[:3] == short
@@ -81,7 +86,7 @@ def test_classes_learn_independently_of_each_other():
 
 def test_in_one_stage_all_methods_are_alike():
     for seed in range(5):
-        settings = dataclasses.replace(SMALLER, stages=1)
+        settings = smaller(stages=1)
         cold, warm, ideal = (learn_stream(settings, draw(settings, seed), method) for method in METHODS)
         assert cold == warm == ideal
 
@@ -90,14 +95,14 @@ def test_in_one_stage_all_methods_are_alike():
     "settings",
     [
         SMALLER,
-        dataclasses.replace(SMALLER, tau=2),
-        dataclasses.replace(SMALLER, gamma=8, classes=3),
-        dataclasses.replace(SMALLER, max_probability=0.4, tau=5),
+        smaller(tau=2),
+        smaller(gamma=8, classes=3),
+        smaller(max_probability=0.4, tau=5),
     ],
     ids=["a fifth of the paper's", "tau 2", "three classes", "frequent features"],
 )
 def test_the_order_of_the_methods_that_the_paper_states(settings):
-    study = run_study(settings, seeds=30)
+    study = run_study(settings)
 
     def within_two_standard_errors(more, less, measure):
         gap = study.values(more, measure) - study.values(less, measure)
@@ -126,7 +131,7 @@ def test_ideal_may_learn_a_feature_less_than_cold_in_a_single_draw():
 
 
 def test_with_gamma_1_every_feature_that_a_live_example_carries_is_learned():
-    settings = dataclasses.replace(SMALLER, gamma=1)
+    settings = smaller(gamma=1)
     for method in METHODS:
         last = learn_stream(settings, draw(settings, 0), method)[-1]
         assert all(step.count >= 1 for step in last.steps)
@@ -136,7 +141,7 @@ def test_with_gamma_1_every_feature_that_a_live_example_carries_is_learned():
 
 
 def test_a_gamma_that_no_feature_reaches_leaves_everything_to_memorisation():
-    settings = dataclasses.replace(SMALLER, gamma=SMALLER.examples)
+    settings = smaller(gamma=SMALLER.examples)
     for method in METHODS:
         first = learn_stream(settings, draw(settings, 0), method)[0]
         assert first.learned_features == 0
@@ -145,14 +150,14 @@ def test_a_gamma_that_no_feature_reaches_leaves_everything_to_memorisation():
 
 
 def test_with_tau_1_every_example_with_a_learned_feature_is_done():
-    settings = dataclasses.replace(SMALLER, tau=1)
+    settings = smaller(tau=1)
     for method in METHODS:
         for outcome in learn_stream(settings, draw(settings, 0), method)[:1]:
             assert all(step.done == step.count for step in outcome.steps)
 
 
 def test_with_the_highest_tau_nearly_nothing_is_ever_done():
-    settings = dataclasses.replace(SMALLER, tau=SMALLER.features)
+    settings = smaller(tau=SMALLER.features)
     cold, warm, ideal = (learn_stream(settings, draw(settings, 0), method)[-1] for method in METHODS)
     assert cold.memorised_examples == warm.memorised_examples == ideal.memorised_examples == 8 * settings.examples
     assert warm.nonzero_gradient_examples == settings.examples
@@ -160,6 +165,6 @@ def test_with_the_highest_tau_nearly_nothing_is_ever_done():
 
 
 def test_features_that_never_occur_are_never_learned():
-    settings = dataclasses.replace(SMALLER, max_probability=0)
+    settings = smaller(max_probability=0)
     for method in METHODS:
         assert learn_stream(settings, draw(settings, 0), method)[-1].learned_features == 0

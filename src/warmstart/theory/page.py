@@ -35,7 +35,7 @@ def theory_page(study: Study) -> str:
     settings = study.settings
     lead = (
         f"{settings.stages} stages of {settings.examples} examples · {settings.classes} classes of {settings.features} "
-        f"features · gamma {settings.gamma} · tau {settings.tau} · {counted(study.seeds, 'seed')}"
+        f"features · gamma {settings.gamma} · tau {settings.tau} · {counted(settings.seeds, 'seed')}"
     )
     return html.page(
         "Why warm starts fail: features, noise, memorisation",
@@ -74,7 +74,7 @@ def last_stage_rows(study: Study) -> list[tuple[str, ...]]:
 
 def last_stage(study: Study) -> Html:
     """The same as a table of the page."""
-    spread = "mean (sample std) over seeds" if study.seeds > 1 else "one seed"
+    spread = "mean (sample std) over seeds" if study.settings.seeds > 1 else "one seed"
     return html.table(
         ("method", *MEASURES.values()),
         last_stage_rows(study),
@@ -101,7 +101,7 @@ def _rules(settings: DiscreteSettings) -> Html:
 
 
 def _figures(study: Study) -> Html:
-    band = " The band is one standard deviation over seeds." if study.seeds > 1 else ""
+    band = " The band is one standard deviation over seeds." if study.settings.seeds > 1 else ""
     blocks = []
     for number, panel in enumerate(study_panels(study)):
         drawn = figures.lines(panel.series, x_label="stage", y_label=panel.title)
