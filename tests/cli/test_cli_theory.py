@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 
 import pytest
 import yaml
@@ -125,8 +126,8 @@ PROBE = """
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--max-probability", 1.5], "max_probability is 1.5; it must be a finite number, in [0, 1]"),
-        (["--max-probability", "nan"], "max_probability is nan; it must be a finite number, in [0, 1]"),
+        (["--max-probability", 1.5], "max_probability is 1.5; it must be a finite number, at least 0 and at most 1"),
+        (["--max-probability", "nan"], "max_probability is nan; it must be a finite number, at least 0 and at most 1"),
         (["--max-probability", -0.1], "max_probability is -0.1"),
         (["--gamma", 1001], "gamma is 1001, more than the 1000 examples of a stage"),
         (["--gamma", 0], "gamma is 0; it must be at least 1"),
@@ -135,20 +136,24 @@ PROBE = """
         (["--features", 0], "features is 0; it must be at least 1"),
         (["--classes", 1], "classes is 1; it must be at least 2"),
         (["--stages", 0], "stages is 0"),
-        (["--seeds", 0], "Invalid value for '--seeds'"),
+        (["--seeds", 0], "seeds is 0; it must be at least 1"),
+        (["--seeds", "x"], "Invalid value for '--seeds'"),
         (["--examples", 10**8], "need 250.0 GB; ask for less than 2"),
-        (["--out", ""], "Invalid value for '--out': it is empty; name the output folder"),
+        (["--out", ""], "out is empty; name a folder such as out/theory"),
         (["--gama", 3], "No such option: --gama"),
         (["nonsense"], "No such command 'nonsense'"),
         (["--max-probability", 0.1, "gradient-descent"], "--max-probability stands before gradient-descent"),
         (["gradient-descent", "--noise", -1], "noise is -1.0"),
         (["gradient-descent", "--features", 25], "room for 24"),
-        (["gradient-descent", "--max-probability", 2], "max_probability is 2.0; it must be a finite number, in [0, 1]"),
+        (["gradient-descent", "--max-probability", 2], "max_probability is 2.0; it must be a finite number"),
         (["gradient-descent", "--lr", 0], "lr is 0.0; it must be a finite number, above 0"),
         (["gradient-descent", "--momentum", 1], "momentum is 1.0"),
         (["gradient-descent", "--examples", 1], "each of 2 classes needs at least one"),
         (["gradient-descent", "--filters", 0], "filters is 0"),
-        (["gradient-descent", "--seeds", 0], "Invalid value for '--seeds'"),
+        (["gradient-descent", "--seeds", 0], "seeds is 0; it must be at least 1"),
+        (["--gamma", 3, "gradient-descent"], "--gamma stands before gradient-descent"),
+        (["gradient-descent", "--out", " "], "out is empty; name a folder such as out/theory"),
+        (["gradient-descent", "--methods", ","], "methods is empty; name at least one, such as cold,warm,dash"),
         (["gradient-descent", "--methods", "oracl"], "method 'oracl' is unknown; did you mean 'oracle'?"),
         (["gradient-descent", "--methods", "cold,dsh"], "method 'dsh' is unknown; did you mean 'dash'?"),
     ],
@@ -163,6 +168,17 @@ def test_what_is_wrong_is_said_in_one_line_and_nothing_is_written(tmp_path, monk
     assert list(tmp_path.rglob("*")) == []
 
 
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["--gama", "3"], ["--gamma", "0"], ["gradient-descent", "--lr", "0"]], ids=" ".join
+)
+def test_help_and_a_wrong_flag_do_not_wait_for_heavy_imports(arguments):
+    program = f"import sys; from warmstart.cli.app import run; run({['theory', *arguments]}); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    loaded = set(done.stdout.splitlines()[-1].split())
+    assert "warmstart.theory.settings" in loaded
+    assert not loaded & {"torch", "numpy", "scipy", "matplotlib", "sklearn"}
+
+
 def test_gradient_descent_writes_its_files_and_speaks_in_80_columns(tmp_path, capfd):
     assert warmstart("theory", "gradient-descent", *DESCENT, "--out", tmp_path) == 0
     out = capfd.readouterr().out
@@ -174,6 +190,9 @@ def test_gradient_descent_writes_its_files_and_speaks_in_80_columns(tmp_path, ca
     }  # fmt: skip
     methods = ["cold", "warm", "shrink-perturb", "shrink-perturb[noise_std=0.0]", "dash", "oracle"]
     assert list(dict.fromkeys(row["method"] for row in table(tmp_path / "gradient-descent.csv"))) == methods
+    settings = yaml.safe_load((tmp_path / "gradient-descent.yaml").read_text())
+    assert settings["methods"] == methods
+    assert (settings["features"], settings["grid"], settings["seeds"]) == (6, 5, 1)
     page = (tmp_path / "gradient-descent.html").read_text()
     assert all(method in page.replace("<wbr>", "") for method in methods)
     assert "reached the limit of 60 steps" in page

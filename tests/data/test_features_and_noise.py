@@ -65,7 +65,7 @@ def test_a_patch_lies_in_its_place_of_the_image():
     [
         ({"classes": 1}, "classes is 1"),
         ({"features": 0}, "features is 0"),
-        ({"max_probability": 1.2}, "max_probability is 1.2; it must be a finite number, in"),
+        ({"max_probability": 1.2}, "max_probability is 1.2; it must be a finite number, at least 0 and at most 1"),
         ({"noise": -1.0}, "noise is -1.0; it must be a finite number"),
         ({"features": 25}, "features is 25; an image of 25 patches has room for 24"),
         ({"classes": 20}, "20 classes of 20 features are 400; patches of 192 values have room for 188"),
@@ -73,7 +73,7 @@ def test_a_patch_lies_in_its_place_of_the_image():
 )
 def test_what_cannot_be_is_refused(changes, message):
     with pytest.raises(InputError, match=message):
-        PatchWorld(**changes)
+        PatchWorld.of(changes)
 
 
 def test_the_stream_is_always_the_same_and_fills_many_stages():

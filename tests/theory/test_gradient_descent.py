@@ -10,11 +10,20 @@ import warmstart as ws
 from warmstart.data.features_and_noise import PatchWorld, draw_examples
 from warmstart.errors import InputError
 from warmstart.theory.descent_study import run_descent, write_descent
-from warmstart.theory.gradient_descent import Descent, Oracle, descend, find_methods
+from warmstart.theory.gradient_descent import descend, make_methods
 from warmstart.theory.patch_network import PatchNetwork, remove_noise_, split_filters, without_empty_patches
+from warmstart.theory.settings import DescentSettings
 
 WORLD = PatchWorld(features=6, grid=3, patch=4, noise=2.0)
-SMALL = Descent(WORLD, examples=12, stages=2, filters=4, init_std=0.05, max_steps=150)
+METHODS = ("cold", "warm", "shrink-perturb", "shrink-perturb[noise_std=0.0]", "dash", "oracle")
+
+
+def small(**changes):
+    """How small networks are trained on images of WORLD."""
+    return DescentSettings(**{**WORLD.model_dump(), "examples": 12, "stages": 2, "filters": 4, "seeds": 1, **changes})
+
+
+SMALL = small(init_std=0.05, max_steps=150, methods=METHODS)
 
 
 def network(seed=0):
@@ -71,7 +80,7 @@ def test_the_oracle_forgets_noise_and_nothing_else():
 
 
 def test_all_methods_are_alike_in_the_first_stage_and_a_run_repeats():
-    methods = find_methods("cold,warm,shrink-perturb,dash,oracle", WORLD)
+    methods = make_methods(SMALL)
     runs = {name: descend(SMALL, method, seed=0) for name, method in methods.items()}
     first = {(run[0].steps, run[0].live_examples, run[0].test_accuracy) for run in runs.values()}
     assert len(first) == 1
@@ -81,7 +90,7 @@ def test_all_methods_are_alike_in_the_first_stage_and_a_run_repeats():
 
 def test_what_each_method_does_to_features_and_noise_when_data_arrives():
     def kept(name):
-        first, second = descend(SMALL, find_methods(name, WORLD)[name], seed=0)[:2]
+        first, second = descend(SMALL, make_methods(SMALL)[name], seed=0)[:2]
         return (
             float(second.before.features.norm() / first.after.features.norm()),
             float(second.before.noise.norm() / first.after.noise.norm()),
@@ -103,17 +112,17 @@ def test_a_stage_ends_when_no_example_has_gradient_or_at_the_limit():
     for stage in descend(SMALL, ws.Warm(), seed=0):
         assert stage.unfinished_examples == 0 or stage.steps == SMALL.max_steps
         assert stage.live_examples > 0
-    limited = Descent(WORLD, examples=12, stages=1, filters=4, max_steps=3)
+    limited = small(stages=1, max_steps=3)
     assert [(s.steps, s.unfinished_examples > 0) for s in descend(limited, ws.Warm(), seed=0)] == [(3, True)]
 
 
 def test_training_that_diverges_is_said():
     with pytest.raises(InputError, match="warm: training diverges in stage 1; lower lr or init_std"):
-        descend(Descent(WORLD, examples=12, stages=1, filters=4, init_std=1e25), ws.Warm(), seed=0)
+        descend(small(stages=1, init_std=1e25), ws.Warm(), seed=0)
 
 
 def test_every_filter_is_written_and_adds_up_to_the_summary(tmp_path):
-    study = run_descent(SMALL, find_methods("warm,oracle", WORLD), seeds=1)
+    study = run_descent(small(init_std=0.05, max_steps=150, methods="warm,oracle"))
     write_descent(study, tmp_path)
     with (tmp_path / "filters.csv").open() as file:
         filters = list(csv.DictReader(file))
@@ -128,9 +137,14 @@ def test_every_filter_is_written_and_adds_up_to_the_summary(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("names", "message"), [("", "methods is empty"), ("wrm", "did you mean 'warm'"), ("dash[alpha=7]", "alpha is 7")]
+    ("names", "message"),
+    [
+        ("", "methods is empty"),
+        ("wrm", "did you mean 'warm'"),
+        ("dash[alpha=7]", "alpha is 7"),
+        ("dash,dash[alpha=0.3]", "'dash' appears twice"),
+    ],
 )
 def test_methods_that_are_none(names, message):
     with pytest.raises(InputError, match=message):
-        find_methods(names, WORLD)
-    assert isinstance(find_methods("oracle", WORLD)["oracle"], Oracle)
+        DescentSettings.of({"methods": names})

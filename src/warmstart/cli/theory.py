@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Any
 
 import typer
-from rich import box
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
-from rich.text import Text
 
-from warmstart.data.features_and_noise import PatchWorld
+from warmstart.cli.flags import with_flags
 from warmstart.errors import InputError
-from warmstart.storage.lock import FolderLock
-from warmstart.theory.gradient_descent import METHODS as METHODS_DESCENDED
-from warmstart.theory.gradient_descent import Descent
-from warmstart.theory.learning import METHODS
-from warmstart.theory.setting import Setting
-from warmstart.theory.study import MEASURES
+from warmstart.theory.settings import DescentSettings, DiscreteSettings
 from warmstart.wording import counted
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 EXAMPLES = """Examples:
 
@@ -44,122 +37,74 @@ warmstart theory gradient-descent --noise 2 --methods 'warm,dash,dash\\[lambda=0
 _KEPT = """Features, noise: the length of the filters' part along them.
 Kept: of that, after the method has acted on new data; mean over all arrivals."""
 
-
-def _folder(name: str | Path) -> Path:
-    if not str(name).strip():  # as a path it would be the working directory
-        raise typer.BadParameter("it is empty; name the output folder, such as out/theory")
-    return Path(name)
-
-
-Out = Annotated[Path, typer.Option(help="Output folder.", metavar="DIR", parser=_folder)]
-
 app = typer.Typer(invoke_without_command=True, epilog=EXAMPLES)
 
 
 @app.callback()
-def theory(
-    context: typer.Context,
-    classes: Annotated[int, typer.Option(help="Classes.", metavar="N")] = Setting.classes,
-    features: Annotated[int, typer.Option(help="Features of a class.", metavar="N")] = Setting.features,
-    examples: Annotated[int, typer.Option(help="New examples a stage.", metavar="N")] = Setting.examples,
-    stages: Annotated[int, typer.Option(help="Arrivals of data.", metavar="N")] = Setting.stages,
-    gamma: Annotated[
-        int, typer.Option(help="A feature is learned while it occurs in so many live examples.", metavar="N")
-    ] = Setting.gamma,
-    tau: Annotated[
-        int, typer.Option(help="An example with so many learned features has no gradient.", metavar="N")
-    ] = Setting.tau,
-    max_probability: Annotated[
-        float, typer.Option(help="A feature's probability is drawn from U(0, this).", metavar="X")
-    ] = Setting.max_probability,
-    seeds: Annotated[int, typer.Option(min=1, help="Repetitions, seeds 0 to N-1.", metavar="N")] = 10,
-    out: Out = Path("out/theory"),
-) -> None:
+@with_flags(DiscreteSettings)
+def theory(context: typer.Context, **given: Any) -> None:
     """Run the paper's theory: why a warm start learns too few features, and what forgetting noise would bring.
 
     Writes theory.csv, theory.png, theory.yaml and theory.html, a page to step through, into --out.
     """
     if context.invoked_subcommand is not None:
-        _refuse_flags_before(context)
+        _refuse_flags_before(context.invoked_subcommand, given)
         return
-    from warmstart.theory.page import last_stage_rows, theory_page
-    from warmstart.theory.study import run_study, write_study
+    settings = DiscreteSettings.of(given)
 
-    setting = Setting(classes, features, examples, stages, gamma, tau, max_probability)
+    from warmstart.storage.lock import FolderLock
+    from warmstart.theory.learning import METHODS
+    from warmstart.theory.page import last_stage_rows, theory_page
+    from warmstart.theory.study import MEASURES, run_study, write_study
+
+    out = Path(settings.out)
     with FolderLock(out):
         with _progress() as progress:
-            bar = progress.add_task("streams", total=seeds * len(METHODS))
-            study = run_study(setting, seeds, lambda done: progress.update(bar, completed=done))
+            bar = progress.add_task("streams", total=settings.seeds * len(METHODS))
+            study = run_study(settings, lambda done: progress.update(bar, completed=done))
         files = write_study(study, out, theory_page(study))
     _print_table(("method", *MEASURES.values()), last_stage_rows(study))
-    _print_where(stages, seeds, files)
+    _print_where(settings, files)
 
 
 @app.command("gradient-descent", epilog=DESCENT_EXAMPLES)
-def gradient_descent(
-    classes: Annotated[int, typer.Option(help="Classes.", metavar="N")] = PatchWorld.classes,
-    features: Annotated[int, typer.Option(help="Features of a class.", metavar="N")] = PatchWorld.features,
-    max_probability: Annotated[
-        float, typer.Option(help="A feature's probability is drawn from U(0, this).", metavar="X")
-    ] = PatchWorld.max_probability,
-    noise: Annotated[
-        float, typer.Option(help="Length of an example's noise; a feature's is 1.", metavar="X")
-    ] = PatchWorld.noise,
-    examples: Annotated[int, typer.Option(help="New images a stage.", metavar="N")] = Descent.examples,
-    stages: Annotated[int, typer.Option(help="Arrivals of data.", metavar="N")] = Descent.stages,
-    filters: Annotated[int, typer.Option(help="Filters of a class.", metavar="N")] = Descent.filters,
-    lr: Annotated[float, typer.Option(help="Learning rate.", metavar="X")] = Descent.lr,
-    momentum: Annotated[float, typer.Option(help="Momentum.", metavar="X")] = Descent.momentum,
-    init_std: Annotated[
-        float, typer.Option(help="Standard deviation of the first weights.", metavar="X")
-    ] = Descent.init_std,
-    max_steps: Annotated[
-        int, typer.Option(help="A stage ends after so many steps at the latest.", metavar="N")
-    ] = Descent.max_steps,
-    methods: Annotated[
-        str,
-        typer.Option(
-            help="Methods (warmstart methods lists them), and oracle. "
-            r"\[default: the paper's four, shrinking alone, oracle]",
-            metavar="A,B,C",
-            show_default=False,
-        ),
-    ] = METHODS_DESCENDED,
-    seeds: Annotated[int, typer.Option(min=1, help="Repetitions, seeds 0 to N-1.", metavar="N")] = 3,
-    out: Out = Path("out/theory"),
-) -> None:
+@with_flags(DescentSettings)
+def gradient_descent(**given: Any) -> None:
     """Train a two-layer network on images of features and noise, and see what its filters keep of each.
 
     Writes gradient-descent.csv, .png, .yaml, .html, filters.csv and some of the images into --out.
     """
+    settings = DescentSettings.of(given)
+
     import torch
 
+    from warmstart.storage.lock import FolderLock
     from warmstart.theory.descent_study import COLUMNS, last_stage_rows, run_descent, write_descent
-    from warmstart.theory.gradient_descent import find_methods
 
-    world = PatchWorld(classes, features, max_probability, noise)
-    descent = Descent(world, examples, stages, filters, lr, momentum, init_std, max_steps)
-    found = find_methods(methods, world)
     torch.set_num_threads(1)  # the matrices are small, and the numbers then do not depend on the cores
+    out = Path(settings.out)
     with FolderLock(out):
         with _progress() as progress:
-            bar = progress.add_task("networks", total=seeds * len(found))
-            study = run_descent(descent, found, seeds, lambda done: progress.update(bar, completed=done))
+            bar = progress.add_task("networks", total=settings.seeds * len(settings.methods))
+            study = run_descent(settings, lambda done: progress.update(bar, completed=done))
         files = write_descent(study, out)
     _print_table(COLUMNS, last_stage_rows(study))
-    _print_where(stages, seeds, files, _KEPT)
+    _print_where(settings, files, _KEPT)
 
 
-def _refuse_flags_before(context: typer.Context) -> None:
+def _refuse_flags_before(subcommand: str, given: Collection[str]) -> None:
     """Flags of `theory` itself, which a subcommand would never see."""
-    for name in context.params:
-        source = context.get_parameter_source(name)
-        if source is not None and source.name == "COMMANDLINE":
-            flag = f"--{name.replace('_', '-')}"
-            raise InputError(f"{flag} stands before {context.invoked_subcommand}, which does not see it; put it behind")
+    if given:
+        flag = f"--{next(iter(given)).replace('_', '-')}"
+        raise InputError(f"{flag} stands before {subcommand}, which does not see it; put it behind")
 
 
 def _print_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column(heads[0], overflow="fold")
     for head in heads[1:]:
@@ -169,10 +114,12 @@ def _print_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     Console(highlight=False).print(table)
 
 
-def _print_where(stages: int, seeds: int, files: Sequence[Path], note: str = "") -> None:
+def _print_where(settings: DiscreteSettings | DescentSettings, files: Sequence[Path], note: str = "") -> None:
+    from rich.console import Console
+
     page = next(file for file in files if file.suffix == ".html")
     beside = ", ".join(file.name for file in files if file != page)
-    print(f"\nStage {stages}: mean (std) over {counted(seeds, 'seed')}.")
+    print(f"\nStage {settings.stages}: mean (std) over {counted(settings.seeds, 'seed')}.")
     if note:
         print(note)
     Console(highlight=False).print(f"Beside the page: {beside}", markup=False)
@@ -181,6 +128,9 @@ def _print_where(stages: int, seeds: int, files: Sequence[Path], note: str = "")
 
 def _progress() -> Progress:
     """A bar on a terminal; nothing elsewhere."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)

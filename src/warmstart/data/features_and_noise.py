@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from warmstart.data.images import ImageData, resize_images
-from warmstart.errors import InputError, at_least_one, require, within
+from warmstart.data.settings import PatchSettings
 
 NAME = "features-and-noise"
 """As `--data`."""
@@ -31,46 +31,8 @@ _NOISE_PIXELS = 45.0
 _PROBABILITIES, _EXAMPLES = range(2)
 
 
-@dataclass(frozen=True)
-class PatchWorld:
-    """What images are made of.
-
-    Raises:
-        InputError: If a number is out of range, or the patches do not hold so many features.
-    """
-
-    classes: int = 2
-    features: int = 20
-    """Of a class."""
-    max_probability: float = 0.3
-    """Each feature occurs with a probability of its own, drawn from U(0, max_probability)."""
-    noise: float = 3.0
-    """Root mean square norm of a noise patch; a feature's is 1."""
-    patch: int = 8
-    """Pixels a side."""
-    grid: int = 5
-    """Patches a side of the image."""
-    channels: int = 3
-
-    def __post_init__(self) -> None:
-        require(self.classes >= 2, f"classes is {self.classes}; it must be at least 2")
-        at_least_one("features", self.features)
-        within("max_probability", self.max_probability, 0 <= self.max_probability <= 1, "in [0, 1]")
-        within("noise", self.noise, self.noise >= 0, "at least 0")
-        if self.features >= self.grid**2:
-            raise InputError(
-                f"features is {self.features}; an image of {self.grid**2} patches has room for {self.grid**2 - 1}"
-            )
-        if self.classes * self.features >= self.size - self.channels:
-            raise InputError(
-                f"{self.classes} classes of {self.features} features are {self.classes * self.features}; patches of "
-                f"{self.size} values have room for {self.size - self.channels - 1} and for noise"
-            )
-
-    @property
-    def size(self) -> int:
-        """Values in a patch."""
-        return self.channels * self.patch**2
+class PatchWorld(PatchSettings):
+    """What images are made of: the features, the directions of noise, how often each feature occurs."""
 
     @cached_property
     def basis(self) -> Tensor:

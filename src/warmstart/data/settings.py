@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Self
 
+from pydantic import model_validator
+
+from warmstart.errors import InputError
 from warmstart.settings import Setting, Settings
 
 LARGEST_IMAGE = 4096
@@ -39,3 +42,39 @@ class DataSettings(Settings):
     label_column: Annotated[
         str | None, Setting("The labels' column of a table", "NAME", default="by type, then by name")
     ] = None
+
+
+class PatchSettings(Settings):
+    """Images that are made, patch by patch, of features that many share and of noise that only one has."""
+
+    classes: Annotated[int, Setting("Classes", "N", at_least=2)] = 2
+    features: Annotated[int, Setting("Features of a class", "N", at_least=1)] = 20
+    max_probability: Annotated[
+        float, Setting("A feature's probability is drawn from U(0, this)", "X", at_least=0, at_most=1)
+    ] = 0.3
+    """Each feature has its own."""
+    noise: Annotated[float, Setting("Length of an example's noise; a feature's is 1", "X", at_least=0)] = 3.0
+    """Root mean square norm of a noise patch."""
+    patch: int = 8
+    """Pixels a side."""
+    grid: int = 5
+    """Patches a side of the image."""
+    channels: int = 3
+
+    @property
+    def size(self) -> int:
+        """Values in a patch."""
+        return self.channels * self.patch**2
+
+    @model_validator(mode="after")
+    def _has_room(self) -> Self:
+        if self.features >= self.grid**2:
+            raise InputError(
+                f"features is {self.features}; an image of {self.grid**2} patches has room for {self.grid**2 - 1}"
+            )
+        if self.classes * self.features >= self.size - self.channels:
+            raise InputError(
+                f"{self.classes} classes of {self.features} features are {self.classes * self.features}; patches of "
+                f"{self.size} values have room for {self.size - self.channels - 1} and for noise"
+            )
+        return self

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,15 +16,14 @@ from PIL import Image
 from torch.nn.functional import pad
 
 from warmstart.data.features_and_noise import PatchWorld, as_images, draw_examples
-from warmstart.errors import at_least_one
 from warmstart.evidence.table import mean_std
-from warmstart.methods.method import Method
 from warmstart.reporting import figures, html
 from warmstart.reporting.figures import Series
 from warmstart.reporting.html import Html
 from warmstart.reporting.panels import Panel, panels
 from warmstart.storage.atomic import write_bytes, write_text
-from warmstart.theory.gradient_descent import Descent, DescentStage, descend
+from warmstart.theory.gradient_descent import DescentStage, descend, make_methods
+from warmstart.theory.settings import DescentSettings
 from warmstart.theory.study import versions
 from warmstart.wording import counted
 
@@ -52,9 +51,7 @@ _PANELS = {
 class DescentStudy:
     """What became of each method's network."""
 
-    descent: Descent
-    seeds: int
-    methods: Sequence[str]
+    settings: DescentSettings
     runs: Mapping[tuple[str, int], Sequence[DescentStage]]
     """(method, seed) -> one record a stage."""
 
@@ -62,40 +59,36 @@ class DescentStudy:
         """One measure of a method.
 
         Args:
-            method: One of `methods`.
+            method: One of the settings'.
             measure: A column of gradient-descent.csv.
 
         Returns:
             (seeds, stages).
         """
         value = _MEASURES[measure]
-        return np.array([[value(stage) for stage in self.runs[method, seed]] for seed in range(self.seeds)])
+        return np.array([[value(stage) for stage in self.runs[method, seed]] for seed in range(self.settings.seeds)])
 
 
-def run_descent(
-    descent: Descent, methods: Mapping[str, Method], seeds: int, progress: Callable[[int], None] = lambda done: None
-) -> DescentStudy:
+def run_descent(settings: DescentSettings, progress: Callable[[int], None] = lambda done: None) -> DescentStudy:
     """Train every method's network on every seed's stream.
 
     Args:
-        descent: How.
-        methods: From `gradient_descent.find_methods`.
-        seeds: How many streams, of seeds 0 to seeds - 1.
+        settings: How, with which methods, and how many seeds.
         progress: Called with the number of networks trained so far, of seeds times methods.
 
     Returns:
         All records.
 
     Raises:
-        InputError: If there is no seed, or a training diverges.
+        InputError: If a training diverges.
     """
-    at_least_one("seeds", seeds)
+    methods = make_methods(settings)
     runs = {}
-    for seed in range(seeds):
+    for seed in range(settings.seeds):
         for name, method in methods.items():
-            runs[name, seed] = descend(descent, method, seed)
+            runs[name, seed] = descend(settings, method, seed)
             progress(len(runs))
-    return DescentStudy(descent, seeds, tuple(methods), runs)
+    return DescentStudy(settings, runs)
 
 
 def write_descent(study: DescentStudy, out: Path) -> list[Path]:
@@ -109,7 +102,7 @@ def write_descent(study: DescentStudy, out: Path) -> list[Path]:
         The files.
     """
     files = [out / f"gradient-descent.{suffix}" for suffix in ("csv", "yaml", "png", "html")]
-    settings = {**asdict(study.descent), "methods": list(study.methods), "seeds": study.seeds}
+    settings = study.settings.model_dump(mode="json", exclude={"out"})
     recorded = {**versions(), "torch": str(torch.__version__), "threads": torch.get_num_threads()}
     write_text(files[0], _csv(study))
     write_text(files[1], yaml.safe_dump({**settings, "recorded": recorded}, sort_keys=False))
@@ -117,7 +110,7 @@ def write_descent(study: DescentStudy, out: Path) -> list[Path]:
     write_text(files[3], _page(study))
     filters, images = out / "filters.csv", out / "features-and-noise.png"
     write_text(filters, _filters_csv(study))
-    write_bytes(images, _contact_sheet(study.descent.world))
+    write_bytes(images, _contact_sheet(study.settings.make_world()))
     return [*files, filters, images]
 
 
@@ -143,7 +136,7 @@ def last_stage_rows(study: DescentStudy) -> list[tuple[str, ...]]:
         For each method a cell for each of `COLUMNS`: ``mean (std)`` over seeds, and means of the filters' lengths.
     """
     rows = []
-    for method in study.methods:
+    for method in study.settings.methods:
         accuracy, steps = (study.values(method, measure)[:, -1] for measure in ("test_accuracy", "steps"))
         ends = [study.values(method, f"{part}_after")[:, -1].mean() for part in ("features", "noise")]
         rows.append(
@@ -166,12 +159,13 @@ def _kept(study: DescentStudy, method: str, part: str) -> str:
 
 
 def _page(study: DescentStudy) -> str:
-    descent, world = study.descent, study.descent.world
+    settings = study.settings
     unfinished = _unfinished(study)
     return html.page(
         "Features and noise under gradient descent",
-        f"{descent.stages} stages of {descent.examples} images · {world.classes} classes of {world.features} features "
-        f"· noise {world.noise:g} times a feature · {descent.filters} filters a class · {counted(study.seeds, 'seed')}",
+        f"{settings.stages} stages of {settings.examples} images · {settings.classes} classes of {settings.features} "
+        f"features · noise {settings.noise:g} times a feature · {settings.filters} filters a class · "
+        f"{counted(settings.seeds, 'seed')}",
         [
             html.section("By stage", _figures(study)),
             html.section(
@@ -184,7 +178,7 @@ def _page(study: DescentStudy) -> str:
                 ),
                 html.paragraph(unfinished, kind="warning") if unfinished else Html(""),
             ),
-            html.section("How to read this", _guide(descent)),
+            html.section("How to read this", _guide(settings)),
         ],
         footer="Written by warmstart. This file needs no network and no other file.",
     )
@@ -195,7 +189,7 @@ def _figures(study: DescentStudy) -> Html:
     for number, panel in enumerate(_panels(study)):
         drawn = figures.lines(panel.series, x_label="stage", y_label=panel.title)
         svg = figures.to_svg(drawn, name=f"descent-{number}", description=f"{panel.title} by stage for each method")
-        band = " The band is one standard deviation over seeds." if study.seeds > 1 else ""
+        band = " The band is one standard deviation over seeds." if study.settings.seeds > 1 else ""
         blocks.append(html.figure(svg, f"{panel.title.capitalize()} at the end of each stage.{band}"))
     return html.side_by_side(*blocks)
 
@@ -204,24 +198,23 @@ def _unfinished(study: DescentStudy) -> str:
     """A sentence on stages that ended before every example was right."""
     counts = {
         method: int((study.values(method, "unfinished_examples") > 0).sum())
-        for method in study.methods
+        for method in study.settings.methods
         if (study.values(method, "unfinished_examples") > 0).any()
     }
     if not counts:
         return ""
     named = ", ".join(f"{count} of {method}" for method, count in counts.items())
     return (
-        f"Of {study.seeds * study.descent.stages} stages of each method these reached the limit of "
-        f"{study.descent.max_steps} steps with examples that still had a gradient: {named}."
+        f"Of {study.settings.seeds * study.settings.stages} stages of each method these reached the limit of "
+        f"{study.settings.max_steps} steps with examples that still had a gradient: {named}."
     )
 
 
-def _guide(descent: Descent) -> Html:
-    world = descent.world
+def _guide(settings: DescentSettings) -> Html:
     return html.bullets(
         [
-            f"An image is {world.grid} x {world.grid} patches: features of its class, each with its own probability, "
-            "one patch of noise that no other image has, the rest empty.",
+            f"An image is {settings.grid} x {settings.grid} patches: features of its class, each with its own "
+            "probability, one patch of noise that no other image has, the rest empty.",
             "The network: a convolution over patches, squared ReLU, fixed sums by class. Full-batch gradient descent "
             "on the hinge loss until every example is right with margin 1; then no example has a gradient.",
             "A filter's part along features is its projection on the features of all classes; along noise, on the "
@@ -236,10 +229,10 @@ def _panels(study: DescentStudy) -> list[Panel]:
     row = []
     for measure, title in _PANELS.items():
         series = []
-        for method in study.methods:
+        for method in study.settings.methods:
             values = study.values(method, measure) * (100 if measure == "test_accuracy" else 1)
-            std = values.std(axis=0, ddof=1).tolist() if study.seeds > 1 else None
-            series.append(Series(method, range(1, study.descent.stages + 1), values.mean(axis=0).tolist(), std))
+            std = values.std(axis=0, ddof=1).tolist() if study.settings.seeds > 1 else None
+            series.append(Series(method, range(1, study.settings.stages + 1), values.mean(axis=0).tolist(), std))
         row.append(Panel(title, series))
     return row
 
@@ -248,8 +241,8 @@ def _csv(study: DescentStudy) -> str:
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(["method", "seed", "stage", *_MEASURES])
-    for method in study.methods:
-        for seed in range(study.seeds):
+    for method in study.settings.methods:
+        for seed in range(study.settings.seeds):
             for number, stage in enumerate(study.runs[method, seed], start=1):
                 rows.writerow([method, seed, number, *(f"{value(stage):.6g}" for value in _MEASURES.values())])
     return text.getvalue()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from warmstart.theory.setting import Setting
+from warmstart.theory.settings import DiscreteSettings
 
 Bools = NDArray[np.bool_]
 
@@ -25,39 +25,39 @@ class Draw:
     """For each class (K, examples): which of the class's features an example carries, in the order of arrival."""
 
 
-def draw(setting: Setting, seed: int) -> Draw:
+def draw(settings: DiscreteSettings, seed: int) -> Draw:
     """Draw probabilities and examples.
 
     A stream of fewer stages is the beginning of a longer one.
 
     Args:
-        setting: How many of what.
+        settings: How many of what.
         seed: Decides everything.
 
     Returns:
         The data of all stages.
     """
     rng = np.random.default_rng([seed, _PROBABILITIES])
-    shape = (setting.classes, setting.features)
-    probabilities = -np.sort(-setting.max_probability * rng.random(shape), axis=1)
+    shape = (settings.classes, settings.features)
+    probabilities = -np.sort(-settings.max_probability * rng.random(shape), axis=1)
     carried = []
-    for label in range(setting.classes):
+    for label in range(settings.classes):
         rng = np.random.default_rng([seed, _EXAMPLES, label])
-        count = arrived(setting, label, setting.stages)
-        carries = rng.random((count, setting.features), dtype=np.float32) < probabilities[label]
+        count = arrived(settings, label, settings.stages)
+        carries = rng.random((count, settings.features), dtype=np.float32) < probabilities[label]
         carried.append(np.ascontiguousarray(carries.T))  # learning reads it feature by feature
     return Draw(probabilities, tuple(carried))
 
 
-def arrived(setting: Setting, label: int, stages: int) -> int:
+def arrived(settings: DiscreteSettings, label: int, stages: int) -> int:
     """How many examples of a class have arrived.
 
     Args:
-        setting: Classes, and examples a stage.
+        settings: Classes, and examples a stage.
         label: The class.
         stages: After so many stages.
 
     Returns:
         The number of i < stages * examples with i mod C = label.
     """
-    return (stages * setting.examples - label + setting.classes - 1) // setting.classes
+    return (stages * settings.examples - label + settings.classes - 1) // settings.classes

@@ -18,9 +18,8 @@ from torch.nn.functional import multi_margin_loss
 
 from warmstart.batches import cut_from_newest
 from warmstart.data.features_and_noise import PatchExamples, PatchWorld, draw_examples
-from warmstart.errors import InputError, at_least_one, one_of, within
+from warmstart.errors import InputError
 from warmstart.methods.method import Method, Stage
-from warmstart.methods.registry import methods as known_methods
 from warmstart.methods.registry import parse_method
 from warmstart.methods.report import Report
 from warmstart.theory.patch_network import (
@@ -30,45 +29,12 @@ from warmstart.theory.patch_network import (
     split_filters,
     without_empty_patches,
 )
-from warmstart.wording import split_names
-
-METHODS = "cold,warm,shrink-perturb,shrink-perturb[noise_std=0],dash,oracle"
-"""What is compared; shrink-perturb without noise is the control that shrinks all weights alike."""
+from warmstart.theory.settings import ORACLE, DescentSettings
 
 _TEST_EXAMPLES = 2000
 _TRAIN, _TEST = range(2)
 _FIRST, _FRESH, _NOISE = range(3)
 """What torch's randomness is for; never the method, so that all methods start from the same weights."""
-
-
-@dataclass(frozen=True)
-class Descent:
-    """How a patch network is trained in stages.
-
-    Raises:
-        InputError: If a number is out of range.
-    """
-
-    world: PatchWorld = field(default_factory=PatchWorld)
-    examples: int = 40
-    """New ones a stage."""
-    stages: int = 5
-    filters: int = 10
-    """Of a class."""
-    lr: float = 0.02
-    momentum: float = 0.9
-    init_std: float = 0.01
-    max_steps: int = 1000
-    """A stage ends after so many at the latest; else when every example is right with margin 1."""
-
-    def __post_init__(self) -> None:
-        for name in ("examples", "stages", "filters", "max_steps"):
-            at_least_one(name, getattr(self, name))
-        if self.examples < self.world.classes:
-            raise InputError(f"examples is {self.examples}; each of {self.world.classes} classes needs at least one")
-        for name in ("lr", "init_std"):
-            within(name, getattr(self, name), getattr(self, name) > 0, "above 0")
-        within("momentum", self.momentum, 0 <= self.momentum < 1, "at least 0 and below 1")
 
 
 @dataclass(frozen=True)
@@ -92,7 +58,7 @@ class Oracle(Method):
 
     world: PatchWorld = field(default_factory=PatchWorld)
 
-    name: ClassVar[str] = "oracle"
+    name: ClassVar[str] = ORACLE
     summary: ClassVar[str] = "remove the noise component of each filter"
 
     def on_new_data(self, model: nn.Module, stage: Stage) -> Report:
@@ -102,35 +68,23 @@ class Oracle(Method):
         return Report(self.name)
 
 
-def find_methods(names: str, world: PatchWorld) -> dict[str, Method]:
-    """Find methods by name.
+def make_methods(settings: DescentSettings) -> dict[str, Method]:
+    """Make the methods that are compared.
 
     Args:
-        names: As for `warmstart compare`, separated by commas, and `oracle`.
-        world: What the oracle knows.
+        settings: Their names, and the world that the oracle knows.
 
     Returns:
-        Label -> method.
-
-    Raises:
-        InputError: If there is none, or a name or setting is unknown.
+        Name -> method.
     """
-    found: dict[str, Method] = {}
-    for name in split_names(names):
-        if ":" not in name:
-            one_of("method", name.partition("[")[0].strip(), [*known_methods(), Oracle.name])
-        method = Oracle(world) if name.strip() == Oracle.name else parse_method(name)
-        found[Oracle.name if isinstance(method, Oracle) else str(method)] = method
-    if not found:
-        raise InputError("methods is empty; name at least one, such as cold,warm,dash")
-    return found
+    return {name: Oracle(settings.make_world()) if name == ORACLE else parse_method(name) for name in settings.methods}
 
 
-def descend(descent: Descent, method: Method, seed: int) -> list[DescentStage]:
+def descend(settings: DescentSettings, method: Method, seed: int) -> list[DescentStage]:
     """Train a network in stages.
 
     Args:
-        descent: How.
+        settings: How.
         method: What happens to it when new data has arrived.
         seed: Decides data and weights; all methods get the same.
 
@@ -140,53 +94,54 @@ def descend(descent: Descent, method: Method, seed: int) -> list[DescentStage]:
     Raises:
         InputError: If the training diverges.
     """
-    train = draw_examples(descent.world, seed, descent.examples * descent.stages, _TRAIN)
-    test = draw_examples(descent.world, seed, _TEST_EXAMPLES, _TEST)
+    world = settings.make_world()
+    train = draw_examples(world, seed, settings.examples * settings.stages, _TRAIN)
+    test = draw_examples(world, seed, _TEST_EXAMPLES, _TEST)
     shown, tested = without_empty_patches(train.patches), without_empty_patches(test.patches)
-    network = _network(descent, (seed, _FIRST))
+    network = _network(settings, (seed, _FIRST))
     initial = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    optimizer = torch.optim.SGD(network.parameters(), lr=descent.lr, momentum=descent.momentum)
+    optimizer = torch.optim.SGD(network.parameters(), lr=settings.lr, momentum=settings.momentum)
     record = []
-    for number in range(1, descent.stages + 1):
-        count = number * descent.examples
+    for number in range(1, settings.stages + 1):
+        count = number * settings.examples
         seen = PatchExamples(train.patches[:count], train.labels[:count], train.carried[:count], train.noise[:count])
         patches, labels = shown[:count], seen.labels
         stage = Stage(
             number=number,
             seen=count,
-            new=descent.examples,
-            batches=partial(_oldest_first, patches, labels, descent.examples),
+            new=settings.examples,
+            batches=partial(_oldest_first, patches, labels, settings.examples),
             forward_loss=_hinge_loss,
-            fresh=partial(_network, descent, (seed, _FRESH, number)),
+            fresh=partial(_network, settings, (seed, _FRESH, number)),
             initial=initial,
             generator=torch.Generator().manual_seed(_seed(seed, _NOISE, number)),
             optimizer=optimizer,
         )
         if number > 1:
             method.on_new_data(network, stage)
-        before = split_filters(network, descent.world, seen)
-        live, steps, unfinished = _train(network, patches, labels, method, stage, descent)
+        before = split_filters(network, world, seen)
+        live, steps, unfinished = _train(network, patches, labels, method, stage, settings)
         with torch.no_grad():
             accuracy = (network(tested).argmax(dim=1) == test.labels).double().mean().item()
-        after = split_filters(network, descent.world, seen)
+        after = split_filters(network, world, seen)
         record.append(DescentStage(live, steps, unfinished, accuracy, before, after))
     return record
 
 
 def _train(
-    network: PatchNetwork, patches: Tensor, labels: Tensor, method: Method, stage: Stage, descent: Descent
+    network: PatchNetwork, patches: Tensor, labels: Tensor, method: Method, stage: Stage, settings: DescentSettings
 ) -> tuple[int, int, int]:
     """Full-batch gradient descent until no example has gradient; live examples at first, steps, live ones at last."""
     assert stage.optimizer is not None
     first = None
-    for step in range(descent.max_steps + 1):
+    for step in range(settings.max_steps + 1):
         output = network(patches)
         if not output.isfinite().all():  # PyTorch's hinge loss of NaN is 0
             raise InputError(f"{method.name}: training diverges in stage {stage.number}; lower lr or init_std")
         losses = _hinge_losses(output, labels)
         live = int((losses > 0).sum())
         first = live if first is None else first
-        if live == 0 or step == descent.max_steps:
+        if live == 0 or step == settings.max_steps:
             break
         stage.optimizer.zero_grad()
         losses.mean().backward()
@@ -216,10 +171,10 @@ def _oldest_first(
     return cut_from_newest(len(labels), batch_size or stage_size, batch)
 
 
-def _network(descent: Descent, purpose: tuple[int, ...]) -> PatchNetwork:
+def _network(settings: DescentSettings, purpose: tuple[int, ...]) -> PatchNetwork:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_seed(*purpose))
-        return PatchNetwork(descent.world, descent.filters, descent.init_std)
+        return PatchNetwork(settings, settings.filters, settings.init_std)
 
 
 def _seed(*purpose: int) -> int:

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from warmstart.theory.draw import Bools, Draw, arrived
-from warmstart.theory.setting import Setting
+from warmstart.theory.settings import DiscreteSettings
 
 
 @dataclass(frozen=True)
@@ -71,32 +71,32 @@ class Outcome:
     """In the order of learning."""
 
 
-def learn_stream(setting: Setting, data: Draw, method: str) -> list[Outcome]:
+def learn_stream(settings: DiscreteSettings, data: Draw, method: str) -> list[Outcome]:
     """Learn from all stages of a stream.
 
     Args:
-        setting: The framework's parameters.
+        settings: The framework's parameters.
         data: What arrives.
         method: A name in `METHODS`.
 
     Returns:
         One outcome a stage.
     """
-    classes = [_learn_class(setting, data, label, METHODS[method]) for label in range(setting.classes)]
+    classes = [_learn_class(settings, data, label, METHODS[method]) for label in range(settings.classes)]
     learned = np.stack([stages.learned for stages in classes], axis=1)
-    right = recognised(data.probabilities, learned, setting.tau).mean(axis=1)
+    right = recognised(data.probabilities, learned, settings.tau).mean(axis=1)
     return [
         Outcome(
             learned_features=int(learned[stage].sum()),
             nonzero_gradient_examples=sum(stages.live[stage] for stages in classes),
             memorised_examples=sum(stages.memorised[stage] for stages in classes),
-            test_accuracy=float(right[stage] + (1 - right[stage]) / setting.classes),
+            test_accuracy=float(right[stage] + (1 - right[stage]) / settings.classes),
             # Within a class counts never rise, so sorting merges the classes' orders.
             steps=tuple(
                 sorted((step for stages in classes for step in stages.steps[stage]), key=lambda s: (-s.count, s.label))
             ),
         )
-        for stage in range(setting.stages)
+        for stage in range(settings.stages)
     ]
 
 
@@ -134,20 +134,20 @@ class _ClassStages:
     steps: list[list[Step]]
 
 
-def _learn_class(setting: Setting, data: Draw, label: int, keeps: Keeps) -> _ClassStages:
+def _learn_class(settings: DiscreteSettings, data: Draw, label: int, keeps: Keeps) -> _ClassStages:
     carried = data.carried[label]
-    learned = np.zeros(setting.features, dtype=bool)
+    learned = np.zeros(settings.features, dtype=bool)
     memorised = np.zeros(carried.shape[1], dtype=bool)
-    record = _ClassStages(np.zeros((setting.stages, setting.features), dtype=bool), [], [], [])
-    for stage in range(setting.stages):
-        seen = carried[:, : arrived(setting, label, stage + 1)]
+    record = _ClassStages(np.zeros((settings.stages, settings.features), dtype=bool), [], [], [])
+    for stage in range(settings.stages):
+        seen = carried[:, : arrived(settings, label, stage + 1)]
         if not keeps.features:
             learned[:] = False
         if not keeps.memorised:
             memorised[:] = False
-        done = _count(seen[learned], setting.features) >= setting.tau
+        done = _count(seen[learned], settings.features) >= settings.tau
         live = np.flatnonzero(~(done | memorised[: seen.shape[1]]))
-        steps, left = _learn(seen.take(live, axis=1), learned, setting, label)
+        steps, left = _learn(seen.take(live, axis=1), learned, settings, label)
         memorised[live[left]] = True
         record.learned[stage] = learned
         record.live.append(len(live))
@@ -156,20 +156,20 @@ def _learn_class(setting: Setting, data: Draw, label: int, keeps: Keeps) -> _Cla
     return record
 
 
-def _learn(carried: Bools, learned: Bools, setting: Setting, label: int) -> tuple[list[Step], Bools]:
+def _learn(carried: Bools, learned: Bools, settings: DiscreteSettings, label: int) -> tuple[list[Step], Bools]:
     """Learn features in place while there are frequent ones; the steps, and which examples are live at the end."""
-    held = _count(carried[learned], setting.features)  # learned features of each example
+    held = _count(carried[learned], settings.features)  # learned features of each example
     live = np.ones(carried.shape[1], dtype=bool)
     counts = np.array([np.count_nonzero(row) for row in carried])  # live examples that carry each feature
     steps: list[Step] = []
     while True:
         feature = int(np.where(learned, -1, counts).argmax())  # the first, so the lowest index, among equals
         count = int(counts[feature])
-        if learned[feature] or count < setting.gamma:
+        if learned[feature] or count < settings.gamma:
             return steps, live
         learned[feature] = True
         held += carried[feature]
-        done = np.flatnonzero(live & (held >= setting.tau))
+        done = np.flatnonzero(live & (held >= settings.tau))
         live[done] = False
         counts -= np.count_nonzero(carried.take(done, axis=1), axis=1)
         steps.append(Step(label, feature, count, len(done)))

@@ -13,7 +13,7 @@ from warmstart.reporting import figures, html
 from warmstart.reporting.html import Html
 from warmstart.theory.draw import draw
 from warmstart.theory.learning import METHODS
-from warmstart.theory.setting import Setting
+from warmstart.theory.settings import DiscreteSettings
 from warmstart.theory.study import MEASURES, Study, study_panels
 from warmstart.wording import counted
 
@@ -32,16 +32,16 @@ def theory_page(study: Study) -> str:
     Returns:
         The text of an HTML file that needs no network.
     """
-    setting = study.setting
+    settings = study.settings
     lead = (
-        f"{setting.stages} stages of {setting.examples} examples · {setting.classes} classes of {setting.features} "
-        f"features · gamma {setting.gamma} · tau {setting.tau} · {counted(study.seeds, 'seed')}"
+        f"{settings.stages} stages of {settings.examples} examples · {settings.classes} classes of {settings.features} "
+        f"features · gamma {settings.gamma} · tau {settings.tau} · {counted(settings.seeds, 'seed')}"
     )
     return html.page(
         "Why warm starts fail: features, noise, memorisation",
         lead,
         [
-            html.section("The rules", _rules(setting)),
+            html.section("The rules", _rules(settings)),
             html.section("What each method learns, and what it costs", _figures(study), last_stage(study)),
             html.section("Step through a stage", *_stepper(study)),
         ],
@@ -74,7 +74,7 @@ def last_stage_rows(study: Study) -> list[tuple[str, ...]]:
 
 def last_stage(study: Study) -> Html:
     """The same as a table of the page."""
-    spread = "mean (sample std) over seeds" if study.seeds > 1 else "one seed"
+    spread = "mean (sample std) over seeds" if study.settings.seeds > 1 else "one seed"
     return html.table(
         ("method", *MEASURES.values()),
         last_stage_rows(study),
@@ -82,26 +82,26 @@ def last_stage(study: Study) -> Html:
     )
 
 
-def _rules(setting: Setting) -> Html:
+def _rules(settings: DiscreteSettings) -> Html:
     return html.bullets(
         [
             "An example of a class carries each of the class's features with that feature's probability, drawn from "
-            f"U(0, {setting.max_probability:g}), and noise of its own.",
-            f"While an unlearned feature occurs in at least gamma = {setting.gamma} live examples (those with "
+            f"U(0, {settings.max_probability:g}), and noise of its own.",
+            f"While an unlearned feature occurs in at least gamma = {settings.gamma} live examples (those with "
             "gradient), the most frequent one is learned; among equals that of the lowest class, then of the lowest "
             "index.",
-            f"An example with tau = {setting.tau} learned features is done: its gradient is zero. What is still live "
+            f"An example with tau = {settings.tau} learned features is done: its gradient is zero. What is still live "
             "at the end of a stage is memorised through its noise, and its gradient is zero as well.",
             "Data accumulate. `warm` keeps what it has learned and what it has memorised; `cold` forgets both and "
             "starts over on all data so far; `ideal` keeps the features and forgets the memorised noise.",
-            f"A test example with {setting.tau} learned features is right, any other is guessed. The accuracy is the "
+            f"A test example with {settings.tau} learned features is right, any other is guessed. The accuracy is the "
             "expected one over all test examples, not that of a sample.",
         ]
     )
 
 
 def _figures(study: Study) -> Html:
-    band = " The band is one standard deviation over seeds." if study.seeds > 1 else ""
+    band = " The band is one standard deviation over seeds." if study.settings.seeds > 1 else ""
     blocks = []
     for number, panel in enumerate(study_panels(study)):
         drawn = figures.lines(panel.series, x_label="stage", y_label=panel.title)
@@ -112,15 +112,15 @@ def _figures(study: Study) -> Html:
 
 
 def _stepper(study: Study) -> list[Html]:
-    setting = study.setting
-    width = -(-setting.features // 8)
-    stages = min(setting.stages, _LARGEST // (width * setting.examples))
+    settings = study.settings
+    width = -(-settings.features // 8)
+    stages = min(settings.stages, _LARGEST // (width * settings.examples))
     if stages == 0:
         return [html.paragraph("One stage's examples are too many for this page; lower `--examples` to see them.")]
     resources = files("warmstart.theory")
     data = json.dumps(_stream(study, stages), separators=(",", ":"))
     buttons = "".join(f'<button type="button" data-method="{method}">{method}</button>' for method in METHODS)
-    cut = f" Of {setting.stages} stages the page holds the first {stages}." if stages < setting.stages else ""
+    cut = f" Of {settings.stages} stages the page holds the first {stages}." if stages < settings.stages else ""
     return [
         html.paragraph(
             f"The stream of seed {_SEED}.{cut} Bars: in how many live examples each feature occurs, so how strongly "
@@ -156,19 +156,19 @@ def _stepper(study: Study) -> list[Html]:
 
 def _stream(study: Study, stages: int) -> dict[str, object]:
     """One seed's examples, packed to bits, and each method's steps."""
-    setting = study.setting
-    data = draw(setting, _SEED)
-    seen = stages * setting.examples
-    carried = np.zeros((seen, setting.features), dtype=bool)
+    settings = study.settings
+    data = draw(settings, _SEED)
+    seen = stages * settings.examples
+    carried = np.zeros((seen, settings.features), dtype=bool)
     for label, of_class in enumerate(data.carried):
-        carried[label :: setting.classes] = of_class[:, : len(range(label, seen, setting.classes))].T
+        carried[label :: settings.classes] = of_class[:, : len(range(label, seen, settings.classes))].T
     return {
-        "classes": setting.classes,
-        "features": setting.features,
-        "examples": setting.examples,
+        "classes": settings.classes,
+        "features": settings.features,
+        "examples": settings.examples,
         "stages": stages,
-        "gamma": setting.gamma,
-        "tau": setting.tau,
+        "gamma": settings.gamma,
+        "tau": settings.tau,
         "keeps": {method: {"features": k.features, "memorised": k.memorised} for method, k in METHODS.items()},
         "carried": base64.b64encode(np.packbits(carried, axis=1).tobytes()).decode("ascii"),
         "steps": {

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import relu
 
 from warmstart.data.features_and_noise import PatchExamples, PatchWorld
-from warmstart.errors import InputError
+from warmstart.data.settings import PatchSettings
 
 
 class PatchNetwork(nn.Module):
@@ -19,12 +19,10 @@ class PatchNetwork(nn.Module):
     filters specialise: what a filter already sees, it learns faster.
     """
 
-    def __init__(self, world: PatchWorld, filters: int, init_std: float) -> None:
+    def __init__(self, images: PatchSettings, filters: int, init_std: float) -> None:
         super().__init__()
-        if filters < 1:
-            raise InputError(f"filters is {filters}; each class needs at least 1")
-        self.classes = world.classes
-        self.filters = nn.Linear(world.size, world.classes * filters, bias=False)
+        self.classes = images.classes
+        self.filters = nn.Linear(images.size, images.classes * filters, bias=False)
         nn.init.normal_(self.filters.weight, std=init_std)
 
     def forward(self, patches: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import csv
 import io
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,14 +15,13 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from warmstart.errors import at_least_one
 from warmstart.reporting import figures
 from warmstart.reporting.figures import Series
 from warmstart.reporting.panels import Panel, panels
 from warmstart.storage.atomic import write_bytes, write_text
 from warmstart.theory.draw import draw
 from warmstart.theory.learning import METHODS, Outcome, learn_stream
-from warmstart.theory.setting import Setting
+from warmstart.theory.settings import DiscreteSettings
 
 MEASURES: Mapping[str, str] = {
     "learned_features": "learned features",
@@ -40,8 +39,7 @@ _SHOWN = ("learned_features", "test_accuracy", "nonzero_gradient_examples")
 class Study:
     """What each method learned from each seed's stream."""
 
-    setting: Setting
-    seeds: int
+    settings: DiscreteSettings
     streams: Mapping[tuple[str, int], Sequence[Outcome]]
     """(method, seed) -> one outcome a stage."""
 
@@ -55,32 +53,27 @@ class Study:
         Returns:
             (seeds, stages), in the unit of theory.csv.
         """
-        streams = [self.streams[method, seed] for seed in range(self.seeds)]
+        streams = [self.streams[method, seed] for seed in range(self.settings.seeds)]
         return np.array([[getattr(outcome, measure) for outcome in stream] for stream in streams], dtype=float)
 
 
-def run_study(setting: Setting, seeds: int, progress: Callable[[int], None] = lambda done: None) -> Study:
+def run_study(settings: DiscreteSettings, progress: Callable[[int], None] = lambda done: None) -> Study:
     """Let every method learn from every seed's stream.
 
     Args:
-        setting: The framework's parameters.
-        seeds: How many streams, of seeds 0 to seeds - 1.
+        settings: The framework's parameters, and how many seeds.
         progress: Called with the number of streams learned so far, of seeds times methods.
 
     Returns:
         All outcomes.
-
-    Raises:
-        InputError: If there is no seed.
     """
-    at_least_one("seeds", seeds)
     streams = {}
-    for seed in range(seeds):
-        data = draw(setting, seed)
+    for seed in range(settings.seeds):
+        data = draw(settings, seed)
         for method in METHODS:
-            streams[method, seed] = learn_stream(setting, data, method)
+            streams[method, seed] = learn_stream(settings, data, method)
             progress(len(streams))
-    return Study(setting, seeds, streams)
+    return Study(settings, streams)
 
 
 def write_study(study: Study, out: Path, page: str) -> list[Path]:
@@ -96,7 +89,7 @@ def write_study(study: Study, out: Path, page: str) -> list[Path]:
     """
     files = [out / f"theory.{suffix}" for suffix in ("csv", "yaml", "png", "html")]
     write_text(files[0], _csv(study))
-    write_text(files[1], yaml.safe_dump({**asdict(study.setting), "seeds": study.seeds, "recorded": versions()}))
+    write_text(files[1], yaml.safe_dump({**study.settings.model_dump(exclude={"out"}), "recorded": versions()}))
     write_bytes(files[2], figures.to_png(panels(study_panels(study), x_label="stage")))
     write_text(files[3], page)
     return files
@@ -127,8 +120,8 @@ def _series(study: Study, measure: str) -> list[Series]:
     series = []
     for method in METHODS:
         values = study.values(method, measure) * (100 if measure == "test_accuracy" else 1)
-        std = values.std(axis=0, ddof=1).tolist() if study.seeds > 1 else None
-        series.append(Series(method, range(1, study.setting.stages + 1), values.mean(axis=0).tolist(), std))
+        std = values.std(axis=0, ddof=1).tolist() if study.settings.seeds > 1 else None
+        series.append(Series(method, range(1, study.settings.stages + 1), values.mean(axis=0).tolist(), std))
     return series
 
 
@@ -137,7 +130,7 @@ def _csv(study: Study) -> str:
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(["method", "seed", "stage", *MEASURES])
     for method in METHODS:
-        for seed in range(study.seeds):
+        for seed in range(study.settings.seeds):
             for stage, outcome in enumerate(study.streams[method, seed], start=1):
                 rows.writerow([method, seed, stage, *(getattr(outcome, measure) for measure in MEASURES)])
     return text.getvalue()
