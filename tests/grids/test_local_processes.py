@@ -11,6 +11,7 @@ import torch.multiprocessing
 from torch import nn
 
 from warmstart.errors import InputError, WorkFailedError
+from warmstart.grids import local_processes
 from warmstart.grids.local_processes import run_grid
 from warmstart.methods.registry import parse_method
 from warmstart.runs.key import RunKey
@@ -19,9 +20,15 @@ from warmstart.runs.task import Measured, StageData
 from warmstart.training.loop import Progress
 
 if sys.platform != "win32":
-    from multiprocessing import popen_spawn_posix
+    from multiprocessing import forkserver
 
 KEYS = [RunKey("warm", seed) for seed in range(3)]
+
+
+@pytest.fixture
+def at_once(monkeypatch):
+    """Processes are started for the least work."""
+    monkeypatch.setattr(local_processes, "WORKER_COST", -1.0)
 
 
 @dataclass
@@ -86,7 +93,7 @@ def test_a_run_computes_with_the_threads_it_is_given_and_the_caller_gets_its_own
     assert torch.get_num_threads() == before
 
 
-def test_a_refusal_in_a_process_arrives_as_such_and_what_was_done_is_kept(tmp_path):
+def test_a_refusal_in_a_process_arrives_as_such_and_what_was_done_is_kept(tmp_path, at_once):
     with pytest.raises(InputError, match="not to the method's taste"):
         run_grid(TinyTask("refuse"), KEYS, tmp_path, jobs=2, threads=1, on_event=quietly)
 
@@ -95,18 +102,34 @@ def test_a_refusal_in_a_process_arrives_as_such_and_what_was_done_is_kept(tmp_pa
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_too_little_memory_on_a_gpu_is_one_line_that_says_what_helps(tmp_path, jobs):
+def test_too_little_memory_on_a_gpu_is_one_line_that_says_what_helps(tmp_path, jobs, at_once):
     with pytest.raises(WorkFailedError, match=r"^warm-seed1: .* 2\.00 GiB was asked for; use --jobs 1, or .*$"):
         run_grid(TinyTask("fill"), KEYS, tmp_path, jobs=jobs, threads=1, on_event=quietly)
 
 
+def test_little_work_is_done_without_starting_processes(tmp_path, monkeypatch):
+    monkeypatch.setattr(local_processes, "_run_in_processes", None)
+    states = run_grid(TinyTask(), KEYS, tmp_path, jobs=2, threads=1, on_event=quietly)
+
+    assert [len(states[key].rows) for key in KEYS] == [2, 2, 2]
+
+
+def test_processes_give_what_this_one_gives_and_nothing_need_be_kept(tmp_path, at_once):
+    here = run_grid(TinyTask(), KEYS, tmp_path, jobs=1, threads=1, on_event=quietly)
+    there = run_grid(TinyTask(), KEYS, None, jobs=2, threads=1, on_event=quietly)
+
+    assert list(there) == KEYS
+    assert [[row.test_loss for row in there[key].rows] for key in KEYS] == list(found(tmp_path).values())
+    assert {key: len(state.rows) for key, state in here.items()} == dict.fromkeys(KEYS, 2)
+
+
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="SIGKILL is POSIX's")
-def test_a_process_that_is_killed_is_said_to_be(tmp_path):
+def test_a_process_that_is_killed_is_said_to_be(tmp_path, at_once):
     with pytest.raises(WorkFailedError, match="a worker process was killed, perhaps for lack of memory; try --jobs 1"):
         run_grid(TinyTask("die"), KEYS, tmp_path, jobs=2, threads=1, on_event=quietly)
 
 
-def test_a_listener_that_fails_ends_the_grid_rather_than_let_it_wait_for_ever(tmp_path):
+def test_a_listener_that_fails_ends_the_grid_rather_than_let_it_wait_for_ever(tmp_path, at_once):
     """results.csv is written as events arrive, so a full disk shows itself there."""
 
     def full(event):
@@ -118,20 +141,19 @@ def test_a_listener_that_fails_ends_the_grid_rather_than_let_it_wait_for_ever(tm
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX's")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interruption_while_processes_start_ends_all_of_them(tmp_path, monkeypatch, number):
+def test_an_interruption_while_processes_start_ends_all_of_them(tmp_path, monkeypatch, number, at_once):
     """In the middle of a start, where the process is there and waits for what it has to do."""
-    plain = popen_spawn_posix.util.spawnv_passfds
+    plain = forkserver.connect_to_new_process
 
-    def interrupted(path, arguments, descriptors):
-        process = plain(path, arguments, descriptors)
-        if "--multiprocessing-fork" in arguments:
-            os.kill(os.getpid(), number)
+    def interrupted(descriptors):
+        process = plain(descriptors)
+        os.kill(os.getpid(), number)
         return process
 
     def interrupt(number, frame):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(popen_spawn_posix.util, "spawnv_passfds", interrupted)
+    monkeypatch.setattr(forkserver, "connect_to_new_process", interrupted)
     before = {each: signal.signal(each, interrupt) for each in (signal.SIGINT, signal.SIGTERM)}
     try:
         with pytest.raises(KeyboardInterrupt):

@@ -6,29 +6,38 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from types import FrameType
 
 import typer
 
 from warmstart import __version__
-from warmstart.cli import compare, methods, report, reproduce, theory
 from warmstart.cli.ending import fail
 from warmstart.errors import HelpedError, InputError, WorkFailedError
 from warmstart.training.launch import end_with_launcher
 
-app = typer.Typer(
-    name="warmstart",
-    help="Retrain networks on growing data: DASH, its rivals, and the measurement that tells which to use.",
-    add_completion=False,
-    rich_markup_mode="rich",
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-app.command("compare", epilog=compare.EXAMPLES)(compare.compare)
-app.command("reproduce", epilog=reproduce.EXAMPLES)(reproduce.reproduce)
-app.add_typer(theory.app, name="theory")
-app.command("report", epilog=report.EXAMPLES)(report.report)
-app.command("methods", epilog=methods.EXAMPLES)(methods.methods)
+_COMMANDS = ("compare", "reproduce", "theory", "report", "methods")
+"""In the order of the help; each is a module beside this one with a command of its name and ``EXAMPLES``."""
+
+
+def _app(names: Sequence[str]) -> typer.Typer:
+    """The command line with some of its commands: only what is asked for is imported."""
+    app = typer.Typer(
+        name="warmstart",
+        help="Retrain networks on growing data: DASH, its rivals, and the measurement that tells which to use.",
+        add_completion=False,
+        rich_markup_mode="rich",
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_top)
+    for name in names:
+        module = import_module(f"warmstart.cli.{name}")
+        if hasattr(module, "app"):
+            app.add_typer(module.app, name=name)
+        else:
+            app.command(name, epilog=module.EXAMPLES)(getattr(module, name))
+    return app
 
 
 def _version(wanted: bool) -> None:
@@ -37,7 +46,6 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def _top(
     version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
 ) -> None:
@@ -57,6 +65,8 @@ def run(arguments: Sequence[str]) -> int:
     before = signal.signal(signal.SIGTERM, _interrupt)
     again = f"the same command {'begins anew' if 'theory' in arguments[:1] else 'goes on from here'}"
     try:
+        asked = [name for name in _COMMANDS if name in arguments[:1]]
+        app = _app(asked or _COMMANDS)
         code = app(list(arguments) or ["--help"], prog_name="warmstart", standalone_mode=False)
         return fail(f"stopped; {again}", 130) if code == 130 else 0  # typer turns a KeyboardInterrupt into this number
     except HelpedError:

@@ -9,6 +9,7 @@ import typer
 
 from warmstart.cli.flags import with_flags
 from warmstart.comparison.settings import CompareSettings
+from warmstart.grids.worker_server import start_importing
 from warmstart.settings import from_file_and_flags
 
 EXAMPLES = """Examples:
@@ -37,6 +38,8 @@ def compare(
     Writes results.csv, table.md, report.html and config.yaml into --out.
     """
     settings = from_file_and_flags(CompareSettings, config, given)
+    if settings.may_use_workers:
+        start_importing()
 
     from rich.console import Console
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from warmstart.cli.flags import with_flags
+from warmstart.grids.worker_server import start_importing
 from warmstart.reproduction.settings import ReproduceSettings
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ def reproduce(
     Writes results.csv, table.md, report.html, config.yaml, manifest.json and figures by stage into --out.
     """
     settings = ReproduceSettings.of({"dataset": dataset, **given})
+    if settings.may_use_workers and not dry_run:
+        start_importing()
 
     from rich.console import Console
 

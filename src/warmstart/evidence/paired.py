@@ -56,9 +56,9 @@ class Estimate:
         """
         if self.variance == 0:
             return -math.inf, math.inf
-        from scipy.stats import t  # its import takes a second, which --help should not
+        from scipy.special import stdtrit  # the quantile of Student's t; scipy.stats would take a second to import
 
-        half = float(t.ppf((1 + level) / 2, self.freedom)) * math.sqrt(self.variance)
+        half = float(stdtrit(self.freedom, (1 + level) / 2)) * math.sqrt(self.variance)
         return self.difference - half, self.difference + half
 
     def p_value(self, at: float = 0.0) -> float:
@@ -72,9 +72,9 @@ class Estimate:
         """
         if self.variance == 0:
             return 1.0
-        from scipy.stats import t
+        from scipy.special import stdtr  # the distribution function of Student's t
 
-        return float(2 * t.sf(abs(self.difference - at) / math.sqrt(self.variance), self.freedom))
+        return float(2 * stdtr(self.freedom, -abs(self.difference - at) / math.sqrt(self.variance)))
 
 
 def estimate(by_seed: NDArray[np.float64], by_example: NDArray[np.float64] | None = None) -> Estimate:

@@ -17,15 +17,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.multiprocessing
 
 from warmstart.errors import WorkFailedError
+from warmstart.grids.worker_server import worker_context
 from warmstart.runs.key import RunKey
 from warmstart.runs.run import Event, Run
 from warmstart.runs.state import RunState
 from warmstart.runs.task import Task
 from warmstart.training.devices import too_little_memory
 
+WORKER_COST = 0.5
+"""Seconds that it takes to start the processes, about: less work is done in this one."""
 QUIET = 0.1
 """Seconds between two events of a run's epochs: more often nobody can read."""
 
@@ -55,7 +57,32 @@ def run_grid(
     if jobs == 1 or len(keys) <= 1:
         with computing_with(threads):
             return {key: _run(task, key, out, on_event) for key in keys}
-    return _run_in_processes(task, keys, out, min(jobs, len(keys)), threads, on_event)
+    done = _head_start(task, keys, out, threads, on_event)
+    if left := [key for key in keys if key not in done]:
+        done |= _run_in_processes(task, left, out, min(jobs, len(left)), threads, on_event)
+    return {key: done[key] for key in keys}
+
+
+class _TakesLongerError(Exception):
+    """The work is worth processes of its own."""
+
+
+def _head_start(
+    task: Task, keys: Sequence[RunKey], out: Path | None, threads: int, on_event: OnEvent
+) -> dict[RunKey, RunState]:
+    """Work in this process for as long as starting others would take; they begin the run again that was under way."""
+    began = time.monotonic()
+    done: dict[RunKey, RunState] = {}
+
+    def until_it_pays(event: Event) -> None:
+        on_event(event)
+        if time.monotonic() - began > WORKER_COST:
+            raise _TakesLongerError
+
+    with computing_with(threads), suppress(_TakesLongerError):
+        for key in keys:
+            done[key] = _run(task, key, out, until_it_pays)
+    return done
 
 
 def _run(task: Task, key: RunKey, out: Path | None, on_event: OnEvent) -> RunState:
@@ -93,7 +120,7 @@ def memory_sufficing(key: RunKey) -> Iterator[None]:
 def _run_in_processes(
     task: Task, keys: Sequence[RunKey], out: Path | None, jobs: int, threads: int, on_event: OnEvent
 ) -> dict[RunKey, RunState]:
-    context = torch.multiprocessing.get_context("spawn")  # tensors travel as shared memory: one copy of the data
+    context = worker_context()
     lifeline, ours = context.Pipe(duplex=False)
     with _told(context, on_event) as tell:
         pool = ProcessPoolExecutor(jobs, context, _start_worker, (task, out, threads, tell, lifeline))
@@ -104,7 +131,7 @@ def _run_in_processes(
         finally:
             ours.close()  # the workers end at once, whatever they are doing
             pool.shutdown(wait=True, cancel_futures=True)
-    return {key: done[key] for key in keys}
+    return done
 
 
 @contextmanager
@@ -160,7 +187,10 @@ def _told(context: Any, on_event: OnEvent) -> Iterator[_Tell]:
     failure: list[Exception] = []
 
     def listen() -> None:
-        with reader, suppress(EOFError):  # closed early, it fails the workers' next word: none waits for a deaf ear
+        with (
+            reader,
+            suppress(EOFError),
+        ):  # closed early, it fails the workers' next word: none waits for a listener that is gone
             while not failure:
                 event = reader.recv()
                 try:

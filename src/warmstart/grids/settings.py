@@ -11,7 +11,7 @@ from warmstart.errors import InputError
 from warmstart.runs.key import RunKey
 from warmstart.runs.metric import ACCURACY, Metric
 from warmstart.settings import RECORDED, Setting, Settings
-from warmstart.training.launch import available_cores
+from warmstart.training.launch import available_cores, launched_processes
 
 if TYPE_CHECKING:
     import torch
@@ -99,6 +99,14 @@ class GridSettings(Settings):
             for optimizer in self.optimizer_names
             for method in self.methods
         ]
+
+    @property
+    def may_use_workers(self) -> bool:
+        """Whether the grid could be computed by processes of this machine, as far as settings tell."""
+        on_cpu = self.device == "cpu" or (self.device == "auto" and self.jobs == "auto")
+        alone = self.executor == "local" and launched_processes() == 1 and len(self.runs()) > 1
+        several = available_cores() > 1 if self.jobs == "auto" else self.jobs != 1
+        return alone and several and (on_cpu or self.jobs != "auto")
 
     def resolved_threads(self) -> int:
         """Threads a run computes with.
