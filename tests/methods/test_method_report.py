@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from warmstart import Report
-from warmstart.layers.neurons import LeftAlone, Neurons
+from warmstart.layers.left_alone import LeftAlone
+from warmstart.layers.neurons import Neurons
 from warmstart.methods.report import BINS, NumbersReport, ScaleReport, count_scales, describe_scales
 
 ENTRY = Neurons("layer.weight", "Linear", nn.Parameter(torch.ones(4, 3)), (1,))

@@ -15,6 +15,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from warmstart.errors import InputError, nearest
+from warmstart.layers.left_alone import LeftAlone
 from warmstart.layers.norms import is_norm
 
 Granularity = Literal["kernel", "neuron"]
@@ -61,14 +62,6 @@ class Neurons:
     def count(self) -> int:
         """Neurons in the parameter."""
         return self.parameter.numel() // max(1, self.size)
-
-
-@dataclass(frozen=True)
-class LeftAlone:
-    """A parameter that a method does not change, and why."""
-
-    name: str
-    reason: str
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,8 @@ from torch.optim import Optimizer
 from warmstart.batches import batches_that_matter, examples_in, tail
 from warmstart.errors import InputError, at_least_one, number, require, whole_number
 from warmstart.gradient_ema import ALPHA, TOLERANCE, GradientEMA, Weight, average_gradient
-from warmstart.layers.neurons import Filter, Granularity, LeftAlone, Neurons, neurons
+from warmstart.layers.left_alone import LeftAlone
+from warmstart.layers.neurons import Filter, Granularity, Neurons, neurons
 from warmstart.layers.norms import batch_norms, has_norm
 from warmstart.losses import ForwardLoss, as_forward_loss
 from warmstart.methods.average_report import coverage

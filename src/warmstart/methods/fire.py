@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from warmstart.errors import InputError, at_least_one, number, one_of, require
+from warmstart.layers.left_alone import LeftAlone
 from warmstart.layers.matrices import embeddings, is_attention, matrices_of
-from warmstart.layers.neurons import Filter, LeftAlone, Neurons, neurons
+from warmstart.layers.neurons import Filter, Neurons, neurons
 from warmstart.layers.norms import batch_norms, has_norm
 from warmstart.methods.method import Method, Stage, reset_optimizer_
 from warmstart.methods.report import NumbersReport, Report

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from warmstart.layers.neurons import LeftAlone, Neurons
+from warmstart.layers.left_alone import LeftAlone
+from warmstart.layers.neurons import Neurons
 from warmstart.wording import counted
 
 if TYPE_CHECKING:

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from warmstart.errors import InputError, nearest, number, require, within
-from warmstart.layers.neurons import LeftAlone, Neurons, neurons
+from warmstart.layers.left_alone import LeftAlone
+from warmstart.layers.neurons import Neurons, neurons
 from warmstart.layers.norms import has_norm
 from warmstart.methods.cold import require_alike, tensors_of
 from warmstart.methods.method import Method, Stage, require_own_memory, reset_optimizer_
