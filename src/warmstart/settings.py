@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from dataclasses import replace as replaced
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar, get_args, get_origin
+from typing import Any, ClassVar, Literal, Self, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
@@ -93,6 +93,22 @@ class Settings(BaseModel):
     """A class of settings: a field with a `Setting` is a flag and a key; one without is for Python alone."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    title: ClassVar[str] = "Options"
+    """What its settings are about, as the heading of their flags."""
+
+    @classmethod
+    def title_of(cls, name: str) -> str:
+        """The heading under which a setting stands.
+
+        Args:
+            name: The setting's.
+
+        Returns:
+            The title of the class that adds it.
+        """
+        kinds = [kind for kind in reversed(cls.__mro__) if issubclass(kind, Settings)]
+        return next(kind.title for kind in kinds if name in vars(kind).get("__annotations__", {}))
 
     @classmethod
     def described(cls) -> dict[str, Setting]:

@@ -27,7 +27,7 @@ def with_flags(kind: type[Settings], *, but: tuple[str, ...] = ()) -> Callable[[
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         own = inspect.signature(command, eval_str=True)
         described = {name: setting for name, setting in kind.described().items() if name not in but}
-        flags = [_flag(name, kind.model_fields[name], setting) for name, setting in described.items()]
+        flags = [_flag(kind, name, setting) for name, setting in described.items()]
         kept = [parameter for parameter in own.parameters.values() if parameter.kind is not parameter.VAR_KEYWORD]
         parameters = [*kept, *flags]
 
@@ -44,11 +44,16 @@ def with_flags(kind: type[Settings], *, but: tuple[str, ...] = ()) -> Callable[[
     return decorate
 
 
-def _flag(name: str, field: FieldInfo, setting: Setting) -> inspect.Parameter:
+def _flag(settings: type[Settings], name: str, setting: Setting) -> inspect.Parameter:
+    field = settings.model_fields[name]
     number = next((option for option in (int, float) if option in _options(field)), None)
     kind = str if number is None or setting.auto else number
     option = typer.Option(
-        f"--{name.replace('_', '-')}", help=_help(setting, field), show_default=False, metavar=setting.metavar
+        f"--{name.replace('_', '-')}",
+        help=_help(setting, field),
+        show_default=False,
+        metavar=setting.metavar,
+        rich_help_panel=settings.title_of(name),
     )
     annotation = Annotated[kind | None, option]  # type: ignore[valid-type]  # a type that is made
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)

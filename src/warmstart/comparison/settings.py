@@ -19,6 +19,8 @@ from warmstart.training.recipe import Recipe
 class ReadingSettings(Settings):
     """How results are read."""
 
+    title: ClassVar[str] = "The verdict"
+
     margin: Annotated[
         float,
         Setting(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Annotated, ClassVar, Self
 
 from pydantic import model_validator
 
@@ -15,6 +15,8 @@ LARGEST_IMAGE = 4096
 
 class DataSettings(Settings):
     """Labelled images."""
+
+    title: ClassVar[str] = "The data"
 
     data: Annotated[
         str,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import ValidationInfo, field_validator
 
@@ -22,6 +22,8 @@ TRACKERS = ("tensorboard", "wandb", "mlflow")
 
 class GridSettings(Settings):
     """What every grid has."""
+
+    title: ClassVar[str] = "The grid"
 
     methods: Annotated[
         tuple[str, ...],
@@ -135,6 +137,8 @@ class GridSettings(Settings):
 
 class ImageGridSettings(GridSettings):
     """What a grid on images has: a network by name, and seeds 0 to N-1."""
+
+    title: ClassVar[str] = "The grid"
 
     model: Annotated[
         str,

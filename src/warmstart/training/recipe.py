@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import field_validator
 
@@ -17,6 +17,8 @@ PRECISIONS = ("tf32", "fp32", "bf16")
 
 class Recipe(Settings):
     """How a stage is trained; the defaults are those of `warmstart compare`."""
+
+    title: ClassVar[str] = "The recipe"
 
     optimizer: Annotated[str, Setting("Optimizer", "NAME", choices=OPTIMIZERS)] = "sgd"
     """`sgd` (no dampening), `sam` (sharpness-aware minimisation over that SGD, rho 0.1) or `adamw` (beta_2 0.999)."""
