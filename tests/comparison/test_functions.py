@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import warmstart as ws
 from commands import numbers
+from stateful_methods import AgeAndRedraw, SlowCopy
 
 
 def data(count, seed):
@@ -102,6 +103,66 @@ def test_it_goes_on_where_it_stopped_with_the_same_numbers(tmp_path):
     assert numbers(tmp_path / "whole") == numbers(tmp_path / "broken")
     with pytest.raises(ws.InputError, match="metric"):
         run(out=tmp_path / "broken", metric="F1")
+
+
+def test_methods_with_state_go_on_in_functions_of_ones_own_with_the_same_numbers(tmp_path):
+    methods = [SlowCopy(), AgeAndRedraw(every=2)]
+    run(methods=methods, out=tmp_path / "whole", seeds=1)
+    stages = []
+
+    def failing(model, stage):
+        stages.append(stage.number)
+        if len(stages) in (2, 5):
+            raise OSError("the disk went away")
+        return train(model, stage)
+
+    for _ in range(2):
+        with pytest.raises(OSError, match="went away"):
+            run(methods=methods, out=tmp_path / "broken", seeds=1, train=failing)
+    run(methods=methods, out=tmp_path / "broken", seeds=1, train=failing)
+    assert stages == [1, 2, 2, 3, 1, 1, 2, 3]
+    assert numbers(tmp_path / "whole") == numbers(tmp_path / "broken")
+
+
+def test_a_method_is_told_the_update_and_the_micro_batches_and_names_what_is_evaluated():
+    told, evaluated, trained = [], [], []
+
+    class Told(AgeAndRedraw):
+        def after_step(self, model, stage):
+            rows = {name: len(activations) for name, activations in stage.activations.items()}
+            told.append((stage.number, stage.step, stage.optimizer.param_groups[0]["lr"], rows))
+
+        def after_backward(self, model, stage):
+            stage.optimizer.param_groups[0]["lr"] = 0.5
+
+        def measured(self, model, state):
+            trained.append(model)
+            return SlowCopy().measured(model, state)
+
+    def two_halves(model, stage):
+        model.train()
+        inputs, labels = next(iter(DataLoader(stage.data, 12)))
+        for _ in range(2):
+            for half in (slice(0, 6), slice(6, 12)):
+                cross_entropy(model(inputs[half]), labels[half]).backward()
+            stage.after_backward()
+            stage.optimizer.step()
+            stage.after_step()
+            evaluate(model)
+            model.train()
+            assert stage.optimizer.param_groups[0]["lr"] == 0.1
+        return 2
+
+    def look(model):
+        evaluated.append(model)
+        return evaluate(model)
+
+    run(methods=[Told()], seeds=1, stream=CHUNKS[:2], train=two_halves, evaluate=look)
+    assert told == [(stage, step, 0.5, {"0": 12}) for stage in (1, 2) for step in (0, 1)]
+    _, *of_run = evaluated  # the first one was tried before all runs
+    assert len(of_run) == len(trained) == 2
+    assert isinstance(of_run[0][2], nn.PReLU)
+    assert not any(measured is model for measured, model in zip(of_run, trained, strict=True))
 
 
 def test_a_metric_that_is_better_when_lower_and_has_no_scores():

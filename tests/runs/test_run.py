@@ -7,6 +7,7 @@ from warmstart.comparison.settings import CompareSettings
 from warmstart.data.load import load
 from warmstart.errors import InputError
 from warmstart.grids.collect import collect
+from warmstart.processes import Team
 from warmstart.runs import run as module
 from warmstart.runs.image_task import ImageTask
 from warmstart.runs.key import RunKey
@@ -56,9 +57,13 @@ def test_a_task_travels_to_other_processes_without_what_lies_on_this_ones_device
 
 
 def same_state(one, other):
-    """Weights, buffers and the optimizer's state, bit for bit."""
-    theirs = other.model.state_dict()
-    assert all(torch.equal(tensor, theirs[name]) for name, tensor in one.model.state_dict().items())
+    """Weights, buffers, the optimizer's state and the method's, bit for bit."""
+    for ours, theirs in (
+        (one.model.state_dict(), other.model.state_dict()),
+        (one.state.of_method, other.state.of_method),
+    ):
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
     mine, others = one.optimizer.state_dict()["state"], other.optimizer.state_dict()["state"]
     assert mine.keys() == others.keys()
     for key, state in mine.items():
@@ -78,6 +83,10 @@ def same_state(one, other):
         ("shrink-perturb[variant=ash]", "sgd"),
         ("shrink-perturb[variant=dohare]", "sgd"),
         ("head-reset", "sam"),
+        ("stateful_methods:SlowCopy", "sgd"),
+        ("stateful_methods:SlowCopy", "sam"),
+        ("stateful_methods:AgeAndRedraw", "sgd"),
+        ("stateful_methods:AgeAndRedraw", "sam"),
     ],
 )
 def test_a_run_that_was_stopped_inside_each_stage_gives_the_same_bits(tmp_path, task, monkeypatch, method, optimizer):
@@ -185,6 +194,51 @@ def test_folders_have_names_that_every_file_system_takes(tmp_path):
     ]
 
     assert names == ["sgd-dash_alpha=0.1,lambda=0_-seed2", "sgd-my.pkg_Own-seed2", "sgd-.._up-seed2"]
+
+
+def test_the_network_that_the_method_names_is_measured_and_batch_norm_is_recalibrated_on_it(task):
+    run = Run(task(stages=1), RunKey("stateful_methods:SlowCopy", 0, "sgd"), None)
+    row = finish(run).rows[0]
+    slow = run.method.measured(run.model, run.state.of_method)
+    assert not torch.equal(slow.features[0].weight, run.model.features[0].weight)
+    found = run.task.measure(slow, run.task.stage_data(0, 1))
+    of_trained = run.task.measure(run.model, run.task.stage_data(0, 1))
+    assert (row.test_loss, row.recalibrated_test_accuracy) == (found.loss, found.recalibrated)
+    assert row.test_loss != of_trained.loss
+
+
+def test_a_network_is_prepared_before_its_optimizer_and_its_first_weights(task):
+    run = Run(task(), RunKey("stateful_methods:AgeAndRedraw", 0, "sgd"), None)
+    slopes = [name for name, layer in run.model.named_modules() if isinstance(layer, torch.nn.PReLU)]
+    held = {parameter for group in run.optimizer.param_groups for parameter in group["params"]}
+    plain = Run(task(), RunKey("warm", 0, "sgd"), None)
+    assert slopes
+    assert all(parameter in held for parameter in run.model.parameters())
+    assert run.initial.keys() == plain.initial.keys() | {f"{name}.weight" for name in slopes}
+    assert all(torch.equal(tensor, run.initial[name]) for name, tensor in plain.initial.items())
+    assert run._fresh().state_dict().keys() == run.initial.keys()
+
+
+def test_what_a_method_sees_differs_between_processes_and_is_refused(task):
+    with pytest.raises(InputError, match="sees activations, of which each process has others: train in one process"):
+        Run(task(), RunKey("stateful_methods:AgeAndRedraw", 0, "sgd"), None, Team(2))
+
+
+def test_networks_drawn_while_training_are_the_same_after_a_stop(tmp_path, task, monkeypatch):
+    task, key = task(), RunKey("stateful_methods:Draws", 1, "sgd")
+    through = Run(task, key, None)
+    whole = finish(through)
+    monkeypatch.setattr(module, "SAVE_EVERY", -1.0)
+
+    def stop(event):
+        if event.stage == 2 and event.progress.epochs == 3 and event.finished_stage is None:
+            raise StoppedError
+
+    with pytest.raises(StoppedError):
+        Run(task, key, tmp_path).go_on(stop)
+    going_on = Run(task, key, tmp_path)
+    assert numbers(finish(going_on)) == numbers(whole)
+    same_state(going_on, through)
 
 
 def test_a_damaged_checkpoint_is_named(tmp_path, task):

@@ -15,9 +15,12 @@ from torch import nn
 from warmstart.comparison.fingerprint import stream_fingerprint
 from warmstart.errors import InputError, whole_number
 from warmstart.importing import describe
-from warmstart.methods.method import Method
+from warmstart.methods.in_a_loop import prepare_
+from warmstart.methods.method import Method, Stage
 from warmstart.methods.registry import method_label, parse_method
+from warmstart.methods.seeing import UnitsOf
 from warmstart.runs.function_task import FunctionTask
+from warmstart.runs.task import StageData
 from warmstart.streams.given_parts import GivenStream
 from warmstart.wording import split_names
 
@@ -142,16 +145,32 @@ def rehearse(task: FunctionTask, seed: int) -> nn.Module:
     size = min(REHEARSED, data.seen)
     small = replace(data, seen=size, new=min(size, data.new), batches=lambda _: [data.batches(size)[-1]])
     for method in task.methods.values() if task.stages > 1 else ():
-        model = task.make_model()
-        initial = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
-        stage = small.stage(2, fresh=task.make_model, initial=initial, optimizer=task.make_optimizer(model, ""))
-        method.on_new_data(model, stage)
+        method.on_new_data(*_second_stage(task, method, small))
     metric = task.measure(task.make_model(), data).accuracy
     if not math.isfinite(metric):
         warnings.warn(f"evaluate gives {metric} for an untrained network: such runs count as diverged", stacklevel=3)
     model = task.make_model()
     task.make_optimizer(model, "")
     return model
+
+
+def _second_stage(task: FunctionTask, method: Method, data: StageData) -> tuple[nn.Module, Stage]:
+    """An untrained network as a method wants it, and what the method is told when new data arrives."""
+
+    def draw() -> nn.Module:
+        model = task.make_model()
+        prepare_(method, model)
+        return model
+
+    model = draw()
+    return model, data.stage(
+        2,
+        fresh=draw,
+        initial={name: tensor.detach().clone() for name, tensor in model.state_dict().items()},
+        optimizer=task.make_optimizer(model, ""),
+        units=UnitsOf(model, data.batches, data.forward_loss),
+        state={},
+    )
 
 
 def require_sendable(task: FunctionTask) -> None:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, get_args, get_type_hints
 
 import torch
 from torch import Tensor, nn
 
 from warmstart.errors import InputError
+from warmstart.layers.units import Units
 from warmstart.losses import ForwardLoss
 from warmstart.methods.report import Report
 from warmstart.processes import local
+
+
+def _no_units() -> list[Units]:
+    raise InputError("this stage was made without a network to read: pass Stage(..., units=...)")
 
 
 @dataclass
@@ -32,13 +37,23 @@ class Stage:
     fresh: Callable[[], nn.Module]
     """Draws a new network of the same shape, each time another one, on the model's device."""
     initial: Mapping[str, Tensor]
-    """The run's first weights, before any training: its ``state_dict``."""
+    """The run's first weights, prepared and before any training: its ``state_dict``."""
     generator: torch.Generator
     """The method's own source of randomness, on the CPU."""
     optimizer: torch.optim.Optimizer | None = None
-    """The optimizer that goes on; None where each stage makes its own."""
+    """The optimizer that goes on, and during training the one that trains; None where nobody has said which."""
     micro_batch_size: int | None = None
     """Examples that fit into one forward and backward pass; None for any number."""
+    state: dict[str, Tensor] = field(default_factory=dict)
+    """The method's own tensors. What it puts here is saved and restored with the run, and lies on the model's device
+    then; it is empty until the method fills it, outlives the stage, and must share no memory with the model."""
+    step: int = 0
+    """During training, the updates made before this one in this stage; in `WarmStart` the loop's own count."""
+    units: Callable[[], list[Units]] = _no_units
+    """``units()``: the network's units, each with its incoming and outgoing weights, read from its graph once."""
+    activations: Mapping[str, Tensor] = field(default_factory=dict)
+    """During training, layer name -> (rows, units), of the batch that is trained on: of all its micro-batches, and of
+    SAM's second pass. Empty unless the method's `sees_activations` asks for them."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +69,18 @@ class Method:
     """One line: what it does."""
     source: ClassVar[str] = ""
     """Where it comes from."""
+    sees_activations: ClassVar[bool] = False
+    """Whether `Stage.activations` is filled; it costs a copy of each layer's output."""
+
+    def prepare(self, model: nn.Module) -> None:
+        """Change a new network before anything is made of it: its norm layers, its activations.
+
+        Called once for each network that is made, before its optimizer is: for the run's own, and for those that
+        `Stage.fresh` draws.
+
+        Args:
+            model: The network as it was made, changed in place. What is put into it may stay on the CPU.
+        """
 
     def on_new_data(self, model: nn.Module, stage: Stage) -> Report:
         """Act when new data has arrived, before training on it; called from the second stage on.
@@ -68,7 +95,10 @@ class Method:
         return Report(self.name, self.settings(), notes=("nothing changed: training goes on",))
 
     def after_backward(self, model: nn.Module, stage: Stage) -> None:
-        """Act on the gradients of an update; called after each ``backward()``.
+        """Act before an update; called after each ``backward()``, so twice in an update of SAM.
+
+        Weights, moments and state may change as well; a rate, ``stage.optimizer.param_groups[i]["lr"]``, that is
+        changed here holds for this update alone, and the loop's own is put back.
 
         Args:
             model: The network, with its gradients in ``.grad``.
@@ -76,12 +106,24 @@ class Method:
         """
 
     def after_step(self, model: nn.Module, stage: Stage) -> None:
-        """Act on the weights after each update of the optimizer.
+        """Act on weights, moments and state after each update of the optimizer.
 
         Args:
             model: The network, changed in place.
             stage: The stage that is being trained.
         """
+
+    def measured(self, model: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
+        """Name the network that is measured and served.
+
+        Args:
+            model: The network that is trained; not changed.
+            state: What the method keeps, as in `Stage.state`; empty before the method has filled it.
+
+        Returns:
+            The network itself, unless the method keeps another one: then one that shares no memory with it.
+        """
+        return model
 
     @property
     def acts_on_updates(self) -> bool:

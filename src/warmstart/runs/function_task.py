@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -14,7 +13,9 @@ from torch.utils.data import Dataset, default_collate
 from warmstart.batches import cut_from_newest
 from warmstart.errors import InputError
 from warmstart.losses import ForwardLoss
+from warmstart.methods.in_a_loop import Updates
 from warmstart.methods.method import Method
+from warmstart.methods.seeing import joined_activations
 from warmstart.network import require_module
 from warmstart.runs.task import LARGEST_BATCH, Measured, StageData, TrainingContext
 from warmstart.seeds import derive
@@ -99,26 +100,28 @@ class FunctionTask:
     def train(self, model: nn.Module, context: TrainingContext) -> Progress:
         """Call the user's training function, and see to it that it lets the method act."""
         calls = {"after_backward": 0, "after_step": 0}
+        method, stage = context.method, context.stage
+        updates = Updates(method, stage)
 
-        def act(name: str) -> None:
-            calls[name] += 1
-            getattr(context.method, name)(model, context.stage)
+        def after_backward() -> None:
+            calls["after_backward"] += 1
+            updates.after_backward(model)
+
+        def after_step() -> None:
+            calls["after_step"] += 1
+            updates.after_step(model)
+            joined.clear()
 
         seen, new = context.data.examples
-        stage = TrainingStage(
-            context.stage.number,
-            context.seed,
-            seen,
-            new,
-            context.stage.optimizer,
-            partial(act, "after_backward"),
-            partial(act, "after_step"),
+        told = TrainingStage(
+            stage.number, context.seed, seen, new, stage.optimizer, after_backward=after_backward, after_step=after_step
         )
         torch.manual_seed(derive(context.seed, "order", stage.number))
-        progress = _progress(self.train_function(model, stage))
-        if context.method.acts_on_updates and not all(calls.values()):
+        with joined_activations(method, model, stage) as joined:
+            progress = _progress(self.train_function(model, told))
+        if method.acts_on_updates and not all(calls.values()):
             raise InputError(
-                f"method {context.method} acts on every update: train must call stage.after_backward() after each "
+                f"method {method} acts on every update: train must call stage.after_backward() after each "
                 "backward() and stage.after_step() after each update"
             )
         context.after_epoch(progress)

@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from warmstart.data.images import ImageData
 from warmstart.layers.norms import batch_norms
 from warmstart.losses import training_loss
+from warmstart.methods.in_a_loop import Updates
 from warmstart.methods.method import Method
 from warmstart.methods.registry import parse_method
+from warmstart.methods.seeing import latest_activations
 from warmstart.models.factory import ModelFactory, check_factory
 from warmstart.models.registry import MODELS, input_range, model_factory
 from warmstart.runs.task import LARGEST_BATCH, Measured, StageData, TrainingContext
@@ -120,22 +122,24 @@ class ImageTask:
 
         hooks = Hooks(after_epoch=context.after_epoch, save_due=context.save_due, save=context.save)
         if method.acts_on_updates:
+            updates = Updates(method, stage, done=context.start.steps)
             hooks = replace(
                 hooks,
-                after_backward=partial(method.after_backward, model, stage),
-                after_step=partial(method.after_step, model, stage),
+                after_backward=partial(updates.after_backward, model),
+                after_step=partial(updates.after_step, model),
             )
         assert stage.optimizer is not None
-        return train_stage(
-            model,
-            stage.optimizer,
-            context.data.examples,
-            self.training_recipe,
-            seed_of=seed_of,
-            hooks=hooks,
-            start=context.start,
-            team=context.team,
-        )
+        with latest_activations(method, model, stage) as seen:
+            return train_stage(
+                model,
+                stage.optimizer,
+                context.data.examples,
+                self.training_recipe,
+                seed_of=seed_of,
+                hooks=replace(hooks, watched=seen),
+                start=context.start,
+                team=context.team,
+            )
 
     def measure(self, model: nn.Module, data: StageData) -> Measured:
         """Measure on the test set, with batch-norm statistics as they are and recalibrated."""

@@ -10,7 +10,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from warmstart.errors import InputError
+from warmstart.methods.in_a_loop import checked_state, measured, prepare_
 from warmstart.methods.method import Stage
+from warmstart.methods.seeing import UnitsOf
 from warmstart.processes import Team
 from warmstart.runs.key import RunKey
 from warmstart.runs.stage_result import StageResult
@@ -45,16 +48,21 @@ class Run:
             key: Which run of the grid.
             out: The comparison's folder; None keeps nothing.
             team: The processes that train it together; the first one keeps and loads what is saved.
+
+        Raises:
+            InputError: If several processes cannot train by this method, or what is saved is damaged.
         """
         self.task, self.key, self._team = task, key, team or Team()
         self.method = task.method(key.method)
+        if self._team.size > 1 and self.method.sees_activations:
+            raise InputError(f"{key.method} sees activations, of which each process has others: train in one process")
         self._folder = key.folder(out) if out is not None else None
-        self._fresh_draws = 0
         torch.manual_seed(derive(key.seed, "init", 0))
-        self.model = task.make_model()
+        self.model = self._drawn()
         self.initial = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
         self.optimizer = task.make_optimizer(self.model, key.optimizer)
         self.state = RunState()
+        self._units: UnitsOf | None = None
         self._load()
 
     def go_on(self, on_event: Callable[[Event], None]) -> RunState:
@@ -73,9 +81,17 @@ class Run:
 
     def _one_stage(self, on_event: Callable[[Event], None]) -> StageResult:
         number = self.state.next_stage
-        self._fresh_draws = 0
         data = self.task.stage_data(self.key.seed, number)
-        stage = data.stage(number, fresh=self._fresh, initial=self.initial, optimizer=self.optimizer)
+        if self._units is None or not self._units.read:
+            self._units = UnitsOf(self.model, data.batches, data.forward_loss)
+        stage = data.stage(
+            number,
+            fresh=self._fresh,
+            initial=self.initial,
+            optimizer=self.optimizer,
+            units=self._units,
+            state=self.state.of_method,
+        )
         if self.state.inside is None:
             self.state.method_seconds = self._apply_method(stage)
         saved = time.monotonic()
@@ -98,7 +114,7 @@ class Run:
             save=save,
         )
         progress = self.task.train(self.model, context)
-        measured = self.task.measure(self.model, data)
+        found = self.task.measure(measured(self.method, self.model, self.state.of_method), data)
         row = StageResult(
             data=self.task.data,
             model=self.task.model,
@@ -107,19 +123,19 @@ class Run:
             seed=self.key.seed,
             stage=number,
             train_examples=data.seen,
-            test_accuracy=measured.accuracy,
-            test_loss=measured.loss,
+            test_accuracy=found.accuracy,
+            test_loss=found.loss,
             train_accuracy=progress.accuracy,
             steps=progress.steps,
             epochs=progress.epochs,
             train_seconds=round(progress.seconds, 4),
             method_seconds=round(self.state.method_seconds, 4),
-            recalibrated_test_accuracy=measured.recalibrated,
+            recalibrated_test_accuracy=found.recalibrated,
             status=progress.status,
         )
         self.state.rows.append(row)
-        self.state.scores = measured.scores
-        self.state.inside = None
+        self.state.scores = found.scores
+        self.state.inside, self.state.fresh_draws = None, 0
         self._save()
         return row
 
@@ -135,20 +151,27 @@ class Run:
 
     def _fresh(self) -> nn.Module:
         """Another network, each time another draw."""
-        self._fresh_draws += 1
-        torch.manual_seed(derive(self.key.seed, "init", self.state.next_stage, self._fresh_draws))
-        return self.task.make_model()
+        self.state.fresh_draws += 1
+        torch.manual_seed(derive(self.key.seed, "init", self.state.next_stage, self.state.fresh_draws))
+        return self._drawn()
+
+    def _drawn(self) -> nn.Module:
+        """A network from PyTorch's global random state, as the method wants it."""
+        model = self.task.make_model()
+        prepare_(self.method, model)
+        return model
 
     def _save(self) -> None:
         if self._folder is None:
             return
+        checked_state(self.method, self.model, self.state.of_method)
         self._folder.mkdir(parents=True, exist_ok=True)
         checkpoint.save(
             self._folder / CHECKPOINT,
             model=self.model,
             optimizer=self.optimizer,
             metadata=self.state.to_metadata(),
-            tensors={} if self.state.scores is None else {"scores": self.state.scores},
+            tensors=self.state.to_tensors(),
         )
 
     def _load(self) -> None:
@@ -159,4 +182,6 @@ class Run:
         self.model.load_state_dict(saved.model_state)
         if self.optimizer is not None and saved.optimizer_state is not None:
             self.optimizer.load_state_dict(saved.optimizer_state)
-        self.state = RunState.from_metadata(saved.metadata, saved.tensors.get("scores"))
+        self.state = RunState.from_saved(saved.metadata, saved.tensors)
+        device = next(self.model.parameters()).device
+        self.state.of_method = {name: tensor.to(device) for name, tensor in self.state.of_method.items()}

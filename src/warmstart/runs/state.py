@@ -16,6 +16,8 @@ from warmstart.storage import checkpoint
 from warmstart.training.loop import Progress
 
 CHECKPOINT = "checkpoint.safetensors"
+_SCORES, _OF_METHOD = "scores", "method."
+"""What a run's tensors are called there: the last scores, and, behind a prefix, what the method keeps."""
 
 
 @dataclass
@@ -31,6 +33,10 @@ class RunState:
     """How far the next stage has come, if it was saved while training."""
     method_seconds: float = 0.0
     """What the method cost in the stage that is inside."""
+    fresh_draws: int = 0
+    """Networks that the method has drawn in that stage."""
+    of_method: dict[str, Tensor] = field(default_factory=dict)
+    """What the method itself keeps, by its own names."""
 
     @property
     def next_stage(self) -> int:
@@ -54,21 +60,27 @@ class RunState:
         return len(self.rows) == stages or self.diverged
 
     def to_metadata(self) -> dict[str, Any]:
-        """Plain values for a checkpoint: all but the scores."""
+        """Plain values for a checkpoint: all but tensors."""
         return {
             "rows": [dataclasses.asdict(row) for row in self.rows],
             "reports": {str(stage): report for stage, report in self.reports.items()},
             "inside": None if self.inside is None else dataclasses.asdict(self.inside),
             "method_seconds": self.method_seconds,
+            "fresh_draws": self.fresh_draws,
         }
 
+    def to_tensors(self) -> dict[str, Tensor]:
+        """The tensors for a checkpoint, by the names that they have there."""
+        scores = {} if self.scores is None else {_SCORES: self.scores}
+        return {**scores, **{_OF_METHOD + name: tensor for name, tensor in self.of_method.items()}}
+
     @classmethod
-    def from_metadata(cls, metadata: Mapping[str, Any], scores: Tensor | None) -> RunState:
-        """Undo `to_metadata`.
+    def from_saved(cls, metadata: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> RunState:
+        """Undo `to_metadata` and `to_tensors`.
 
         Args:
-            metadata: What it returned.
-            scores: The scores.
+            metadata: What the first one returned.
+            tensors: What the second one returned, or as much of it as is needed.
 
         Returns:
             An equal state.
@@ -76,14 +88,18 @@ class RunState:
         return cls(
             rows=[StageResult(**row) for row in metadata["rows"]],
             reports={int(stage): report for stage, report in metadata["reports"].items()},
-            scores=scores,
+            scores=tensors.get(_SCORES),
             inside=None if metadata["inside"] is None else Progress(**metadata["inside"]),
             method_seconds=metadata["method_seconds"],
+            fresh_draws=metadata.get("fresh_draws", 0),
+            of_method={
+                name.removeprefix(_OF_METHOD): tensor for name, tensor in tensors.items() if name.startswith(_OF_METHOD)
+            },
         )
 
 
 def saved_runs(keys: Sequence[RunKey], out: Path) -> dict[RunKey, RunState]:
-    """What has been saved of some runs, read without their weights.
+    """What has been saved of some runs, read without their weights and what their methods keep.
 
     Args:
         keys: Which runs.
@@ -96,6 +112,6 @@ def saved_runs(keys: Sequence[RunKey], out: Path) -> dict[RunKey, RunState]:
     for key in keys:
         file = key.folder(out) / CHECKPOINT
         if file.exists():
-            scores = checkpoint.read_tensors(file, "tensors.").get("scores")
-            found[key] = RunState.from_metadata(checkpoint.read_metadata(file), scores)
+            scores = {_SCORES + rest: t for rest, t in checkpoint.read_tensors(file, f"tensors.{_SCORES}").items()}
+            found[key] = RunState.from_saved(checkpoint.read_metadata(file), scores)
     return found

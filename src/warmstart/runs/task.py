@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from warmstart.losses import ForwardLoss
 from warmstart.methods.method import Method, Stage
+from warmstart.methods.seeing import UnitsOf
 from warmstart.processes import Team
 from warmstart.training.loop import Progress
 
@@ -56,6 +57,8 @@ class StageData:
         fresh: Callable[[], nn.Module],
         initial: Mapping[str, Tensor],
         optimizer: torch.optim.Optimizer | None,
+        units: UnitsOf,
+        state: dict[str, Tensor],
     ) -> Stage:
         """What a method may ask for.
 
@@ -64,6 +67,8 @@ class StageData:
             fresh: Draws a new network of the same shape.
             initial: The run's first weights.
             optimizer: The one that lives as long as the run, if there is one.
+            units: Finds the network's units.
+            state: The method's own tensors, which outlive the stage.
 
         Returns:
             The stage, with a source of randomness that is still to be seeded.
@@ -79,6 +84,8 @@ class StageData:
             generator=torch.Generator(),
             optimizer=optimizer,
             micro_batch_size=self.micro_batch_size,
+            state=state,
+            units=units,
         )
 
 
@@ -131,4 +138,4 @@ class Task(Protocol):
         """Train on a stage."""
 
     def measure(self, model: nn.Module, data: StageData) -> Measured:
-        """Measure on the test set, after training on that data."""
+        """Measure a network on the test set, after training on that data: the one that the method names."""
