@@ -7,12 +7,15 @@ import torch
 from arrivals import assert_equal, draw, last_months, months
 from loops import BATCH, HuggingFace, InterruptedRunError, watch
 from test_every_loop import DASH, dashed
+from test_stateful_methods import made
+from torch import nn
 from torch.utils.data import DataLoader
 
 import warmstart as ws
+from stateful_methods import AgeAndRedraw, SlowCopy
 
 pytest.importorskip("transformers")
-from transformers import TrainerCallback
+from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from warmstart.integrations.transformers import WarmStart
 
@@ -142,3 +145,61 @@ def test_a_fresh_network_is_drawn_for_cold(tmp_path):
     fresh = draw("cnn")
     network = started(last_months("cnn"), tmp_path, WarmStart(ws.Cold(), make_model=lambda: fresh))
     assert_equal(network, fresh.state_dict())
+
+
+def test_a_network_is_prepared_as_the_trainer_is_made_and_before_its_optimizer(tmp_path):
+    network = made()
+    arguments = TrainingArguments(str(tmp_path), max_steps=2, use_cpu=True, report_to=[], disable_tqdm=True)
+    trainer = Trainer(network, arguments, train_dataset=months("cnn"), callbacks=[WarmStart(AgeAndRedraw())])
+    slopes = [layer.weight for layer in network.modules() if isinstance(layer, nn.PReLU)]
+    trainer.train()
+    held = [parameter for group in trainer.optimizer.param_groups for parameter in group["params"]]
+    assert len(slopes) == 3
+    assert all(any(slope is parameter for parameter in held) for slope in slopes)
+
+
+def test_an_optimizer_made_before_the_trainer_prepares_is_refused(tmp_path):
+    with pytest.raises(
+        ws.InputError, match=r"the optimizer does not hold layers\.2\.weight, .* after prepare\(model\)"
+    ):
+        HuggingFace.trainer(made(), months("cnn"), tmp_path, WarmStart(AgeAndRedraw()))
+
+
+def kept_by(folder):
+    """Train for an epoch, so that the state lies in a checkpoint; the folder of that."""
+    warm_start, network = WarmStart(SlowCopy()), made()
+    with pytest.raises(InterruptedRunError):
+        HuggingFace.train(network, months("cnn"), folder, warm_start, stop_at=6)
+    return folder / "checkpoint-4"
+
+
+def resumed(folder, checkpoint, **options):
+    warm_start = WarmStart(SlowCopy())
+    trainer = HuggingFace.trainer(made(), months("cnn"), folder, warm_start, **options)
+    trainer.train(resume_from_checkpoint=checkpoint)
+    return warm_start.state_dict()["state"]
+
+
+@pytest.mark.parametrize("instead", ["nothing", "another run's"])
+def test_a_checkpoint_without_what_the_method_keeps_is_refused(instead, tmp_path):
+    file = kept_by(tmp_path / "run") / "warmstart.safetensors"
+    resumed(tmp_path / "run", file.parent)
+    file.unlink()
+    if instead == "another run's":
+        (kept_by(tmp_path / "other") / "warmstart.safetensors").rename(file)
+    with pytest.raises(ws.InputError, match=r"what slow-copy keeps is missing, .*warmstart\.safetensors") as refused:
+        resumed(tmp_path / "run", file.parent)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_checkpoint_that_lies_elsewhere_is_found_where_the_arguments_say(tmp_path):
+    expected = resumed(tmp_path / "run", kept_by(tmp_path / "run"))
+    elsewhere = kept_by(tmp_path / "other").rename(tmp_path / "elsewhere")
+    found = resumed(tmp_path / "new", elsewhere, resume_from_checkpoint=str(elsewhere))
+    assert_equal(found, expected)
+
+
+def test_trainer_state_holds_no_tensors(tmp_path):
+    state = json.loads((kept_by(tmp_path) / "trainer_state.json").read_text())["stateful_callbacks"]["warmstart"]
+    assert state.keys() == {"arrival", "report", "state"}
+    assert len(state["state"]) == 32

@@ -8,9 +8,12 @@ import torch
 from arrivals import assert_equal, last_months, months
 from loops import BATCH, lightning_module, lit
 from test_every_loop import DASH, dashed
+from test_stateful_methods import made
+from torch import nn
 from torch.utils.data import DataLoader
 
 import warmstart as ws
+from stateful_methods import AgeAndRedraw, SlowCopy
 
 pytest.importorskip("lightning")
 from lightning.pytorch import Callback, Trainer
@@ -161,3 +164,71 @@ def test_last_months_checkpoint_may_be_resumed_as_a_whole(tmp_path):
     assert trainer.global_step == 8
     state = torch.load(trainer.checkpoint_callback.best_model_path)["callbacks"]["WarmStart"]
     assert state["arrival"] == "16 examples"
+
+
+def test_a_network_is_prepared_before_its_optimizer_is_made(tmp_path):
+    module = lit(made(), 4)
+    trainer = fit(module, tmp_path, WarmStart(AgeAndRedraw()))
+    slopes = [layer.weight for layer in module.modules() if isinstance(layer, nn.PReLU)]
+    held = [parameter for group in trainer.optimizers[0].param_groups for parameter in group["params"]]
+    assert len(slopes) == 3
+    assert all(any(slope is parameter for parameter in held) for slope in slopes)
+
+
+@pytest.mark.parametrize("prepared", [False, True])
+def test_a_network_made_in_configure_model_is_prepared_there(prepared, tmp_path):
+    warm_start = WarmStart(AgeAndRedraw())
+
+    class Late(lightning_module()):
+        def configure_model(self):
+            if not hasattr(self, "later"):
+                self.network = made()
+                if prepared:
+                    warm_start.prepare(self)
+
+    if prepared:
+        fit(Late(nn.Identity(), 4), tmp_path, warm_start)
+        assert warm_start.report is not None
+        return
+    with pytest.raises(ws.InputError, match=r"call prepare\(model\) right after making it"):
+        fit(Late(nn.Identity(), 4), tmp_path, warm_start)
+
+
+def test_units_read_in_the_midst_of_an_epoch_leave_logs_and_metrics_alone(tmp_path):
+    class Late(AgeAndRedraw):
+        sees_activations = False
+
+        def on_new_data(self, model, stage):
+            return ws.warm_(model)
+
+        def after_step(self, model, stage):
+            if stage.step == 1:
+                assert len(stage.units()) == 4
+
+    class Measured(lightning_module()):
+        def __init__(self, *args):
+            super().__init__(*args)
+            self.mean = MeanMetric()
+
+        def training_step(self, batch):
+            loss = self.network(**batch)["loss"]
+            self.mean(loss)
+            self.log("mean", self.mean, on_step=False, on_epoch=True)
+            return loss
+
+    found = []
+    for method in (Late(), ws.Warm()):
+        warm_start = WarmStart(method)
+        network = made()
+        WarmStart(Late()).prepare(network)
+        trainer = fit(Measured(network, 4), tmp_path, warm_start, max_steps=-1, max_epochs=1)
+        found.append(trainer.callback_metrics["mean"].item())
+    assert found[0] == found[1]
+
+
+def test_the_module_that_is_served_is_another_one(tmp_path):
+    module, warm_start = lit(made(), 4), WarmStart(SlowCopy())
+    fit(module, tmp_path, warm_start, max_steps=3)
+    served = warm_start.measured(module)
+    assert type(served) is type(module)
+    assert not torch.equal(served.network.layers[0].weight, module.network.layers[0].weight)

@@ -13,7 +13,7 @@ def test_two_processes_equal_one(tmp_path):
     pytest.importorskip("transformers")
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     here = Path(__file__).parent
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (here.parent, here)))}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (here.parent, here, *sys.path)))}
     command = [*torchrun, here / "worker.py", tmp_path]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=environment)
     assert ended.returncode == 0, ended.stderr[-3000:]

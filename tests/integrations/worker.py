@@ -8,6 +8,7 @@ import sys
 import warnings
 from pathlib import Path
 
+import pytest
 import torch
 import torch.distributed as dist
 from arrivals import draw, last_months, months
@@ -24,6 +25,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 import warmstart as ws
+from stateful_methods import AgeAndRedraw, SlowCopy
 from warmstart.integrations import WarmStart
 from warmstart.processes import is_sharded
 
@@ -90,6 +92,53 @@ def fsdp2():
     assert warm_start.apply_(model) is None
 
 
+def refused(action, message):
+    with pytest.raises(ws.InputError, match=message):
+        action()
+
+
+def state_under_ddp():
+    """A slow copy follows from the weights, which are everywhere the same; activations are not."""
+    model, loader = DistributedDataParallel(last_months("cnn")), DataLoader(months("cnn"), batch_size=4)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    warm_start = WarmStart(SlowCopy(), loader)
+    warm_start.apply_(model, optimizer)
+    for step in range(3):
+        optimizer.zero_grad()
+        model(**months("cnn").batch(8 * dist.get_rank(), 8 * dist.get_rank() + 8))["loss"].backward()
+        warm_start.after_backward(model, step)
+        optimizer.step()
+        warm_start.after_step(model, step)
+    state = warm_start.state_dict()["state"]
+    assert_same_everywhere({name: state[name] for name, _ in model.module.named_parameters()})
+    assert not torch.equal(state["head.weight"], model.module.head.weight)
+    assert torch.equal(warm_start.measured(model).head.weight, state["head.weight"])
+
+    before = full(model.module.state_dict())
+    refused(lambda: WarmStart(AgeAndRedraw(), loader).apply_(model), "sees activations, of which each process has")
+    assert_close(model.module.state_dict(), before)
+
+
+class LooksAtUnits(ws.Method):
+    def on_new_data(self, model, stage):
+        stage.units()
+
+
+def state_under_fsdp2():
+    """Refused before anything changes."""
+    model = fully_shard(last_months("gpt2"), mesh=init_device_mesh("cpu", (2,)))
+    loader = DataLoader(months("gpt2"), batch_size=4)
+    before, warm_start = full(model.state_dict()), WarmStart(SlowCopy(), loader)
+    warm_start.apply_(model)
+    refused(lambda: warm_start.after_step(model, 0), "keeps state, which is not saved with an FSDP2 model: use DDP")
+    refused(lambda: warm_start.measured(model), "measures another network, which FSDP2 cannot copy: use DDP")
+    refused(lambda: WarmStart(LooksAtUnits(), loader).apply_(model), "looks at units, which FSDP2 spreads")
+    resumed = WarmStart(SlowCopy(), loader)
+    resumed.load_state_dict({**warm_start.state_dict(), "state": {"head.weight": torch.ones(3)}})
+    refused(lambda: resumed.apply_(model), "keeps state")
+    assert_close(full(model.state_dict()), before)
+
+
 def hugging_face(folder):
     assert_close(started(last_months("cnn"), folder, HuggingFaceWarmStart(DASH)), dashed("cnn")[0].state_dict())
     torch.manual_seed(dist.get_rank())
@@ -130,6 +179,8 @@ if __name__ == "__main__":
     head_reset()
     acting_on_updates()
     fsdp2()
+    state_under_ddp()
+    state_under_fsdp2()
     hugging_face(folder)
     lightning(folder)
     lightning_fsdp2(folder)

@@ -1,6 +1,7 @@
 """What holds for every method, driven by the table in method_table.py."""
 
 import dataclasses
+import io
 import json
 import pickle
 
@@ -10,6 +11,7 @@ from method_table import ROWS, Network
 from torch.nn.functional import cross_entropy
 
 from networks import batches_for
+from stateful_methods import METHODS
 from warmstart import InputError, Report, Stage, parse_method
 from warmstart.integrations import WarmStart
 from warmstart.methods.registry import methods
@@ -186,6 +188,43 @@ def test_a_run_that_resumes_remembers_what_was_done(row):
     assert resumed.report == first.report
     assert resumed.apply_(now.model, now.optimizer) is None
     assert not changed(after, now.weights())
+
+
+@pytest.mark.parametrize("spelled", [*(row.spelled for row in ROWS), *METHODS])
+def test_interrupted_after_any_update_it_goes_on_with_the_same_bits(spelled):
+    def begun():
+        now = Situation()
+        options = {"forward_loss": now.loss, "make_model": now.fresh, "initial": now.initial}
+        warm_start = WarmStart(parse_method(spelled), now.batches, **options)
+        warm_start.prepare(now.model)
+        return now, warm_start
+
+    def updates(now, warm_start, first):
+        for step in range(first, 6):
+            now.backward(now.batches[step])
+            warm_start.after_backward(now.model, step)
+            now.optimizer.step()
+            warm_start.after_step(now.model, step)
+            file = io.BytesIO()
+            parts = {"model": now.model, "optimizer": now.optimizer, "warm_start": warm_start}
+            torch.save({name: part.state_dict() for name, part in parts.items()}, file)
+            yield file
+
+    now, warm_start = begun()
+    warm_start.apply_(now.model, now.optimizer)
+    files = list(updates(now, warm_start, 0))
+    for step, file in enumerate(files, start=1):
+        file.seek(0)
+        saved = torch.load(file)
+        resumed, again = begun()
+        resumed.model.load_state_dict(saved["model"])
+        resumed.optimizer.load_state_dict(saved["optimizer"])
+        again.load_state_dict(saved["warm_start"])
+        assert again.apply_(resumed.model, resumed.optimizer, step=step) is None
+        list(updates(resumed, again, step))
+        assert not changed(now.weights(), resumed.weights())
+        assert not changed(now.momentum(), resumed.momentum())
+        assert not changed(warm_start.state_dict()["state"], again.state_dict()["state"])
 
 
 @each

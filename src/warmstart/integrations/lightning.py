@@ -11,10 +11,12 @@ from torch import Tensor
 
 from warmstart.errors import InputError
 from warmstart.integrations import warm_start
+from warmstart.integrations.said import totals
 
 try:
     from lightning.pytorch import Callback, LightningModule, Trainer
     from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy
+    from lightning.pytorch.utilities.model_helpers import is_overridden
     from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
     from torchmetrics import Metric
 except ModuleNotFoundError as error:
@@ -30,11 +32,20 @@ class WarmStart(warm_start.WarmStart, Callback):
 
     Without ``batches`` the trainer's own training loader is read, in its data set's order; pass it where training
     augments. Without a loss, ``module.training_step(batch, 0)`` is called in eval mode, on batches that went through
-    the module's transfer hooks: what it logs is dropped, metrics of torchmetrics in the module are reset; anything
-    else that it changes stays changed, so pass ``forward_loss(module, batch)`` where it does more than compute a loss.
+    the module's transfer hooks: what it logs is dropped, metrics of torchmetrics in the module stay as they are;
+    anything else that it changes stays changed, so pass ``forward_loss(module, batch)`` where it does more than compute
+    a loss.
 
-    Methods that act on every update see its gradients unscaled, accumulated and not yet clipped.
+    A method that changes the network does so as the fit is set up; where ``configure_model`` makes layers, call
+    ``warm_start.prepare(self)`` at its end. Methods that act on every update see its gradients unscaled, accumulated
+    and not yet clipped. Validation sees the module that is trained: ``warm_start.measured(module)`` is the one to be
+    served.
     """
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Prepare the network, before weights are loaded and optimizers made."""
+        if not is_overridden("configure_model", pl_module):
+            self.prepare(pl_module)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Forget earlier fits: what the checkpoint holds decides, and its own state follows."""
@@ -45,17 +56,16 @@ class WarmStart(warm_start.WarmStart, Callback):
         self._check(trainer, pl_module)
         batches: Any = trainer.train_dataloader if self.batches is None else self.batches
         step = trainer.global_step
-        with _unlogged(pl_module):
-            report = self._apply_(
-                pl_module,
-                batches,
-                self.forward_loss or _training_loss(trainer),
-                trainer.optimizers[0] if len(trainer.optimizers) == 1 else None,
-                step=step,
-            )
+        report = self._apply_(
+            pl_module,
+            batches,
+            self.forward_loss or _training_loss(trainer),
+            trainer.optimizers[0] if len(trainer.optimizers) == 1 else None,
+            step=step,
+        )
         if report is not None and report.layers:
             for logger in trainer.loggers:
-                logger.log_metrics(warm_start.totals(report), step=step)
+                logger.log_metrics(totals(report), step=step)
         if self.method.acts_on_updates:  # Lightning has no hook between the update and the schedule's step
             trainer.optimizers[0].register_step_post_hook(lambda *_: self.after_step(pl_module, trainer.global_step))
 
@@ -65,6 +75,12 @@ class WarmStart(warm_start.WarmStart, Callback):
         """Let the method act on the gradients."""
         if self.method.acts_on_updates:
             self.after_backward(pl_module, trainer.global_step)
+
+    @contextmanager
+    def _aside(self, model: Any) -> Iterator[None]:
+        """Forward passes inside belong to no training: nothing is logged either."""
+        with super()._aside(model), _unlogged(model):
+            yield
 
     def _check(self, trainer: Trainer, module: LightningModule) -> None:
         """Refuse what would go wrong unnoticed, before anything changes."""
@@ -98,16 +114,27 @@ def _training_loss(trainer: Trainer) -> Any:
 
 @contextmanager
 def _unlogged(module: LightningModule) -> Iterator[None]:
-    """``self.log`` does nothing, and what metrics have gathered is dropped."""
+    """``self.log`` does nothing, and metrics are afterwards what they were."""
+    if "log" in vars(module):  # inside another one
+        yield
+        return
 
     def nothing(*_: Any, **__: Any) -> None:
         """Outside the training loop, logging has no place to go."""
 
+    metrics = [metric for metric in module.modules() if isinstance(metric, Metric)]
+    gathered = [(metric._update_count, _copied(metric.metric_state)) for metric in metrics]
     vars(module).update(log=nothing, log_dict=nothing)
     try:
         yield
     finally:
         del module.log, module.log_dict
-        for metric in module.modules():
-            if isinstance(metric, Metric):
-                metric.reset()
+        for metric, (count, state) in zip(metrics, gathered, strict=True):
+            metric.reset()
+            metric._update_count = count
+            for name, value in state.items():
+                setattr(metric, name, value)
+
+
+def _copied(state: dict[str, Any]) -> dict[str, Any]:
+    return {name: value.clone() if isinstance(value, Tensor) else list(value) for name, value in state.items()}

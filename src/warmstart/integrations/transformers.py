@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import uuid
+from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from warmstart.errors import InputError
 from warmstart.integrations import warm_start
+from warmstart.integrations.said import totals
 from warmstart.losses import as_forward_loss
+from warmstart.methods.in_a_loop import require_prepared
 
 try:
+    from safetensors import safe_open
+    from safetensors.torch import save_file
     from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+    from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 except ModuleNotFoundError as error:
     raise ImportError(f"warmstart.integrations.transformers needs {error.name}: pip install transformers") from error
 
 KEY = "warmstart"
 """Where ``trainer_state.json`` remembers. No class has that name: the Trainer would make a new callback from it."""
+
+FILE = "warmstart.safetensors"
+"""In a checkpoint's folder: the tensors that the method keeps."""
 
 
 class WarmStart(warm_start.WarmStart, TrainerCallback):
@@ -33,9 +45,22 @@ class WarmStart(warm_start.WarmStart, TrainerCallback):
     smoothing, ``compute_loss_func``, a subclass), pass ``forward_loss=lambda model, batch: trainer.compute_loss(model,
     batch)``, which may stand before ``trainer`` exists.
 
-    The report's totals go to ``trainer.state.log_history``. Methods that act on every update see its gradients
-    accumulated, unscaled and clipped.
+    The report's totals go to ``trainer.state.log_history``. A method that changes the network does so as the Trainer is
+    made. Methods that act on every update see its gradients accumulated, unscaled and clipped. What a method keeps lies
+    in the checkpoint's folder, in ``warmstart.safetensors``. Evaluation sees the model that is trained:
+    ``warm_start.measured(model)`` is the one to be served.
     """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._id = uuid.uuid4().hex  # tells this run's files from those of another one in the same folder
+
+    def on_init_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **objects: Any
+    ) -> None:
+        """Prepare the network, before weights are loaded and the optimizer made."""
+        self.prepare(objects["model"])
+        require_prepared(self.method, objects["model"], objects["optimizer"])
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **objects: Any
@@ -45,7 +70,7 @@ class WarmStart(warm_start.WarmStart, TrainerCallback):
         remembered: Any = state.stateful_callbacks  # a dict by now, whatever its annotation says
         saved = remembered.get(KEY)
         if saved is not None or state.global_step > 0:
-            self.load_state_dict(saved or {})
+            self.load_state_dict({**(saved or {}), "state": self._read_state(args, state, (saved or {}).get("state"))})
         batches = objects["train_dataloader"] if self.batches is None else self.batches
         self._check(args, state, done=self._is_applied(model, batches))
         report = self._apply_(
@@ -55,9 +80,10 @@ class WarmStart(warm_start.WarmStart, TrainerCallback):
             objects["optimizer"],
             step=state.global_step,
         )
-        remembered[KEY] = self.state_dict()
+        # No tensor goes into trainer_state.json, but the name of their file's content.
+        remembered[KEY] = {**self.state_dict(), "state": self._id if self._state else None}
         if report is not None and report.layers:
-            state.log_history.append({**warm_start.totals(report), "step": state.global_step})
+            state.log_history.append({**totals(report), "step": state.global_step})
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **objects: Any
@@ -72,6 +98,35 @@ class WarmStart(warm_start.WarmStart, TrainerCallback):
         """Let the method act on the weights."""
         if self.method.acts_on_updates:
             self.after_step(objects["model"], state.global_step)
+            remembered: Any = state.stateful_callbacks
+            remembered[KEY]["state"] = self._id if self._state else None
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **objects: Any) -> None:
+        """Write what the method keeps beside the checkpoint, which holds no tensors of callbacks."""
+        if not (self._state and args.should_save):
+            return
+        folder = _folder(args, state)
+        if not folder.is_dir():  # a search over hyperparameters has other folders
+            warm_start.LOG.warning(f"{folder} is not there: what {self.method} keeps is not saved, so do not resume")
+            return
+        tensors = self.state_dict()["state"].items()
+        whole = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors}
+        save_file(whole, folder / FILE, {"id": self._id})
+
+    def _read_state(self, args: TrainingArguments, state: TrainerState, wanted: str | None) -> dict[str, Tensor]:
+        """What `on_save` has written beside the checkpoint that is resumed from."""
+        if wanted is None:
+            return {}
+        for folder in (args.resume_from_checkpoint, _folder(args, state)):
+            if folder is not None and (file := Path(folder) / FILE).exists():
+                with safe_open(file, "pt") as opened:
+                    if opened.metadata()["id"] == wanted:
+                        self._id = wanted
+                        return {name: opened.get_tensor(name) for name in list(opened.keys())}
+        raise InputError(
+            f"what {self.method} keeps is missing, {_folder(args, state) / FILE} of this run: resume from a checkpoint "
+            "that has it, and name its folder in TrainingArguments(resume_from_checkpoint=...) if it lies elsewhere"
+        )
 
     def _check(self, args: TrainingArguments, state: TrainerState, done: bool) -> None:
         """Refuse what would go wrong unnoticed, before anything changes."""
@@ -88,3 +143,8 @@ class WarmStart(warm_start.WarmStart, TrainerCallback):
                 f"the checkpoint has finished its training (step {state.global_step}): load only its weights, and give "
                 "the new data an output_dir of its own"
             )
+
+
+def _folder(args: TrainingArguments, state: TrainerState) -> Path:
+    """Where the Trainer keeps the checkpoint of this step."""
+    return Path(str(args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,14 +15,16 @@ from torch import Tensor, nn
 
 from warmstart.errors import InputError
 from warmstart.integrations.ordered_batches import in_order, is_indexable, micro_batch_size, require_batches, seen
-from warmstart.layers.norms import batch_norms
+from warmstart.integrations.said import in_short, not_again, state_notes
+from warmstart.layers.units import Units
 from warmstart.losses import ForwardLoss, as_forward_loss
 from warmstart.methods.cold import tensors_of
+from warmstart.methods.in_a_loop import Updates, checked_state, measured, prepare_, require_prepared
 from warmstart.methods.method import Method, Stage
 from warmstart.methods.report import Report
+from warmstart.methods.seeing import UnitsOf, joined_activations
 from warmstart.processes import Team, is_sharded, team_of, unwrapped
 from warmstart.seeds import derive
-from warmstart.wording import counted
 
 LOG = logging.getLogger("warmstart")
 """Where all callbacks say what was done."""
@@ -88,8 +90,24 @@ class WarmStart:
         self.seed = seed
         self.report: Report | None = None
         self._stage: Stage | None = None
+        self._state: dict[str, Tensor] = {}  # the method's own
+        self._updates: Updates | None = None
+        self._activations: dict[str, Tensor] = {}  # of the update under way
+        self._hooks = ExitStack()
+        weakref.finalize(self, self._hooks.close).atexit = False
         self._applied: str | None = None  # the arrival for which it has been applied
         self._applied_to: weakref.ref[nn.Module] | None = None  # None: to the one whose checkpoint says so
+
+    def prepare(self, model: nn.Module) -> None:
+        """Let a method that wants another kind of network change it; call it right after making the model.
+
+        Before its weights are loaded, and before the optimizer, DistributedDataParallel, ``fully_shard`` or Accelerate
+        take hold of it. A network that has been prepared, or a copy of one, stays as it is.
+
+        Args:
+            model: The network, changed in place; most methods change nothing.
+        """
+        prepare_(self.method, unwrapped(model))
 
     def apply_(
         self, model: nn.Module, optimizer: torch.optim.Optimizer | None = None, *, step: int = 0
@@ -122,7 +140,7 @@ class WarmStart:
             model: The network, with gradients that carry no loss scale.
             step: Updates made before this one; noise depends on it alone, so that a resumed run repeats it.
         """
-        self.method.after_backward(unwrapped(model), self._stage_at(step))
+        self._updates_at(step).after_backward(unwrapped(model))
 
     def after_step(self, model: nn.Module, step: int) -> None:
         """Let a method that acts on every update change the weights; call it after ``optimizer.step()``.
@@ -131,18 +149,39 @@ class WarmStart:
             model: The network.
             step: Updates made before this one.
         """
-        self.method.after_step(unwrapped(model), self._stage_at(step))
+        self._updates_at(step).after_step(unwrapped(model))
+        self._activations.clear()
+
+    def measured(self, model: nn.Module) -> nn.Module:
+        """The network that is to be validated and served: the model itself, unless the method keeps another one.
+
+        Args:
+            model: The network that is trained; not changed.
+
+        Returns:
+            The model itself, without DistributedDataParallel around it, or a network that shares no memory with it.
+
+        Raises:
+            InputError: If the method would have to copy a network that FSDP2 shards.
+        """
+        model = unwrapped(model)
+        if type(self.method).measured is not Method.measured and team_of(model)[1].sharded:
+            raise InputError(f"{self.method} measures another network, which FSDP2 cannot copy: use DDP")
+        with self._without_hooks():
+            return measured(self.method, model, self._state)
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint has to hold.
 
         Returns:
-            Plain strings, numbers and lists: the arrival for which the method has been applied and its report; empty
-            before.
+            The arrival for which the method has been applied and its report, in plain strings, numbers and lists, and
+            under ``"state"`` the tensors that the method keeps, by name; empty before.
         """
         if self._applied is None or self.report is None:
             return {}
-        return {"arrival": self._applied, "report": self.report.to_dict()}
+        if self._applied_to is not None and (model := self._applied_to()) is not None:
+            checked_state(self.method, model, self._state)
+        return {"arrival": self._applied, "report": self.report.to_dict(), "state": dict(self._state)}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Remember what a checkpoint says.
@@ -153,6 +192,7 @@ class WarmStart:
         self._applied = state_dict.get("arrival")
         self._applied_to = None
         self.report = Report.from_dict(state_dict["report"]) if state_dict else None
+        self._state = {name: tensor.clone() for name, tensor in state_dict.get("state", {}).items()}
 
     def _apply_(
         self,
@@ -163,17 +203,24 @@ class WarmStart:
         *,
         step: int,
     ) -> Report | None:
+        if self.method.sees_activations and _processes() > 1:
+            raise InputError(f"{self.method} sees activations, of which each process has others: train in one process")
+        require_prepared(self.method, model, optimizer)
         done = self._is_applied(model, batches)
         arrival = self.arrival or _name(batches)
+        self._hooks.close()
         self._stage = self._stage_of(model, batches, forward_loss)
         goes_on = optimizer is not None and (step > 0 or bool(optimizer.state))
         if not done:
             self._stage.generator.manual_seed(derive(self.seed, arrival, 0))
             self._stage.optimizer = optimizer if goes_on else None
-            with _in_full_precision(model):
+            with self._aside(model):
                 report = _on_new_data(self.method, model, self._stage)
-            self.report = report.with_notes(*_state_notes(model, report, optimizer, goes_on, step))
+            self.report = report.with_notes(*state_notes(model, report, optimizer, goes_on, step))
         self._stage.optimizer = optimizer
+        self._state = self._stage.state
+        self._updates, self._activations = Updates(self.method, self._stage), {}
+        self._watch(model)
         self._applied, self._applied_to = arrival, weakref.ref(model)
         if _processes() == 1 or dist.get_rank() == 0:
             self._say(done, arrival)
@@ -182,10 +229,10 @@ class WarmStart:
     def _say(self, done: bool, arrival: str) -> None:
         """A line that should be seen is a warning, which Python shows unless told otherwise."""
         if done or self.report is None:
-            LOG.warning(_not_again(self.method, arrival))
+            LOG.warning(not_again(self.method, arrival))
         else:
             warns = bool(self.report.warnings)
-            LOG.log(logging.WARNING if warns else logging.INFO, _in_short(self.report))
+            LOG.log(logging.WARNING if warns else logging.INFO, in_short(self.report))
 
     def _is_applied(self, model: nn.Module, batches: Iterable[Any]) -> bool:
         if self.batches is None and not is_indexable(batches):
@@ -194,6 +241,27 @@ class WarmStart:
         same_model = self._applied_to is None or self._applied_to() is model
         return same_model and self._applied == (self.arrival or _name(batches))
 
+    def _aside(self, model: nn.Module) -> AbstractContextManager[None]:
+        """Forward passes inside belong to no training: they are in full precision."""
+        return _in_full_precision(model)
+
+    def _watch(self, model: nn.Module) -> None:
+        """Put the hooks in place that show a method the activations it asks for; they know nothing of self."""
+        if self._stage is not None:
+            joined = self._hooks.enter_context(joined_activations(self.method, model, self._stage))
+            joined.update(self._activations)
+            self._activations = joined
+
+    @contextmanager
+    def _without_hooks(self) -> Iterator[None]:
+        """A network that is copied meanwhile has no hooks of ours."""
+        self._hooks.close()
+        try:
+            yield
+        finally:
+            if self._applied_to is not None and (model := self._applied_to()) is not None:
+                self._watch(model)
+
     def _stage_of(self, model: nn.Module, batches: Iterable[Any], forward_loss: ForwardLoss) -> Stage:
         team = team_of(model)[1]
         device = next(model.parameters()).device
@@ -201,26 +269,42 @@ class WarmStart:
         def fresh() -> nn.Module:
             if self.make_model is None:
                 raise InputError(f"{self.method} draws a fresh network: pass WarmStart(..., make_model=...)")
-            return self.make_model().to(device)
+            drawn = self.make_model()
+            prepare_(self.method, drawn)
+            return drawn.to(device)
 
+        def not_sharded() -> list[Units]:
+            raise InputError(f"{self.method} looks at units, which FSDP2 spreads over processes: use DDP")
+
+        def batches_of(size: int | None) -> Sequence[Any]:
+            return in_order(batches, size, team)
+
+        units = UnitsOf(model, batches_of, forward_loss, partial(self._aside, model))
+        anothers = self._applied_to is not None and self._applied_to() is not model
+        state = {} if anothers else {name: tensor.to(device) for name, tensor in self._state.items()}
+        if team.sharded:
+            state = _NoState(str(self.method), state)
         first = None if self.initial is None else {name: tensor.to(device) for name, tensor in self.initial.items()}
         return Stage(
             number=2,
             seen=seen(batches),
             new=self.new_examples,
-            batches=lambda size: in_order(batches, size, team),
+            batches=batches_of,
             forward_loss=forward_loss,
             fresh=fresh,
             initial=_Missing(str(self.method)) if first is None else first,
             generator=torch.Generator(),
             micro_batch_size=micro_batch_size(batches),
+            state=state,
+            units=not_sharded if team.sharded else units,
         )
 
-    def _stage_at(self, step: int) -> Stage:
-        if self._stage is None or self._applied is None:
+    def _updates_at(self, step: int) -> Updates:
+        if self._stage is None or self._updates is None or self._applied is None:
             raise InputError("call apply_(model) before the first update: it also says what a resumed run goes on with")
         self._stage.generator.manual_seed(derive(self.seed, self._applied, step + 1))
-        return self._stage
+        self._updates.done = step
+        return self._updates
 
 
 def _require_method(method: Any) -> None:
@@ -246,6 +330,21 @@ class _Missing(Mapping[str, Tensor]):
         return 0
 
 
+class _NoState(dict[str, Tensor]):
+    """What a method keeps where FSDP2 shards the model: nothing, and whoever tries is told."""
+
+    def __init__(self, method: str, restored: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self._method = method
+        if restored:
+            self._refuse()
+
+    def _refuse(self, *_: Any, **__: Any) -> Any:
+        raise InputError(f"{self._method} keeps state, which is not saved with an FSDP2 model: use DDP")
+
+    __setitem__ = setdefault = update = __ior__ = _refuse
+
+
 def _processes() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
@@ -257,7 +356,7 @@ def _on_new_data(method: Method, model: nn.Module, stage: Stage) -> Report:
         return method.on_new_data(model, stage)
     team = Team(_processes(), dist.group.WORLD, next(model.parameters()).device)
     report = team.attempt(lambda: method.on_new_data(model, stage))
-    for tensor in tensors_of(model).values():
+    for tensor in (*tensors_of(model).values(), *stage.state.values()):
         tensor.detach().copy_(team.firsts(tensor))
     return report
 
@@ -286,52 +385,3 @@ def _name(batches: Iterable[Any]) -> str:
         raise InputError(
             "batches have no length to know them by: name this arrival, WarmStart(..., arrival='2026-07')"
         ) from None
-
-
-def _state_notes(
-    model: nn.Module, report: Report, optimizer: torch.optim.Optimizer | None, goes_on: bool, step: int
-) -> Iterator[str]:
-    """What became of everything beside the weights."""
-    if optimizer is not None and step > 0:
-        yield f"a fit resumed at step {step}: optimizer state and learning-rate schedule go on from there"
-    elif optimizer is not None:
-        yield "the optimizer goes on with its state" if goes_on else "a new fit: fresh optimizer state and schedule"
-    if report.layers and batch_norms(model) and not any("batch-norm" in note for note in report.notes):
-        yield "batch-norm statistics kept: train before predicting"
-
-
-def totals(report: Report) -> dict[str, float]:
-    """A report in a few numbers, for loggers.
-
-    Args:
-        report: What a method did.
-
-    Returns:
-        Name -> number: the parameters that were changed and those left alone; of a method that scales also its
-        neurons, their mean scale and the share at the lower bound.
-    """
-    numbers: dict[str, float] = {
-        "warmstart/changed": len(report.layers),
-        "warmstart/left_alone": len(report.left_alone),
-    }
-    if neurons := sum(layer.neurons for layer in report.scales):
-        numbers["warmstart/neurons"] = neurons
-        numbers["warmstart/scale"] = sum(layer.mean * layer.neurons for layer in report.scales) / neurons
-        numbers["warmstart/at_lambda"] = sum(layer.at_lambda * layer.neurons for layer in report.scales) / neurons
-    return numbers
-
-
-def _in_short(report: Report) -> str:
-    """The report without its rows."""
-    if not report.layers:
-        return str(report)
-    numbers, left = totals(report), counted(len(report.left_alone), "parameter")
-    done = f"{counted(len(report.layers), 'parameter')} changed"
-    if report.scales:
-        done = f"{numbers['warmstart/neurons']:,} neurons scaled by {numbers['warmstart/scale']:.3f} on average"
-    short = replace(report, layers=(), left_alone=(), notes=(f"{done}, {left} left alone", *report.notes))
-    return str(short)
-
-
-def _not_again(method: Method, arrival: str) -> str:
-    return f"{method} has been applied for this arrival ({arrival}): not again; new data need another arrival='...'"

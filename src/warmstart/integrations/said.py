@@ -1,0 +1,90 @@
+"""What the callbacks say: a report in short, in a few numbers, and what became of everything beside the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from warmstart.layers.norms import batch_norms
+from warmstart.methods.method import Method
+from warmstart.methods.report import Report
+from warmstart.wording import counted
+
+
+def state_notes(
+    model: nn.Module, report: Report, optimizer: torch.optim.Optimizer | None, goes_on: bool, step: int
+) -> Iterator[str]:
+    """What became of everything beside the weights.
+
+    Args:
+        model: The network.
+        report: What the method did to it.
+        optimizer: Its optimizer, if anybody knows.
+        goes_on: Whether that has state, or is resumed.
+        step: Updates that the loop has made.
+
+    Yields:
+        A sentence each.
+    """
+    if optimizer is not None and step > 0:
+        yield f"a fit resumed at step {step}: optimizer state and learning-rate schedule go on from there"
+    elif optimizer is not None:
+        yield "the optimizer goes on with its state" if goes_on else "a new fit: fresh optimizer state and schedule"
+    if report.layers and batch_norms(model) and not any("batch-norm" in note for note in report.notes):
+        yield "batch-norm statistics kept: train before predicting"
+
+
+def totals(report: Report) -> dict[str, float]:
+    """A report in a few numbers, for loggers.
+
+    Args:
+        report: What a method did.
+
+    Returns:
+        Name -> number: the parameters that were changed and those left alone; of a method that scales also its
+        neurons, their mean scale and the share at the lower bound.
+    """
+    numbers: dict[str, float] = {
+        "warmstart/changed": len(report.layers),
+        "warmstart/left_alone": len(report.left_alone),
+    }
+    if neurons := sum(layer.neurons for layer in report.scales):
+        numbers["warmstart/neurons"] = neurons
+        numbers["warmstart/scale"] = sum(layer.mean * layer.neurons for layer in report.scales) / neurons
+        numbers["warmstart/at_lambda"] = sum(layer.at_lambda * layer.neurons for layer in report.scales) / neurons
+    return numbers
+
+
+def in_short(report: Report) -> str:
+    """The report without its rows.
+
+    Args:
+        report: What a method did.
+
+    Returns:
+        A few lines of at most 80 columns.
+    """
+    if not report.layers:
+        return str(report)
+    numbers, left = totals(report), counted(len(report.left_alone), "parameter")
+    done = f"{counted(len(report.layers), 'parameter')} changed"
+    if report.scales:
+        done = f"{numbers['warmstart/neurons']:,} neurons scaled by {numbers['warmstart/scale']:.3f} on average"
+    short = replace(report, layers=(), left_alone=(), notes=(f"{done}, {left} left alone", *report.notes))
+    return str(short)
+
+
+def not_again(method: Method, arrival: str) -> str:
+    """Why nothing was done.
+
+    Args:
+        method: What has been applied.
+        arrival: For which data.
+
+    Returns:
+        A line.
+    """
+    return f"{method} has been applied for this arrival ({arrival}): not again; new data need another arrival='...'"
