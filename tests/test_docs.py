@@ -105,17 +105,19 @@ def test_the_page_of_the_api_is_up_to_date():
 
 
 def test_the_methods_of_ones_own_are_compared(tmp_path, monkeypatch):
+    own = ("mine:Prune[share=0.9]", "mine:Fade", "mine:Slow", "mine:Revive[every=2]")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.py").write_text("\n\n".join(blocks(ROOT / "docs" / "own-method.md", "python")))
     try:
-        assert warmstart("compare", *SMALL, "--methods", "cold,mine:Prune[share=0.9],mine:Fade", *ALONE) == 0
+        assert warmstart("compare", *SMALL, "--methods", ",".join(("cold", *own)), *ALONE) == 0
     finally:
         sys.modules.pop("mine", None)
     measured = rows(tmp_path / "out" / "compare")
-    assert {row["method"] for row in measured} == {"cold", "mine:Prune[share=0.9]", "mine:Fade"}
+    assert {row["method"] for row in measured} == {"cold", *own}
     # Only Prune waits for new data to differ from cold.
     first = {row["method"]: row["test_loss"] for row in measured if (row["seed"], row["stage"]) == ("0", "1")}
-    assert first["mine:Prune[share=0.9]"] == first["cold"] != first["mine:Fade"]
+    assert first["mine:Prune[share=0.9]"] == first["cold"]
+    assert len({first["cold"], first["mine:Fade"], first["mine:Slow"]}) == 3
 
 
 @pytest.mark.parametrize(
