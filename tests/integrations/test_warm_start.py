@@ -12,7 +12,7 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset,
 import warmstart as ws
 from networks import assert_same, batches_for, cnn, mlp, snapshot, trained
 from warmstart.integrations import WarmStart
-from warmstart.integrations.said import totals
+from warmstart.integrations.report_texts import totals
 
 
 def pairs(count, seed=1):

@@ -15,10 +15,10 @@ from torch import nn
 from warmstart.comparison.fingerprint import stream_fingerprint
 from warmstart.errors import InputError, whole_number
 from warmstart.importing import describe
-from warmstart.methods.in_a_loop import prepare_
+from warmstart.methods.lifecycle import prepare_
 from warmstart.methods.method import Method, Stage
 from warmstart.methods.registry import method_label, parse_method
-from warmstart.methods.seeing import UnitsOf
+from warmstart.methods.units_and_activations import UnitsOf
 from warmstart.runs.function_task import FunctionTask
 from warmstart.runs.task import StageData
 from warmstart.streams.given_parts import GivenStream

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from warmstart.errors import InputError
 from warmstart.integrations import warm_start
-from warmstart.integrations.said import totals
+from warmstart.integrations.report_texts import totals
 
 try:
     from lightning.pytorch import Callback, LightningModule, Trainer

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from warmstart.errors import InputError
 from warmstart.integrations import warm_start
-from warmstart.integrations.said import totals
+from warmstart.integrations.report_texts import totals
 from warmstart.losses import as_forward_loss
-from warmstart.methods.in_a_loop import require_prepared
+from warmstart.methods.lifecycle import require_prepared
 
 try:
     from safetensors import safe_open

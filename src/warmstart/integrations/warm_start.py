@@ -15,14 +15,14 @@ from torch import Tensor, nn
 
 from warmstart.errors import InputError
 from warmstart.integrations.ordered_batches import in_order, is_indexable, micro_batch_size, require_batches, seen
-from warmstart.integrations.said import in_short, not_again, state_notes
+from warmstart.integrations.report_texts import in_short, not_again, state_notes
 from warmstart.layers.units import Units
 from warmstart.losses import ForwardLoss, as_forward_loss
 from warmstart.methods.cold import tensors_of
-from warmstart.methods.in_a_loop import Updates, checked_state, measured, prepare_, require_prepared
+from warmstart.methods.lifecycle import Updates, checked_state, measured, prepare_, require_prepared
 from warmstart.methods.method import Method, Stage
 from warmstart.methods.report import Report
-from warmstart.methods.seeing import UnitsOf, joined_activations
+from warmstart.methods.units_and_activations import UnitsOf, joined_activations
 from warmstart.processes import Team, is_sharded, team_of, unwrapped
 from warmstart.seeds import derive
 

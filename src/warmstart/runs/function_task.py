@@ -13,9 +13,9 @@ from torch.utils.data import Dataset, default_collate
 from warmstart.batches import cut_from_newest
 from warmstart.errors import InputError
 from warmstart.losses import ForwardLoss
-from warmstart.methods.in_a_loop import Updates
+from warmstart.methods.lifecycle import Updates
 from warmstart.methods.method import Method
-from warmstart.methods.seeing import joined_activations
+from warmstart.methods.units_and_activations import joined_activations
 from warmstart.network import require_module
 from warmstart.runs.task import LARGEST_BATCH, Measured, StageData, TrainingContext
 from warmstart.seeds import derive
@@ -117,6 +117,7 @@ class FunctionTask:
             stage.number, context.seed, seen, new, stage.optimizer, after_backward=after_backward, after_step=after_step
         )
         torch.manual_seed(derive(context.seed, "order", stage.number))
+        stage.generator.manual_seed(derive(context.seed, "noise", stage.number))
         with joined_activations(method, model, stage) as joined:
             progress = _progress(self.train_function(model, told))
         if method.acts_on_updates and not all(calls.values()):

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from warmstart.data.images import ImageData
 from warmstart.layers.norms import batch_norms
 from warmstart.losses import training_loss
-from warmstart.methods.in_a_loop import Updates
+from warmstart.methods.lifecycle import Updates
 from warmstart.methods.method import Method
 from warmstart.methods.registry import parse_method
-from warmstart.methods.seeing import latest_activations
+from warmstart.methods.units_and_activations import latest_activations
 from warmstart.models.factory import ModelFactory, check_factory
 from warmstart.models.registry import MODELS, input_range, model_factory
 from warmstart.runs.task import LARGEST_BATCH, Measured, StageData, TrainingContext

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from warmstart.errors import InputError
-from warmstart.methods.in_a_loop import checked_state, measured, prepare_
+from warmstart.methods.lifecycle import checked_state, measured, prepare_
 from warmstart.methods.method import Stage
-from warmstart.methods.seeing import UnitsOf
+from warmstart.methods.units_and_activations import UnitsOf
 from warmstart.processes import Team
 from warmstart.runs.key import RunKey
 from warmstart.runs.stage_result import StageResult
@@ -77,7 +77,7 @@ class Run:
         while self.state.next_stage <= self.task.stages and not self.state.diverged:
             row = self._one_stage(on_event)
             on_event(Event(self.key, row.stage, Progress(row.epochs, row.steps, row.train_accuracy), row))
-        return self.state
+        return replace(self.state, of_method={})  # which may be as large as the network, and only training needs it
 
     def _one_stage(self, on_event: Callable[[Event], None]) -> StageResult:
         number = self.state.next_stage

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from warmstart.losses import ForwardLoss
 from warmstart.methods.method import Method, Stage
-from warmstart.methods.seeing import UnitsOf
+from warmstart.methods.units_and_activations import UnitsOf
 from warmstart.processes import Team
 from warmstart.training.loop import Progress
 
