@@ -67,6 +67,10 @@ def test_the_list_of_methods_needs_no_more_than_torch():
 
 def test_the_face_is_there_before_torch_is():
     program = (
+        "import sys, warmstart as ws; print(*sys.modules); print(*dir(ws))
+"
+        "ws.dash_; print('torch' in sys.modules)"
+    )
         "import sys, warmstart as ws; print(*sys.modules); print(*dir(ws)); ws.dash_; print('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
