@@ -138,7 +138,7 @@ PROBE = """
         (["--stages", 0], "stages is 0"),
         (["--seeds", 0], "seeds is 0; it must be at least 1"),
         (["--seeds", "x"], "Invalid value for '--seeds'"),
-        (["--examples", 10**8], "need 250.0 GB; ask for less than 2"),
+        (["--examples", 10**8], "need 250.0 GB, more than 2 GB; lower stages, examples or features"),
         (["--out", ""], "out is empty; name a folder such as out/theory"),
         (["--gama", 3], "No such option: --gama"),
         (["nonsense"], "No such command 'nonsense'"),

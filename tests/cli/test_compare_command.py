@@ -56,7 +56,7 @@ def refused(capfd, folder, *arguments):
         (["--stages", "29"], "digits has 1438 training examples, but 29 stages of 50 need 1450; --stages 28 or"),
         (
             ["--stages", "1", "--stage-size", "5"],
-            "is in no stage with seed 0 (nor are 4 others); raise --stages or --stage-size",
+            "(and 4 more) is in no stage with seed 0; raise --stages or --stage-size",
         ),
         (["--batch-size", "1"], "batches of one example cannot be batch-normalised; raise --batch-size"),
         (["--lr", "nan"], "lr is nan; it must be a finite number, above 0"),

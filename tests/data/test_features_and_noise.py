@@ -67,8 +67,11 @@ def test_a_patch_lies_in_its_place_of_the_image():
         ({"features": 0}, "features is 0"),
         ({"max_probability": 1.2}, "max_probability is 1.2; it must be a finite number, at least 0 and at most 1"),
         ({"noise": -1.0}, "noise is -1.0; it must be a finite number"),
-        ({"features": 25}, "features is 25; an image of 25 patches has room for 24"),
-        ({"classes": 20}, "20 classes of 20 features are 400; patches of 192 values have room for 188"),
+        ({"features": 25}, "features is 25; an image of 25 patches has room for 24; lower features"),
+        (
+            {"classes": 20},
+            "20 classes of 20 features are 400; patches of 192 values have room for 188 beside the noise",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused(changes, message):

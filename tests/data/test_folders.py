@@ -101,7 +101,7 @@ def test_an_empty_class_folder_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("tree", "message"),
     [
-        ({"1.png": encode(noise(6, 0))}, "no images in class folders; wanted is CLASS/image.png"),
+        ({"1.png": encode(noise(6, 0))}, "no images in class folders; arrange them as CLASS/image.png"),
         (class_tree({"cat": 1}, "test/") | class_tree({"cat": 1}, "val/"), "a part 'test' but no part 'train'"),
         (
             class_tree({"cat": 3}, "train/") | class_tree({"emu": 1}, "test/"),

@@ -57,7 +57,7 @@ def test_fingerprint_is_the_content_s() -> None:
     ("changes", "message"),
     [
         ({"train_images": torch.zeros(7, 3, 4, 4)}, "torch.float32 7x3x4x4; images must be torch.uint8"),
-        ({"train_labels": torch.zeros(3, dtype=torch.int64)}, "labels must be as many"),
+        ({"train_labels": torch.zeros(3, dtype=torch.int64)}, "labels must be int64, one for each"),
         ({"train_labels": torch.full((5000,), 2)}, "the label 2, but there are 2 classes"),
         ({"test_images": torch.zeros(7, 3, 4, 6, dtype=torch.uint8)}, "6x4 pixels, not square; give --image-size"),
         ({"test_images": torch.zeros(7, 1, 4, 4, dtype=torch.uint8)}, "training images are 3x4x4 .* test images 1x4x4"),

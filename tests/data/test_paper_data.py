@@ -142,14 +142,14 @@ def test_a_part_of_a_data_set_will_do_and_is_said_to_be_one(tmp_path: Path) -> N
         ("tiny-imagenet", "cifar-10-batches-py", "holds colour images of 32x32 pixels, but tiny-imagenet's are colour"),
         ("svhn", "grey", "holds grey images of 32x32 pixels, but svhn's are colour images of 32x32"),
         ("cifar100", "cifar-10-batches-py", "holds 10 classes, but cifar100 has 100; give cifar100's own data"),
-        ("svhn", "cifar-10-batches-py", "holds classes such as 'airplane', but svhn digits; give svhn's own data"),
+        ("svhn", "cifar-10-batches-py", "holds classes such as 'airplane', but svhn has digits; give svhn's own data"),
         (
             "cifar10",
             "nowhere",
             "nowhere: no such file or folder; accepted are cifar-10-batches-py, cifar-10",
         ),
         ("cifar10", "cifar-10-batches-yp", "no such file or folder; did you mean '.*cifar-10-batches-py'"),
-        ("cifar-10", "grey", "'cifar-10' is no data set of the paper's tables; did you mean 'cifar10'"),
+        ("cifar-10", "grey", "'cifar-10' is not a data set of the paper's tables; did you mean 'cifar10'"),
     ],
 )
 def test_other_data_is_refused(tmp_path: Path, name: str, given: str, message: str) -> None:

@@ -44,12 +44,12 @@ LABELS = np.array([[1], [2], [3], [10]], np.uint8)
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"y": LABELS}, "there is no array X; wanted are X and y"),
+        ({"y": LABELS}, "there is no array X; X must hold the images and y the labels"),
         ({"X": IMAGES}, "there is no array y"),
-        ({"X": IMAGES.astype(float), "y": LABELS}, r"X is float64 \(32, 32, 3, 4\); wanted is uint8 \(32, 32, 3, N\)"),
-        ({"X": pixels(4, 0), "y": LABELS}, r"X is uint8 \(4, 3, 32, 32\); wanted is uint8"),
-        ({"X": IMAGES, "y": LABELS[:3]}, r"y is uint8 \(3, 1\); wanted is one integer for each of the 4 images"),
-        ({"X": IMAGES, "y": LABELS / 2}, r"y is float64 \(4, 1\); wanted is one integer"),
+        ({"X": IMAGES.astype(float), "y": LABELS}, r"X is float64 \(32, 32, 3, 4\), not uint8 \(32, 32, 3, N\)"),
+        ({"X": pixels(4, 0), "y": LABELS}, r"X is uint8 \(4, 3, 32, 32\), not uint8"),
+        ({"X": IMAGES, "y": LABELS[:3]}, r"y is uint8 \(3, 1\), not one integer for each of the 4 images"),
+        ({"X": IMAGES, "y": LABELS / 2}, r"y is float64 \(4, 1\), not one integer"),
         ({"X": IMAGES, "y": LABELS + 1}, "the training label '11' is none of the 10 classes"),
     ],
 )
@@ -81,7 +81,7 @@ def test_flipped_bits_are_noticed(tmp_path: Path) -> None:
 def test_files_of_version_7_3_are_named(tmp_path: Path) -> None:
     header = b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM" + b"\x89HDF\r\n\x1a\n"
     (write_svhn(tmp_path) / "train_32x32.mat").write_bytes(header.ljust(600, b"\x00"))
-    with pytest.raises(InputError, match=r"train_32x32.mat: of MATLAB's version 7.3 \(HDF5\), which is not read"):
+    with pytest.raises(InputError, match=r"train_32x32.mat: in MATLAB's format 7.3 \(HDF5\), which is not read"):
         load(tmp_path)
 
 

@@ -155,7 +155,7 @@ def test_an_empty_training_part_is_refused(tmp_path: Path) -> None:
 def test_parts_that_label_differently_are_refused(tmp_path: Path) -> None:
     table(tmp_path / "train.parquet", PLAIN, FEATURES)
     table(tmp_path / "test.parquet", PLAIN, FEATURES | {"label": datasets.ClassLabel(names=["dog", "cat"])})
-    with pytest.raises(InputError, match="'label' differs in kind between train and test"):
+    with pytest.raises(InputError, match="'label' differs in type between train and test"):
         load(tmp_path)
 
 

@@ -56,9 +56,9 @@ def test_tensor_datasets_with_a_test_part() -> None:
     assert len(load((train, None)).test_labels) == 2
 
 
-def test_class_names_are_taken_from_the_dataset_or_given() -> None:
+def test_class_names_are_taken_from_the_dataset() -> None:
     dataset = Listed([(image, np.int64(i % 2)) for i, image in enumerate(IMAGES)])
-    assert from_dataset(dataset, name="pets", classes=["cat", "dog"]).classes == ("cat", "dog")
+    assert from_dataset(dataset).classes == ("0", "1")
     dataset.classes = ["a", "b", "c"]  # type: ignore[attr-defined]  # as torchvision's have it
     assert from_dataset(dataset).classes == ("a", "b", "c")
 
@@ -80,8 +80,8 @@ def test_an_upside_down_photo_is_left_alone_in_the_users_hands() -> None:
         ((torch.full((3, 5, 5), torch.nan), 0), "listed training example 1 holds NaN"),
         ((torch.full((3, 5, 5), -1.0), 0), "values from -1 to -1; floats must be in .0, 1.: leave out Normalize"),
         ((torch.zeros(3, 5, 5, dtype=torch.int64), 0), "is int64; an image must be uint8"),
-        ((torch.zeros(4, 5, 5), 0), r"has the shape \(4, 5, 5\); wanted \(H, W\) or \(C, H, W\)"),
-        ((np.zeros((3, 5, 5)), 0), r"has the shape \(3, 5, 5\); wanted \(H, W\) or \(H, W, C\)"),
+        ((torch.zeros(4, 5, 5), 0), r"has the shape \(4, 5, 5\); it must be \(H, W\) or \(C, H, W\)"),
+        ((np.zeros((3, 5, 5)), 0), r"has the shape \(3, 5, 5\); it must be \(H, W\) or \(H, W, C\)"),
         ((torch.zeros(3, 6, 6), 0), "example 1 is 6x6, listed training example 0 is 5x5"),
         ((IMAGES[0], 0.5), "has the label 0.5; labels must be integers"),
         ((IMAGES[0], "cat"), "has the label 'cat'; labels must be integers"),

@@ -1,4 +1,4 @@
-"""Parts: which is which, the share given up, and what labels mean."""
+"""Parts: which is which, the share held out, and what labels mean."""
 
 import numpy as np
 import pytest
@@ -41,5 +41,5 @@ def test_a_fifth_of_each_class_is_given_up_and_always_the_same() -> None:
 
 
 def test_single_examples_cannot_be_given_up() -> None:
-    with pytest.raises(InputError, match="too few examples to give up 20%"):
+    with pytest.raises(InputError, match="too few examples to hold out 20%"):
         with_test_part("x", torch.zeros(2, 1, 1, 1, dtype=torch.uint8), torch.tensor([0, 1]), None, None, "ab")

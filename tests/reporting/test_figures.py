@@ -93,7 +93,7 @@ def test_every_layer_has_its_strip_name_and_share():
 
 
 def test_png_is_on_white(tmp_path):
-    (tmp_path / "figure.png").write_bytes(figures.to_png(by_stage(), dpi=100))
+    (tmp_path / "figure.png").write_bytes(figures.to_png(by_stage()))
     with Image.open(tmp_path / "figure.png") as image:
         assert image.convert("RGBA").getpixel((0, 0)) == (255, 255, 255, 255)
-        assert image.width == 490
+        assert image.width == 980

@@ -247,5 +247,5 @@ def test_a_damaged_checkpoint_is_named(tmp_path, task):
     (file,) = key.folder(tmp_path).iterdir()
     file.write_bytes(file.read_bytes()[:1000])
 
-    with pytest.raises(InputError, match=f"{file.name}: damaged checkpoint .*; delete it, and its work is done again"):
+    with pytest.raises(InputError, match=f"{file.name}: damaged checkpoint .*; delete it to compute it again"):
         Run(task(stages=1), key, tmp_path)

@@ -213,7 +213,7 @@ def test_a_later_format_is_told_apart(tmp_path, monkeypatch):
     checkpoint.save(tmp_path / "c", model={})
     monkeypatch.undo()
 
-    with pytest.raises(InputError, match="of format 2, and this warmstart reads 1"):
+    with pytest.raises(InputError, match="of format 2, but this warmstart reads format 1"):
         load(tmp_path / "c")
 
 

@@ -1,4 +1,8 @@
-"""Images in arrays: NumPy's `.npz`, and scikit-learn's digits."""
+"""Images in arrays: NumPy's `.npz`, and scikit-learn's digits.
+
+Images of an .npz file are (N, H, W), (N, H, W, C) or (N, C, H, W), uint8 or other numbers in [0, 255], or floats in
+[0, 1]; labels are integers of any values. Nothing in the file is unpickled.
+"""
 
 from __future__ import annotations
 
@@ -25,17 +29,7 @@ _DIGITS_MAX = 16  # scikit-learn's digits are 4-bit counts, 0 to 16
 
 
 def read_digits(image_size: int | None = None) -> ImageData:
-    """Read scikit-learn's 1797 handwritten digits, 8x8 and grey.
-
-    Args:
-        image_size: Stretch each image to this height and width.
-
-    Returns:
-        The data set, with a stratified fifth as its test part.
-
-    Raises:
-        InputError: If scikit-learn, whose file they are in, is not installed.
-    """
+    """Read scikit-learn's 1797 handwritten digits, 8x8 and grey; a stratified fifth becomes the test part."""
     rows = np.loadtxt(_digits_file(), delimiter=",")  # 64 pixels and the digit
     pixels = np.rint(rows[:, :-1].reshape(-1, 1, 8, 8) * (255 / _DIGITS_MAX)).astype(np.uint8)
     grey = torch.from_numpy(pixels)
@@ -45,34 +39,20 @@ def read_digits(image_size: int | None = None) -> ImageData:
 
 
 def _digits_file() -> Path:
-    """The file in scikit-learn's folder; to import scikit-learn would import SciPy too, which takes a second."""
+    """The file in scikit-learn's folder; importing scikit-learn would import SciPy too, which takes a second."""
     package = find_spec("sklearn")
     for folder in (package.submodule_search_locations if package else None) or ():
         file = Path(folder, "datasets", "data", "digits.csv.gz")
         if file.is_file():
             return file
     raise InputError(
-        "digits: scikit-learn, whose datasets/data/digits.csv.gz they are, is not installed; "
+        "digits: scikit-learn, which holds them in datasets/data/digits.csv.gz, is not installed; "
         "pip install 'warmstart[lab]'"
     )
 
 
 def read_npz(path: Path, image_size: int | None = None) -> ImageData:
-    """Read the arrays ``x_train, y_train[, x_test, y_test]`` or ``images, labels[, test_images, test_labels]``.
-
-    Images are (N, H, W), (N, H, W, C) or (N, C, H, W), uint8 or other numbers in [0, 255], or floats in
-    [0, 1]; labels are integers of any values.
-
-    Args:
-        path: The file. Nothing in it is unpickled.
-        image_size: Stretch each image to this height and width.
-
-    Returns:
-        The data set.
-
-    Raises:
-        InputError: If a key is missing, or its array has the wrong shape, type or range.
-    """
+    """Read ``x_train, y_train[, x_test, y_test]`` or ``images, labels[, test_images, test_labels]`` from a file."""
     if not zipfile.is_zipfile(path):
         raise InputError(f"{path}: not an .npz file, or a truncated one; save it again with numpy.savez")
     try:
@@ -81,10 +61,10 @@ def read_npz(path: Path, image_size: int | None = None) -> ImageData:
             for key in (x, y):
                 if key not in file.files:
                     held = ", ".join(file.files)
-                    raise InputError(f"{path}: there is no {key}; wanted {x} and {y}, and it holds {held}")
+                    raise InputError(f"{path}: there is no {key}, only {held}; name the arrays {x} and {y}")
             present = [key for key in (x_test, y_test) if key in file.files]
             if len(present) == 1:
-                raise InputError(f"{path}: {present[0]} needs both {x_test} and {y_test}; add or remove one")
+                raise InputError(f"{path}: a test part needs both {x_test} and {y_test}; add or remove one")
             arrays = {key: _read_key(path, file, key) for key in (x, y, *present)}
     except InputError:
         raise
@@ -111,7 +91,7 @@ def _read_key(path: Path, file: Any, key: str) -> NDArray[Any]:
         raise InputError(unreadable(f"{path}: {key}", error)) from error
     except MemoryError as error:
         raise InputError(
-            unreadable(f"{path}: {key}", error, "it is larger than the memory; save fewer images")
+            unreadable(f"{path}: {key}", error, "it does not fit into memory; save fewer images")
         ) from error
     return array
 
@@ -120,14 +100,14 @@ def _labels(path: Path, key: str, labels: NDArray[Any], images: int) -> NDArray[
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.dtype.kind not in "iu" or labels.ndim != 1:
-        raise InputError(f"{path}: {key} is {labels.dtype} {labels.shape}; labels must be integers, (N,)")
+        raise InputError(f"{path}: {key} is {labels.dtype} {labels.shape}; labels must be integers of shape (N,)")
     if len(labels) != images:
-        raise InputError(f"{path}: {key} has {len(labels)} labels for {images} images; they must be as many")
+        raise InputError(f"{path}: {key} has {len(labels)} labels for {images} images; give one for each image")
     return labels
 
 
 def _in_unit_range(images: NDArray[Any]) -> bool:
-    """Whether white is 1, as in floats mostly, and not 255. Decided once, for both parts."""
+    """Whether white is 1, as usual in floats, rather than 255; asked of the training images, for both parts."""
     return images.dtype.kind == "b" or (images.dtype.kind == "f" and bool(images.max(initial=0) <= 1))
 
 

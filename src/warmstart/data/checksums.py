@@ -1,6 +1,6 @@
-"""The files that the paper's data sets are downloaded as, with their checksums: is what lies here really that?
+"""MD5 checksums of the files that the paper's data sets are downloaded as.
 
-The sums are those that torchvision checks, and the usual ones of Tiny-ImageNet's archive.
+They are those that torchvision checks, and the commonly published one of Tiny-ImageNet's archive.
 """
 
 from __future__ import annotations
@@ -32,15 +32,7 @@ _MD5 = {
 
 
 def verify_official(path: Path) -> None:
-    """Check the content of files that bear the names of the official ones.
-
-    Args:
-        path: An archive, one of SVHN's two files (both are checked then), or a folder of CIFAR's or SVHN's files.
-            Any other name is nobody's promise: nothing is checked.
-
-    Raises:
-        InputError: If a checksum differs.
-    """
+    """Raise InputError if a file with an official name has another checksum; other names are not checked."""
     for file in _files(path):
         expected = _MD5.get(file.name) or _MD5.get(f"{file.resolve().parent.name}/{file.name}")
         if expected is None:
@@ -49,11 +41,12 @@ def verify_official(path: Path) -> None:
         if found != expected:
             raise InputError(
                 f"{file}: its md5 is {found}, but that of the official file is {expected}: it is truncated, damaged "
-                "or another one; download it again, or give --no-verify if it is meant to differ"
+                "or a different file; download it again, or give --no-verify if it is meant to differ"
             )
 
 
 def _files(path: Path) -> list[Path]:
+    """A folder's files, both files of SVHN where one is named, or the archive alone."""
     if path.is_dir():
         return sorted(file for file in path.iterdir() if file.is_file())
     if path.name in SVHN_FILES:

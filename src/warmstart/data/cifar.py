@@ -35,8 +35,8 @@ class CifarLayout:
     meta: str
     label_key: str
     names_key: str
-    telling: int
-    """So many of the files side by side are no coincidence; CIFAR-100's have everyday names."""
+    min_files: int
+    """A folder with this many of the names is the data set; CIFAR-100's names are everyday words, so one is too few."""
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -52,14 +52,7 @@ LAYOUTS = (
 
 
 def find_cifar(names: Sequence[str]) -> list[tuple[CifarLayout, PurePosixPath]]:
-    """Find data sets among files, at the top or one folder below.
-
-    Args:
-        names: The files' names, relative, with ``/`` between folders.
-
-    Returns:
-        The layout and the folder of each.
-    """
+    """Find data sets among file names, at the top or one folder below: the layout and the folder of each."""
     folders: dict[PurePosixPath, set[str]] = {}
     for path in map(PurePosixPath, names):
         if len(path.parts) <= 2:
@@ -68,28 +61,14 @@ def find_cifar(names: Sequence[str]) -> list[tuple[CifarLayout, PurePosixPath]]:
         (layout, folder)
         for folder, held in folders.items()
         for layout in LAYOUTS
-        if len(held.intersection(layout.files)) >= layout.telling
+        if len(held.intersection(layout.files)) >= layout.min_files
     ]
 
 
 def read_cifar(
     name: str, files: Files, layout: CifarLayout, folder: PurePosixPath, image_size: int | None = None
 ) -> ImageData:
-    """Read one of the two data sets, in the order of its files; CIFAR-100 with its fine labels.
-
-    Args:
-        name: What to call the data set.
-        files: The folder or archive that holds it.
-        layout: Which of the two it is.
-        folder: Where in ``files`` it is.
-        image_size: Stretch each image to this height and width.
-
-    Returns:
-        The data set.
-
-    Raises:
-        InputError: If a file is missing, damaged, not of this layout, or holds anything but numbers and names.
-    """
+    """Read one of the two data sets, in the order of its files; CIFAR-100 with its fine labels."""
     inside = {str(folder / file): file for file in layout.files}
     missing = [file for path, file in inside.items() if path not in files.names]
     if missing:
@@ -119,14 +98,14 @@ def _batch(where: str, held: dict[str, Any], label_key: str) -> tuple[NDArray[np
     pixels, labels = held["data"], _integers(held[label_key])
     if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.shape[1:] != (3072,):
         found = f"{pixels.dtype} {pixels.shape}" if isinstance(pixels, np.ndarray) else f"a {type(pixels).__name__}"
-        raise InputError(f"{where}: 'data' is {found}; wanted is uint8 (N, 3072); {_AGAIN}")
+        raise InputError(f"{where}: 'data' is {found}, not uint8 (N, 3072); {_AGAIN}")
     if labels is None or labels.shape != pixels.shape[:1]:
         raise InputError(f"{where}: '{label_key}' must be one integer for each of the {len(pixels)} images; {_AGAIN}")
     return pixels, labels.astype(np.int64)
 
 
 def _integers(labels: Any) -> NDArray[Any] | None:
-    """Labels as the original has them, a list, or as rewritten files do, an array; None for anything else."""
+    """Labels as an array: original files hold a list, rewritten ones an array; None for anything else."""
     if isinstance(labels, list) and all(isinstance(label, int) for label in labels):
         labels = np.array(labels, dtype=None if labels else np.int64)
     return labels if isinstance(labels, np.ndarray) and labels.dtype.kind in "iu" else None

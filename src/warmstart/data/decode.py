@@ -27,9 +27,9 @@ MAX_SIDE = 20_000
 OnDecoded = Callable[[int, int], None]
 """Called with the number of images decoded so far and in all."""
 
-# Only these decoders are ever tried: Pillow has others that start programs (EPS) or that nobody fuzzes.
+# Only these decoders are tried: Pillow has others that start programs (EPS) or are not fuzz-tested.
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-# Pillow holds the GIL but for the codec itself: below this size threads only get into each other's way.
+# Pillow releases the GIL in the codec only: below this size threads would slow each other down.
 _THREAD_BYTES = 16 * 1024
 _REPORT_EVERY = 100
 
@@ -43,25 +43,16 @@ def decode_images(
     image_size: int | None = None,
     progress: OnDecoded | None = None,
 ) -> Tensor:
-    """Decode images straight into one tensor.
+    """Return images decoded into one tensor, uint8 (total, C, H, W); C = 1 if all are grey, else 3.
 
-    Args:
-        encoded: (index, name, content of the file), in any order; every index below ``total`` once.
-        total: How many there are.
-        image_size: Stretch each image to this height and width; without it they must be alike.
-        progress: Told how many are done.
-
-    Returns:
-        uint8 (total, C, H, W); C = 1 if all images are grey, else 3.
-
-    Raises:
-        InputError: If an image cannot be read, is absurdly large, or differs from the others in size.
+    ``encoded`` gives (index, name, content of the file), in any order, every index below ``total`` once. Without
+    ``image_size`` all images must be of one size.
     """
     stack = ImageStack(total, progress)
     workers = os.cpu_count() or 1
     pending: deque[tuple[int, str, Future[Pixels]]] = deque()
     with ThreadPoolExecutor(workers) as pool, warnings.catch_warnings():
-        # Pillow's own guard only warns at first; here it is an error with the image's name.
+        # Pillow's own guard only warns at first; here it is an error that names the image.
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         for index, name, content in encoded:
             if len(content) < _THREAD_BYTES:
@@ -81,19 +72,7 @@ def _put_next(stack: ImageStack, pending: deque[tuple[int, str, Future[Pixels]]]
 
 
 def decode(content: bytes, name: str, image_size: int | None = None) -> Pixels:
-    """Decode one image.
-
-    Args:
-        content: The file's bytes.
-        name: What to call it in an error.
-        image_size: Stretch it to this height and width.
-
-    Returns:
-        (H, W) if it is grey, else (H, W, 3).
-
-    Raises:
-        InputError: If it cannot be read or is absurdly large.
-    """
+    """Decode an image file, called ``name`` in errors: (H, W) if it is grey, else (H, W, 3)."""
     try:
         with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
             _check_extent(image, name)
@@ -107,7 +86,7 @@ def decode(content: bytes, name: str, image_size: int | None = None) -> Pixels:
         raise InputError(f"{name}: not an image of a known format; replace or remove it") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise InputError(f"{name}: {_TOO_LARGE}") from error
-    except Exception as error:  # what damaged files make Pillow raise is a long and growing list
+    except Exception as error:  # damaged files make Pillow raise exceptions of many kinds
         raise InputError(unreadable(name, error)) from error
 
 
@@ -121,20 +100,9 @@ def _check_extent(image: Image.Image, name: str) -> None:
 
 
 def pixels(image: Image.Image, name: str, image_size: int | None = None) -> Pixels:
-    """Bring an image of any mode to 8 bits of grey or RGB, upright.
+    """Return an image of any mode in 8 bits and upright: (H, W) if it is grey, else (H, W, 3).
 
-    Transparent parts show white; 16 bits keep the upper 8.
-
-    Args:
-        image: The image.
-        name: What to call it in an error.
-        image_size: Stretch it to this height and width, bilinear and antialiased.
-
-    Returns:
-        (H, W) if it is grey, else (H, W, 3).
-
-    Raises:
-        InputError: If its values have no fixed range (32-bit integers or floats).
+    Transparent parts show white; 16 bits keep the upper 8; 32-bit values have no fixed range and are refused.
     """
     ImageOps.exif_transpose(image, in_place=True)
     grey = image.mode in {"1", "L", "LA", "La"}
@@ -168,23 +136,14 @@ class ImageStack:
         self._first = ""
 
     def put(self, index: int, name: str, image: Pixels) -> None:
-        """Store one image.
-
-        Args:
-            index: Its place.
-            name: What to call it in an error.
-            image: (H, W) or (H, W, 3).
-
-        Raises:
-            InputError: If its size is not the first one's, or not square.
-        """
+        """Store an image, (H, W) or (H, W, 3), at ``index``; all must be square and of the first one's size."""
         array = self._array if self._array is not None else self._allocate(name, image)
         if image.shape[:2] != array.shape[2:]:
             raise InputError(
                 f"images differ in size: {name} is {_extent(image.shape)}, "
                 f"{self._first} is {_extent(array.shape[2:])}; give --image-size N to resize all"
             )
-        if image.ndim == 3 and array.shape[1] == 1:  # the first in colour: from here on all are
+        if image.ndim == 3 and array.shape[1] == 1:  # the first image in colour: all become so
             array = self._array = np.repeat(array, 3, axis=1)
         array[index] = image if image.ndim == 2 else image.transpose(2, 0, 1)
         self._done += 1
@@ -208,11 +167,7 @@ class ImageStack:
         return self._array
 
     def images(self) -> Tensor:
-        """All images.
-
-        Returns:
-            uint8 (total, C, H, W), sharing the stack's memory.
-        """
+        """All images, uint8 (total, C, H, W), sharing the stack's memory."""
         if self._array is None:
             return torch.empty(0, 1, 1, 1, dtype=torch.uint8)
         return torch.from_numpy(self._array)

@@ -1,10 +1,10 @@
-"""Images whose every part is known: class features that many examples share, and noise that only one has.
+"""Synthetic images whose every part is known: class features that many images share, and each image's own noise.
 
 The data model of Shin et al., NeurIPS 2024 (arXiv 2410.23495), as images. An image is a grid of patches. Of
 its class's features it carries each with that feature's probability, each in a patch of its own; one more patch holds
-noise that no other image has; the other patches are empty. Where a patch lies means nothing. Features are cosine
-gratings, orthogonal to each other; the noise is Gaussian and orthogonal to all of them, so that every weight that looks
-at patches splits into its part along features and its part along noise.
+noise that no other image has; the other patches are empty. The place of a patch carries no information. Features are
+cosine gratings, orthogonal to each other; the noise is Gaussian and orthogonal to all of them, so that every filter
+over patches splits into its part along features and its part along noise.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from warmstart.data.images import ImageData, resize_images
 from warmstart.data.settings import PatchSettings
 
 NAME = "features-and-noise"
-"""As `--data`."""
+"""What `--data` calls these images."""
 
 _TRAIN, _TEST = 4000, 2000
 _SEED = 0
@@ -36,7 +36,7 @@ class PatchWorld(PatchSettings):
 
     @cached_property
     def basis(self) -> Tensor:
-        """(size, size), orthonormal rows: the C K features, a class's in turn, then the directions of noise."""
+        """(size, size), orthonormal rows: the C K features, class by class, then the directions of noise."""
         waves = _gratings(self.patch, self.channels)
         flat, waves = waves[: self.channels], waves[self.channels :]  # the constant patches are noise, not features
         count = self.classes * self.features
@@ -53,14 +53,7 @@ class PatchWorld(PatchSettings):
         return self.basis[self.classes * self.features :]
 
     def probabilities(self, seed: int) -> NDArray[np.float64]:
-        """How often each feature occurs.
-
-        Args:
-            seed: Decides it.
-
-        Returns:
-            (C, K), each row sorted from the most frequent feature to the rarest.
-        """
+        """How often each feature occurs: (C, K), each row from the most frequent feature to the rarest."""
         drawn = np.random.default_rng([seed, _PROBABILITIES]).random((self.classes, self.features))
         return -np.sort(-self.max_probability * drawn, axis=1)
 
@@ -80,17 +73,7 @@ class PatchExamples:
 
 
 def draw_examples(world: PatchWorld, seed: int, count: int, part: int = 0) -> PatchExamples:
-    """Draw examples; of the same seed and part, fewer are the beginning of more.
-
-    Args:
-        world: What they are made of.
-        seed: Decides the features' probabilities and, with the part, everything else.
-        count: How many.
-        part: Which examples of that world: 0 to train on, 1 to test, for instance.
-
-    Returns:
-        The examples.
-    """
+    """Draw a part's first ``count`` examples (part 0 to train on, 1 to test, say); parts share the probabilities."""
     rngs = [np.random.default_rng([seed, _EXAMPLES, part, purpose]) for purpose in range(3)]
     labels = np.arange(count) % world.classes
     carried = torch.from_numpy(rngs[0].random((count, world.features)) < world.probabilities(seed)[labels])
@@ -106,15 +89,7 @@ def draw_examples(world: PatchWorld, seed: int, count: int, part: int = 0) -> Pa
 
 
 def as_images(world: PatchWorld, patches: Tensor) -> Tensor:
-    """Lay patches out as images on grey.
-
-    Args:
-        world: What they are made of.
-        patches: (N, grid * grid, size).
-
-    Returns:
-        uint8 (N, channels, grid * patch, grid * patch); what is out of range is clipped.
-    """
+    """Lay patches (N, grid^2, size) out on grey: uint8 (N, channels, grid * patch, grid * patch), clipped."""
     p, g = world.patch, world.grid
     pixels = patches.view(-1, g, g, world.channels, p, p).permute(0, 3, 1, 4, 2, 5)
     scale = _NOISE_PIXELS * math.sqrt(world.size) / (world.noise or 1.0)
@@ -123,14 +98,7 @@ def as_images(world: PatchWorld, patches: Tensor) -> Tensor:
 
 
 def read_features_and_noise(image_size: int | None = None) -> ImageData:
-    """Make the data set of `--data features-and-noise`, always the same one.
-
-    Args:
-        image_size: Stretch each image to this height and width.
-
-    Returns:
-        4000 training and 2000 test images of 40x40 pixels in two classes of 20 features.
-    """
+    """Make 4000 training and 2000 test images of 40x40 pixels, two classes of 20 features, always the same."""
     world = PatchWorld()
     parts = [draw_examples(world, _SEED, count, part) for part, count in enumerate((_TRAIN, _TEST))]
     train, test = (as_images(world, part.patches) for part in parts)

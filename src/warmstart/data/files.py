@@ -1,4 +1,4 @@
-"""Files in a folder, a zip or a tar, behind one face. Nothing is ever extracted to disk."""
+"""Files in a folder, a zip or a tar, behind one interface. Nothing is ever extracted to disk."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from warmstart.errors import InputError
 
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 MAX_FILE_BYTES = 256 * 1024 * 1024
-"""No image or list inside a data set is larger than this once it is unpacked."""
+"""A file inside a data set that is larger, unpacked, is refused."""
 
 _MAX_DEPTH = 64
 _DAMAGED = "the archive is truncated or damaged; download or pack it again"
@@ -35,23 +35,11 @@ class Files(Protocol):
     """Folders that are known to exist, even if they are empty."""
 
     def read(self, name: str) -> bytes:
-        """The content of one file.
-
-        Args:
-            name: One of ``names``.
-        """
+        """The content of one of ``names``."""
 
 
 def visible_name(name: str) -> str | None:
-    """Normalise the name of a member, or say that it is to be ignored.
-
-    Args:
-        name: As the archive has it.
-
-    Returns:
-        The relative name; None for absolute names, those with ``..``, hidden ones, what macOS adds, and
-        absurdly deep ones.
-    """
+    """Normalise a member's name; None if it is to be ignored: absolute, hidden, with ``..``, macOS's or too deep."""
     path = PurePosixPath(name.replace("\\", "/"))
     ignored = any(part == "__MACOSX" or part.startswith(".") for part in path.parts)
     if path.is_absolute() or ignored or not 0 < len(path.parts) <= _MAX_DEPTH:
@@ -61,17 +49,7 @@ def visible_name(name: str) -> str | None:
 
 @contextmanager
 def open_files(path: Path) -> Iterator[Files]:
-    """Open a folder or an archive.
-
-    Args:
-        path: A folder, or a file whose name ends in one of ``ARCHIVE_SUFFIXES``.
-
-    Yields:
-        Its files.
-
-    Raises:
-        InputError: If the archive is truncated or damaged.
-    """
+    """Open a folder, or an archive whose name ends in one of ``ARCHIVE_SUFFIXES``."""
     if path.is_dir():
         yield _FolderFiles(path)
         return
@@ -98,7 +76,7 @@ class _FolderFiles:
         for root, folders, names in os.walk(path, followlinks=True):
             here = Path(root)
             folders[:] = sorted(name for name in folders if visible_name(name) is not None)
-            for name in list(folders):  # a link to a folder is followed, but never in a circle
+            for name in list(folders):  # links to folders are followed, but not in a loop
                 real = (here / name).resolve()
                 if real in visited:
                     folders.remove(name)
@@ -139,7 +117,7 @@ class _ZipFiles:
         if member.flag_bits & 1:
             raise InputError(f"{where}: encrypted; pack the archive without a password")
         try:
-            # read() with a bound: without one, a member that lies about its size is unpacked up to 2 GiB first
+            # read() with a bound: without one, a member with a false size is unpacked up to 2 GiB first
             with self._archive.open(member) as stream:
                 return stream.read(member.file_size + 1)
         except (*_UNREADABLE, NotImplementedError) as error:
@@ -165,7 +143,7 @@ class _TarFiles:
         self.names = sorted(self._members, key=lambda name: self._members[name].offset)
 
     def _check_end(self) -> None:
-        """A whole tar ends with a block of zeros; tarfile takes any end, even in the middle of a header."""
+        """A whole tar ends with a block of zeros; tarfile accepts any end, even in the middle of a header."""
         stream = self._archive.fileobj
         if stream is None:
             raise tarfile.ReadError("closed")

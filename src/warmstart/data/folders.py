@@ -1,4 +1,8 @@
-"""Images by class: one folder a class, with or without parts, and Tiny-ImageNet as it is downloaded."""
+"""Images by class: one folder a class, with or without parts, and Tiny-ImageNet as it is downloaded.
+
+Class folders are at the top, or inside a training and a test part (``train`` and ``test`` or ``val``); a single folder
+around everything is skipped. Classes are in the order of their names, or in that of ``wnids.txt`` where it exists.
+"""
 
 from __future__ import annotations
 
@@ -37,52 +41,30 @@ class _Folder:
 
 
 def is_image(name: str) -> bool:
-    """Whether a file counts as an image, by the end of its name.
-
-    Args:
-        name: The file's name.
-
-    Returns:
-        True for the formats that are read.
-    """
+    """Whether a file's name has the suffix of an image format that is read."""
     return PurePosixPath(name).suffix.lower() in SUFFIXES
 
 
 def read_folders(
     name: str, files: Files, image_size: int | None = None, progress: OnDecoded | None = None
 ) -> ImageData:
-    """Read images whose folder is their class.
-
-    Class folders stand at the top, or inside a training and a test part (``train`` and ``test`` or ``val``);
-    one folder around it all is stepped into. The order of the classes is that of their names, or the one
-    of ``wnids.txt`` where it exists.
-
-    Args:
-        name: What to call the data set.
-        files: The folder or archive.
-        image_size: Stretch each image to this height and width.
-        progress: Told how many images are decoded.
-
-    Returns:
-        The data set.
-
-    Raises:
-        InputError: If there are no class folders, one is empty, or an image cannot be read.
-    """
+    """Read images whose folder is their class."""
     root = _step_into(_tree(files))
     train_name, test_names = order_parts(root.folders)
     if train_name is None and root.folders and len(test_names) == len(root.folders):
-        raise InputError(f"{files.where}: there is a part '{test_names[0]}' but no part 'train'")
+        raise InputError(f"{files.where}: there is a part '{test_names[0]}' but no part 'train'; add it")
     train = _by_folder(files, root if train_name is None else root.folders[train_name])
     if not train:
         raise InputError(
-            f"{files.where}: no images in class folders; wanted is CLASS/image.png or train/CLASS/image.png"
+            f"{files.where}: no images in class folders; arrange them as CLASS/image.png or train/CLASS/image.png"
         )
     classes = _class_order(files, root, train)
     test = _test_part(files, root, test_names) if train_name is not None else {}
     foreign = sorted(set(test.values()) - set(classes))
     if foreign:
-        raise InputError(f"{files.where}: the class '{foreign[0]}' of the test part is not in the training part")
+        raise InputError(
+            f"{files.where}: the class '{foreign[0]}' of the test part is not in the training part; add or remove it"
+        )
 
     index = {image: place for place, image in enumerate([*train, *test])}
     encoded = ((index[member], member, files.read(member)) for member in files.names if member in index)
@@ -113,7 +95,7 @@ def _tree(files: Files) -> _Folder:
 
 
 def _step_into(root: _Folder) -> _Folder:
-    """Step through folders that only wrap the data set, as archives mostly have one."""
+    """Skip folders that only wrap the data set; most archives have one."""
     while len(root.folders) == 1 and _WNIDS not in root.files:
         ((name, inner),) = root.folders.items()
         if not inner.folders or order_parts([name]) != (None, []):
@@ -128,7 +110,7 @@ def _by_folder(files: Files, part: _Folder) -> Labelled:
     for label, folder in sorted(part.folders.items()):
         images = sorted(folder.images())
         if not images:
-            raise InputError(f"{files.where}: the class folder {folder.path} holds no image; fill or remove it")
+            raise InputError(f"{files.where}: the class folder {folder.path} holds no image; add some or remove it")
         labelled |= dict.fromkeys(images, label)
     return labelled
 
@@ -141,8 +123,8 @@ def _class_order(files: Files, root: _Folder, train: Labelled) -> list[str]:
     differing = sorted(set(listed) ^ set(found))
     if differing:
         label = differing[0]
-        lacking = "the training part" if label in listed else _WNIDS
-        raise InputError(f"{files.where}: the class '{label}' is not in {lacking}; download it again")
+        missing_from = "the training part" if label in listed else _WNIDS
+        raise InputError(f"{files.where}: the class '{label}' is not in {missing_from}; download it again")
     return list(dict.fromkeys(listed))
 
 

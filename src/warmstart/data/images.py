@@ -19,12 +19,7 @@ _CHUNK = 4096  # images counted at a time: torch.bincount widens its input
 
 @dataclass(frozen=True, eq=False)
 class ImageData:
-    """A labelled image data set with a fixed test part, on the CPU.
-
-    Raises:
-        InputError: If a part is empty, its shapes or types do not fit, images are not square, or a label
-            names no class.
-    """
+    """A labelled image data set with a fixed test part, on the CPU; InputError if its tensors do not fit together."""
 
     name: str
     """``digits``, a folder's name or a hub name; goes into the ``data`` column of results.csv."""
@@ -74,19 +69,11 @@ class ImageData:
         return counts
 
     def channel_mean(self) -> Tensor:
-        """Mean of each channel over the training part.
-
-        Returns:
-            float32 (C,), in [0, 1].
-        """
+        """Mean of each channel over the training part: float32 (C,), in [0, 1]."""
         return self._moments()[0].float()
 
     def channel_std(self) -> Tensor:
-        """Population standard deviation of each channel over the training part.
-
-        Returns:
-            float32 (C,), in units of [0, 1]; 1 for a constant channel, so that one can divide by it.
-        """
+        """Population standard deviation in the same form; 1 for a constant channel, so that one can divide by it."""
         _, variance = self._moments()
         return torch.where(variance > 0, variance.sqrt(), 1.0).float()
 
@@ -99,11 +86,7 @@ class ImageData:
         return mean, variance.masked_fill(constant, 0.0)
 
     def fingerprint(self) -> str:
-        """Identify the content, so that resuming on changed data is noticed.
-
-        Returns:
-            16 hexadecimal digits of the SHA-256 of images, labels and class names; the name is left out.
-        """
+        """16 hexadecimal digits of the SHA-256 of all but the name, so that resuming on changed data is noticed."""
         digest = hashlib.sha256(repr(self.classes).encode())
         for tensor in (self.train_images, self.train_labels, self.test_images, self.test_labels):
             digest.update(repr(tuple(tensor.shape)).encode())
@@ -112,15 +95,7 @@ class ImageData:
 
 
 def resize_images(images: Tensor, size: int) -> Tensor:
-    """Stretch images to a square, each as `--image-size` does it for files: bilinear, antialiased.
-
-    Args:
-        images: uint8 (N, C, H, W), C = 1 or 3.
-        size: New height and width in pixels.
-
-    Returns:
-        uint8 (N, C, size, size); the same tensor where the size already fits.
-    """
+    """Stretch uint8 (N, C, H, W) to ``size`` pixels a side, as `--image-size` does: bilinear, antialiased."""
     if images.shape[-2:] == (size, size):
         return images
     from PIL import Image
@@ -134,20 +109,7 @@ def resize_images(images: Tensor, size: int) -> Tensor:
 
 
 def to_uint8(where: str, values: NDArray[Any], top: int, remedy: str) -> NDArray[np.uint8]:
-    """Scale numbers in [0, top] to whole ones in [0, 255].
-
-    Args:
-        where: The array, for the error.
-        values: Numbers of any type and shape; uint8 is taken as it is.
-        top: What white is.
-        remedy: What the user can do where the range is wrong.
-
-    Returns:
-        The same shape, rounded.
-
-    Raises:
-        InputError: If a value is NaN or out of range.
-    """
+    """Scale numbers in [0, ``top``] to integers in [0, 255]; uint8 is left as it is. ``remedy`` ends the error."""
     if values.dtype != np.uint8:
         low, high = values.min(), values.max()
         if not (low >= 0 and high <= top):  # also where one of them is NaN
@@ -163,9 +125,9 @@ def _check_part(name: str, part: str, images: Tensor, labels: Tensor, num_classe
         shape = "x".join(map(str, images.shape))
         raise InputError(f"{where} is {images.dtype} {shape}; images must be torch.uint8 (N, C, H, W), C = 1 or 3")
     if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
-        raise InputError(f"{where} has {len(images)} images; its labels must be as many, in int64")
+        raise InputError(f"{where} has {len(images)} images; its labels must be int64, one for each")
     if len(images) == 0:
-        raise InputError(f"{where} holds no images")
+        raise InputError(f"{where} holds no images; add some")
     height, width = images.shape[-2:]
     if height != width:
         raise InputError(f"{where} has images of {width}x{height} pixels, not square; give --image-size N")

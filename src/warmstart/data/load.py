@@ -22,13 +22,13 @@ from warmstart.data.torch_datasets import from_dataset
 from warmstart.errors import InputError, at_least_one
 
 _MADE = {"digits": read_digits, FEATURES_AND_NOISE: read_features_and_noise}
-"""Data that is there without a file."""
+"""Data that need no file."""
 
 _ACCEPTED = (
     "digits, hf:NAME, a folder of images by class or of parquet files, "
     f"or a file: .parquet, .npz, {', '.join(ARCHIVE_SUFFIXES)}; "
     "CIFAR-10 and CIFAR-100 (python version), SVHN (cropped digits) and Tiny-ImageNet as they are downloaded; "
-    f"{FEATURES_AND_NOISE}, made on the spot"
+    f"{FEATURES_AND_NOISE}, which is generated"
 )
 
 
@@ -42,9 +42,9 @@ def load(
 ) -> ImageData:
     """Read a labelled image data set into memory.
 
-    Images are stretched to ``image_size`` (bilinear, antialiased), grey ones become colour where others are,
-    transparent parts show white, 16 bits keep the upper 8. A data set without a test part gives up a
-    stratified fifth, the same for all seeds.
+    Images are stretched to ``image_size`` (bilinear, antialiased); if some are in colour, all become so; transparent
+    parts show white; 16 bits keep the upper 8. Where there is no test part, a stratified fifth is held out, the same
+    for all seeds.
 
     Args:
         data: ``digits``; ``features-and-noise``; ``hf:NAME`` or ``hf:NAME:CONFIG``; the path of a folder of images by
@@ -52,8 +52,8 @@ def load(
             CIFAR-100 (pickles), SVHN (``train_32x32.mat``) or Tiny-ImageNet as they are downloaded; torch datasets
             (train, test or None); or what `load` returned before.
         image_size: Height and width in pixels; needed where the images differ in size or are not square.
-        image_column: The column of the images, in parquet and hub data where it is not plain.
-        label_column: The column of the labels, likewise.
+        image_column: The images' column of parquet and hub data; needed where more than one could be it.
+        label_column: The labels' column, likewise.
         progress: Called with the number of images decoded so far and in all.
 
     Returns:
@@ -92,7 +92,7 @@ def load(
 
 
 def _read_files(path: Path, files: Files, image_size: int | None, progress: OnDecoded | None) -> ImageData:
-    """Read the one data set that a folder or an archive holds, after a look at its files' names."""
+    """Read the one data set that a folder or an archive holds, judged by the names of its files."""
     cifar = find_cifar(files.names)
     svhn = [name for name in SVHN_FILES if name in files.names and path.is_dir()]
     images = [name for name in files.names if is_image(name)]
@@ -114,17 +114,7 @@ def _resized(data: ImageData, size: int) -> ImageData:
 
 
 def require_path(path: Path, given: str, made: tuple[str, ...], accepted: str) -> None:
-    """Refuse a path where nothing is.
-
-    Args:
-        path: The path.
-        given: As it was typed.
-        made: Names that need no file, where such are accepted.
-        accepted: What is, in words.
-
-    Raises:
-        InputError: With what is probably meant.
-    """
+    """Raise InputError unless a path exists, and suggest one of ``made`` or a file beside it; ``given`` is as typed."""
     if path.exists():
         return
     beside = (
@@ -143,7 +133,7 @@ def require_path(path: Path, given: str, made: tuple[str, ...], accepted: str) -
 
 
 def _readable_inside(names: list[str]) -> str:
-    """A hint where a folder holds not images, but one file that could be read by itself."""
+    """A hint for a folder that holds no images but one file that can be read if its path is given."""
     readable = [name for name in names if name.lower().endswith((".npz", *ARCHIVE_SUFFIXES))]
     return f", but {readable[0]}: give its path" if len(readable) == 1 else ""
 

@@ -1,4 +1,4 @@
-"""Reading the four data sets of the paper's tables, and seeing that they are the ones."""
+"""Reading the four data sets of the paper's tables, and checking that they are these."""
 
 from __future__ import annotations
 
@@ -13,40 +13,13 @@ from warmstart.errors import InputError, nearest
 
 
 def find_original(name: str, path: Path) -> Path:
-    """Find a data set in a folder of several, such as torchvision's ``root``.
-
-    Args:
-        name: A key of `PAPER_DATA`.
-        path: What the user gave.
-
-    Returns:
-        The data set's own folder or archive, where ``path`` is a folder that holds it by its official name; else
-        ``path``.
-
-    Raises:
-        InputError: If the name is none of the four.
-    """
+    """The data set's folder or archive where ``path`` is a folder of several, as torchvision's root; else ``path``."""
     originals, path = _paper_data(name).originals, path.expanduser()
     return next((path / original for original in originals if (path / original).exists()), path)
 
 
 def load_paper_data(name: str, path: Path | None = None, *, progress: OnDecoded | None = None) -> ImageData:
-    """Read one of the four data sets, from a path in any layout that `load` takes, or from the hub.
-
-    A part of a data set will do, with fewer examples, and of Tiny-ImageNet with fewer classes: `shortfall` says what is
-    lacking.
-
-    Args:
-        name: A key of `PAPER_DATA`.
-        path: Where it is; without it, the hub or what `datasets` has from there in its cache.
-        progress: Called with the number of images decoded so far and in all.
-
-    Returns:
-        The data set under this name, whatever the folder is called.
-
-    Raises:
-        InputError: If it cannot be read, or is visibly another data set.
-    """
+    """Read one of the four from a path that `load` takes, or from the hub; a subset will do, see `shortfall`."""
     paper = _paper_data(name)
     if path is not None:
         accepted = f"{', '.join(paper.originals)} or parquet; without --data it comes from the hub"
@@ -62,15 +35,7 @@ def load_paper_data(name: str, path: Path | None = None, *, progress: OnDecoded 
 
 
 def shortfall(name: str, data: ImageData) -> str | None:
-    """Say what a part of a data set lacks, since its results cannot be held against the paper's.
-
-    Args:
-        name: A key of `PAPER_DATA`.
-        data: What `load_paper_data` returned.
-
-    Returns:
-        Such as ``10 of 200 classes, 2000 of 100000 training images``; None for all of it.
-    """
+    """What a subset lacks, such as ``10 of 200 classes, 2000 of 100000 training images``; None for a whole data set."""
     paper = _paper_data(name)
     counts = (
         (data.num_classes, paper.num_classes, "classes"),
@@ -82,13 +47,15 @@ def shortfall(name: str, data: ImageData) -> str | None:
 
 def _paper_data(name: str) -> PaperData:
     if name not in PAPER_DATA:
-        raise InputError(f"'{name}' is no data set of the paper's tables{nearest(name, PAPER_DATA)}")
+        raise InputError(f"'{name}' is not a data set of the paper's tables{nearest(name, PAPER_DATA)}")
     return PAPER_DATA[name]
 
 
 def _check(name: str, paper: PaperData, data: ImageData, where: str) -> None:
     if name == "svhn" and not all(label.isdecimal() for label in data.classes):
-        raise InputError(f"{where} holds classes such as '{data.classes[0]}', but svhn digits; give svhn's own data")
+        raise InputError(
+            f"{where} holds classes such as '{data.classes[0]}', but svhn has digits; give svhn's own data"
+        )
     if (data.image_size, data.channels) != (paper.image_size, 3):
         found, wanted = data.image_size, paper.image_size
         colour = "colour" if data.channels == 3 else "grey"
@@ -96,7 +63,7 @@ def _check(name: str, paper: PaperData, data: ImageData, where: str) -> None:
             f"{where} holds {colour} images of {found}x{found} pixels, but {name}'s are colour images of "
             f"{wanted}x{wanted}; give {name}'s own data"
         )
-    fewer = data.num_classes < paper.num_classes and name != "tiny-imagenet"  # of which parts are in use
+    fewer = data.num_classes < paper.num_classes and name != "tiny-imagenet"  # of which subsets are in use
     if data.num_classes > paper.num_classes or fewer:
         raise InputError(
             f"{where} holds {data.num_classes} classes, but {name} has {paper.num_classes}; give {name}'s own data"

@@ -16,7 +16,7 @@ class PaperData:
     image_column: str
     label_column: str
     originals: tuple[str, ...]
-    """The folder, file or archive that it is downloaded as; the first is looked for first."""
+    """The folder, file or archive that it is downloaded as, in the order in which they are looked for."""
     image_size: int
     num_classes: int
     train_examples: int

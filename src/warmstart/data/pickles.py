@@ -1,7 +1,7 @@
-"""Pickles that hold numbers and names only, as CIFAR's do: no object in them is ever made, no function called.
+"""Pickles of numbers and strings, such as CIFAR's, read without making an object or calling a function that they name.
 
-What a pickle says of an array (its bytes, type and shape) is collected by stand-ins; NumPy sees it after it was
-checked. So files of Python 2 and of any NumPy are read alike, and none can do more than be read.
+Stand-ins collect what a pickle says of an array (its bytes, type and shape); NumPy gets it after it was checked. So
+files of Python 2 and of any version of NumPy are read alike, and none can run code.
 """
 
 from __future__ import annotations
@@ -21,26 +21,15 @@ from warmstart.errors import InputError
 
 
 def read_pickle(where: str, content: bytes) -> dict[str, Any]:
-    """Read a pickled dictionary of arrays of integers, numbers, strings, and lists of these.
-
-    Args:
-        where: The file, for the error.
-        content: Its bytes, of any pickle protocol. Strings of Python 2 become `str`.
-
-    Returns:
-        The dictionary, with its keys as strings.
-
-    Raises:
-        InputError: If the file is truncated or damaged, or holds anything else.
-    """
+    """Read a dictionary of integers, integer arrays, strings, and lists of these; Python 2's strings become `str`."""
     try:
         held = _Unpickler(where, content).load()
         if not isinstance(held, dict):
-            raise InputError(f"{where}: holds a {type(held).__name__}, wanted is a dictionary; replace it")
+            raise InputError(f"{where}: holds a {type(held).__name__}, not a dictionary; replace it")
         return {_text(key): _values(value) for key, value in held.items()}
     except InputError:
         raise
-    except Exception as error:  # damaged bytes can ask the unpickler, and then NumPy, for anything
+    except Exception as error:  # damaged bytes can make the unpickler, and then NumPy, raise anything
         raise InputError(unreadable(where, error, "it is truncated or damaged; download it again")) from error
 
 
@@ -110,7 +99,7 @@ class _Unpickler(pickle.Unpickler):
             return _STAND_INS[asked.replace("numpy._core.", "numpy.core.")]  # renamed with NumPy 2
         except KeyError:
             raise InputError(
-                f"{self._where}: asks for {asked[:80]!r}, which no list of images needs; nothing of it was run; "
+                f"{self._where}: asks for {asked[:80]!r}, which no data set of images needs; nothing of it was run; "
                 "download the data set again from its source"
             ) from None
 

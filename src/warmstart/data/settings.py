@@ -10,7 +10,7 @@ from warmstart.errors import InputError
 from warmstart.settings import Setting, Settings
 
 LARGEST_IMAGE = 4096
-"""Far above what the networks here are made for; beyond it, a typing error."""
+"""Pixels a side; far above what the networks here are made for, so that more is taken for a typing error."""
 
 
 class DataSettings(Settings):
@@ -34,7 +34,7 @@ class DataSettings(Settings):
             "N",
             at_least=1,
             at_most=LARGEST_IMAGE,
-            remark=", all images lie in memory",
+            remark=", since all images are held in memory",
             default="as they are",
         ),
     ] = None
@@ -47,7 +47,7 @@ class DataSettings(Settings):
 
 
 class PatchSettings(Settings):
-    """Images that are made, patch by patch, of features that many share and of noise that only one has."""
+    """Synthetic images of patches: features that many images share, and noise that each has of its own."""
 
     classes: Annotated[int, Setting("Classes", "N", at_least=2)] = 2
     features: Annotated[int, Setting("Features of a class", "N", at_least=1)] = 20
@@ -72,11 +72,13 @@ class PatchSettings(Settings):
     def _has_room(self) -> Self:
         if self.features >= self.grid**2:
             raise InputError(
-                f"features is {self.features}; an image of {self.grid**2} patches has room for {self.grid**2 - 1}"
+                f"features is {self.features}; an image of {self.grid**2} patches has room for {self.grid**2 - 1}; "
+                "lower features"
             )
         if self.classes * self.features >= self.size - self.channels:
             raise InputError(
                 f"{self.classes} classes of {self.features} features are {self.classes * self.features}; patches of "
-                f"{self.size} values have room for {self.size - self.channels - 1} and for noise"
+                f"{self.size} values have room for {self.size - self.channels - 1} beside the noise; "
+                "lower classes or features"
             )
         return self

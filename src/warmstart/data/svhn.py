@@ -26,18 +26,7 @@ _DIGITS = [str(digit) for digit in range(10)]
 
 
 def read_svhn(folder: Path, image_size: int | None = None) -> ImageData:
-    """Read the training and the test part; `extra_32x32.mat` is left alone.
-
-    Args:
-        folder: Where the two files are.
-        image_size: Stretch each image to this height and width.
-
-    Returns:
-        The data set, named as its folder, with the classes 0 to 9.
-
-    Raises:
-        InputError: If a file is missing, truncated, of MATLAB's version 7.3, or holds other arrays.
-    """
+    """Read `train_32x32.mat` and `test_32x32.mat` of a folder, classes 0 to 9; `extra_32x32.mat` is left out."""
     for name in SVHN_FILES:
         if not (folder / name).is_file():
             raise InputError(f"{folder / name}: no such file, and SVHN needs {' and '.join(SVHN_FILES)}; {_AGAIN}")
@@ -50,15 +39,15 @@ def _read_part(path: Path, image_size: int | None) -> tuple[Tensor, NDArray[np.i
     arrays = _load(path)
     for key in ("X", "y"):
         if not isinstance(arrays.get(key), np.ndarray):
-            raise InputError(f"{path}: there is no array {key}; wanted are X and y, the images and labels; {_AGAIN}")
+            raise InputError(f"{path}: there is no array {key}; X must hold the images and y the labels; {_AGAIN}")
     pixels, labels = arrays["X"], arrays["y"].reshape(-1)
     if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[:3] != (32, 32, 3):
-        raise InputError(f"{path}: X is {pixels.dtype} {pixels.shape}; wanted is uint8 (32, 32, 3, N); {_AGAIN}")
+        raise InputError(f"{path}: X is {pixels.dtype} {pixels.shape}, not uint8 (32, 32, 3, N); {_AGAIN}")
     if labels.dtype.kind not in "iu" or len(labels) != pixels.shape[3]:
         found = f"{labels.dtype} {arrays['y'].shape}"
-        raise InputError(f"{path}: y is {found}; wanted is one integer for each of the {pixels.shape[3]} images")
+        raise InputError(f"{path}: y is {found}, not one integer for each of the {pixels.shape[3]} images; {_AGAIN}")
     images = torch.from_numpy(np.ascontiguousarray(pixels.transpose(3, 2, 0, 1)))
-    labels = np.where(labels == 10, 0, labels).astype(np.int64)  # MATLAB counts from 1, so the digit 0 is last
+    labels = np.where(labels == 10, 0, labels).astype(np.int64)  # MATLAB counts from 1, so the digit 0 is class 10
     return resize_images(images, image_size) if image_size else images, labels
 
 
@@ -67,12 +56,12 @@ def _load(path: Path) -> dict[str, Any]:
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error")  # what SciPy only warns of is damage
+            warnings.simplefilter("error")  # where SciPy warns, the file is damaged
             arrays: dict[str, Any] = loadmat(str(path), variable_names=("X", "y"))
     except NotImplementedError as error:
         raise InputError(
-            f"{path}: of MATLAB's version 7.3 (HDF5), which is not read; download the original, or save it with '-v7'"
+            f"{path}: in MATLAB's format 7.3 (HDF5), which is not read; download the original, or save it with '-v7'"
         ) from error
-    except Exception as error:  # damaged bytes make SciPy raise whatever its parser meets
+    except Exception as error:  # damaged bytes make SciPy raise exceptions of many kinds
         raise InputError(unreadable(str(path), error, f"it is truncated or damaged; {_AGAIN}")) from error
     return arrays

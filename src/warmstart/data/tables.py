@@ -36,14 +36,7 @@ class _Split:
 
 
 def parquet_files(path: Path) -> list[Path]:
-    """Find the parquet files that a path stands for.
-
-    Args:
-        path: A file, or a folder that is searched at any depth.
-
-    Returns:
-        The files in the order of their names, without hidden ones.
-    """
+    """The parquet files that a path names: itself, or those at any depth of a folder, sorted, without hidden ones."""
     if path.is_file():
         return [path] if path.suffix.lower() == ".parquet" else []
     found = sorted(path.rglob("*.parquet"))
@@ -57,23 +50,7 @@ def read_parquet(
     label_column: str | None = None,
     progress: OnDecoded | None = None,
 ) -> ImageData:
-    """Read one parquet file, or a folder of them with the parts in their names, as the hub has them.
-
-    The files are read where they are; no cache is written.
-
-    Args:
-        path: The file or folder.
-        image_size: Stretch each image to this height and width.
-        image_column: The column of the images, where it is not plain.
-        label_column: The column of the labels, where it is not plain.
-        progress: Told how many images are decoded.
-
-    Returns:
-        The data set.
-
-    Raises:
-        InputError: If a file is damaged, columns are missing or ambiguous, or an image cannot be read.
-    """
+    """Read a parquet file, or a folder of them with the parts in their names, as on the hub; no cache is written."""
     splits = [_local_split(name, files) for name, files in _parquet_parts(path).items()]
     name = path.stem if path.is_file() else path.resolve().name
     return _read_splits(name, str(path), splits, image_size, image_column, label_column, progress)
@@ -86,21 +63,7 @@ def read_hub(
     label_column: str | None = None,
     progress: OnDecoded | None = None,
 ) -> ImageData:
-    """Read a data set of the hub, from `datasets`' own cache where it was downloaded before.
-
-    Args:
-        name: ``NAME`` or ``NAME:CONFIG``.
-        image_size: Stretch each image to this height and width.
-        image_column: The column of the images, where it is not plain.
-        label_column: The column of the labels, where it is not plain.
-        progress: Told how many images are decoded.
-
-    Returns:
-        The data set.
-
-    Raises:
-        InputError: If the hub cannot be reached, it has no such data set, or its columns do not fit.
-    """
+    """Read ``NAME`` or ``NAME:CONFIG`` of the hub, from `datasets`' own cache where it was downloaded before."""
     import datasets
 
     repository, _, config = name.partition(":")
@@ -117,7 +80,7 @@ def read_hub(
 
 
 def _check_hub(repository: str) -> None:
-    """Ask once whether the data set is there: `datasets` would first retry for half a minute, noisily."""
+    """Raise InputError unless the hub has the data set: `datasets` would first retry for half a minute, noisily."""
     from huggingface_hub import HfApi
     from huggingface_hub.constants import ENDPOINT, HF_HUB_OFFLINE
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError
@@ -222,7 +185,7 @@ def _read_splits(
             continue
         for column in (image, label):
             if candidate.features[column] != train.features[column]:
-                raise InputError(f"{where}: '{column}' differs in kind between {train_name} and {candidate.name}")
+                raise InputError(f"{where}: '{column}' differs in type between {train_name} and {candidate.name}")
         found = _labels(candidate, label)
         if not _unlabelled(found):
             test, test_labels = candidate, found
@@ -249,13 +212,13 @@ def _label_column(where: str, features: dict[str, Any], named: str | None) -> st
 
 
 def _holds_images(feature: Any) -> bool:
-    """An image as `datasets` writes it, or the bytes of a file as other tools do."""
+    """Whether a column holds images as `datasets` writes them, or the bytes of files as other tools do."""
     is_bytes = getattr(feature, "dtype", None) in {"binary", "large_binary"}
     return type(feature).__name__ == "Image" or is_bytes or (isinstance(feature, dict) and "bytes" in feature)
 
 
 def _is_category(feature: Any) -> bool:
-    """An integer, a string, or yes and no."""
+    """Whether a column holds integers, strings or booleans."""
     dtype = str(getattr(feature, "dtype", ""))
     return type(feature).__name__ == "Value" and re.fullmatch(r"bool|u?int\d+|(large_)?string", dtype) is not None
 
@@ -285,7 +248,7 @@ def _labels(split: _Split, column: str) -> NDArray[Any]:
 
 
 def _unlabelled(labels: NDArray[Any]) -> bool:
-    """Whether labels are missing; the hub gives all hidden ones as -1."""
+    """Whether labels are missing; hidden ones are all -1 on the hub."""
     return labels.dtype == object or (labels.dtype.kind == "i" and bool((labels == -1).all()))
 
 

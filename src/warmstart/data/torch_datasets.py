@@ -1,9 +1,12 @@
-"""Any map-style torch `Dataset` of (image, label), read once into memory."""
+"""Any map-style torch `Dataset` of (image, label), read once into memory, so it should hold no random transform.
+
+An image is a PIL image; a tensor (C, H, W) or (H, W); or an array (H, W, C) or (H, W): uint8, or floats in [0, 1]. A
+label is an integer.
+"""
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -24,29 +27,10 @@ def from_dataset(
     test: Dataset[Any] | None = None,
     *,
     name: str | None = None,
-    classes: Sequence[str] | None = None,
     image_size: int | None = None,
     progress: OnDecoded | None = None,
 ) -> ImageData:
-    """Read torch datasets into memory. Each example is read once, so leave random transforms out of them.
-
-    An image is a PIL image; a tensor (C, H, W) or (H, W); or an array (H, W, C) or (H, W): uint8, or floats
-    in [0, 1]. A label is an integer.
-
-    Args:
-        train: The training part; `len()` and indexing must work.
-        test: The test part; without it a stratified fifth of the training part is given up.
-        name: What to call the data set; the class's name, in small letters, if not given.
-        classes: What the labels 0, 1, ... are called; ``train.classes`` if there is one, else the labels.
-        image_size: Stretch each image to this height and width.
-        progress: Told how many images are read.
-
-    Returns:
-        The data set.
-
-    Raises:
-        InputError: If an example is not (image, label), or its image has the wrong type, shape or range.
-    """
+    """Read torch datasets into memory; their classes are called as in ``train.classes``, where there is one."""
     name = name or type(train).__name__.lower()
     parts = [(f"{name} training", train)] + ([(f"{name} test", test)] if test is not None else [])
     lengths = [_length(where, part) for where, part in parts]
@@ -60,8 +44,7 @@ def from_dataset(
             labels.append(_to_index(example, label))
     images, cut = stack.images(), lengths[0]
     train_labels, test_labels = np.array(labels[:cut]), np.array(labels[cut:]) if test is not None else None
-    known = classes if classes is not None else getattr(train, "classes", None)
-    indices, test_indices, names = index_labels(name, train_labels, test_labels, known)
+    indices, test_indices, names = index_labels(name, train_labels, test_labels, getattr(train, "classes", None))
     test_images = images[cut:] if test is not None else None
     return with_test_part(name, images[:cut], indices, test_images, test_indices, names)
 
@@ -106,7 +89,7 @@ def _to_pixels(where: str, image: Any, image_size: int | None) -> Pixels:
         array = array[:, :, 0]
     if 0 in array.shape or not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3)):
         layout = "(C, H, W)" if isinstance(image, torch.Tensor) else "(H, W, C)"
-        raise InputError(f"{where} has the shape {tuple(image.shape)}; wanted (H, W) or {layout}, C = 1 or 3")
+        raise InputError(f"{where} has the shape {tuple(image.shape)}; it must be (H, W) or {layout}, C = 1 or 3")
     if array.dtype.kind != "f" and array.dtype != np.uint8:
         raise InputError(f"{where} is {array.dtype}; an image must be uint8, or floats in [0, 1]")
     scaled = to_uint8(where, array, 1, "floats must be in [0, 1]: leave out Normalize")

@@ -1,4 +1,4 @@
-"""What a model factory is, and the check that something is one before a run is staked on it."""
+"""What a model factory is, and the check of one before a run uses it."""
 
 from typing import Protocol
 
@@ -19,22 +19,13 @@ class ModelFactory(Protocol):
 def check_factory(
     factory: ModelFactory, num_classes: int, in_channels: int, image_size: int, *, name: str = "factory"
 ) -> None:
-    """Make a network and let it classify two black images, in eval mode on the CPU.
-
-    PyTorch's random state is left as it was.
-
-    Args:
-        factory: What is to be checked.
-        num_classes: Number of classes, as in the run to come.
-        in_channels: Channels of its images.
-        image_size: Height and width of its images.
-        name: The factory's name, for the messages.
+    """Make a network twice and let it classify two black images, in eval mode on the CPU; random states are restored.
 
     Raises:
         InputError: If the factory raises, returns no trainable network or twice the same weights, or if the network
             cannot read such images or gives anything but one logit a class.
     """
-    # Asking an unused CUDA for its random state would start it, which workers that are forked later cannot bear.
+    # Reading the random state of an unused CUDA would start it, and workers forked later could then not use it.
     in_use = torch.cuda.is_initialized()
     with torch.random.fork_rng(devices=range(torch.cuda.device_count() if in_use else 0)), torch.no_grad():
         model = _make(factory, num_classes, in_channels, image_size, name=name)
@@ -61,7 +52,7 @@ def check_factory(
 
 
 def _make(factory: ModelFactory, num_classes: int, in_channels: int, image_size: int, *, name: str) -> nn.Module:
-    """Call the factory as a run would, and see to it that a network comes out."""
+    """Call the factory as a run would, and check that it returns a network that can be trained."""
     called = f"called as factory({num_classes}, {in_channels}, {image_size}) (num_classes, in_channels, image_size)"
     try:
         model = factory(num_classes, in_channels, image_size)

@@ -4,18 +4,7 @@ from torch import nn
 
 
 def mlp(num_classes: int, in_channels: int, image_size: int, *, width: int = 1000, depth: int = 3) -> nn.Sequential:
-    """Make a perceptron of linear layers with batch norm and ReLU between them, PyTorch's initialisation.
-
-    Args:
-        num_classes: Width of the output.
-        in_channels: Channels of the images.
-        image_size: Height and width of the images.
-        width: Units of each hidden layer.
-        depth: Number of linear layers; the paper uses 2 and 3.
-
-    Returns:
-        The network. It flattens its input itself.
-    """
+    """Make ``depth`` linear layers (2 and 3 in the paper), initialised by PyTorch, batch norm and ReLU between them."""
     layers: list[nn.Module] = [nn.Flatten()]
     inputs = in_channels * image_size * image_size
     for _ in range(depth - 1):

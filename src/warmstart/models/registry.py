@@ -56,17 +56,7 @@ MODELS: Mapping[str, ModelInfo] = {
 
 
 def model_factory(name: str) -> ModelFactory:
-    """Find a model factory.
-
-    Args:
-        name: A name in `MODELS`, or `pkg.module:factory` for a user's own; the current folder is importable.
-
-    Returns:
-        The factory, not yet tried: `check_factory` does that.
-
-    Raises:
-        InputError: If there is no such model, or what is named is not callable.
-    """
+    """Find a factory by a name in `MODELS`, or a user's own as `pkg.module:factory`; `check_factory` tries it."""
     if name in MODELS:
         return MODELS[name].factory
     if ":" not in name:
@@ -86,12 +76,5 @@ def model_factory(name: str) -> ModelFactory:
 
 
 def input_range(name: str) -> InputRange:
-    """Say in what range a model wants its images.
-
-    Args:
-        name: The model, named as for `model_factory`.
-
-    Returns:
-        `unit` for [0, 1]; `normalised`, which a user's own model gets too.
-    """
+    """In what range a model wants its images; a user's own gets `normalised`."""
     return MODELS[name].input_range if name in MODELS else "normalised"

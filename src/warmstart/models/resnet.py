@@ -25,14 +25,7 @@ class BasicBlock(nn.Module):
             self.downsample = nn.Sequential(projection, nn.BatchNorm2d(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Transform a batch of maps.
-
-        Args:
-            x: (batch, inputs, height, width).
-
-        Returns:
-            (batch, outputs, height / stride, width / stride), rounded up.
-        """
+        """Map (batch, inputs, height, width) to (batch, outputs, height / stride, width / stride), rounded up."""
         shortcut = x if self.downsample is None else self.downsample(x)
         out = self.relu(self.bn1(self.conv1(x)))
         out = self.bn2(self.conv2(out))
@@ -57,14 +50,7 @@ class ResNet18(nn.Module):
         self.fc = nn.Linear(512, num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Classify a batch.
-
-        Args:
-            images: (batch, channels, size, size), normalised per channel.
-
-        Returns:
-            Logits, (batch, classes).
-        """
+        """Logits, (batch, classes), of images (batch, channels, size, size), normalised per channel."""
         x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         return self.fc(torch.flatten(self.avgpool(x), 1))  # type: ignore[no-any-return]  # nn.Module
@@ -73,21 +59,11 @@ class ResNet18(nn.Module):
 def resnet18(
     num_classes: int, in_channels: int, image_size: int, *, max_pool: bool = True, fan_out_init: bool = True
 ) -> ResNet18:
-    """Make a ResNet-18 for small images.
+    """Return a ResNet-18 for small images of any size: 11,173,962 parameters for 10 classes of colour images.
 
-    The defaults are the paper's main network. Its protocol *sota* takes the max-pool away and leaves the
-    convolutions as PyTorch initialises them.
-
-    Args:
-        num_classes: Width of the output.
-        in_channels: Channels of the images.
-        image_size: Height and width of the images; any, since the last map is averaged over positions.
-        max_pool: Halve the stem's map by a 3x3 max-pool of stride 2.
-        fan_out_init: Draw convolutions from Kaiming's normal distribution over the fan-out (batch norm starts
-            at gain 1, bias 0 and the linear layer at PyTorch's default either way).
-
-    Returns:
-        The network. 11,173,962 parameters for 10 classes of colour images.
+    The defaults are the paper's main network. Its protocol *sota* takes away the stem's max-pool, 3x3 with stride 2,
+    and leaves convolutions as PyTorch initialises them; ``fan_out_init`` draws them from Kaiming's normal distribution
+    over the fan-out. Batch norm starts at gain 1 and bias 0, the linear layer at PyTorch's default either way.
     """
     model = ResNet18(num_classes, in_channels, max_pool=max_pool)
     if fan_out_init:

@@ -40,38 +40,22 @@ class VGG16(nn.Module):
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        """Classify a batch.
-
-        Args:
-            images: (batch, channels, size, size), normalised per channel, size at least 32.
-
-        Returns:
-            Logits, (batch, classes).
-        """
+        """Logits, (batch, classes), of images (batch, channels, size, size), size >= 32, normalised per channel."""
         x = self.avgpool(self.features(images))
         return self.classifier(torch.flatten(x, 1))  # type: ignore[no-any-return]  # nn.Module
 
 
 def vgg16(num_classes: int, in_channels: int, image_size: int) -> VGG16:
-    """Make a VGG-16 with batch norm and the classifier made for ImageNet, as the paper has it.
+    """Return a VGG-16 with batch norm and the classifier made for ImageNet, as the paper has it.
 
     The classifier is the full one whatever the image size: the last map (1x1 for 32x32 images) is spread to 7x7
     and read by linear layers of 4096, 4096 and `num_classes` units with dropout 0.5. It holds nine tenths of the
-    134 million parameters, and what DASH does depends on it: on small images the 49 copies of a feature get one
-    and the same gradient. Convolutions are drawn from Kaiming's normal distribution over the fan-out, linear
-    weights from N(0, 0.01^2), biases start at 0.
-
-    Args:
-        num_classes: Width of the output.
-        in_channels: Channels of the images.
-        image_size: Height and width of the images, at least 32.
-
-    Returns:
-        The network. 134,309,962 parameters for 10 classes of colour images (0.5 GB, and as much again for
-        gradients and for momentum).
+    134,309,962 parameters (10 classes of colour images; 0.5 GB, and as much again for gradients and for momentum), and
+    what DASH does depends on it: on small images the 49 copies of a feature get one and the same gradient. Convolutions
+    are drawn from Kaiming's normal distribution over the fan-out, linear weights from N(0, 0.01^2), biases start at 0.
 
     Raises:
-        InputError: If the images are too small for five poolings.
+        InputError: If ``image_size`` is under 32, too small for five poolings.
     """
     if image_size < _SMALLEST:
         raise InputError(

@@ -1,1 +1,1 @@
-"""Tables, figures and one-file pages from plain data; nothing here knows what an experiment is."""
+"""Tables, figures and one-file pages from plain data, whatever the experiment."""

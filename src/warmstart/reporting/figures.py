@@ -1,8 +1,8 @@
 """Figures for reports and READMEs: lines with bands, costs, and distributions by layer, as SVG or PNG.
 
-They are drawn once, without a background, in an ink that `to_svg` turns into ``currentColor``: in a page they
-follow its light or dark scheme. Series differ by colour (Okabe and Ito's, safe for the colour-blind), marker
-and dashes, so that they can be told apart in grey print.
+They have no background, and an ink that `to_svg` turns into ``currentColor``: in a page they follow its light or dark
+scheme. Series differ by colour (Okabe and Ito's, safe for the colour-blind), marker and dashes, so that they can be
+told apart in grey print.
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ STYLE = {
 }
 _WIDTH = 4.9
 """Inches; an 11-point letter is then still 10 pixels high where the figure is 340 pixels wide."""
+_PNG_DPI = 200
 
 
 @dataclass(frozen=True)
@@ -87,16 +88,7 @@ class Distribution:
 
 
 def lines(series: Sequence[Series], *, x_label: str, y_label: str) -> Figure:
-    """Draw one line a series against positions counted from 1, such as stages, with a band of one std.
-
-    Args:
-        series: The lines, in the order of the legend.
-        x_label: What the positions are.
-        y_label: What the lines show.
-
-    Returns:
-        The figure, for `to_svg` or `to_png`.
-    """
+    """Draw a line for each series over positions from 1, such as stages, with a band of one standard deviation."""
     with mpl.rc_context(STYLE):
         figure, axes = _frame(series, x_label, y_label)
         last = int(max((x for line in series for x in line.x), default=1))
@@ -106,16 +98,7 @@ def lines(series: Sequence[Series], *, x_label: str, y_label: str) -> Figure:
 
 
 def cost_lines(series: Sequence[Series], *, x_label: str, y_label: str) -> Figure:
-    """Draw one line a series against what it cost, on a logarithmic axis where the range asks for it.
-
-    Args:
-        series: The lines, in the order of the legend; positions are positive.
-        x_label: What the cost is.
-        y_label: What the lines show.
-
-    Returns:
-        The figure, for `to_svg` or `to_png`.
-    """
+    """Draw a line for each series over its cost, which is positive, on a logarithmic axis if the range is wide."""
     with mpl.rc_context(STYLE):
         figure, axes = _frame(series, x_label, y_label)
         costs = [x for line in series for x in line.x if x > 0]
@@ -132,16 +115,7 @@ def cost_lines(series: Sequence[Series], *, x_label: str, y_label: str) -> Figur
 
 
 def intervals(rows: Sequence[Interval], *, x_label: str, limit: float = 0.0) -> Figure:
-    """Draw estimates with their intervals, one below the other, beside a line at zero.
-
-    Args:
-        rows: From top to bottom.
-        x_label: What is estimated.
-        limit: Where a dashed line marks what is still acceptable; none at 0.
-
-    Returns:
-        The figure, for `to_svg` or `to_png`.
-    """
+    """Draw estimates with their intervals, first on top, a line at 0, and a dashed one at ``limit`` unless it is 0."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(_WIDTH, 0.85 + 0.32 * len(rows)), layout="constrained")
         axes = figure.add_subplot()
@@ -162,16 +136,7 @@ def intervals(rows: Sequence[Interval], *, x_label: str, limit: float = 0.0) -> 
 
 
 def layer_strips(layers: Sequence[Distribution], *, x_label: str, at_least_label: str) -> Figure:
-    """Draw the distribution of each layer as a strip that is darker where more values lie.
-
-    Args:
-        layers: In the order of the network, the first on top.
-        x_label: What the values are.
-        at_least_label: Head of the column with each layer's share at the lower bound.
-
-    Returns:
-        The figure, for `to_svg` or `to_png`; its height grows with the number of layers.
-    """
+    """Draw each layer's distribution as a strip, first on top, darker where more values are, beside its `at_least`."""
     with mpl.rc_context({**STYLE, "font.size": 10}):
         row, margin = 0.2, 0.95
         figure = Figure(figsize=(_WIDTH, row * len(layers) + margin), layout="constrained")
@@ -192,15 +157,9 @@ def layer_strips(layers: Sequence[Distribution], *, x_label: str, at_least_label
 
 
 def to_svg(figure: Figure, *, name: str, description: str) -> str:
-    """Write a figure as an ``<svg>`` element that can stand in a page beside others.
+    """Return a figure as an ``<svg>`` element to be put into a page, its text as text and in the page's colour.
 
-    Args:
-        figure: One of this module's.
-        name: Unique in the page; every id in the element starts with it.
-        description: What the figure shows, for those who cannot see it.
-
-    Returns:
-        The element. Its text is text, and ink and letters have the page's colour.
+    Every id in it starts with ``name``, which must be unique in the page; ``description`` is its alternative text.
     """
     file = io.StringIO()
     with mpl.rc_context(STYLE):
@@ -220,25 +179,17 @@ def to_svg(figure: Figure, *, name: str, description: str) -> str:
     )
 
 
-def to_png(figure: Figure, *, dpi: int = 200) -> bytes:
-    """Draw a figure as a PNG on white, for places that show no SVG.
-
-    Args:
-        figure: One of this module's.
-        dpi: Pixels an inch.
-
-    Returns:
-        The file's content.
-    """
+def to_png(figure: Figure) -> bytes:
+    """Draw a figure as a PNG on white, for places that show no SVG."""
     content = io.BytesIO()
     with mpl.rc_context(STYLE):
         FigureCanvasAgg(figure)
-        figure.savefig(content, format="png", dpi=dpi, facecolor="white")
+        figure.savefig(content, format="png", dpi=_PNG_DPI, facecolor="white")
     return content.getvalue()
 
 
 def _frame(series: Sequence[Series], x_label: str, y_label: str) -> tuple[Figure, Axes]:
-    # The legend stands below the axes: beside them it would leave a phone no room.
+    # The legend is below the axes: beside them it would leave a phone no room.
     columns = 2 if max((len(line.name) for line in series), default=0) <= 18 and len(series) > 1 else 1
     legend_rows = math.ceil(len(series) / columns)
     figure = Figure(figsize=(_WIDTH, 3.1 + 0.2 * legend_rows), layout="constrained")
@@ -255,14 +206,7 @@ def _frame(series: Sequence[Series], x_label: str, y_label: str) -> tuple[Figure
 
 
 def draw_series(axes: Axes, line: Series, index: int, *, crowded: bool) -> None:
-    """Draw one line with its band; its colour, dashes and markers follow from its place in the legend.
-
-    Args:
-        axes: Where to.
-        line: The line.
-        index: Its place, from 0.
-        crowded: Whether there are so many that bands would hide one another.
-    """
+    """Draw a line with its band; colour, dashes and marker follow from its place ``index`` in the legend."""
     colour = _COLOURS[index % len(_COLOURS)]
     mean = np.asarray(line.mean, dtype=float)
     axes.plot(
@@ -284,7 +228,7 @@ def draw_series(axes: Axes, line: Series, index: int, *, crowded: bool) -> None:
 
 
 def _strips(axes: Axes, layers: Sequence[Distribution]) -> None:
-    # Rectangles rather than an image: sharp at every size, and transparent, so it stands on light and dark.
+    # Rectangles rather than an image: sharp at every size, and transparent, for light and dark pages.
     for index, layer in enumerate(layers):
         counts = np.asarray(layer.counts, dtype=float)
         share = counts / max(1.0, counts.sum())

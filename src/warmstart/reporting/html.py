@@ -63,17 +63,7 @@ footer { margin-top: 3rem; color: var(--soft); font-size: .9rem; }
 
 
 def page(title: str, lead: str, body: Iterable[Html], *, footer: str = "") -> str:
-    """A whole page.
-
-    Args:
-        title: Its title and first heading.
-        lead: One line below the heading.
-        body: The blocks, in order.
-        footer: The last line.
-
-    Returns:
-        The text of an HTML file that refers to nothing outside itself, but for links to follow.
-    """
+    """A whole page, which refers to nothing outside itself but for links; ``lead`` is a line below the title."""
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -84,55 +74,24 @@ def page(title: str, lead: str, body: Iterable[Html], *, footer: str = "") -> st
 
 
 def section(heading: str, *blocks: Html) -> Html:
-    """A part of the page with its heading.
-
-    Args:
-        heading: As text.
-        *blocks: What it holds; with none, the section is left out.
-
-    Returns:
-        The section, or nothing.
-    """
+    """A part of the page with its heading; nothing without blocks."""
     if not any(blocks):
         return Html("")
     return Html(f"<section>\n<h2>{escape(heading)}</h2>\n{_joined(blocks)}\n</section>")
 
 
 def subsection(heading: str, *blocks: Html) -> Html:
-    """A part of a section with its heading.
-
-    Args:
-        heading: As text.
-        *blocks: What it holds; with none, the part is left out.
-
-    Returns:
-        The part, or nothing.
-    """
+    """A part of a section with its heading; nothing without blocks."""
     return Html(f"<h3>{escape(heading)}</h3>\n{_joined(blocks)}") if any(blocks) else Html("")
 
 
 def paragraph(text: str, *, kind: str = "") -> Html:
-    """A paragraph of text.
-
-    Args:
-        text: As text; what stands in `backquotes` is set as code, and addresses become links.
-        kind: ``verdict`` or ``warning``, set off from the rest; plain if not given.
-
-    Returns:
-        The paragraph.
-    """
+    """A paragraph, of ``kind`` verdict, warning or plain; text in `backquotes` is code, and addresses become links."""
     return Html(f'<p class="{kind}">{_inline(text)}</p>' if kind else f"<p>{_inline(text)}</p>")
 
 
 def bullets(items: Iterable[str]) -> Html:
-    """A list.
-
-    Args:
-        items: Text, with the marks that `paragraph` knows.
-
-    Returns:
-        The list; nothing if there are no items.
-    """
+    """A list, each item marked up as in `paragraph`; nothing without items."""
     lines = "".join(f"<li>{_inline(item)}</li>\n" for item in items)
     return Html(f"<ul>\n{lines}</ul>" if lines else "")
 
@@ -145,18 +104,7 @@ def table(
     best: str | None = None,
     text: bool = False,
 ) -> Html:
-    """A table whose first column names the rows.
-
-    Args:
-        head: The columns' heads.
-        rows: Cells as text, the first one the row's name.
-        caption: What the table shows.
-        best: The name of the row to be marked.
-        text: Whether the cells are prose, to be wrapped, and not numbers.
-
-    Returns:
-        The table, which scrolls by itself where the screen is too narrow.
-    """
+    """A table whose first column names the rows; the row ``best`` is marked, cells of ``text`` are prose to wrap."""
     heads = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in head)
     body = "".join(
         f"<tr{' class=best' if row[0] == best else ''}>"
@@ -174,27 +122,12 @@ def table(
 
 
 def figure(svg: str, caption: str) -> Html:
-    """A figure with what it shows.
-
-    Args:
-        svg: An ``<svg>`` element, as `figures.to_svg` writes it.
-        caption: As text.
-
-    Returns:
-        The figure.
-    """
+    """An ``<svg>`` element with its caption."""
     return Html(f"<figure>{svg}<figcaption>{_inline(caption)}</figcaption></figure>")
 
 
 def side_by_side(*blocks: Html) -> Html:
-    """Blocks beside one another where there is room.
-
-    Args:
-        *blocks: Usually figures.
-
-    Returns:
-        The group.
-    """
+    """Blocks beside one another where there is room."""
     return Html(f'<div class="figures">\n{_joined(blocks)}\n</div>')
 
 
@@ -212,5 +145,5 @@ def _linked(escaped: str) -> str:
 
 
 def _breakable(name: str) -> str:
-    # A method's settings may go on the next line.
+    # A line may break before a method's settings, and between them.
     return escape(name).replace("[", "<wbr>[").replace(",", ",<wbr>")

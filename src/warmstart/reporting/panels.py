@@ -24,15 +24,7 @@ class Panel:
 
 
 def panels(row: Sequence[Panel], *, x_label: str) -> Figure:
-    """Draw panels side by side, four in two rows: one line a series, with a band of one std.
-
-    Args:
-        row: In reading order; the first one names the series in the legend.
-        x_label: What the positions are, in all of them.
-
-    Returns:
-        The figure, for `figures.to_svg` or `figures.to_png`.
-    """
+    """Draw panels side by side, four in two rows, with one legend: one line a series, with a band of one std."""
     columns = 2 if len(row) == 4 else len(row)
     rows = -(-len(row) // columns)
     width, height = _PANEL

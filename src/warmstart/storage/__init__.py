@@ -1,1 +1,1 @@
-"""What is kept on disk so that no kill, crash or full disk loses more than the work in hand."""
+"""Files on disk: a kill, a crash or a full disk loses the work in progress and nothing that was saved."""

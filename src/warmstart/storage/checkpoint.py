@@ -1,8 +1,8 @@
 """Checkpoints: network, optimizer and notes in one safetensors file, without pickle, all or nothing.
 
 The network's tensors are called `model.<name>`, so that any tool that reads safetensors finds the weights; the
-optimizer's `optimizer.<parameter>.<name>`; further ones `tensors.<name>`. What is no tensor lies as JSON in the
-file's header, with a checksum for each tensor.
+optimizer's `optimizer.<parameter>.<name>`; further ones `tensors.<name>`. What is not a tensor is JSON in the file's
+header, with a checksum for each tensor.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def save(
         path: The file; its folder must exist.
         model: The network or its state dict. Tied weights are stored once.
         optimizer: Its state is stored: tensors bit for bit, strides included.
-        metadata: Notes of the caller's, anything that JSON can hold.
+        metadata: The caller's notes, anything that JSON can hold.
         tensors: Further tensors, such as the states of random generators.
     """
     table = TensorTable()
@@ -70,20 +70,20 @@ def save(
         "tensors": pack(tensors or {}, "tensors", table),
     }
     header["checksums"] = {name: _checksum(tensor) for name, tensor in table.tensors.items()}
-    # Through memory: safetensors' own writer is not atomic, and hides a full disk behind an error of its own.
+    # Through memory: safetensors' own writer is not atomic, and reports a full disk as an error of its own.
     text = json.dumps(header)
     notes = {"format": "pt", _KEY: text, _CHECKSUM_KEY: str(zlib.crc32(text.encode()))}
     write_bytes(path, to_safetensors(table.tensors, notes))
 
 
 def load(path: Path) -> Checkpoint:
-    """Read a checkpoint.
+    """Read a whole checkpoint into memory, so that its file may be replaced or removed.
 
     Args:
         path: The file.
 
     Returns:
-        All of it, in memory: the file may be replaced or removed.
+        What it holds.
 
     Raises:
         InputError: If the file is missing, damaged, or not a checkpoint.
@@ -99,34 +99,16 @@ def load(path: Path) -> Checkpoint:
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
-    """Read the caller's notes alone; fast, however large the file is.
-
-    Args:
-        path: The file.
-
-    Returns:
-        The metadata given to `save`.
-
-    Raises:
-        InputError: If the file is missing, cut short, or not a checkpoint.
-    """
+    """The metadata that was given to `save`; fast, however large the file is."""
     with _open(path) as (_, header):
         metadata: dict[str, Any] = header["metadata"]
         return metadata
 
 
 def read_tensors(path: Path, prefix: str) -> dict[str, Tensor]:
-    """Read some of the tensors alone.
+    """Return the tensors whose names in the file begin with ``prefix``, such as `model.`, by the rest of their names.
 
-    Args:
-        path: The file.
-        prefix: What their names in the file begin with: `model.`, `tensors.`, `optimizer.0.`, ...
-
-    Returns:
-        The tensors by the rest of their names; one that goes by several names is there under the first.
-
-    Raises:
-        InputError: If the file is missing, damaged where it was read, or not a checkpoint.
+    One that has several names is stored under the first.
     """
     with _open(path) as (file, header):
         names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118  # not a dict
@@ -135,7 +117,7 @@ def read_tensors(path: Path, prefix: str) -> dict[str, Tensor]:
 
 @contextmanager
 def _open(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
-    """Open a checkpoint and read its header, telling what is wrong with a file that is none."""
+    """Open a checkpoint and read its header; InputError says what is wrong with a file that is not one."""
     try:
         with safe_open(path, framework="pt") as file:
             notes = file.metadata() or {}
@@ -146,18 +128,18 @@ def _open(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
             header = json.loads(notes[_KEY])
             if header["version"] != _VERSION:
                 raise InputError(
-                    f"{path}: checkpoint of format {header['version']}, and this warmstart reads {_VERSION}; "
+                    f"{path}: checkpoint of format {header['version']}, but this warmstart reads format {_VERSION}; "
                     "use the version of warmstart that wrote it"
                 )
             yield file, header
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such checkpoint; check the path") from error
     except (SafetensorError, KeyError) as error:
-        raise InputError(f"{path}: damaged checkpoint ({error}); delete it, and its work is done again") from error
+        raise InputError(f"{path}: damaged checkpoint ({error}); delete it to compute it again") from error
 
 
 def _read(file: Any, header: Mapping[str, Any], name: str) -> Tensor:
-    """Copy a tensor out of the mapped file, into memory that is aligned and outlives it."""
+    """Copy a tensor out of the mapped file, into memory that is aligned and stays when the file is closed."""
     tensor: Tensor = file.get_tensor(name).clone()
     if _checksum(tensor) != header["checksums"][name]:
         raise SafetensorError(f"the content of {name} has changed")

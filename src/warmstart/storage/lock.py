@@ -1,4 +1,4 @@
-"""One process a folder: a lock that the operating system lets go of when its holder dies, however it dies."""
+"""One process a folder: a lock that the operating system releases when the process ends, also when it is killed."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from warmstart.errors import InputError
 from warmstart.storage.atomic import remove_leftovers, write_text
 
 _LOCK, _PID = ".warmstart.lock", ".warmstart.pid"
-_ANOTHERS = {errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EACCES, errno.EPERM}
-"""Something else lies there, such as a symbolic link, or it is another user's."""
+_NOT_OURS = {errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EACCES, errno.EPERM}
+"""There is something else, such as a symbolic link, or it belongs to another user."""
 _IMPOSSIBLE = {errno.EROFS, errno.ENOENT, errno.ENAMETOOLONG, errno.ENOSYS}
-"""On a read-only file system, on one such as /proc or without locks, with too long a name."""
+"""The file system is read-only, or one such as /proc, or has no locks; or the name is too long."""
 
 
 class FolderLock:
     """Keep other warmstart processes out of an output folder: `with FolderLock(out): ...`.
 
-    The folder is made if it is missing, and rid of the temporary files of killed processes. Two files stay behind and
-    mean nothing by themselves: the lock file, which nothing is ever written to, and the holder's process id, which a
-    refused process names. What counts is the operating system's lock, which ends with the process that took it.
+    The folder is made if it is missing, and the temporary files of killed processes are removed. Two files stay behind:
+    the lock file, which is always empty, and one with the holder's process id, for the message. Neither means that the
+    folder is locked: only the operating system's lock does, which ends with the process that took it.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -32,15 +32,7 @@ class FolderLock:
         self._lock: FileLock | None = None
 
     def __enter__(self) -> FolderLock:
-        """Take the lock, without waiting for it.
-
-        Returns:
-            The lock.
-
-        Raises:
-            InputError: If another process holds it, or the folder cannot be written to.
-            OSError: If the disk fails or is full.
-        """
+        """Take the lock without waiting; InputError if another process holds it or the folder is not writable."""
         lock = FileLock(self.folder / _LOCK, blocking=False, fallback_to_soft=False)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -53,7 +45,7 @@ class FolderLock:
                 "wait for it or choose another --out"
             ) from None
         except OSError as error:
-            if error.errno not in _ANOTHERS | _IMPOSSIBLE:  # a full disk, which another folder would not mend
+            if error.errno not in _NOT_OURS | _IMPOSSIBLE:  # a full disk, say, for which another folder is no remedy
                 raise
             cause = f"{error.strerror}: {error.filename or lock.lock_file}"
             raise InputError(f"{self.folder} is not a folder to write to ({cause}); choose another --out") from error
@@ -69,7 +61,7 @@ class FolderLock:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Let go of the lock."""
+        """Release the lock."""
         if self._lock is not None:
             self._lock.release()
             self._lock = None

@@ -17,7 +17,7 @@ _TENSOR, _TUPLE, _DICT = "$tensor", "$tuple", "$dict"
 
 
 class TensorTable:
-    """Tensors by name, on the CPU and contiguous, each stored once however many names it goes by."""
+    """Tensors by name, on the CPU and contiguous; views of the same memory are stored once, under the first name."""
 
     def __init__(self) -> None:
         self.tensors: dict[str, Tensor] = {}
@@ -26,15 +26,7 @@ class TensorTable:
         self._originals: list[Tensor] = []  # kept alive, so that no address is used twice
 
     def add(self, tensor: Tensor, name: str) -> dict[str, Any]:
-        """Store a tensor.
-
-        Args:
-            tensor: Of any device and stride order.
-            name: What to call it. A view of the same memory that came earlier keeps its first name.
-
-        Returns:
-            The mark that stands for the tensor: its name and, where they are not the usual ones, its strides.
-        """
+        """Store a tensor; the mark that stands for it in JSON is its name and, if they are unusual, its strides."""
         view = (tensor.device, tensor.dtype, tensor.data_ptr(), tensor.shape, tensor.stride())
         if view not in self._names:
             while name in self.tensors:  # {"a": {"b": x}, "a.b": y}
@@ -59,19 +51,7 @@ class TensorTable:
 
 
 def pack(value: object, name: str, table: TensorTable) -> Any:
-    """Turn a value into JSON, moving its tensors into a table.
-
-    Args:
-        value: Dicts, lists, tuples, tensors, numbers, text, booleans and None, nested in any way.
-        name: What the value's tensors are to be called; the way to each is appended, with dots.
-        table: Where its tensors go.
-
-    Returns:
-        What `json.dumps` takes.
-
-    Raises:
-        TypeError: If the value holds anything else.
-    """
+    """Turn nested dicts, lists, tuples, tensors and plain values into JSON; tensors go to the table, named by path."""
     match value:
         case Tensor():
             return table.add(value, name)
@@ -90,15 +70,7 @@ def pack(value: object, name: str, table: TensorTable) -> Any:
 
 
 def unpack(packed: Any, tensors: Mapping[str, Tensor]) -> Any:
-    """Undo `pack`.
-
-    Args:
-        packed: What `pack` returned.
-        tensors: The table's tensors.
-
-    Returns:
-        The value, equal in type, strides and every bit; dicts of any kind are plain ones.
-    """
+    """Undo `pack`: equal in type, strides and every bit, except that dicts of every kind become plain ones."""
     match packed:
         case {"$tensor": name}:
             tensor = tensors[name]

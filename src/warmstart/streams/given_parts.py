@@ -1,4 +1,4 @@
-"""A stream that the caller has cut: the new data of each stage, as data sets."""
+"""A stream given by the caller: the new data of each stage, as data sets."""
 
 from __future__ import annotations
 
@@ -21,32 +21,22 @@ class GivenParts:
 
     @property
     def stages(self) -> int:
-        """One a part."""
+        """One for each part."""
         return len(self.parts)
 
     def arrival(self, number: int) -> Arrival[Dataset[Any]]:
-        """All parts up to one; the caller measures."""
+        """All parts up to one to train on; nothing to test on, since the caller measures."""
         return Arrival(ConcatDataset(self.parts[:number]), self.parts[number - 1], None)
 
 
 @dataclass(frozen=True)
 class GivenStream:
-    """The parts that a caller gave, for all seeds alike or as a function of the seed."""
+    """What the caller gave: the same parts for all seeds, or a function of the seed."""
 
     given: Sequence[Any] | Callable[[int], Sequence[Any]]
 
     def __call__(self, seed: int) -> GivenParts:
-        """The arrivals of one seed.
-
-        Args:
-            seed: Which.
-
-        Returns:
-            The stream.
-
-        Raises:
-            InputError: If it is no sequence of stages, or a stage is empty or no data set.
-        """
+        """The stream of one seed; InputError unless it is a sequence of data sets that are not empty."""
         parts: Any = self.given(seed) if callable(self.given) else self.given
         several = hasattr(parts, "__len__") and hasattr(parts, "__getitem__")
         if not several or isinstance(parts, (str, Mapping, Dataset, DataLoader)):
@@ -55,18 +45,7 @@ class GivenStream:
 
 
 def as_dataset(part: Any, number: int) -> Dataset[Any]:
-    """One stage's new data as a data set.
-
-    Args:
-        part: A map-style ``Dataset``, a sequence of examples, or a tuple of tensors that agree in length.
-        number: The stage, for the message.
-
-    Returns:
-        A data set with a length.
-
-    Raises:
-        InputError: If it is something else, or empty.
-    """
+    """One stage's new data as a data set: a map-style ``Dataset``, a sequence, or a tuple of tensors of one length."""
     if isinstance(part, tuple) and part and all(isinstance(tensor, Tensor) for tensor in part):
         if len({tensor.shape[:1] for tensor in part}) > 1 or part[0].dim() == 0:
             shapes = ", ".join(str(tuple(tensor.shape)) for tensor in part)

@@ -28,15 +28,13 @@ class Selection:
 class RandomDraws:
     """New examples drawn without replacement, as in the paper; measured on the data set's test part.
 
-    Raises:
-        InputError: If the numbers do not fit the data, there is one class only, or the test part holds a class of which
-            no stage has an example.
+    InputError if the numbers do not fit the data, it has one class only, or a tested class is in no stage.
     """
 
     data: ImageData
     settings: StreamSettings
     seed: int
-    """Decides the draw, and nothing else does."""
+    """The draw depends on it and on the data's size alone."""
 
     def __post_init__(self) -> None:
         _check(self.data, self.settings)
@@ -44,11 +42,11 @@ class RandomDraws:
 
     @property
     def stages(self) -> int:
-        """As the settings say."""
+        """The number of arrivals."""
         return self.settings.stages
 
     def arrival(self, number: int) -> Arrival[Selection]:
-        """The first draws up to one stage's, and the whole test part."""
+        """All draws up to one stage, that stage's own, and the whole test part."""
         end = number * self.settings.stage_size
         train, new = self._drawn[:end], self._drawn[end - self.settings.stage_size : end]
         return Arrival(Selection("train", train), Selection("train", new), Selection("test", None))
@@ -84,13 +82,13 @@ def _what_fits(available: int, stages: int, stage_size: int) -> str:
 
 
 def _check_test_classes(data: ImageData, chosen: Tensor, seed: int) -> None:
-    """Refuse a test class that the network could never have seen."""
+    """Raise InputError if the network is tested on a class of which it never gets an example."""
     seen = torch.bincount(data.train_labels[chosen], minlength=data.num_classes)
     tested = torch.bincount(data.test_labels, minlength=data.num_classes)
     unseen = [data.classes[i] for i in ((tested > 0) & (seen == 0)).nonzero().flatten().tolist()]
     if unseen:
-        others = f" (nor are {len(unseen) - 1} others)" if len(unseen) > 1 else ""
+        others = f" (and {len(unseen) - 1} more)" if len(unseen) > 1 else ""
         raise InputError(
-            f"{data.name}: the test class '{unseen[0]}' is in no stage with seed {seed}{others}; "
+            f"{data.name}: the test class '{unseen[0]}'{others} is in no stage with seed {seed}; "
             "raise --stages or --stage-size, or remove the class from the test part"
         )

@@ -28,11 +28,4 @@ class Stream(Protocol[T]):
         """How many arrivals there are."""
 
     def arrival(self, number: int) -> Arrival[T]:
-        """What one stage brings.
-
-        Args:
-            number: From 1.
-
-        Returns:
-            What is trained on, what of it is new, and what is tested on.
-        """
+        """What stage ``number``, counted from 1, brings."""

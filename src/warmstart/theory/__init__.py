@@ -1,1 +1,1 @@
-"""The paper's theory, to run and to look at: features, noise, memorisation, and why warm starts fail."""
+"""The paper's theory as experiments: features, noise, memorisation, and why warm starts fail."""

@@ -39,6 +39,10 @@ _MEASURES: Mapping[str, Callable[[DescentStage], float]] = {
 }
 """Columns of gradient-descent.csv beside method, seed and stage."""
 
+_CONTACT_SHEET = (2, 8)
+"""Rows and columns of images."""
+_ZOOM = 4
+
 _PANELS = {
     "test_accuracy": "test accuracy, %",
     "steps": "steps",
@@ -49,39 +53,20 @@ _PANELS = {
 
 @dataclass(frozen=True)
 class DescentStudy:
-    """What became of each method's network."""
+    """How each method's network was trained."""
 
     settings: DescentSettings
     runs: Mapping[tuple[str, int], Sequence[DescentStage]]
     """(method, seed) -> one record a stage."""
 
     def values(self, method: str, measure: str) -> NDArray[np.float64]:
-        """One measure of a method.
-
-        Args:
-            method: One of the settings'.
-            measure: A column of gradient-descent.csv.
-
-        Returns:
-            (seeds, stages).
-        """
+        """A column of gradient-descent.csv for one method: (seeds, stages)."""
         value = _MEASURES[measure]
         return np.array([[value(stage) for stage in self.runs[method, seed]] for seed in range(self.settings.seeds)])
 
 
 def run_descent(settings: DescentSettings, progress: Callable[[int], None] = lambda done: None) -> DescentStudy:
-    """Train every method's network on every seed's stream.
-
-    Args:
-        settings: How, with which methods, and how many seeds.
-        progress: Called with the number of networks trained so far, of seeds times methods.
-
-    Returns:
-        All records.
-
-    Raises:
-        InputError: If a training diverges.
-    """
+    """Train every method's network on every seed's stream; ``progress`` gets the number of networks trained."""
     methods = make_methods(settings)
     runs = {}
     for seed in range(settings.seeds):
@@ -92,15 +77,7 @@ def run_descent(settings: DescentSettings, progress: Callable[[int], None] = lam
 
 
 def write_descent(study: DescentStudy, out: Path) -> list[Path]:
-    """Write gradient-descent.csv, .yaml, .png and .html, filters.csv and some images, each whole or not at all.
-
-    Args:
-        study: The records.
-        out: An existing folder, locked.
-
-    Returns:
-        The files.
-    """
+    """Write gradient-descent.csv, .yaml, .png and .html, filters.csv and some images, each whole or not at all."""
     files = [out / f"gradient-descent.{suffix}" for suffix in ("csv", "yaml", "png", "html")]
     settings = study.settings.model_dump(mode="json", exclude={"out"})
     recorded = {**versions(), "torch": str(torch.__version__), "threads": torch.get_num_threads()}
@@ -127,14 +104,7 @@ COLUMNS = (
 
 
 def last_stage_rows(study: DescentStudy) -> list[tuple[str, ...]]:
-    """What each method has come to at the last stage, and what it left of the filters whenever data arrived.
-
-    Args:
-        study: The records.
-
-    Returns:
-        For each method a cell for each of `COLUMNS`: ``mean (std)`` over seeds, and means of the filters' lengths.
-    """
+    """For each method a cell for each of `COLUMNS`: ``mean (std)`` over seeds, and means of the filters' lengths."""
     rows = []
     for method in study.settings.methods:
         accuracy, steps = (study.values(method, measure)[:, -1] for measure in ("test_accuracy", "steps"))
@@ -152,7 +122,7 @@ def last_stage_rows(study: DescentStudy) -> list[tuple[str, ...]]:
 
 
 def _kept(study: DescentStudy, method: str, part: str) -> str:
-    """A part's length when training began, in percent of that when the stage before ended; mean over all arrivals."""
+    """A part's length when training begins, in percent of that when the stage before ended; mean over all arrivals."""
     began, ended = (study.values(method, f"{part}_{moment}") for moment in ("before", "after"))
     shares = began[:, 1:] / ended[:, :-1]
     return f"{100 * shares.mean():.1f}" if shares.size else "–"
@@ -195,7 +165,7 @@ def _figures(study: DescentStudy) -> Html:
 
 
 def _unfinished(study: DescentStudy) -> str:
-    """A sentence on stages that ended before every example was right."""
+    """A sentence on stages that ended before every example was right, or nothing."""
     counts = {
         method: int((study.values(method, "unfinished_examples") > 0).sum())
         for method in study.settings.methods
@@ -220,7 +190,7 @@ def _guide(settings: DescentSettings) -> Html:
             "A filter's part along features is its projection on the features of all classes; along noise, on the "
             "noise patches of the examples seen so far. Both are lengths over all filters; `filters.csv` has each.",
             "`oracle` removes the noise part of each filter when new data arrives, exactly. "
-            "`shrink-perturb[noise_std=0.0]` shrinks all weights alike: what DASH does beyond it, its direction does.",
+            "`shrink-perturb[noise_std=0.0]` shrinks all weights alike: what DASH gains over it is due to direction.",
         ]
     )
 
@@ -261,13 +231,14 @@ def _filters_csv(study: DescentStudy) -> str:
     return text.getvalue()
 
 
-def _contact_sheet(world: PatchWorld, columns: int = 8, rows: int = 2, zoom: int = 4) -> bytes:
+def _contact_sheet(world: PatchWorld) -> bytes:
     """The first images of seed 0 side by side, every class in turn, as a PNG."""
+    rows, columns = _CONTACT_SHEET
     images = as_images(world, draw_examples(world, seed=0, count=columns * rows).patches)
     framed = pad(images, (1, 1, 1, 1), value=255)
     side = framed.shape[-1]
     sheet = framed.view(rows, columns, world.channels, side, side).permute(0, 3, 1, 4, 2)
-    pixels = sheet.reshape(rows * side, columns * side, world.channels).numpy().repeat(zoom, 0).repeat(zoom, 1)
+    pixels = sheet.reshape(rows * side, columns * side, world.channels).numpy().repeat(_ZOOM, 0).repeat(_ZOOM, 1)
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "png", optimize=True)
     return file.getvalue()

@@ -1,4 +1,4 @@
-"""What nature draws: each feature's probability, and which examples carry which features."""
+"""The random draws: each feature's probability, and which examples carry which features."""
 
 from __future__ import annotations
 
@@ -26,17 +26,7 @@ class Draw:
 
 
 def draw(settings: DiscreteSettings, seed: int) -> Draw:
-    """Draw probabilities and examples.
-
-    A stream of fewer stages is the beginning of a longer one.
-
-    Args:
-        settings: How many of what.
-        seed: Decides everything.
-
-    Returns:
-        The data of all stages.
-    """
+    """Draw all stages' data; a stream of fewer stages is the beginning of a longer one."""
     rng = np.random.default_rng([seed, _PROBABILITIES])
     shape = (settings.classes, settings.features)
     probabilities = -np.sort(-settings.max_probability * rng.random(shape), axis=1)
@@ -50,14 +40,5 @@ def draw(settings: DiscreteSettings, seed: int) -> Draw:
 
 
 def arrived(settings: DiscreteSettings, label: int, stages: int) -> int:
-    """How many examples of a class have arrived.
-
-    Args:
-        settings: Classes, and examples a stage.
-        label: The class.
-        stages: After so many stages.
-
-    Returns:
-        The number of i < stages * examples with i mod C = label.
-    """
+    """How many examples of a class have arrived after some stages: i < stages * examples with i mod C = label."""
     return (stages * settings.examples - label + settings.classes - 1) // settings.classes

@@ -34,18 +34,18 @@ from warmstart.theory.settings import ORACLE, DescentSettings
 _TEST_EXAMPLES = 2000
 _TRAIN, _TEST = range(2)
 _FIRST, _FRESH, _NOISE = range(3)
-"""What torch's randomness is for; never the method, so that all methods start from the same weights."""
+"""Purposes of torch's random numbers; the method is none, so that all methods start from the same weights."""
 
 
 @dataclass(frozen=True)
 class DescentStage:
-    """A stage as it went."""
+    """A stage's record."""
 
     live_examples: int
     """Examples with gradient when training began."""
     steps: int
     unfinished_examples: int
-    """Examples with gradient when it ended: 0, unless it was for `max_steps`."""
+    """Examples with gradient when it ended: 0, unless `max_steps` ended it."""
     test_accuracy: float
     before: Parts
     """The filters when training began, after the method had acted."""
@@ -54,7 +54,7 @@ class DescentStage:
 
 @dataclass(frozen=True)
 class Oracle(Method):
-    """Forget exactly the noise, which only who has made the data can know."""
+    """Forget exactly the noise, which is known because the data are synthetic."""
 
     world: PatchWorld = field(default_factory=PatchWorld)
 
@@ -69,31 +69,12 @@ class Oracle(Method):
 
 
 def make_methods(settings: DescentSettings) -> dict[str, Method]:
-    """Make the methods that are compared.
-
-    Args:
-        settings: Their names, and the world that the oracle knows.
-
-    Returns:
-        Name -> method.
-    """
+    """Make the methods that are compared: name -> method."""
     return {name: Oracle(settings.make_world()) if name == ORACLE else parse_method(name) for name in settings.methods}
 
 
 def descend(settings: DescentSettings, method: Method, seed: int) -> list[DescentStage]:
-    """Train a network in stages.
-
-    Args:
-        settings: How.
-        method: What happens to it when new data has arrived.
-        seed: Decides data and weights; all methods get the same.
-
-    Returns:
-        One record a stage.
-
-    Raises:
-        InputError: If the training diverges.
-    """
+    """Train a network in stages, with one record a stage; ``seed`` decides data and weights, alike for all methods."""
     world = settings.make_world()
     train = draw_examples(world, seed, settings.examples * settings.stages, _TRAIN)
     test = draw_examples(world, seed, _TEST_EXAMPLES, _TEST)
@@ -131,7 +112,7 @@ def descend(settings: DescentSettings, method: Method, seed: int) -> list[Descen
 def _train(
     network: PatchNetwork, patches: Tensor, labels: Tensor, method: Method, stage: Stage, settings: DescentSettings
 ) -> tuple[int, int, int]:
-    """Full-batch gradient descent until no example has gradient; live examples at first, steps, live ones at last."""
+    """Full-batch gradient descent until no example has gradient: live examples at first, steps, live ones at last."""
     assert stage.optimizer is not None
     first = None
     for step in range(settings.max_steps + 1):

@@ -27,7 +27,7 @@ from warmstart.theory.settings import DiscreteSettings
 
 @dataclass(frozen=True)
 class Keeps:
-    """What of the last stage a method starts the next one with."""
+    """What a method keeps of the stage before."""
 
     features: bool
     memorised: bool
@@ -57,12 +57,12 @@ class Step:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A stage as it ended."""
+    """A stage's result."""
 
     learned_features: int
     """Over all classes."""
     nonzero_gradient_examples: int
-    """Live examples at the start, the stand-in for training time."""
+    """Live examples at the start, the proxy for training time."""
     memorised_examples: int
     """At the end, those of earlier stages included that a method has kept."""
     test_accuracy: float
@@ -72,16 +72,7 @@ class Outcome:
 
 
 def learn_stream(settings: DiscreteSettings, data: Draw, method: str) -> list[Outcome]:
-    """Learn from all stages of a stream.
-
-    Args:
-        settings: The framework's parameters.
-        data: What arrives.
-        method: A name in `METHODS`.
-
-    Returns:
-        One outcome a stage.
-    """
+    """Learn from all stages of a stream with a method of `METHODS`: one outcome a stage."""
     classes = [_learn_class(settings, data, label, METHODS[method]) for label in range(settings.classes)]
     learned = np.stack([stages.learned for stages in classes], axis=1)
     right = recognised(data.probabilities, learned, settings.tau).mean(axis=1)
@@ -101,15 +92,10 @@ def learn_stream(settings: DiscreteSettings, data: Draw, method: str) -> list[Ou
 
 
 def recognised(probabilities: NDArray[np.float64], learned: Bools, tau: int) -> NDArray[np.float64]:
-    """The share of a class's examples that carry at least tau learned features.
+    """Return the share of a class's examples with at least tau learned features, exactly: (..., C).
 
-    Args:
-        probabilities: (C, K), how often each feature occurs.
-        learned: (..., C, K), which features are learned.
-        tau: How many it takes.
-
-    Returns:
-        (..., C), exact: the upper tail of a Poisson binomial distribution.
+    ``probabilities`` (C, K) and ``learned`` (..., C, K) are by feature. The number of learned features that an example
+    carries has a Poisson binomial distribution, of which this is the upper tail.
     """
     chances = np.where(learned, probabilities, 0.0)
     below = np.zeros((*learned.shape[:-1], tau))  # P(exactly 0, 1, ... tau - 1 learned features)
@@ -157,7 +143,7 @@ def _learn_class(settings: DiscreteSettings, data: Draw, label: int, keeps: Keep
 
 
 def _learn(carried: Bools, learned: Bools, settings: DiscreteSettings, label: int) -> tuple[list[Step], Bools]:
-    """Learn features in place while there are frequent ones; the steps, and which examples are live at the end."""
+    """Learn features in place while there are frequent ones: the steps, and which examples are live at the end."""
     held = _count(carried[learned], settings.features)  # learned features of each example
     live = np.ones(carried.shape[1], dtype=bool)
     counts = np.array([np.count_nonzero(row) for row in carried])  # live examples that carry each feature

@@ -20,18 +20,11 @@ from warmstart.wording import counted
 _SEED = 0
 """The stream that the stepper shows."""
 _LARGEST = 1_000_000
-"""Bytes of examples that the page holds: of a longer stream it shows the first stages."""
+"""Most bytes of examples in the page; of a longer stream it shows the first stages."""
 
 
 def theory_page(study: Study) -> str:
-    """Write the page of a study.
-
-    Args:
-        study: Its outcomes.
-
-    Returns:
-        The text of an HTML file that needs no network.
-    """
+    """The text of a study's theory.html."""
     settings = study.settings
     lead = (
         f"{settings.stages} stages of {settings.examples} examples · {settings.classes} classes of {settings.features} "
@@ -53,14 +46,7 @@ def theory_page(study: Study) -> str:
 
 
 def last_stage_rows(study: Study) -> list[tuple[str, ...]]:
-    """What each method has come to.
-
-    Args:
-        study: The outcomes.
-
-    Returns:
-        For each method its name and its measures at the last stage, ``mean (std)`` over seeds.
-    """
+    """For each method its name and its measures at the last stage, ``mean (std)`` over seeds."""
     rows = []
     for method in METHODS:
         cells = [method]
@@ -73,7 +59,7 @@ def last_stage_rows(study: Study) -> list[tuple[str, ...]]:
 
 
 def last_stage(study: Study) -> Html:
-    """The same as a table of the page."""
+    """`last_stage_rows` as a table of the page."""
     spread = "mean (sample std) over seeds" if study.settings.seeds > 1 else "one seed"
     return html.table(
         ("method", *MEASURES.values()),
@@ -106,7 +92,7 @@ def _figures(study: Study) -> Html:
     for number, panel in enumerate(study_panels(study)):
         drawn = figures.lines(panel.series, x_label="stage", y_label=panel.title)
         svg = figures.to_svg(drawn, name=f"panel-{number}", description=f"{panel.title} by stage for each method")
-        of_what = "at the start of each stage: the stand-in for training time" if number == 2 else "after each stage"
+        of_what = "at the start of each stage: the proxy for training time" if number == 2 else "after each stage"
         blocks.append(html.figure(svg, f"{panel.title.capitalize()} {of_what}.{band}"))
     return html.side_by_side(*blocks)
 
@@ -123,9 +109,9 @@ def _stepper(study: Study) -> list[Html]:
     cut = f" Of {settings.stages} stages the page holds the first {stages}." if stages < settings.stages else ""
     return [
         html.paragraph(
-            f"The stream of seed {_SEED}.{cut} Bars: in how many live examples each feature occurs, so how strongly "
-            "it pulls; below a bar, whether the feature is learned. Squares: examples in the order of arrival, those "
-            "of earlier stages paler. Step through the same stage with `warm`, `cold` and `ideal`."
+            f"The stream of seed {_SEED}.{cut} Bars: in how many live examples each feature occurs; below, whether it "
+            "is learned. Squares: examples in the order of arrival, those of earlier stages paler. Step through the "
+            "same stage with `warm`, `cold` and `ideal`."
         ),
         Html(
             f"<style>{resources.joinpath('stepper.css').read_text()}</style>\n"

@@ -16,7 +16,7 @@ class PatchNetwork(nn.Module):
     """f_c(x) = sum over patches p and the filters r of class c of relu(<w_r, x_p>)^2 / 2.
 
     A convolution whose stride is its kernel is a linear map of each patch; the second layer is fixed. The square makes
-    filters specialise: what a filter already sees, it learns faster.
+    filters specialise: the more a filter responds to something, the faster it learns it.
     """
 
     def __init__(self, images: PatchSettings, filters: int, init_std: float) -> None:
@@ -26,40 +26,24 @@ class PatchNetwork(nn.Module):
         nn.init.normal_(self.filters.weight, std=init_std)
 
     def forward(self, patches: Tensor) -> Tensor:
-        """Classify examples.
-
-        Args:
-            patches: (N, P, size).
-
-        Returns:
-            (N, classes).
-        """
+        """Map patches (N, P, size) to outputs (N, classes)."""
         responses = relu(self.filters(patches)).square().sum(dim=1) / 2
         return responses.view(len(patches), self.classes, -1).sum(dim=2)
 
 
 @dataclass(frozen=True)
 class Parts:
-    """How long each filter is, along what."""
+    """The lengths of each filter's parts."""
 
     features: Tensor
     """(filters,): the norm of its projection on the features of all classes."""
     noise: Tensor
-    """(filters,): on the noise of the examples seen so far; where they are many, that is all that is no feature."""
+    """(filters,): on the noise of the examples seen so far; if these are many, on all but the features."""
 
 
 @torch.no_grad()
 def split_filters(network: PatchNetwork, world: PatchWorld, seen: PatchExamples) -> Parts:
-    """Split every filter into its part along features and its part along memorised noise.
-
-    Args:
-        network: Its filters.
-        world: What the features are.
-        seen: The examples whose noise may have been memorised.
-
-    Returns:
-        The length of both parts of each filter.
-    """
+    """Split every filter into its part along features and its part along the noise of the ``seen`` examples."""
     weights = network.filters.weight
     features = weights @ world.basis[: world.classes * world.features].T
     directions, sizes, _ = torch.linalg.svd(seen.noise.T, full_matrices=False)
@@ -69,26 +53,14 @@ def split_filters(network: PatchNetwork, world: PatchWorld, seen: PatchExamples)
 
 @torch.no_grad()
 def remove_noise_(network: PatchNetwork, world: PatchWorld) -> None:
-    """Forget exactly the noise: project every filter on the features, in place.
-
-    Args:
-        network: Its filters change.
-        world: What the features are.
-    """
+    """Forget exactly the noise: project every filter on the features, in place."""
     noise = world.noise_basis
     weights = network.filters.weight
     weights.sub_(weights @ noise.T @ noise)
 
 
 def without_empty_patches(patches: Tensor) -> Tensor:
-    """Leave empty patches out: a network without biases gives them nothing, and most are empty.
-
-    Args:
-        patches: (N, P, size).
-
-    Returns:
-        (N, Q, size), Q the largest number of patches in an example that hold something.
-    """
+    """Leave out empty patches of (N, P, size), which add nothing without biases: (N, most filled patches, size)."""
     empty = ~patches.any(dim=2)
     filled = int((~empty).sum(dim=1).max())
     order = empty.int().argsort(dim=1, stable=True)[:, :filled]

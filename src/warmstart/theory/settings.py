@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from warmstart.data.features_and_noise import PatchWorld
 
 ORACLE = "oracle"
-"""The method that only who has made the data can have."""
+"""The method that knows which part of the data is noise."""
 
 _LARGEST = 2_000_000_000
-"""Features times examples, in bytes of memory: beyond, a slip of the keys."""
+"""Features times examples, in bytes of memory; more is taken for a typing error."""
 
 
 class DiscreteSettings(Settings):
-    """What examples carry, how many arrive, what it takes to learn.
+    """The discrete framework: what examples carry, how many arrive, when a feature is learned.
 
     Shin et al., NeurIPS 2024 (arXiv 2410.23495); the defaults are the paper's.
     """
@@ -34,10 +34,8 @@ class DiscreteSettings(Settings):
     examples: Annotated[int, StreamSettings.setting("stage_size")] = 1000
     """Shared out equally among the classes."""
     stages: Annotated[int, StreamSettings.setting("stages")] = 50
-    gamma: Annotated[int, Setting("A feature is learned while it occurs in so many live examples", "N", at_least=1)] = (
-        50
-    )
-    tau: Annotated[int, Setting("An example with so many learned features has no gradient", "N", at_least=1)] = 3
+    gamma: Annotated[int, Setting("A feature is learned if at least N live examples carry it", "N", at_least=1)] = 50
+    tau: Annotated[int, Setting("An example with N learned features has no gradient", "N", at_least=1)] = 3
     max_probability: Annotated[float, PatchSettings.setting("max_probability")] = 0.2
     seeds: Annotated[int, ImageGridSettings.setting("seeds")] = 10
     out: Annotated[
@@ -64,7 +62,7 @@ class DiscreteSettings(Settings):
         if size > _LARGEST:
             raise InputError(
                 f"{self.stages} stages of {self.examples} examples with {self.features} features need "
-                f"{size / 1e9:.1f} GB; ask for less than {_LARGEST / 1e9:g}"
+                f"{size / 1e9:.1f} GB, more than {_LARGEST / 1e9:g} GB; lower stages, examples or features"
             )
         return self
 
@@ -78,8 +76,8 @@ class DescentSettings(PatchSettings):
     lr: Annotated[float, Recipe.setting("lr")] = 0.02
     momentum: Annotated[float, Recipe.setting("momentum", help="Momentum")] = 0.9
     init_std: Annotated[float, Setting("Standard deviation of the first weights", "X", above=0)] = 0.01
-    max_steps: Annotated[int, Setting("A stage ends after so many steps at the latest", "N", at_least=1)] = 1000
-    """Else when every example is right with margin 1."""
+    max_steps: Annotated[int, Setting("Most steps in a stage", "N", at_least=1)] = 1000
+    """A stage ends earlier when every example is right with margin 1."""
     methods: Annotated[
         tuple[str, ...],
         ImageGridSettings.setting(
@@ -111,11 +109,7 @@ class DescentSettings(PatchSettings):
         return self
 
     def make_world(self) -> PatchWorld:
-        """Make what the images are made of.
-
-        Returns:
-            The world of the settings' own numbers.
-        """
+        """The features and the noise that these settings describe."""
         from warmstart.data.features_and_noise import PatchWorld
 
         return PatchWorld(**{name: getattr(self, name) for name in PatchSettings.model_fields})

@@ -44,29 +44,13 @@ class Study:
     """(method, seed) -> one outcome a stage."""
 
     def values(self, method: str, measure: str) -> NDArray[np.float64]:
-        """One measure of a method.
-
-        Args:
-            method: A name in `learning.METHODS`.
-            measure: A name in `MEASURES`.
-
-        Returns:
-            (seeds, stages), in the unit of theory.csv.
-        """
+        """A measure of `MEASURES` for one method: (seeds, stages), in the unit of theory.csv."""
         streams = [self.streams[method, seed] for seed in range(self.settings.seeds)]
         return np.array([[getattr(outcome, measure) for outcome in stream] for stream in streams], dtype=float)
 
 
 def run_study(settings: DiscreteSettings, progress: Callable[[int], None] = lambda done: None) -> Study:
-    """Let every method learn from every seed's stream.
-
-    Args:
-        settings: The framework's parameters, and how many seeds.
-        progress: Called with the number of streams learned so far, of seeds times methods.
-
-    Returns:
-        All outcomes.
-    """
+    """Let every method learn from every seed's stream; ``progress`` gets the number of streams learned."""
     streams = {}
     for seed in range(settings.seeds):
         data = draw(settings, seed)
@@ -77,16 +61,7 @@ def run_study(settings: DiscreteSettings, progress: Callable[[int], None] = lamb
 
 
 def write_study(study: Study, out: Path, page: str) -> list[Path]:
-    """Write theory.csv, theory.yaml, theory.png and theory.html, each whole or not at all.
-
-    Args:
-        study: The outcomes.
-        out: An existing folder, locked.
-        page: The text of theory.html.
-
-    Returns:
-        The files.
-    """
+    """Write theory.csv, theory.yaml, theory.png and theory.html, each whole or not at all."""
     files = [out / f"theory.{suffix}" for suffix in ("csv", "yaml", "png", "html")]
     write_text(files[0], _csv(study))
     write_text(files[1], yaml.safe_dump({**study.settings.model_dump(exclude={"out"}), "recorded": versions()}))
@@ -96,23 +71,12 @@ def write_study(study: Study, out: Path, page: str) -> list[Path]:
 
 
 def study_panels(study: Study) -> list[Panel]:
-    """The paper's three panels: learned features, test accuracy, examples with gradient, each by stage.
-
-    Args:
-        study: The outcomes.
-
-    Returns:
-        The panels; bands are one sample std over seeds.
-    """
+    """The paper's three panels, by stage; bands are one sample std over seeds."""
     return [Panel(MEASURES[measure], _series(study, measure)) for measure in _SHOWN]
 
 
 def versions() -> dict[str, Any]:
-    """What numbers rest on besides the parameters.
-
-    Returns:
-        Versions of warmstart, numpy and Python.
-    """
+    """Versions of warmstart, numpy and Python, on which the numbers depend besides the settings."""
     return {"warmstart": version("warmstart"), "numpy": np.__version__, "python": platform.python_version()}
 
 
