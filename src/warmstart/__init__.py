@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from warmstart.errors import InputError
     from warmstart.gradient_ema import GradientEMA
     from warmstart.layers.neurons import register_layer
+    from warmstart.layers.parts import Part
+    from warmstart.layers.units import Units
     from warmstart.methods.cold import Cold, cold_
     from warmstart.methods.dash import Dash, dash_, dash_from_
     from warmstart.methods.fire import Fire, fire_
@@ -36,6 +38,8 @@ _WHERE = {
     "errors": ("InputError",),
     "gradient_ema": ("GradientEMA",),
     "layers.neurons": ("register_layer",),
+    "layers.parts": ("Part",),
+    "layers.units": ("Units",),
     "methods.cold": ("Cold", "cold_"),
     "methods.dash": ("Dash", "dash_", "dash_from_"),
     "methods.fire": ("Fire", "fire_"),
@@ -63,10 +67,12 @@ __all__ = [
     "L2Init",
     "Method",
     "Outcome",
+    "Part",
     "Report",
     "ShrinkPerturb",
     "Stage",
     "TrainingStage",
+    "Units",
     "Warm",
     "WarmReset",
     "cold_",
