@@ -66,7 +66,9 @@ def test_the_list_of_methods_needs_no_more_than_torch():
 
 
 def test_the_face_is_there_before_torch_is():
-    program = "import sys, warmstart as ws; print(*sys.modules); print(*dir(ws)); ws.dash_; print('torch' in sys.modules)"
+    program = (
+        "import sys, warmstart as ws; print(*sys.modules); print(*dir(ws)); ws.dash_; print('torch' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     modules, names, torch_now = done.stdout.splitlines()
     assert not {module.partition(".")[0] for module in modules.split()} & HEAVY
