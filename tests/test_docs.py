@@ -21,7 +21,7 @@ from torch.optim.lr_scheduler import (
 )
 
 from commands import SMALL, rows, warmstart
-from warmstart.cli.app import app
+from warmstart.cli.app import make_app
 from warmstart.methods.registry import parse_method, split_names
 
 ROOT = Path(__file__).parents[1]
@@ -61,7 +61,7 @@ COMMANDS = [pytest.param(words, id=f"{page.name}: {' '.join(words)}") for page i
 
 @pytest.mark.parametrize("words", COMMANDS)
 def test_a_command_line_parses(words):
-    command = typer.main.get_command(app)
+    command = typer.main.get_command(make_app())
     while words and words[0] in getattr(command, "commands", {}):
         command, words = command.commands[words[0]], words[1:]
     if not words:  # the command is only named

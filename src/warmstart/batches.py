@@ -1,4 +1,4 @@
-"""The tail of a stream of batches, read without its head, and what is done to one batch."""
+"""The last batches of a stream, read without the earlier ones, and operations on one batch."""
 
 from __future__ import annotations
 
@@ -28,20 +28,16 @@ from warmstart.errors import InputError, at_least_one, number
 
 
 def batches_that_matter(alpha: float, tolerance: float) -> int | None:
-    """How many of the last batches an exponential moving average depends on.
+    """How many of the last batches an exponential moving average depends on; None for all.
 
-    An average with rate alpha gives the batch k places from the end the weight alpha (1-alpha)^k, so what
-    lies more than K batches back adds at most (1-alpha)^K <= tolerance of the largest gradient.
-
-    Args:
-        alpha: Rate of the average, in (0, 1].
-        tolerance: Relative error allowed, in [0, 1); 0 asks for all batches.
+    An average with rate alpha gives the batch k places from the end the weight alpha (1-alpha)^k, so batches more
+    than K back add at most (1-alpha)^K <= tolerance of the largest gradient.
 
     Returns:
-        K = max(1, ceil(ln tolerance / ln(1-alpha))), or None for all.
+        K = max(1, ceil(ln tolerance / ln(1-alpha))), or None if tolerance is 0.
 
     Raises:
-        InputError: If a setting is out of range.
+        InputError: Unless alpha is in (0, 1] and tolerance in [0, 1).
     """
     if not 0 < number("alpha", alpha) <= 1:
         raise InputError(f"alpha is {alpha}; it must lie in (0, 1]")
@@ -61,18 +57,13 @@ class Tail:
 
     batches: Iterable[Any]
     left_out: int
-    """How many older batches there are; they are not loaded where the stream can be indexed."""
+    """How many earlier batches there are; they are not loaded if the stream can be indexed."""
 
 
 def tail(batches: Iterable[Any], last: int | None) -> Tail:
-    """The last batches of a loader, a sequence or an iterable, oldest first.
+    """The last batches of a loader, a sequence or an iterable, oldest first; all of them if ``last`` is None.
 
-    What can be indexed is read at its tail only; what cannot is consumed once, never holding more than
-    ``last`` batches.
-
-    Args:
-        batches: A `DataLoader`, a sequence of batches or any iterable of them, oldest first.
-        last: How many to keep; None keeps all.
+    What can be indexed is read only at its end; anything else is consumed once, with at most ``last`` batches held.
 
     Returns:
         The batches, loaded as they are iterated over.
@@ -136,7 +127,7 @@ def _tail_of_loader(loader: DataLoader[Any], last: int | None) -> Tail:
 
 
 def _slice_of_loader(loader: DataLoader[Any], first: int, count: int) -> DataLoader[Any]:
-    """The same loader over its batches first..count-1; the ones before are never touched."""
+    """The same loader over its batches first..count-1; earlier ones are never read."""
     settings = {**loading_of(loader), "num_workers": min(loader.num_workers, count - first)}
     if loader.batch_sampler is None:  # the data set yields whole batches
         return DataLoader(loader.dataset, batch_size=None, sampler=list(loader.sampler)[first:], **settings)
@@ -150,14 +141,7 @@ def _slice_of_loader(loader: DataLoader[Any], first: int, count: int) -> DataLoa
 
 
 def loading_of(loader: DataLoader[Any]) -> dict[str, Any]:
-    """The settings of a loader that say how an example is loaded, not which.
-
-    Args:
-        loader: Any loader.
-
-    Returns:
-        Keyword arguments for another one.
-    """
+    """The arguments of a loader that say how an example is loaded, not which; for another loader."""
     names = ("collate_fn", "num_workers", "pin_memory", "timeout", "worker_init_fn", "multiprocessing_context")
     return {name: getattr(loader, name) for name in names}
 
@@ -195,7 +179,7 @@ def oldest_first(loader: DataLoader[Any], batch_size: int | None = None) -> Data
 
 @dataclass(frozen=True)
 class _FromNewest(Sequence[Any]):
-    """What is made of ranges of ``size`` indices that end at ``end``; only the first one may be short."""
+    """Items made from ranges of ``size`` indices that end at ``end``; only the first range may be short."""
 
     end: int
     size: int
@@ -216,41 +200,17 @@ class _FromNewest(Sequence[Any]):
 def cut_from_newest(
     examples: int, batch_size: int, make: Callable[[range], Any] = lambda indices: indices
 ) -> Sequence[Any]:
-    """Cut examples into batches from the newest backwards.
-
-    Args:
-        examples: How many there are, in order of arrival.
-        batch_size: Examples a batch.
-        make: A batch from the range of its indices; the range itself if not given.
-
-    Returns:
-        The batches, oldest first, each made when it is asked for; only the first one may be short.
-    """
+    """Batches cut from the newest example backwards, oldest first, each made by ``make(indices)`` when asked for."""
     return _FromNewest(examples, batch_size, make)
 
 
 def examples_in(batch: Any) -> int:
-    """How many examples a batch holds.
-
-    Args:
-        batch: A tensor, or a nest of mappings, tuples and lists of tensors.
-
-    Returns:
-        The length of the first dimension of its first tensor that has one; 0 where it holds none, such as an
-        object of the user's own.
-    """
+    """How many examples a batch holds: the first dimension of its first tensor that has one, else 0."""
     return next((tensor.shape[0] for tensor in _tensors(batch) if tensor.dim() > 0), 0)
 
 
 def is_empty(batch: Any) -> bool:
-    """Whether a batch is made of tensors without elements.
-
-    Args:
-        batch: As for `examples_in`.
-
-    Returns:
-        False as well where it holds no tensor at all, since there is no telling then.
-    """
+    """Whether a batch has tensors and none has elements; False without tensors, whose size is unknown."""
     sizes = [tensor.numel() for tensor in _tensors(batch)]
     return bool(sizes) and max(sizes) == 0
 
@@ -285,14 +245,14 @@ def micro_batches(
 
 
 def equal_parts(batch: Any, size: int | None) -> list[tuple[Any, int]]:
-    """Split a batch for statistics over examples: no part is much smaller than another, and none is of one example.
+    """Split a batch for statistics over examples: parts of nearly the same size, and none of a single example.
 
     Args:
         batch: As for `micro_batches`.
-        size: Examples a part at most, as far as parts of two allow it; None leaves the batch whole.
+        size: At most so many examples a part, except that a part has at least two; None leaves the batch whole.
 
     Returns:
-        Each part with its number of examples, 1 where nobody can count them.
+        Each part with its number of examples, 1 where they cannot be counted.
     """
     count = examples_in(batch)
     if size is None or count <= max(2, size):
@@ -303,19 +263,14 @@ def equal_parts(batch: Any, size: int | None) -> list[tuple[Any, int]]:
 
 
 def to_device(batch: Any, device: torch.device) -> Any:
-    """A batch on a device.
-
-    Args:
-        batch: A nest of mappings, tuples and lists of tensors and of objects that have a method ``to``; anything
-            else in it is passed on as it is.
-        device: Where the model's input belongs.
+    """A batch with every tensor, and every object that has a method ``to``, on the device.
 
     Returns:
-        The same nest, with every tensor on the device.
+        The same nest of mappings, tuples and lists; anything else in it is passed on unchanged.
     """
 
     def move(tensor: Tensor) -> Tensor:
-        # Autograd refuses tensors that were made in inference mode; their copies are ordinary ones.
+        # Autograd refuses tensors that were made in inference mode, but not their copies.
         return (tensor.clone() if tensor.is_inference() else tensor).to(device, non_blocking=True)
 
     def move_whole(other: Any) -> Any:
@@ -342,7 +297,7 @@ def _map(batch: Any, change: Callable[[Tensor], Tensor], other: Callable[[Any], 
         changed = {key: _map(value, change, other) for key, value in batch.items()}
         if not isinstance(batch, MutableMapping):
             return changed
-        twin = copy.copy(batch)  # keeps the type: a batch may offer its entries as attributes
+        twin = copy.copy(batch)  # keeps the type: a batch may have its entries as attributes
         twin.update(changed)
         return twin
     if hasattr(batch, "to"):  # a tuple may be one too: a packed sequence keeps its lengths on the CPU

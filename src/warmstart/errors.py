@@ -1,4 +1,4 @@
-"""The error that means: the input was wrong, and nothing has been touched; and the checks that raise it."""
+"""InputError, which is raised before anything is changed, the checks that raise it, and two other ends of the work."""
 
 import math
 from collections.abc import Collection, Iterable
@@ -16,56 +16,28 @@ class InputError(ValueError):
 
 
 class WorkFailedError(Exception):
-    """The work failed for a reason that is not the input's; what was saved can go on. Exit code 1."""
+    """The work failed for a reason other than its input; what was saved can be resumed. Exit code 1."""
 
 
 class HelpedError(Exception):
-    """This process trained along with the first one, which writes and shows the results. Exit code 0."""
+    """This process trained along with process 0, which writes and shows the results. Exit code 0."""
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """Say which known name a mistyped one probably meant.
-
-    Args:
-        word: The name as it was typed.
-        known: The valid names, any iterable of strings.
-
-    Returns:
-        ``"; did you mean 'warm'?"`` where a name is close, else ``"; choose from a, b, c"``.
-    """
+    """``"; did you mean 'warm'?"`` if a known name is close to a mistyped one, else ``"; choose from a, b, c"``."""
     names = list(known)
     close = get_close_matches(word, names, n=1, cutoff=0.6)
     return f"; did you mean '{close[0]}'?" if close else f"; choose from {', '.join(names)}"
 
 
 def require(condition: bool, message: str) -> None:
-    """Refuse what was given.
-
-    Args:
-        condition: What must hold.
-        message: What is wrong and what to do, in one line.
-
-    Raises:
-        InputError: If it does not hold.
-    """
+    """Raise InputError with this message, in one line, unless the condition holds."""
     if not condition:
         raise InputError(message)
 
 
 def whole_number(key: str, value: Any, least: int) -> int:
-    """Check a count.
-
-    Args:
-        key: The setting's name.
-        value: What it is.
-        least: The smallest that it may be.
-
-    Returns:
-        The value.
-
-    Raises:
-        InputError: If it is below, or no whole number.
-    """
+    """The value of a setting, or InputError unless it is a whole number of at least ``least``."""
     whole = isinstance(value, Integral) and not isinstance(value, bool)
     require(whole, f"{key} is {value!r}; it must be a whole number")
     require(value >= least, f"{key} is {value}; it must be at least {least}")
@@ -73,71 +45,24 @@ def whole_number(key: str, value: Any, least: int) -> int:
 
 
 def at_least_one(key: str, value: Any) -> int:
-    """Check a count of what there must be.
-
-    Args:
-        key: The setting's name.
-        value: What it is.
-
-    Returns:
-        The value.
-
-    Raises:
-        InputError: If it is below 1, or no whole number.
-    """
+    """The value of a setting, or InputError unless it is a whole number of at least 1."""
     return whole_number(key, value, 1)
 
 
 def number(key: str, value: Any) -> float:
-    """Check that a setting is a number, before it is compared with one.
-
-    Args:
-        key: The setting's name.
-        value: What it is.
-
-    Returns:
-        The value.
-
-    Raises:
-        InputError: If it is text, or anything else.
-    """
+    """The value of a setting, or InputError unless it is a number; call it before comparing the value with one."""
     holds = isinstance(value, Real) and not isinstance(value, bool)
     require(holds, f"{key} is {value!r}, a {type(value).__name__}; it must be a number")
     return value  # type: ignore[no-any-return]  # a number of any type, NumPy's included
 
 
 def within(key: str, value: float, holds: bool, where: str) -> float:
-    """Check a number.
-
-    Args:
-        key: The setting's name.
-        value: What it is.
-        holds: Whether it lies in its range.
-        where: The range in words, such as ``above 0``.
-
-    Returns:
-        The value.
-
-    Raises:
-        InputError: If it does not, or is not finite.
-    """
+    """The value of a setting, or InputError unless it is finite and ``holds``; ``where`` is its range in words."""
     require(math.isfinite(value) and holds, f"{key} is {value}; it must be a finite number, {where}")
     return value
 
 
 def one_of(kind: str, value: str, known: Collection[str]) -> str:
-    """Check a name.
-
-    Args:
-        kind: What it names.
-        value: The name.
-        known: The names that there are.
-
-    Returns:
-        The value.
-
-    Raises:
-        InputError: If it is none of them.
-    """
+    """The value, or InputError unless it is a known name; ``kind`` says what it names."""
     require(value in known, f"{kind} '{value}' is unknown{nearest(value, known)}")
     return value

@@ -1,4 +1,4 @@
-"""From `pkg.module:name`, as a user types it, to the object: the current folder counts as importable."""
+"""Importing what a user names as `pkg.module:name`, also from the current folder."""
 
 import importlib
 import os
@@ -10,18 +10,14 @@ from warmstart.errors import InputError, nearest
 
 
 def import_named(reference: str, kind: str) -> object:
-    """Import what `pkg.module:name` stands for.
+    """Import what `pkg.module:name` names; ``kind`` ("model", "method") says in messages what it should be.
 
     The user's module may lie in the current folder. That folder comes first only while the module is imported,
     and last from then on: a `datasets/` folder beside a training script must not hide a package that is
     imported later.
 
-    Args:
-        reference: Module and name, with a colon between them.
-        kind: What the object is to be ("model", "method"), for the messages.
-
     Returns:
-        The object, whatever it is.
+        The object, of any type.
 
     Raises:
         InputError: If the reference has another form, the module cannot be imported or has no such name.
@@ -54,14 +50,7 @@ def import_named(reference: str, kind: str) -> object:
 
 
 def describe(error: BaseException) -> str:
-    """Put a foreign exception on one line.
-
-    Args:
-        error: The exception.
-
-    Returns:
-        Its type and its message, without line breaks.
-    """
+    """Type and message of an exception in one line."""
     return " ".join(f"{type(error).__name__}: {error}".split())
 
 

@@ -1,4 +1,4 @@
-"""The network that a caller gives: refused where it is none, and put back as it was after a while in eval mode."""
+"""Checks of the arguments model, optimizer and generator; eval mode and buffers that are restored afterwards."""
 
 from __future__ import annotations
 
@@ -14,42 +14,22 @@ from warmstart.errors import InputError
 
 
 def require_module(model: Any, what: str = "model") -> None:
-    """Refuse what is no network.
-
-    Args:
-        model: What the caller gave.
-        what: The argument's name.
-
-    Raises:
-        InputError: If it is no `torch.nn.Module`, such as a function or class that makes one.
-    """
+    """Raise InputError unless the argument called ``what`` is an `nn.Module`."""
     if not isinstance(model, nn.Module):
         hint = "call it, and pass the network that it makes" if callable(model) else "pass a torch.nn.Module"
         raise InputError(f"{what} is a {type(model).__name__}, not a network: {hint}")
 
 
 def require_optimizer(optimizer: Any) -> None:
-    """Refuse what is no optimizer.
-
-    Args:
-        optimizer: What the caller gave.
-
-    Raises:
-        InputError: If it is no `torch.optim.Optimizer`.
-    """
+    """Raise InputError unless it is a `torch.optim.Optimizer`."""
     if not isinstance(optimizer, Optimizer):
-        raise InputError(f"optimizer is a {type(optimizer).__name__}: pass the torch.optim.Optimizer that goes on")
+        raise InputError(
+            f"optimizer is a {type(optimizer).__name__}: pass the torch.optim.Optimizer that trains the model"
+        )
 
 
 def require_generator(generator: Any) -> None:
-    """Refuse what is no source of randomness.
-
-    Args:
-        generator: What the caller gave; None is PyTorch's own.
-
-    Raises:
-        InputError: If it is something else, such as a seed.
-    """
+    """Raise InputError unless it is a `torch.Generator`, or None for PyTorch's own."""
     if not (generator is None or isinstance(generator, torch.Generator)):
         kind = type(generator).__name__
         raise InputError(f"generator is a {kind}: pass torch.Generator().manual_seed(seed), or leave it out")
@@ -57,14 +37,7 @@ def require_generator(generator: Any) -> None:
 
 @contextmanager
 def eval_mode(model: nn.Module) -> Iterator[None]:
-    """Eval mode, and every layer's own training flag put back: a user may have frozen some of them.
-
-    Args:
-        model: The network.
-
-    Yields:
-        Nothing.
-    """
+    """Eval mode, then each layer's own training flag again: a user may have frozen some of them."""
     training = {layer: layer.training for layer in model.modules()}
     try:
         model.eval()
@@ -75,14 +48,7 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
 
 
 def saved_buffers(model: nn.Module) -> Callable[[], None]:
-    """Copy every buffer, since a forward pass may change them in eval mode too.
-
-    Args:
-        model: The network.
-
-    Returns:
-        What puts all of them back, the tensors and their values.
-    """
+    """Copy every buffer, since a forward pass may change them in eval mode too; returns what restores them all."""
     saved = [
         (layer, name, buffer, None if buffer is None else buffer.detach().clone())
         for layer in model.modules()

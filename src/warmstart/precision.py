@@ -10,40 +10,26 @@ from typing import Any
 import torch
 
 _Switch = tuple[Callable[[], Any], Callable[[Any], None], Any]
-"""What reads it, what sets it, and to what."""
+"""What reads a setting, what sets it, and the value to set."""
 
 
 @contextmanager
 def in_fp32(device_type: str) -> Iterator[None]:
-    """Compute without autocast and TF32; both are as before at the end.
-
-    Args:
-        device_type: Such as ``cpu`` or ``cuda``.
-
-    Yields:
-        Nothing.
-    """
+    """Compute without autocast and TF32, and restore both; ``device_type`` is such as ``cpu`` or ``cuda``."""
     with rounding_to_tf32(False), torch.autocast(device_type, enabled=False):
         yield
 
 
 @contextmanager
 def rounding_to_tf32(allowed: bool) -> Iterator[None]:
-    """Let matrix products and convolutions of fp32 numbers round them to TF32, or to nothing; put back at the end.
-
-    Args:
-        allowed: Whether they may.
-
-    Yields:
-        Nothing.
-    """
+    """Allow or forbid TF32 in matrix products and convolutions of fp32 numbers, and restore the earlier setting."""
     backends: Any = torch.backends
     cudnn = backends.cudnn
     switches: list[_Switch] = [
         (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision, "high" if allowed else "highest"),
         (partial(getattr, cudnn, "allow_tf32"), partial(setattr, cudnn, "allow_tf32"), allowed),
     ]
-    if hasattr(cudnn, "conv"):  # since PyTorch 2.9; where these were set otherwise, the two above refuse to be read
+    if hasattr(cudnn, "conv"):  # since PyTorch 2.9; once these are set, reading the two above may raise
         switches += [
             (
                 partial(getattr, x, "fp32_precision"),

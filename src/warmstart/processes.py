@@ -1,7 +1,7 @@
-"""The processes that share each batch: agreement on what is read, and sums over them.
+"""The processes that share each batch: sums over them, and errors that all of them raise together.
 
-Two layouts are known. *Replicated* (DistributedDataParallel): every process holds all weights; each averages its own
-gradients, and one sum at the end adds them up. *Sharded* (FSDP2, `fully_shard`, also with replicas): every process
+Two layouts are supported. *Replicated* (DistributedDataParallel): every process holds all weights; each averages its
+own gradients, and one sum at the end adds them up. *Sharded* (FSDP2, `fully_shard`, also with replicas): every process
 holds a part of each weight; the backward pass adds gradients up, and full weights never come together.
 """
 
@@ -24,27 +24,20 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Team:
-    """The processes that each hold a share of every batch; alone, it is a team of one."""
+    """The processes that each hold a share of every batch; a single process is a team of one."""
 
     size: int = 1
     group: Any = None
     """The process group of torch.distributed; None alone."""
     device: torch.device | str = "cpu"
-    """Where numbers are exchanged."""
+    """The device of tensors that are communicated."""
     sharded: bool = False
     """Whether the backward pass itself averages gradients over the processes."""
     rank: int = 0
-    """Which of them this process is, from 0."""
+    """This process's number in the team, from 0."""
 
     def gather(self, *numbers: float) -> list[list[float]]:
-        """Tell everyone some numbers.
-
-        Args:
-            numbers: This process's; all processes give as many.
-
-        Returns:
-            Each process's numbers.
-        """
+        """Every process's numbers, in every process; all give equally many."""
         if self.size == 1:
             return [list(numbers)]
         mine = torch.tensor(numbers, dtype=torch.float64, device=self.device)
@@ -53,24 +46,13 @@ class Team:
         return [theirs.tolist() for theirs in everyones]
 
     def sum_(self, tensors: Iterable[Tensor]) -> None:
-        """Add tensors up over the processes, in place.
-
-        Args:
-            tensors: On every process as many, of the same shapes.
-        """
+        """Add tensors over the processes, in place; each gives equally many of the same shapes."""
         if self.size > 1:
             for tensor in tensors:
                 dist.all_reduce(tensor, group=self.group)
 
     def tell(self, value: T) -> T:
-        """Let all processes have what the first one has.
-
-        Args:
-            value: Anything that can be pickled; only the first process's counts.
-
-        Returns:
-            The first process's value.
-        """
+        """The first process's value, which must be picklable, in every process."""
         if self.size > 1:
             box = [value]
             dist.broadcast_object_list(box, self._first, group=self.group)
@@ -78,14 +60,7 @@ class Team:
         return value
 
     def firsts(self, tensor: Tensor) -> Tensor:
-        """Let all processes have the tensor that the first one has.
-
-        Args:
-            tensor: On every process of the same shape; not changed.
-
-        Returns:
-            The first process's, on `device`; alone, and where it is sharded already, the tensor itself.
-        """
+        """The first process's tensor, on `device`, in every process; alone or sharded already, the tensor itself."""
         if self.size == 1 or is_sharded(tensor):
             return tensor
         copy = tensor.detach().to(self.device, copy=True).contiguous()
@@ -93,16 +68,13 @@ class Team:
         return copy
 
     def first(self, work: Callable[[], T]) -> T:
-        """Let the first process do something alone, and tell all what came of it: its result, or its error.
-
-        Args:
-            work: What to do; called in the first process only. What it returns can be pickled.
+        """Do something in the first process only, and give every process its result, which must be picklable.
 
         Returns:
-            What it returned, in every process.
+            The result.
 
         Raises:
-            InputError: In the others, where it failed in the first. There the failure itself is raised.
+            InputError: In the other processes, if it failed in the first, which raises the error itself.
         """
         if self.size == 1:
             return work()
@@ -116,25 +88,24 @@ class Team:
         if failure is not None:
             raise failure
         if failed:
-            raise InputError(f"process 0 of {self.size} could not begin (its own error says why)")
+            raise InputError(f"process 0 of {self.size} failed before the work began (see its own error)")
         return cast("T", result)
 
     @property
     def _first(self) -> int:
-        """The first process by its number among all that there are, as collectives want it."""
+        """The first process's global rank, which collectives of torch.distributed expect."""
         return 0 if self.group is None else dist.get_global_rank(self.group, 0)
 
     def attempt(self, work: Callable[[], T]) -> T:
-        """Do something that may fail on some process, and fail on all of them if so: none waits for another.
+        """Do something that may fail in some process, and raise in all of them if so, so that none keeps waiting.
 
-        Args:
-            work: What to do; it must not exchange anything itself that the others wait for.
+        ``work`` must not itself communicate with the other processes.
 
         Returns:
-            What it returned.
+            Its result.
 
         Raises:
-            InputError: Where it failed elsewhere. Here the failure itself is raised.
+            InputError: If it failed in another process. If it failed in this one, its own error.
         """
         if self.size == 1:
             return work()
@@ -147,24 +118,18 @@ class Team:
         if failure is not None:
             raise failure
         if failed:
-            raise InputError(
-                f"process {failed[0]} of {self.size} refused its share (its own error says why); nothing has changed"
-            )
+            raise InputError(f"process {failed[0]} of {self.size} failed (see its own error); nothing has changed")
         return cast("T", result)
 
 
 def team_of(model: nn.Module) -> tuple[nn.Module, Team]:
-    """Find the processes that train a model together.
-
-    Args:
-        model: Any network; wrapped in DistributedDataParallel or sharded by ``fully_shard``, its processes take part.
+    """The processes that train a model together, by DistributedDataParallel or ``fully_shard``.
 
     Returns:
         The network without DistributedDataParallel around it, and its team.
 
     Raises:
-        InputError: If it is no network, or its weights are laid out in a way that is not supported (tensor parallel,
-            FSDP1).
+        InputError: If it is no network, or its weights are laid out in an unsupported way (tensor parallel, FSDP1).
     """
     require_module(model)
     if isinstance(model, DistributedDataParallel):
@@ -194,11 +159,7 @@ def team_of(model: nn.Module) -> tuple[nn.Module, Team]:
 
 
 def reshard(model: nn.Module) -> None:
-    """Give an FSDP2 model its sharded parameters back, wherever a forward or backward pass was left.
-
-    Args:
-        model: Any network; only FSDP2's layers take note.
-    """
+    """Give an FSDP2 model its sharded parameters back after an interrupted pass; other networks stay as they are."""
     if dist.is_available() and dist.is_initialized():
         from torch.distributed.fsdp import FSDPModule
 
@@ -208,39 +169,23 @@ def reshard(model: nn.Module) -> None:
 
 
 def is_sharded(tensor: Tensor) -> bool:
-    """Whether a tensor is a DTensor, of which each process holds a part.
-
-    Args:
-        tensor: Any tensor.
-
-    Returns:
-        True for a DTensor, replicated ones included.
-    """
+    """Whether a tensor is a DTensor, replicated ones included."""
     return hasattr(tensor, "device_mesh") and hasattr(tensor, "placements")
 
 
 def local(tensor: Tensor) -> Tensor:
-    """This process's part of a tensor.
-
-    Args:
-        tensor: Any tensor.
-
-    Returns:
-        A view of the part; the tensor itself where it is not a DTensor.
-    """
+    """This process's part of a DTensor, as a view; any other tensor itself."""
     part: Tensor = tensor.to_local() if is_sharded(tensor) else tensor  # type: ignore[attr-defined]  # a DTensor
     return part
 
 
 def laid_out_as(like: Tensor, tensor: Tensor) -> Tensor:
-    """A tensor where another one is, and spread over processes as that is.
+    """A tensor on the device, and with the sharding, of a parameter of its shape; nothing is communicated.
 
-    Args:
-        like: A parameter.
-        tensor: Of its shape, whole and the same on every process, or spread like it already.
+    It is whole and the same on every process, or sharded like the parameter already.
 
     Returns:
-        The tensor, or of a whole one this process's part, as a DTensor; no process asks another for anything.
+        The tensor; of a whole one, for a sharded parameter, this process's part as a DTensor.
     """
     if not is_sharded(like) or is_sharded(tensor):
         return tensor.to(like.device)
@@ -252,27 +197,12 @@ def laid_out_as(like: Tensor, tensor: Tensor) -> Tensor:
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The network without DistributedDataParallel around it.
-
-    Args:
-        model: Any network.
-
-    Returns:
-        The network itself, of which names of layers and parameters speak.
-    """
+    """The network without DistributedDataParallel around it, as in names of layers and parameters."""
     return model.module if isinstance(model, DistributedDataParallel) else model
 
 
 def names_inside(model: nn.Module, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """Tensors by the names that they have in the network inside DistributedDataParallel.
-
-    Args:
-        model: Any network, wrapped or not.
-        tensors: Some by name, such as a copy of a ``state_dict``, with or without the wrapper's prefix.
-
-    Returns:
-        The same tensors, by the inner names.
-    """
+    """Tensors by their names in the network inside DistributedDataParallel, given with or without its prefix."""
     if not isinstance(model, DistributedDataParallel):
         return tensors
     return {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
@@ -280,36 +210,21 @@ def names_inside(model: nn.Module, tensors: Mapping[str, Tensor]) -> Mapping[str
 
 @dataclass(frozen=True)
 class Shard:
-    """Which dimension of a parameter is spread over which processes."""
+    """Which dimension of a parameter is sharded, and over which processes."""
 
     dim: int | None = None
-    """None where this process holds all of it."""
+    """None if this process holds all of it."""
     group: Any = None
 
     def reduce_(self, tensor: Tensor, operation: Any = None) -> Tensor:
-        """Combine a tensor over the processes that hold the other parts, in place.
-
-        Args:
-            tensor: On each process of the same shape.
-            operation: One of ``dist.ReduceOp``; the sum if not given.
-
-        Returns:
-            The same tensor.
-        """
+        """Reduce a tensor over the processes that hold the other parts, in place; the sum without an ``operation``."""
         if self.dim is not None:
             dist.all_reduce(tensor, op=operation or dist.ReduceOp.SUM, group=self.group)
         return tensor
 
 
 def shard_of(tensor: Tensor) -> Shard:
-    """How a tensor is spread.
-
-    Args:
-        tensor: Any tensor, of a layout that `team_of` admits.
-
-    Returns:
-        Dimension and processes; neither for a tensor that is all here.
-    """
+    """How a tensor is sharded, in a layout that `team_of` supports."""
     if not is_sharded(tensor):
         return Shard()
     mesh, placements = tensor.device_mesh, tensor.placements  # type: ignore[attr-defined]  # a DTensor

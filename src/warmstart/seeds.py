@@ -1,4 +1,4 @@
-"""Every random choice from a seed and its purpose, so that any part of a run can be repeated alone."""
+"""Every random choice follows from a seed and its purpose, so that any part of a run can be repeated alone."""
 
 from __future__ import annotations
 
@@ -6,16 +6,7 @@ import hashlib
 
 
 def derive(seed: int, *purpose: str | int) -> int:
-    """A seed for one purpose.
-
-    The method is never part of the purpose: methods that are compared see the same split, first weights and order.
-
-    Args:
-        seed: The run's seed.
-        purpose: What the randomness is for, such as ``("order", stage, epoch)``.
-
-    Returns:
-        A number below 2^63, unrelated to those of other purposes.
-    """
+    """A seed below 2^63 for one purpose, such as ``("order", stage, epoch)``, unrelated to those of other purposes."""
+    # The method is never part of the purpose: compared methods see the same split, first weights and order.
     digest = hashlib.sha256(repr((seed, *purpose)).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1

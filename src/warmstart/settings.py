@@ -1,4 +1,4 @@
-"""Settings: each is one field, and its flag, its help, its key in YAML and the check of its range follow from that."""
+"""Settings: one field each, from which its flag, its help, its YAML key and the check of its range follow."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from warmstart.errors import InputError, nearest, one_of, require
 from warmstart.wording import split_names
 
 RECORDED = "recorded"
-"""The key of config.yaml under which stands what is no setting: versions, the data's fingerprint."""
+"""The key of config.yaml that holds all that is not a setting, such as versions and the data's fingerprint."""
 
 Role = Literal["numbers", "extensible", "reading", "running"]
 """What a setting decides: ``numbers`` those of a run; ``extensible`` which runs there are; ``reading`` how results are
@@ -24,7 +24,7 @@ read; ``running`` how and where runs are computed, which changes no number."""
 
 @dataclass(frozen=True)
 class Setting:
-    """What there is to know of a setting beside its type and default; it stands in the field's `Annotated`."""
+    """All about a setting but its type and default; it stands in the field's `Annotated`."""
 
     help: str
     metavar: str
@@ -34,27 +34,19 @@ class Setting:
     at_most: float | None = None
     choices: tuple[str, ...] = ()
     noun: str = ""
-    """What one of the choices is called; the field's name if not given."""
+    """What a choice is called in an error; the field's name if not given."""
     remark: str = ""
-    """What is said behind the range in an error."""
+    """Follows the range in an error."""
     example: str = ""
-    """What a text that is empty, or a list, may hold instead."""
+    """A valid value, named where a text or list is empty."""
     default: str = ""
-    """What is shown as the default; the field's own if not given."""
+    """The default as help shows it; the field's own if not given."""
     auto: bool = False
-    """Whether ``auto`` stands for a whole number that follows from the machine."""
+    """Whether the value is a whole number or ``auto``, which stands for one that the machine decides."""
     role: Role = "numbers"
 
     def check(self, name: str, value: Any) -> None:
-        """Refuse a value.
-
-        Args:
-            name: The setting's.
-            value: Of the field's type; each item of a tuple is checked alone.
-
-        Raises:
-            InputError: If it is out of range, none of the choices, empty, or an item appears twice.
-        """
+        """Raise InputError if a value is out of range, not a choice, empty, or has an item twice."""
         if isinstance(value, tuple):
             noun = self.noun or name.removesuffix("s")
             require(bool(value) or not self.example, f"{name} is empty; name at least one, such as {self.example}")
@@ -90,59 +82,33 @@ class Setting:
 
 
 class Settings(BaseModel):
-    """A class of settings: a field with a `Setting` is a flag and a key; one without is for Python alone."""
+    """A class of settings: a field with a `Setting` is a flag and a YAML key; one without is for Python only."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     title: ClassVar[str] = "Options"
-    """What its settings are about, as the heading of their flags."""
+    """The heading of its flags in the help."""
 
     @classmethod
     def title_of(cls, name: str) -> str:
-        """The heading under which a setting stands.
-
-        Args:
-            name: The setting's.
-
-        Returns:
-            The title of the class that adds it.
-        """
+        """The heading of a setting's flag: the title of the class that adds the field."""
         kinds = [kind for kind in reversed(cls.__mro__) if issubclass(kind, Settings)]
         return next(kind.title for kind in kinds if name in vars(kind).get("__annotations__", {}))
 
     @classmethod
     def described(cls) -> dict[str, Setting]:
-        """The settings.
-
-        Returns:
-            Field name -> what there is to know of it, in the order of the fields.
-        """
+        """Each setting by its field's name, in the order of the fields."""
         pairs = ((name, item) for name, field in cls.model_fields.items() for item in field.metadata)
         return {name: item for name, item in pairs if isinstance(item, Setting)}
 
     @classmethod
     def setting(cls, name: str, **changes: Any) -> Setting:
-        """A setting, for a class that has the same one with another type or default.
-
-        Args:
-            name: The field's.
-            **changes: What is different of it.
-
-        Returns:
-            The setting.
-        """
+        """A setting with some changes, for a subclass's field of another type or default."""
         return replaced(cls.described()[name], **changes)
 
     @classmethod
     def names_of(cls, *roles: Role) -> list[str]:
-        """Which settings decide something.
-
-        Args:
-            *roles: What they decide.
-
-        Returns:
-            Their names.
-        """
+        """The names of the settings with one of these roles."""
         return [name for name, setting in cls.described().items() if setting.role in roles]
 
     @field_validator("*", mode="before")
@@ -150,8 +116,8 @@ class Settings(BaseModel):
     def _read(cls, value: Any, info: ValidationInfo) -> Any:
         name = info.field_name or ""
         kind, setting = cls.model_fields[name].annotation, cls.described().get(name)
-        if isinstance(value, bool) and kind is not bool:  # YAML's yes and on, which would count as 1
-            raise InputError(f"{name} is {value}; no key is a yes or no, give its number or name")
+        if isinstance(value, bool) and kind is not bool:  # such as YAML's yes and on, which pydantic would take for 1
+            raise InputError(f"{name} is {value}; give a number or a name, not yes or no")
         if isinstance(value, str) and _is_tuple(kind):
             return tuple(split_names(value))
         if setting is not None and setting.auto:
@@ -171,18 +137,15 @@ class Settings(BaseModel):
 
     @classmethod
     def of(cls, settings: Mapping[str, Any], where: str = "", *, recorded: bool = False) -> Self:
-        """Check settings.
+        """Check settings given by key; ``where``, such as a file's name, begins each message.
 
-        Args:
-            settings: Key -> value.
-            where: What to put before a message, such as the file's name.
-            recorded: Whether they were checked when they were recorded: nothing that they name is imported.
+        With ``recorded`` they were checked when they were recorded, and nothing that they name is imported.
 
         Returns:
-            The settings, each of them valid.
+            The settings.
 
         Raises:
-            InputError: With one line on the first thing that is wrong.
+            InputError: In one line, about the first that is wrong.
         """
         known = cls.described()
         for key in settings:
@@ -207,35 +170,13 @@ def _is_tuple(kind: Any) -> bool:
 
 
 def from_file_and_flags(kind: type[SomeSettings], file: Path | None, flags: Mapping[str, Any]) -> SomeSettings:
-    """Settle settings: flags win over the file, the file over the defaults.
-
-    Args:
-        kind: Which settings.
-        file: A YAML file, such as the config.yaml of an earlier grid.
-        flags: Key -> value, for the flags that were given.
-
-    Returns:
-        The settings, each of them valid.
-
-    Raises:
-        InputError: If the file cannot be read, a key is unknown, or a value is not valid.
-    """
+    """Settings from a YAML file, if any, and flags, which win; InputError if the file or a value is not valid."""
     content = {} if file is None else {key: value for key, value in read_yaml(file).items() if key != RECORDED}
     return kind.of({**content, **flags}, where="" if file is None else f"{file}: ")
 
 
 def read_yaml(file: Path) -> dict[str, Any]:
-    """Read a file of keys and values.
-
-    Args:
-        file: A YAML file.
-
-    Returns:
-        What it holds.
-
-    Raises:
-        InputError: If it is missing or not such a file.
-    """
+    """The keys and values of a YAML file; InputError if it is missing or not such a file."""
     import yaml
 
     try:

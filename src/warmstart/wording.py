@@ -1,28 +1,13 @@
-"""How lists of names are read, and how numbers of things are written."""
+"""How lists of names are read, and how counts are written."""
 
 
 def counted(number: int, thing: str) -> str:
-    """Write a number of things.
-
-    Args:
-        number: How many.
-        thing: What one of them is called.
-
-    Returns:
-        Such as ``1 seed`` or ``1,200 examples``.
-    """
+    """Such as ``1 seed`` or ``1,200 examples``."""
     return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
 def split_names(text: str) -> list[str]:
-    """Split ``a,b[x=1,y=2],c`` at the commas outside brackets.
-
-    Args:
-        text: Names as on the command line.
-
-    Returns:
-        The names, stripped, without empty ones.
-    """
+    """Split ``a,b[x=1,y=2],c`` at the commas outside brackets; spaces and empty names are dropped."""
     parts, depth = [""], 0
     for character in text:
         depth += (character == "[") - (character == "]")

@@ -75,7 +75,7 @@ def test_a_margin_that_is_none(copy, capfd, margin):
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (None, "holds no comparison (config.yaml is missing); name the --out of one"),
+        (None, "holds no comparison (config.yaml is missing); give the --out of one"),
         ("stages: 3\n", "was not written by a comparison"),
         ("[broken", "not valid YAML"),
     ],

@@ -244,7 +244,7 @@ def test_a_disk_that_fills_up_later_loses_nothing_that_was_done(undisturbed, tmp
     monkeypatch.undo()
     last = capfd.readouterr().err.splitlines()[-1]
     assert "No space left on device" in last
-    assert last.endswith("; mend it, and the same command goes on from here")
+    assert last.endswith("; fix it, and the same command goes on from here")
     done, before = complete(out), checkpoints(out)
     assert done
 

@@ -71,7 +71,7 @@ def raises(action, message):
     try:
         action()
     except (ws.InputError, OSError) as error:
-        return message in str(error) or "refused its share" in str(error)
+        return message in str(error) or "failed (see its own error)" in str(error)
     return False
 
 

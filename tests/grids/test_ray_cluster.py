@@ -204,7 +204,7 @@ def test_a_killed_worker_costs_its_run_nothing_but_time(tmp_path, capsys):
 
     assert numbers(there, KEYS) == numbers(here, KEYS)
     assert sorted(finished(events), key=str) == [(key, stage) for key in KEYS for stage in (1, 2)]
-    told = "warning: warm-seed0 has lost its worker (killed, or with its node) and goes on from its checkpoint\n"
+    told = "warning: warm-seed0 has lost its worker (killed, or its node failed) and goes on from its checkpoint\n"
     assert capsys.readouterr().err == told
 
 

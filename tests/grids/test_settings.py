@@ -85,7 +85,7 @@ def test_a_method_is_written_in_one_way_however_it_was_typed():
         ("stages: 0", "stages is 0; it must be at least 1"),
         ("stages: 2.5", "stages is 2.5"),
         ("seeds: [0, 1]", "seeds is [0, 1]"),
-        ("seeds: yes", "seeds is True; no key is a yes or no"),
+        ("seeds: yes", "seeds is True; give a number or a name, not yes or no"),
         ("batch_size: -4", "batch_size is -4; it must be at least 1"),
         ("max_epochs: 0", "max_epochs is 0; it must be at least 1"),
         ("image_size: 0", "image_size is 0; it must be at least 1"),

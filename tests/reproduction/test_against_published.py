@@ -1,6 +1,6 @@
 import pytest
 
-from warmstart.reproduction.against_published import Beside, beside, orders
+from warmstart.reproduction.against_published import FigurePair, orders, paired_figures
 from warmstart.reproduction.estimate import duration, published_epochs
 from warmstart.reproduction.published import PUBLISHED, MeanStd, PublishedRow
 from warmstart.runs.results import Results
@@ -38,7 +38,7 @@ def test_the_published_table_is_the_papers():
 
 
 def test_a_difference_is_in_units_of_both_standard_deviations():
-    ours, published, difference = Beside([80.0, 84.0], MeanStd(85.0, 1.0), ".2f").cells()
+    ours, published, difference = FigurePair([80.0, 84.0], MeanStd(85.0, 1.0), ".2f").cells()
 
     assert (ours, published) == ("82.00 (2.83)", "85.00 (1.00)")
     assert difference == "-1.0 σ"  # -3 over the root of 8 + 1
@@ -55,11 +55,11 @@ def test_a_difference_is_in_units_of_both_standard_deviations():
     ],
 )
 def test_where_there_are_no_two_deviations(ours, published, difference):
-    assert Beside(ours, published, ".2f").cells()[2] == difference
+    assert FigurePair(ours, published, ".2f").cells()[2] == difference
 
 
 def test_the_four_quantities_are_the_papers():
-    row = beside(results(dash=([0.8, 0.9], [100, 200])), "dash", None)
+    row = paired_figures(results(dash=([0.8, 0.9], [100, 200])), "dash", None)
 
     assert row["last_accuracy"].ours == pytest.approx([80, 90])
     assert row["mean_accuracy"].ours == pytest.approx([60, 67.5])
@@ -70,7 +70,7 @@ def test_orders_name_the_pairs_that_differ_from_the_paper():
     measured = results(cold=([0.7], [300]), warm=([0.6], [100]), dash=([0.8], [200]))
     figure = {"cold": (67, 500), "warm": (63, 100), "dash": (84, 600)}
     rows = {
-        method: beside(measured, method, PublishedRow(*(MeanStd(figure[method][i], 0) for i in (0, 1, 0, 1))))
+        method: paired_figures(measured, method, PublishedRow(*(MeanStd(figure[method][i], 0) for i in (0, 1, 0, 1))))
         for method in measured.methods
     }
     sentences = orders(rows)
@@ -83,7 +83,7 @@ def test_orders_name_the_pairs_that_differ_from_the_paper():
 def test_methods_that_are_level_are_in_no_order():
     sentence = "Order by last steps: cold = dash (too close here: cold and dash)."
     measured = results(cold=([0.7], [300]), dash=([0.8], [300]))
-    rows = {method: beside(measured, method, PUBLISHED["svhn"]["sgd", method]) for method in measured.methods}
+    rows = {method: paired_figures(measured, method, PUBLISHED["svhn"]["sgd", method]) for method in measured.methods}
 
     assert sentence in orders(rows)
 
@@ -91,7 +91,9 @@ def test_methods_that_are_level_are_in_no_order():
 def test_methods_whose_difference_is_within_its_deviation_are_in_no_order():
     """On CIFAR-10 the paper's cold took 5161 (156) last steps with SGD, S&P 5395 (625)."""
     measured = results(**{"cold": ([0.70, 0.74], [300, 310]), "shrink-perturb": ([0.71, 0.72], [100, 110])})
-    rows = {method: beside(measured, method, PUBLISHED["cifar10"]["sgd", method]) for method in measured.methods}
+    rows = {
+        method: paired_figures(measured, method, PUBLISHED["cifar10"]["sgd", method]) for method in measured.methods
+    }
 
     accuracy, _, steps, _ = orders(rows)
     assert accuracy.endswith("cold > shrink-perturb (too close here: cold and shrink-perturb).")
@@ -100,7 +102,9 @@ def test_methods_whose_difference_is_within_its_deviation_are_in_no_order():
 
 def test_methods_that_the_paper_does_not_have_are_left_out_of_the_order():
     measured = results(fire=([0.9], [1]), dash=([0.8], [2]))
-    rows = {method: beside(measured, method, PUBLISHED["svhn"].get(("sgd", method))) for method in measured.methods}
+    rows = {
+        method: paired_figures(measured, method, PUBLISHED["svhn"].get(("sgd", method))) for method in measured.methods
+    }
 
     assert orders(rows) == []
 

@@ -39,7 +39,7 @@ def test_a_dry_run_says_what_it_will_cost_and_leaves_nothing(data, tmp_path, cap
     assert warmstart("reproduce", "cifar10", "--data", data, *SMALL, "--out", tmp_path / "out", "--dry-run") == 0
     shown = capfd.readouterr().out
 
-    assert "warning: the data lacks some: 60 of 50000" in shown
+    assert "warning: the data is incomplete: it has 60 of 50000" in shown
     assert "estimate: 12 runs left, about" in shown
     # Two epochs a stage of 3 and then 5 batches: 16 steps a run, and two runs.
     assert [line.split()[:4] for line in shown.splitlines() if line.startswith("sam")] == [
@@ -76,7 +76,7 @@ def test_the_table_has_ours_beside_the_published_figures(done):
     assert "67.32 (0.51)" in table
     assert "| fire |" in table
     assert "difference" not in table  # another protocol: only orders can be compared
-    assert "the data lacks some: 60 of 50000 training images, 20 of 10000 test images" in table
+    assert "the data is incomplete: it has 60 of 50000 training images, 20 of 10000 test images" in table
     assert "Order by last accuracy:" in table
 
 

@@ -16,12 +16,12 @@ from warmstart.cli.ending import fail
 from warmstart.errors import HelpedError, InputError, WorkFailedError
 from warmstart.training.launch import end_with_launcher
 
-_COMMANDS = ("compare", "reproduce", "theory", "report", "methods")
-"""In the order of the help; each is a module beside this one with a command of its name and ``EXAMPLES``."""
+COMMANDS = ("compare", "reproduce", "theory", "report", "methods")
+"""In the order of the help; each is a module in this folder with a function of its name and ``EXAMPLES``."""
 
 
-def _app(names: Sequence[str]) -> typer.Typer:
-    """The command line with some of its commands: only what is asked for is imported."""
+def make_app(names: Sequence[str] = COMMANDS) -> typer.Typer:
+    """The command line with some or all of its commands; only their modules are imported."""
     app = typer.Typer(
         name="warmstart",
         help="Retrain networks on growing data: DASH, its rivals, and the measurement that tells which to use.",
@@ -55,9 +55,6 @@ def _top(
 def run(arguments: Sequence[str]) -> int:
     """Run a command.
 
-    Args:
-        arguments: What follows ``warmstart`` on the command line.
-
     Returns:
         The exit code: 0 done, 1 the work failed, 2 the input was wrong, 130 interrupted.
     """
@@ -65,10 +62,10 @@ def run(arguments: Sequence[str]) -> int:
     before = signal.signal(signal.SIGTERM, _interrupt)
     again = f"the same command {'begins anew' if 'theory' in arguments[:1] else 'goes on from here'}"
     try:
-        asked = [name for name in _COMMANDS if name in arguments[:1]]
-        app = _app(asked or _COMMANDS)
+        asked = [name for name in COMMANDS if name in arguments[:1]]
+        app = make_app(asked or COMMANDS)
         code = app(list(arguments) or ["--help"], prog_name="warmstart", standalone_mode=False)
-        return fail(f"stopped; {again}", 130) if code == 130 else 0  # typer turns a KeyboardInterrupt into this number
+        return fail(f"stopped; {again}", 130) if code == 130 else 0  # typer turns a KeyboardInterrupt into 130
     except HelpedError:
         return 0
     except InputError as error:
@@ -77,11 +74,11 @@ def run(arguments: Sequence[str]) -> int:
         return fail(f"stopped; {again}", 130)
     except WorkFailedError as error:
         return fail(f"{error}; {again}", 1)
-    except BrokenPipeError:  # the reader of our output, such as `head`, has gone
+    except BrokenPipeError:  # the reader of our output, such as `head`, has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        return fail(f"{error}; mend it, and {again}", 1)
+        return fail(f"{error}; fix it, and {again}", 1)
     except Exception as error:
         if hasattr(error, "format_message"):  # a usage error of typer's
             return fail(f"{error.format_message()} (see warmstart --help)", 2)

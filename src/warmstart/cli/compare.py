@@ -1,4 +1,4 @@
-"""`warmstart compare`: its examples, and what it shows in the end."""
+"""`warmstart compare`: its examples, and what it shows at the end."""
 
 from __future__ import annotations
 

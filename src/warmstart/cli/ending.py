@@ -1,4 +1,4 @@
-"""How a command ends that does not end well: one line on stderr, and an exit code."""
+"""How a failed command ends: one line on stderr, and an exit code."""
 
 from __future__ import annotations
 
@@ -6,14 +6,6 @@ import sys
 
 
 def fail(message: str, code: int) -> int:
-    """Print an error as one line.
-
-    Args:
-        message: What went wrong, and what to do.
-        code: The exit code.
-
-    Returns:
-        The exit code.
-    """
+    """Print an error as one line on stderr; returns the exit code."""
     print(f"warmstart: {' '.join(message.split())}", file=sys.stderr)
     return code

@@ -1,4 +1,4 @@
-"""Flags from settings: one for each field, whose help, default and metavar are the field's own."""
+"""Flags from settings: one for each field, with the field's help, default and metavar."""
 
 from __future__ import annotations
 
@@ -13,20 +13,16 @@ from pydantic.fields import FieldInfo
 from warmstart.settings import Setting, Settings
 
 
-def with_flags(kind: type[Settings], *, but: tuple[str, ...] = ()) -> Callable[[Callable[..., None]], Any]:
-    """Give a command a flag for each setting; it gets those that were given as keyword arguments.
-
-    Args:
-        kind: The settings.
-        but: Settings that are no flags of this command.
+def with_flags(kind: type[Settings], *, exclude: tuple[str, ...] = ()) -> Callable[[Callable[..., None]], Any]:
+    """Give a command a flag for each setting but those in ``exclude``.
 
     Returns:
-        A decorator of ``command(..., **given)``.
+        A decorator of ``command(..., **given)``, which gets only the flags that were given.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         own = inspect.signature(command, eval_str=True)
-        described = {name: setting for name, setting in kind.described().items() if name not in but}
+        described = {name: setting for name, setting in kind.described().items() if name not in exclude}
         flags = [_flag(kind, name, setting) for name, setting in described.items()]
         kept = [parameter for parameter in own.parameters.values() if parameter.kind is not parameter.VAR_KEYWORD]
         parameters = [*kept, *flags]
@@ -37,7 +33,7 @@ def with_flags(kind: type[Settings], *, but: tuple[str, ...] = ()) -> Callable[[
             command(**others, **given)
 
         called.__doc__ = command.__doc__
-        called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what typer looks at
+        called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what typer reads
         called.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         return called
 
@@ -50,12 +46,12 @@ def _flag(settings: type[Settings], name: str, setting: Setting) -> inspect.Para
     kind = str if number is None or setting.auto else number
     option = typer.Option(
         f"--{name.replace('_', '-')}",
-        help=_help(setting, field),
+        help=_help_text(setting, field),
         show_default=False,
         metavar=setting.metavar,
         rich_help_panel=settings.title_of(name),
     )
-    annotation = Annotated[kind | None, option]  # type: ignore[valid-type]  # a type that is made
+    annotation = Annotated[kind | None, option]  # type: ignore[valid-type]  # a type made at runtime
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 
@@ -63,7 +59,7 @@ def _options(field: FieldInfo) -> tuple[Any, ...]:
     return tuple(option for option in (get_args(field.annotation) or (field.annotation,)) if option is not NoneType)
 
 
-def _help(setting: Setting, field: FieldInfo) -> str:
+def _help_text(setting: Setting, field: FieldInfo) -> str:
     choices = f": {_listed(setting.choices)}" if setting.choices else ""
     default = setting.default or _shown(field.default)
     return rf"{setting.help}{choices} \[default: {default}]"

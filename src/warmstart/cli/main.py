@@ -1,4 +1,4 @@
-"""The entry point of `warmstart`, which says what is missing where the lab is not installed."""
+"""The entry point of `warmstart`, which names the missing package where the lab is not installed."""
 
 from __future__ import annotations
 

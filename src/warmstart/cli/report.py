@@ -1,4 +1,4 @@
-"""`warmstart report`: the table and the page of a comparison or reproduction, written again."""
+"""`warmstart report`: writes the table and the page of a comparison or reproduction again."""
 
 from __future__ import annotations
 

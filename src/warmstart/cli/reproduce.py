@@ -1,4 +1,4 @@
-"""`warmstart reproduce`: its examples, what it will cost, and what it shows in the end."""
+"""`warmstart reproduce`: its examples, its estimate of the cost, and what it shows at the end."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Stop it at any time; the same command resumes it.
 """
 
 
-@with_flags(ReproduceSettings, but=("dataset",))
+@with_flags(ReproduceSettings, exclude=("dataset",))
 def reproduce(
     dataset: Annotated[
         str, typer.Argument(metavar="DATASET", help="cifar10, cifar100, svhn or tiny-imagenet.", show_default=False)

@@ -93,22 +93,19 @@ def gradient_descent(**given: Any) -> None:
 
 
 def _refuse_flags_before(subcommand: str, given: Collection[str]) -> None:
-    """Flags of `theory` itself, which a subcommand would never see."""
+    """Refuse flags of `theory` itself, which a subcommand would ignore."""
     if given:
         flag = f"--{next(iter(given)).replace('_', '-')}"
-        raise InputError(f"{flag} stands before {subcommand}, which does not see it; put it behind")
+        raise InputError(f"{flag} stands before {subcommand}, which would ignore it; put it after {subcommand}")
 
 
 def _print_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    from rich import box
     from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column(heads[0], overflow="fold")
-    for head in heads[1:]:
-        table.add_column(head.replace(" ", "\n", 1), justify="right", no_wrap=True)
+    from warmstart.evidence.table import terminal_table
+
+    table = terminal_table(heads)
     for name, *cells in rows:
         table.add_row(Text(name.replace("[", "\n[", 1)), *cells)  # text, not markup: settings stand in [brackets]
     Console(highlight=False).print(table)
@@ -127,7 +124,7 @@ def _print_where(settings: DiscreteSettings | DescentSettings, files: Sequence[P
 
 
 def _progress() -> Progress:
-    """A bar on a terminal; nothing elsewhere."""
+    """A progress bar on a terminal, nothing elsewhere."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 

@@ -1,4 +1,4 @@
-"""What tells one network, and one stream of data sets, from another: short hashes that config.yaml keeps."""
+"""Fingerprints of networks and of streams of data sets: short hashes that config.yaml keeps."""
 
 from __future__ import annotations
 
@@ -12,18 +12,11 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 SAMPLE = 32
-"""Examples of each stage that are looked at, the newest."""
+"""How many examples of each stage are hashed, the newest."""
 
 
 def model_fingerprint(model: nn.Module) -> str:
-    """Tell networks apart by the names, shapes and types of their weights and buffers.
-
-    Args:
-        model: The network.
-
-    Returns:
-        16 hexadecimal digits.
-    """
+    """Hash the names, shapes and types of a network's weights and buffers: 16 hexadecimal digits."""
     state = [(name, tuple(value.shape), str(value.dtype)) for name, value in sorted(_tensors_of(model).items())]
     return _short(hashlib.sha256(repr(state).encode()))
 
@@ -33,13 +26,10 @@ def _tensors_of(model: nn.Module) -> dict[str, Tensor]:
 
 
 def stream_fingerprint(parts: Sequence[Dataset[Any]]) -> str:
-    """Tell streams apart by the length of each stage and its newest examples.
+    """Hash the length of each stage and its newest examples.
 
-    Examples that come out differently when they are read again, such as images with random crops drawn by NumPy, say
-    nothing about the data: of such a stream only the lengths count.
-
-    Args:
-        parts: The new data of each stage.
+    Examples that differ when they are read again, such as images with random crops drawn by NumPy, say nothing about
+    the data: of such a stream only the lengths count.
 
     Returns:
         16 hexadecimal digits.
@@ -80,7 +70,7 @@ def _add(found: Any, value: Any) -> None:
         found.update(value.tobytes())
     elif isinstance(value, (str, bytes, int, float, bool, type(None))):
         found.update(repr(value).encode())
-    else:  # an object of the user's own: its text may be its address
+    else:  # an object of the user's own, whose repr may be its address
         found.update(type(value).__qualname__.encode())
 
 

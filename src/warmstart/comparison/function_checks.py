@@ -1,4 +1,4 @@
-"""What is found wrong with a user's own comparison before its first run, rather than after hours."""
+"""Checks of a user's own comparison before its first run, so that errors do not appear after hours."""
 
 from __future__ import annotations
 
@@ -25,31 +25,21 @@ from warmstart.streams.given_parts import GivenStream
 from warmstart.wording import split_names
 
 REHEARSED = 32
-"""Examples of the batch that each method is tried on."""
+"""How many examples the batch holds that each method is tried on."""
 
 
 def require_functions(**functions: Any) -> None:
-    """Refuse what cannot be called.
-
-    Args:
-        **functions: Arguments by name.
-
-    Raises:
-        InputError: If one is no function.
-    """
+    """Raise InputError unless each argument is a function; a network, though callable, is refused."""
     for name, function in functions.items():
         if not callable(function) or isinstance(function, nn.Module):
             raise InputError(f"{name} is {function!r:.60}, a {type(function).__name__}; it must be a function")
 
 
 def methods_by_label(methods: str | Method | Iterable[str | Method]) -> dict[str, Method]:
-    """The methods of a comparison.
-
-    Args:
-        methods: Names as on the command line, or methods; one of them or several.
+    """The methods of a comparison, by their name in results.csv.
 
     Returns:
-        Name in results.csv -> method.
+        In the order given.
 
     Raises:
         InputError: If there is none, one appears twice, or something is no method.
@@ -73,17 +63,7 @@ def methods_by_label(methods: str | Method | Iterable[str | Method]) -> dict[str
 
 
 def chosen_seeds(seeds: Any) -> list[int]:
-    """The seeds of a comparison.
-
-    Args:
-        seeds: How many, or the seeds themselves.
-
-    Returns:
-        The seeds, in the order given.
-
-    Raises:
-        InputError: If there is none, one appears twice, or one is no whole number.
-    """
+    """The seeds of a comparison, 0 to N-1 or as given; InputError if one is invalid or given twice, or none is."""
     if isinstance(seeds, Iterable) and not isinstance(seeds, (str, Mapping)):
         chosen = [whole_number("a seed", seed, 0) for seed in seeds]
     else:
@@ -97,14 +77,10 @@ def chosen_seeds(seeds: Any) -> list[int]:
 
 
 def inspect_stream(stream: GivenStream, seeds: Sequence[int]) -> tuple[int, str | dict[int, str]]:
-    """Look at every stage of a stream, once for each seed where they may differ.
-
-    Args:
-        stream: The stages, for each seed.
-        seeds: All that will be asked for.
+    """Read every stage of a stream, for each seed where it depends on the seed.
 
     Returns:
-        How many stages there are, and the fingerprint of the stream, or of each seed's.
+        The number of stages, and the fingerprint of the stream, or of each seed's.
 
     Raises:
         InputError: If it is no sequence of stages, a stage is empty or no data set, or seeds differ in their number.
@@ -128,17 +104,13 @@ def _one_length(lengths: Sequence[int]) -> int:
 
 
 def rehearse(task: FunctionTask, seed: int) -> nn.Module:
-    """Call every function once but the training: an untrained network, one batch, each method on it, and the measuring.
-
-    Args:
-        task: The user's functions.
-        seed: Which stream to take the batch from.
+    """Call every function but the training once: on an untrained network, one batch, with each method, and evaluate.
 
     Returns:
-        A network as `task` makes them, untouched.
+        A network as `task` makes them, unchanged.
 
     Raises:
-        InputError: If a function returns what it must not, or a method refuses the network, the batch or the loss.
+        InputError: If a function returns something invalid, or a method refuses the network, the batch or the loss.
     """
     torch.manual_seed(0)
     data = task.stage_data(seed, min(2, task.stages))
@@ -174,14 +146,7 @@ def _second_stage(task: FunctionTask, method: Method, data: StageData) -> tuple[
 
 
 def require_sendable(task: FunctionTask) -> None:
-    """Refuse functions that other processes could not be given.
-
-    Args:
-        task: The user's functions.
-
-    Raises:
-        InputError: If they cannot be pickled.
-    """
+    """Raise InputError unless the user's functions can be pickled, and so sent to other processes."""
     try:
         pickle.dumps(task)
     except (pickle.PicklingError, AttributeError, TypeError) as error:

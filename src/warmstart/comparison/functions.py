@@ -44,12 +44,12 @@ from warmstart.wording import counted, split_names
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a comparison found; ``print`` it for the table and the verdict."""
+    """The result of a comparison; ``print`` it for the table and the verdict."""
 
     results: Results
     verdict: Verdict
     record: CompareRecord | FunctionsRecord
-    """What the numbers rest on."""
+    """The settings, versions and fingerprints that the numbers depend on."""
 
     def __str__(self) -> str:
         """The table and the verdict, at most 80 columns wide."""
@@ -62,7 +62,7 @@ class Outcome:
         """Write results.csv, table.md and report.html.
 
         Args:
-            folder: Where to; it is made if it is missing.
+            folder: Where to write; it is created if it is missing.
         """
         out = Path(folder)
         out.mkdir(parents=True, exist_ok=True)

@@ -25,13 +25,9 @@ from warmstart.wording import counted
 def run_comparison(
     settings: CompareSettings, display: Display, given: ImageData | None = None
 ) -> tuple[Results, Verdict]:
-    """Run a comparison, or go on with one, and write its report.
+    """Run a comparison, or resume one, and write its report.
 
-    Args:
-        settings: What is compared, and how.
-        display: Shows what is done.
-        given: The data, such as ``from_dataset`` makes of a torch ``Dataset``; loaded as ``settings.data`` says if
-            not given.
+    Without ``given`` the data that ``settings.data`` names is loaded.
 
     Returns:
         All results and the verdict.
@@ -71,17 +67,13 @@ def _description(settings: CompareSettings, images: ImageData) -> list[str]:
 
 
 def report_again(out: Path, margin: float | None = None) -> tuple[Results, Verdict]:
-    """Write table and report of a comparison again, complete or not.
-
-    Args:
-        out: Its folder.
-        margin: The loss in accuracy that is acceptable; None takes the comparison's own.
+    """Write table and report of a comparison again, complete or not; ``margin``, if given, replaces its own.
 
     Returns:
         The results and the verdict.
 
     Raises:
-        InputError: If the folder holds no comparison, or the margin is none.
+        InputError: If the folder holds no comparison, or the margin is out of range.
     """
     kind = FunctionsRecord if kind_of(out) == FunctionsRecord.kind else CompareRecord
     record = kind.read(out)
@@ -94,19 +86,7 @@ def report_again(out: Path, margin: float | None = None) -> tuple[Results, Verdi
 def report(
     out: Path, record: CompareRecord | FunctionsRecord, runs: Mapping[RunKey, RunState]
 ) -> tuple[Results, Verdict]:
-    """Write table and report.
-
-    Args:
-        out: The comparison's folder.
-        record: What config.yaml holds.
-        runs: How far its runs have come.
-
-    Returns:
-        The results and the verdict.
-
-    Raises:
-        InputError: If no stage is done yet.
-    """
+    """Write table and report of the runs so far; InputError if no stage is finished yet."""
     results = collect(record.settings, record.settings.stages, runs)
     if not results.rows:
         raise InputError(f"{out} holds no finished stage yet; start warmstart compare --out {out} again")

@@ -5,19 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from rich.console import Console
 
 from warmstart.comparison.settings import CompareRecord, CompareSettings, FunctionsRecord
 from warmstart.evidence import table
-from warmstart.evidence.diagnosis import (
-    direction_or_shrinking,
-    recalibrated,
-    scales_by_layer,
-    unsettled_warning,
-)
+from warmstart.evidence.diagnosis import diagnosis, unsettled_warning
 from warmstart.evidence.figures import accuracy_figure, cost_figure
 from warmstart.evidence.verdict import Comparison, Verdict, judge, multiple
 from warmstart.grids.repeat_command import repeat_command
@@ -41,16 +35,7 @@ _READINGS = {
 
 
 def write_report(results: Results, record: CompareRecord | FunctionsRecord, out: Path) -> Verdict:
-    """Write ``table.md``, ``report.html`` and, for slides, two figures as PNG; each whole or not at all.
-
-    Args:
-        results: The measurements, complete or partial.
-        record: What config.yaml holds.
-        out: The folder to write into.
-
-    Returns:
-        The verdict that the report states.
-    """
+    """Write ``table.md``, ``report.html`` and, for slides, two figures as PNG; returns the report's verdict."""
     verdict = judge(results, margin=record.settings.margin)
     lines = [table.markdown(_table_rows(results), results.metric), _table_caption(results) + "\n"]
     lines += [verdict.sentence + "\n", "".join(f"- {note}\n" for note in verdict.notes)]
@@ -62,13 +47,7 @@ def write_report(results: Results, record: CompareRecord | FunctionsRecord, out:
 
 
 def render_terminal(results: Results, verdict: Verdict, console: Console) -> None:
-    """Print the table, the verdict and what limits it.
-
-    Args:
-        results: The measurements.
-        verdict: What `judge` or `write_report` made of them.
-        console: Where to print.
-    """
+    """Print the table, the verdict and its notes."""
     console.print(table.terminal(_table_rows(results), results.metric))
     console.print()
     console.print(verdict.sentence, style="bold", markup=False, highlight=False)
@@ -92,9 +71,7 @@ def _page(results: Results, verdict: Verdict, record: CompareRecord | FunctionsR
             ),
             html.section("Last stage and mean over stages", _paper_table(results, verdict)),
             html.section("What each method reaches, and what it costs", _figures(results)),
-            html.section("How much is direction, how much is shrinking?", *direction_or_shrinking(results)),
-            html.section("DASH's scales by layer", *scales_by_layer(results)),
-            html.section("Batch-norm statistics", *recalibrated(results)),
+            *diagnosis(results, html.section),
             html.section("How to read this", _guide(results, verdict)),
             html.section("Configuration", *shown_record(record, _how_to_repeat(record))),
         ],
@@ -106,24 +83,12 @@ def _how_to_repeat(record: CompareRecord | FunctionsRecord) -> str:
     called = "ws.compare" if isinstance(record, FunctionsRecord) else record.called
     if called != "warmstart compare":
         return f"It was started from Python, with `{called}`."
-    usual = {name: field.default for name, field in CompareSettings.model_fields.items()}
-    return f"`{repeat_command('compare', record, ('data', 'model'), usual)}` repeats it."
+    defaults = {name: field.default for name, field in CompareSettings.model_fields.items()}
+    return f"`{repeat_command('compare', record, ('data', 'model'), defaults)}` repeats it."
 
 
 def _table_rows(results: Results) -> list[table.Row]:
-    rows = []
-    for method in results.methods:
-        runs = list(results.finished(method).values())
-        rows.append(
-            table.Row(
-                method,
-                last_metric=[run[-1].test_accuracy for run in runs],
-                last_steps=[run[-1].steps for run in runs],
-                mean_metric=[fmean(row.test_accuracy for row in run) for run in runs],
-                mean_steps=[fmean(row.steps for row in run) for run in runs],
-            )
-        )
-    return rows
+    return [table.Row.of(results, method) for method in results.methods]
 
 
 def _table_caption(results: Results) -> str:
@@ -213,7 +178,7 @@ def _figures(results: Results) -> Html:
 
 
 def _sources(labels: Iterable[str]) -> list[str]:
-    """Where the other methods come from, each once."""
+    """The source of each method but DASH, once."""
     known = methods()
     kinds = dict.fromkeys(known.get(label.partition("[")[0]) for label in labels)
     return [f"{kind.name}: {kind.source}" for kind in kinds if kind is not None and kind.source and kind is not Dash]

@@ -17,7 +17,7 @@ from warmstart.training.recipe import Recipe
 
 
 class ReadingSettings(Settings):
-    """How results are read."""
+    """The setting that decides how results are read."""
 
     title: ClassVar[str] = "The verdict"
 
@@ -35,7 +35,7 @@ class ReadingSettings(Settings):
 
 
 class CompareSettings(ReadingSettings, ImageGridSettings, Recipe, StreamSettings, DataSettings):
-    """What `warmstart compare` compares, and how; the YAML file has the same keys."""
+    """The settings of `warmstart compare`; a YAML file has the same keys."""
 
     @property
     def optimizer_names(self) -> Sequence[str]:
@@ -44,15 +44,15 @@ class CompareSettings(ReadingSettings, ImageGridSettings, Recipe, StreamSettings
 
 
 class CompareRecord(Record[CompareSettings]):
-    """What config.yaml holds of a comparison on images."""
+    """The config.yaml of a comparison on images."""
 
     kind: ClassVar[str] = "compare"
     called: str = "warmstart compare"
-    """What was called; only a command line can be repeated as one."""
+    """The function or command that started it; only a command can be repeated by a command."""
 
 
 class FunctionSettings(GridSettings):
-    """What `ws.compare` was told, beside its functions."""
+    """The arguments of `ws.compare` that are no functions."""
 
     data: Annotated[str, Setting("What the data is called", "NAME", example="some name")]
     model: Annotated[str, Setting("The network's class", "NAME", example="some name")]
@@ -69,17 +69,17 @@ class FunctionSettings(GridSettings):
 
     @property
     def seed_numbers(self) -> Sequence[int]:
-        """As they were given."""
+        """The seeds as they were given."""
         return self.seeds
 
     @property
     def metric(self) -> Metric:
-        """The caller's own."""
+        """The caller's own metric."""
         return Metric(self.metric_name, self.higher_is_better)
 
 
 class FunctionsRecord(Record[FunctionSettings]):
-    """What config.yaml holds of a comparison on a caller's own functions."""
+    """The config.yaml of a comparison on a caller's own functions."""
 
     kind: ClassVar[str] = "ws.compare"
     model_fingerprint: str

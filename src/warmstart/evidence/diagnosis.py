@@ -1,11 +1,11 @@
-"""What a report says beyond the verdict: direction or mere shrinking, DASH's scales, batch-norm statistics."""
+"""What a report says beyond the verdict: direction or shrinking alone, DASH's scales, batch-norm statistics."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
@@ -21,15 +21,17 @@ SETTLED_UPDATES = 22
 """After n updates 0.9^n of batch norm's old running statistics is left (momentum 0.1): below 10 % from 22 on."""
 
 
+def diagnosis(results: Results, section: Callable[..., Html]) -> list[Html]:
+    """The diagnosis as sections of a report, each made by ``section(heading, *blocks)``."""
+    return [
+        section("How much is direction, how much is shrinking?", *direction_or_shrinking(results)),
+        section("DASH's scales by layer", *scales_by_layer(results)),
+        section("Batch-norm statistics", *recalibrated(results)),
+    ]
+
+
 def direction_or_shrinking(results: Results) -> list[Html]:
-    """Set DASH against uniform shrinking, or say how to add that control.
-
-    Args:
-        results: The measurements.
-
-    Returns:
-        Paragraphs; none where the grid has no DASH.
-    """
+    """Compare DASH with uniform shrinking, or say how to add that control; nothing in a grid without DASH."""
     dashes = [method for method in results.methods if _base(method) == "dash"]
     controls = [method for method in results.methods if _is_uniform_shrinking(method)]
     if not dashes:
@@ -79,14 +81,7 @@ def _is_uniform_shrinking(method: str) -> bool:
 
 
 def scales_by_layer(results: Results) -> list[Html]:
-    """Show how each DASH scaled the layers before the last stage, all seeds pooled.
-
-    Args:
-        results: The measurements.
-
-    Returns:
-        Figures; none where there are no reports of scales.
-    """
+    """Figures of how each DASH scaled the layers before its last stage, all seeds pooled."""
     blocks = []
     for number, method in enumerate(results.methods):
         stage = max((at for name, _, at in results.reports if name == method), default=0)
@@ -103,7 +98,7 @@ def scales_by_layer(results: Results) -> list[Html]:
         )
         over = f", {len(reports)} seeds pooled" if len(reports) > 1 else ""
         caption = (
-            f"{method} before stage {stage}{over}. The stronger, the more neurons have this scale; the diamond is the "
+            f"{method} before stage {stage}{over}. The darker, the more neurons have this scale; the diamond is the "
             f"mean. At {lowest} are the neurons whose cosine with the averaged negative gradient is {lowest} or less. "
             f"{_left_alone(reports)}"
         )
@@ -136,14 +131,7 @@ def _left_alone(reports: Sequence[Mapping[str, Any]]) -> str:
 
 
 def recalibrated(results: Results) -> list[Html]:
-    """Set the last metric beside the one with batch norm's statistics computed anew.
-
-    Args:
-        results: The measurements.
-
-    Returns:
-        A table; nothing without batch norm.
-    """
+    """A table of the last metric as trained and with recomputed batch-norm statistics; nothing without batch norm."""
     rows = []
     for method in results.methods:
         last = [run[-1] for run in results.finished(method).values()]
@@ -167,14 +155,7 @@ def recalibrated(results: Results) -> list[Html]:
 
 
 def unsettled_warning(results: Results) -> Html:
-    """Warn of stages too short for batch norm's running statistics.
-
-    Args:
-        results: The measurements.
-
-    Returns:
-        The warning; nothing where all stages were long enough.
-    """
+    """A warning of stages too short for batch norm's running statistics; nothing if all were long enough."""
     short = [
         row for row in results.rows if math.isfinite(row.recalibrated_test_accuracy) and 0 < row.steps < SETTLED_UPDATES
     ]

@@ -1,4 +1,4 @@
-"""The figures of a grid: the metric by stage, its cost, the steps of each stage."""
+"""The figures of a grid: the metric by stage and by cost, and the steps of each stage."""
 
 from __future__ import annotations
 
@@ -11,14 +11,7 @@ from warmstart.runs.stage_result import StageResult
 
 
 def accuracy_figure(results: Results) -> Figure:
-    """Draw the metric by stage, with the band of one std over seeds.
-
-    Args:
-        results: The measurements.
-
-    Returns:
-        The figure, for `figures.to_svg` or `figures.to_png`.
-    """
+    """The metric by stage, with a band of one standard deviation over seeds."""
     return figures.lines(
         [figures.Series(method, range(1, len(mean) + 1), mean, std) for method, _, mean, std in _trajectories(results)],
         x_label="stage",
@@ -27,14 +20,7 @@ def accuracy_figure(results: Results) -> Figure:
 
 
 def cost_figure(results: Results) -> Figure:
-    """Draw the metric against the steps spent so far, one point a stage.
-
-    Args:
-        results: The measurements.
-
-    Returns:
-        The figure, for `figures.to_svg` or `figures.to_png`.
-    """
+    """The metric against the steps so far, one point a stage."""
     return figures.cost_lines(
         [figures.Series(method, steps, mean) for method, steps, mean, _ in _trajectories(results)],
         x_label="steps so far (what you pay)",
@@ -43,14 +29,7 @@ def cost_figure(results: Results) -> Figure:
 
 
 def steps_figure(results: Results) -> Figure:
-    """Draw the steps of each stage, with the band of one std over seeds; methods look as in `accuracy_figure`.
-
-    Args:
-        results: The measurements.
-
-    Returns:
-        The figure, for `figures.to_svg` or `figures.to_png`.
-    """
+    """The steps of each stage, with a band of one std over seeds; methods look as in `accuracy_figure`."""
     series = []
     for method, so_far, *_ in _trajectories(results):
         runs = list(results.finished(method).values()) or _unfinished(results, method)
@@ -61,8 +40,8 @@ def steps_figure(results: Results) -> Figure:
 
 
 def _trajectories(results: Results) -> list[tuple[str, list[float], list[float], list[float] | None]]:
-    # Each method's mean steps so far, mean metric and its std at each stage; cold's line comes first, the others in
-    # the grid's order: a method's colour follows from its place, and must not change with its rank.
+    """By method its name and, at each stage, mean steps so far, mean metric and the metric's std; cold comes first."""
+    # The others keep the grid's order: a method's colour follows from its place, and must not change with its rank.
     found = []
     for method in results.methods:
         runs = list(results.finished(method).values()) or _unfinished(results, method)
@@ -77,6 +56,6 @@ def _trajectories(results: Results) -> list[tuple[str, list[float], list[float],
 
 
 def _unfinished(results: Results, method: str) -> list[list[StageResult]]:
-    broken = results.diverged(method)
-    runs = [results.select(method, seed=seed) for seed in results.seeds if seed not in broken]
+    diverged = results.diverged(method)
+    runs = [results.select(method, seed=seed) for seed in results.seeds if seed not in diverged]
     return [run for run in runs if run]

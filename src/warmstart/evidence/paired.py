@@ -40,20 +40,13 @@ class Estimate:
 
     difference: float
     variance: float
-    """Of the difference; 0 where the data show no spread at all, from which nothing can be inferred."""
+    """Of the difference; 0 if the data show no spread at all, from which nothing can be inferred."""
     freedom: float
     """Degrees of freedom of the t distribution."""
     seeds: int
 
     def interval(self, level: float = 1 - ERROR) -> tuple[float, float]:
-        """The two-sided confidence interval.
-
-        Args:
-            level: The confidence, in (0, 1).
-
-        Returns:
-            Its low and its high end; infinite where there is no spread to infer from.
-        """
+        """The two-sided confidence interval at ``level``; infinite if ``variance`` is 0."""
         if self.variance == 0:
             return -math.inf, math.inf
         from scipy.special import stdtrit  # the quantile of Student's t; scipy.stats would take a second to import
@@ -62,14 +55,7 @@ class Estimate:
         return self.difference - half, self.difference + half
 
     def p_value(self, at: float = 0.0) -> float:
-        """Test the hypothesis that the true difference is ``at``, against both sides.
-
-        Args:
-            at: The difference supposed.
-
-        Returns:
-            The p-value; 1 where there is no spread to infer from.
-        """
+        """The two-sided p-value of the hypothesis that the true difference is ``at``; 1 if ``variance`` is 0."""
         if self.variance == 0:
             return 1.0
         from scipy.special import stdtr  # the distribution function of Student's t
@@ -101,7 +87,7 @@ def estimate(by_seed: NDArray[np.float64], by_example: NDArray[np.float64] | Non
     residual = by_example - by_example.mean(axis=1, keepdims=True) - examples + by_example.mean()
     of_both = float((residual**2).sum()) / ((n - 1) * (size - 1)) / (n * size)
     of_examples = max(0.0, float(examples.var(ddof=1)) / size - of_both)
-    # Accuracies are counts: a few seeds can agree to the last example. Their spread is then unseen, not zero.
+    # Accuracies are counts: a few seeds can agree to the last example. Their spread is then not seen, but not zero.
     of_seeds = of_seeds or of_both
     variance = of_seeds + of_examples
     if variance == 0:
@@ -111,14 +97,7 @@ def estimate(by_seed: NDArray[np.float64], by_example: NDArray[np.float64] | Non
 
 
 def holm_adjusted(p_values: Sequence[float]) -> list[float]:
-    """Holm's adjusted p-values: at most the error where his procedure rejects at that error.
-
-    Args:
-        p_values: One a hypothesis.
-
-    Returns:
-        The adjusted ones, in the order given.
-    """
+    """Holm's adjusted p-values, in the order given: at most ``ERROR`` where his procedure rejects."""
     adjusted = [0.0] * len(p_values)
     largest = 0.0
     for place, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
@@ -127,24 +106,20 @@ def holm_adjusted(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def holm_levels(p_values: Sequence[float], error: float = ERROR) -> list[float]:
-    """The confidence level that Holm's step-down procedure gives each of several hypotheses.
+def holm_levels(p_values: Sequence[float]) -> list[float]:
+    """The confidence levels that Holm's step-down procedure gives to several hypotheses.
 
-    The smallest p-value is tested at error / k, the next at error / (k - 1), and so on until one is not
-    rejected; that one and all after it keep the level reached. An interval at this level excludes the
-    hypothesis exactly where Holm's procedure rejects it.
-
-    Args:
-        p_values: One a hypothesis.
-        error: The chance of any false rejection that is accepted.
+    The smallest p-value is tested at ERROR / k, the next at ERROR / (k - 1), and so on until one is not rejected;
+    that one and all after it keep the level reached. An interval at this level excludes the hypothesis exactly where
+    Holm's procedure rejects it.
 
     Returns:
-        The levels, e.g. 0.9833 for the first of three, in the order given.
+        The levels in the order given, e.g. 0.9833 for the first of three.
     """
     levels = [0.0] * len(p_values)
     left = len(p_values)
     for index in sorted(range(len(p_values)), key=p_values.__getitem__):
-        levels[index] = 1 - error / left
-        if p_values[index] <= error / left:
+        levels[index] = 1 - ERROR / left
+        if p_values[index] <= ERROR / left:
             left -= 1
     return levels

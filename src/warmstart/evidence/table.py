@@ -6,17 +6,19 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
 from warmstart.runs.metric import ACCURACY, Metric
+from warmstart.runs.results import Results
 
 
 @dataclass(frozen=True)
 class Row:
-    """One method's runs: one number a run in each of the four columns."""
+    """One method's runs: in each of the four columns one number a run, accuracies in [0, 1]."""
 
     method: str
     last_metric: Sequence[float]
@@ -24,17 +26,21 @@ class Row:
     mean_metric: Sequence[float]
     mean_steps: Sequence[float]
 
+    @classmethod
+    def of(cls, results: Results, method: str) -> Self:
+        """The row of one method, from its complete runs only."""
+        runs = list(results.finished(method).values())
+        return cls(
+            method,
+            last_metric=[run[-1].test_accuracy for run in runs],
+            last_steps=[run[-1].steps for run in runs],
+            mean_metric=[statistics.fmean(row.test_accuracy for row in run) for run in runs],
+            mean_steps=[statistics.fmean(row.steps for row in run) for run in runs],
+        )
+
 
 def mean_std(values: Sequence[float], form: str) -> str:
-    """Write values as ``mean (std)``, with the sample standard deviation.
-
-    Args:
-        values: One number a run.
-        form: How to format a number, such as ``".2f"``.
-
-    Returns:
-        ``"84.08 (0.52)"``; the mean alone for one run, a dash for none.
-    """
+    """``"84.08 (0.52)"``: mean and sample standard deviation; the mean alone for one value, a dash for none."""
     if not values:
         return "–"
     mean = format(statistics.fmean(values), form)
@@ -42,28 +48,13 @@ def mean_std(values: Sequence[float], form: str) -> str:
 
 
 def columns(metric: Metric) -> tuple[str, ...]:
-    """The table's heads.
-
-    Args:
-        metric: What is measured.
-
-    Returns:
-        Five heads, that of the method first.
-    """
+    """The five column heads, that of the method first."""
     shown = f"{metric.name}{metric.unit}"
     return "method", f"last {shown}", "last steps", f"mean {shown}", "mean steps"
 
 
 def cells(row: Row, metric: Metric) -> tuple[str, ...]:
-    """One row of the table as text.
-
-    Args:
-        row: The method's runs, accuracies in [0, 1].
-        metric: What is measured.
-
-    Returns:
-        Five cells, in the order of `columns`.
-    """
+    """A row as text, in the order of `columns`."""
     form = metric.form
     last, mean = ([metric.scale * value for value in values] for values in (row.last_metric, row.mean_metric))
     return (
@@ -76,15 +67,7 @@ def cells(row: Row, metric: Metric) -> tuple[str, ...]:
 
 
 def markdown(rows: Sequence[Row], metric: Metric = ACCURACY) -> str:
-    """The table in Markdown.
-
-    Args:
-        rows: One a method, in the order to be shown.
-        metric: What is measured.
-
-    Returns:
-        Aligned lines, the last one ended.
-    """
+    """The table in Markdown, aligned; the last line ends with a line break."""
     lines = [columns(metric), *([_escaped(cell) for cell in cells(row, metric)] for row in rows)]
     widths = [max(len(line[index]) for line in lines) for index in range(5)]
     rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
@@ -96,25 +79,22 @@ def markdown(rows: Sequence[Row], metric: Metric = ACCURACY) -> str:
 
 
 def terminal(rows: Sequence[Row], metric: Metric = ACCURACY) -> Table:
-    """The table for a terminal, at most 80 characters wide.
-
-    Args:
-        rows: One a method, in the order to be shown.
-        metric: What is measured.
-
-    Returns:
-        A table that rich prints; a method's settings go on lines of their own where its name is long.
-    """
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
-    heads = columns(metric)
-    table.add_column(heads[0], overflow="fold")
-    for head in heads[1:]:
-        table.add_column(head.replace(" ", "\n", 1), justify="right", no_wrap=True)
+    """The table for a terminal, at most 80 characters wide; long methods show their settings on lines of their own."""
+    table = terminal_table(columns(metric))
     for row in rows:
         method, *numbers = cells(row, metric)
         name = method.replace("[", "\n[", 1).replace(",", ",\n ") if len(method) > 24 else method
         # Text, not markup: methods carry their settings in [brackets].
         table.add_row(Text(name), *numbers)
+    return table
+
+
+def terminal_table(heads: Sequence[str]) -> Table:
+    """An empty table for a terminal: a column of names, then columns of numbers with heads of two lines."""
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column(heads[0], overflow="fold")
+    for head in heads[1:]:
+        table.add_column(head.replace(" ", "\n", 1), justify="right", no_wrap=True)
     return table
 
 

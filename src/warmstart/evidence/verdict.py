@@ -1,4 +1,4 @@
-"""The verdict of a comparison: which method to use, what it gains over cold, and how sure that is."""
+"""The verdict of a comparison: which method to use, what it gains over cold, and how certain that is."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ class Comparison:
 
     method: str
     seeds: int
-    """How many seeds both have finished."""
+    """How many seeds both methods have finished."""
     difference: float
-    """Mean metric of the method minus that of the reference; NaN where no seed allows it."""
+    """Mean metric of the method minus that of the reference; NaN without a common seed."""
     low: float
     high: float
     """The Holm-adjusted 95 % interval of the difference; infinite where nothing can be claimed."""
     p_value: float
-    """Of no difference, Holm-adjusted over the methods; NaN where nothing can be claimed."""
+    """Of the hypothesis of no difference, Holm-adjusted over the methods; NaN where nothing can be claimed."""
     adjusted_level: float
     """The level at which the interval was taken after Holm's adjustment, e.g. 0.983 for the first of three."""
     steps_ratio: float
@@ -40,8 +40,8 @@ class Comparison:
     total_steps_ratio: float
     """Steps of all stages over the reference's."""
     decision: str
-    """``better``; ``no worse``: a loss beyond the margin is excluded; ``worse``: it is shown; ``unclear``;
-    ``too few seeds``; ``diverged``: in some seed, and so never recommended."""
+    """``better``; ``no worse``: a loss beyond the margin is excluded; ``worse``: such a loss is shown; ``unclear``;
+    ``too few seeds``; ``diverged``: in at least one seed, and so never recommended."""
 
 
 @dataclass(frozen=True)
@@ -60,16 +60,16 @@ class Verdict:
 
 
 def judge(results: Results, *, margin: float = 0.0, reference: str = "cold") -> Verdict:
-    """Compare every method with the reference and recommend one.
+    """Compare every method with the reference and recommend one; only finished runs count.
 
     The intervals are Holm-adjusted over the methods, so that the chance of any false claim among them is at most
     5 %. The recommended method is the cheapest, by steps over all stages, whose interval excludes a loss beyond
     the margin; the reference itself is always admissible.
 
     Args:
-        results: The measurements, complete or partial. Only finished runs count.
-        margin: The largest loss that does not matter, in the metric's unit (0.005: half a point of accuracy).
-        reference: The method that the others are measured against.
+        results: The measurements, complete or partial.
+        margin: The largest acceptable loss, in the metric's unit (0.005: half a point of accuracy).
+        reference: The method that the others are compared with.
 
     Returns:
         The comparisons, the recommended method, and one sentence that says what to do.
@@ -86,7 +86,7 @@ def judge(results: Results, *, margin: float = 0.0, reference: str = "cold") -> 
         for method, found in estimates.items()
         if found and found.seeds >= ENOUGH_SEEDS and not results.diverged(method)
     }
-    # Holm's family is the question that decides: does the method lose the margin, or more?
+    # The family of hypotheses is the one that decides: the method loses the margin, or more.
     worst_allowed = -margin if results.metric.higher_is_better else margin
     levels = dict(zip(judged, holm_levels([e.p_value(worst_allowed) for e in judged.values()]), strict=True))
     p_values = dict(zip(judged, holm_adjusted([e.p_value() for e in judged.values()]), strict=True))
@@ -95,21 +95,12 @@ def judge(results: Results, *, margin: float = 0.0, reference: str = "cold") -> 
         for method in others
     )
     verdict = Verdict(comparisons, None, "", _notes(results, comparisons, reference), reference, margin)
-    refusal = _refusal(results, verdict)
-    return replace(verdict, sentence=refusal) if refusal else _recommend(results, verdict)
+    no_claim = _why_no_claim(results, verdict)
+    return replace(verdict, sentence=no_claim) if no_claim else _recommend(results, verdict)
 
 
 def estimate_difference(results: Results, method: str, reference: str) -> Estimate | None:
-    """Estimate by how much a method's last-stage metric differs from another's.
-
-    Args:
-        results: The measurements.
-        method: The one method.
-        reference: The other.
-
-    Returns:
-        The estimate over the seeds that both have finished; None where there is none.
-    """
+    """A method's last metric minus another's, over the seeds that both have finished; None if there are none."""
     ours, theirs = results.finished(method), results.finished(reference)
     seeds = [seed for seed in ours if seed in theirs]
     if not seeds:
@@ -123,14 +114,7 @@ def estimate_difference(results: Results, method: str, reference: str) -> Estima
 
 
 def multiple(ratio: float) -> str:
-    """Write a ratio of steps.
-
-    Args:
-        ratio: Of steps to the reference's; NaN where they are not counted.
-
-    Returns:
-        Such as ``"0.28x"``; a dash for NaN.
-    """
+    """``"0.28x"``: a ratio of steps to the reference's; a dash for NaN, where steps are not counted."""
     return "–" if math.isnan(ratio) else "<0.01x" if ratio < 0.005 else f"{ratio:.2f}x"
 
 
@@ -179,25 +163,25 @@ def _ratio(ours: Sequence[int], theirs: Sequence[int]) -> float:
     return sum(ours) / sum(theirs) if sum(ours) and sum(theirs) else math.nan
 
 
-def _refusal(results: Results, verdict: Verdict) -> str:
-    # Why no claim can be made and what to do about it; empty where one can.
+def _why_no_claim(results: Results, verdict: Verdict) -> str:
+    """Why no claim can be made, and what to do about it; empty if one can."""
     reference, comparisons, seeds = verdict.reference, verdict.comparisons, results.seeds
     if reference not in results.methods:
         return f"No claim: there is no {reference} in the grid to compare with; add it to the methods."
     if not comparisons:
         return f"No claim: {reference} is the only method; add another to compare with it."
-    broken = results.diverged(reference)
-    if broken:
-        what, remedy = _how_broken(results, reference)
+    diverged = results.diverged(reference)
+    if diverged:
+        what, remedy = _how_diverged(results, reference)
         return (
-            f"No claim: {reference}{what} in {len(broken)} of {counted(len(seeds), 'seed')}, so there is nothing to "
+            f"No claim: {reference}{what} in {len(diverged)} of {counted(len(seeds), 'seed')}, so there is nothing to "
             f"compare with; {remedy}."
         )
     if any(c.decision not in _NOT_JUDGED for c in comparisons):
         return ""
     shared = [c.seeds for c in comparisons if c.decision != "diverged"]
     if not shared:
-        _, remedy = _how_broken(results, comparisons[0].method)
+        _, remedy = _how_diverged(results, comparisons[0].method)
         return f"No claim: no method but {reference} has a finite {results.metric.name} with every seed; {remedy}."
     missing = ENOUGH_SEEDS - len(seeds)
     remedy = f"run {counted(missing, 'more seed')}" if missing > 0 else "let the comparison finish"
@@ -205,11 +189,11 @@ def _refusal(results: Results, verdict: Verdict) -> str:
     return f"No claim: {done} finished, and it takes {ENOUGH_SEEDS} to tell methods apart; {remedy}."
 
 
-def _how_broken(results: Results, method: str) -> tuple[str, str]:
-    # After the method's name: what happened in the seeds that it diverged with; and what to do.
+def _how_diverged(results: Results, method: str) -> tuple[str, str]:
+    """What happened in the diverged seeds, to stand after the method's name; and what to do."""
     if any(row.status == "diverged" for row in results.select(method)):
         return " itself diverged", "lower the learning rate"
-    return f"'s {results.metric.name} is not a finite number", "look at what evaluate returns there"
+    return f"'s {results.metric.name} is not a finite number", "check what evaluate returns there"
 
 
 def _recommend(results: Results, verdict: Verdict) -> Verdict:
@@ -265,7 +249,7 @@ def _keep_reference(results: Results, verdict: Verdict, cheaper: Sequence[Compar
 
 
 def _outcome(results: Results, verdict: Verdict, c: Comparison) -> str:
-    # What one comparison has shown, as the rest of a sentence.
+    """What one comparison has shown, to follow the method's name and a colon."""
     side = "above" if c.difference > 0 else "below"
     sign = "+" if c.low < 0 < c.high else ""
     low, high = (results.metric.difference(end, sign, unit=False) for end in (c.low, c.high))
@@ -282,19 +266,19 @@ def _notes(results: Results, comparisons: Sequence[Comparison], reference: str) 
     notes = []
     seeds = counted(len(results.seeds), "seed")
     for method in results.methods:
-        rows, broken = results.select(method), results.diverged(method)
-        if broken:
-            what = _how_broken(results, method)[0].replace(" itself", "")
+        rows, diverged = results.select(method), results.diverged(method)
+        if diverged:
+            what = _how_diverged(results, method)[0].replace(" itself", "")
             notes.append(
-                f"{method}{what} in {len(broken)} of {seeds}: it is not recommended, and those are in no mean."
+                f"{method}{what} in {len(diverged)} of {seeds}: it is not recommended, and those are in no mean."
             )
-        endless = sum(row.status == "max-epochs" for row in rows)
-        if endless:
+        at_limit = sum(row.status == "max-epochs" for row in rows)
+        if at_limit:
             notes.append(
-                f"{method}: in {endless} of {counted(len(rows), 'stage')} the stopping rule never held; the steps "
+                f"{method}: in {at_limit} of {counted(len(rows), 'stage')} the stopping rule never held; the steps "
                 "there are the limit of epochs, not what it needs."
             )
-        missing = len(results.seeds) - len(results.finished(method)) - len(broken)
+        missing = len(results.seeds) - len(results.finished(method)) - len(diverged)
         if missing:
             notes.append(f"{method}: {missing} of {seeds} not finished; they are in no mean.")
     judged = [c.method for c in comparisons if c.decision not in _NOT_JUDGED]

@@ -1,4 +1,4 @@
-"""Carrying a grid of runs out: its output folder, who computes it, what is shown, and going on with it."""
+"""Carrying a grid of runs out, or resuming it: its output folder, where it is computed, what is shown."""
 
 from __future__ import annotations
 
@@ -35,69 +35,61 @@ WRITE_EVERY = 1.0
 
 @dataclass(frozen=True)
 class Plan:
-    """A grid that is about to be carried out."""
+    """A grid of runs, ready to be carried out."""
 
     task: Task
     record: Record[GridSettings]
     out: Path | None
     """The output folder; None keeps everything in memory."""
     lines: Sequence[str]
-    """What it is, for the display."""
+    """Shown before the runs start."""
     warnings: Sequence[str] = ()
     session: AbstractContextManager[None] = field(default_factory=nullcontext)
-    """Entered in the first process while the runs compute, with the folder locked and known to be this grid's."""
+    """Entered in the first process while the runs compute, after the folder is locked and checked."""
 
     @property
     def threads(self) -> int:
-        """Threads a run."""
+        """Threads of a run."""
         return int(self.record.settings.threads)
 
 
 def carry_out(plan: Plan, display: Display) -> dict[RunKey, RunState]:
-    """Run a grid, or go on with one.
-
-    Args:
-        plan: The grid.
-        display: Shows what is done.
+    """Run a grid, or resume one; each run ends complete or diverged.
 
     Returns:
-        How far each run has come: to its end, or to where its loss diverged.
+        The last state of each run.
 
     Raises:
         InputError: If the folder is in use or holds another configuration.
-        HelpedError: In all but the first of several processes that were started together, when the work is done.
+        HelpedError: After the work, in all but the first of several processes that were launched together.
     """
-    _check(plan)
+    _check_conflicts(plan)
     team = launched_team(plan.record.settings.resolved_device())
     with ExitStack() as stack:
         work = _Work(plan, display, stack, team)
         left = team.first(work.prepare)
         if team.size > 1:
-            on_event = work.on_event if team.rank == 0 else _nothing
+            on_event = work.on_event if team.rank == 0 else _ignore
             done = _compute_together(plan, left, team, on_event)
             if team.rank > 0:
-                raise HelpedError("this process has helped the first one, which has the results")
+                raise HelpedError("this process trained along with process 0, which has the results")
         else:
             done = work.compute(left)
         return {**work.done, **done}
 
 
 class _Work:
-    """What the first process does beside training: it prepares, keeps results.csv, tells trackers and the display."""
+    """The first process's work besides training: prepares the grid, writes results.csv, passes events on."""
 
     def __init__(self, plan: Plan, display: Display, stack: ExitStack, team: Team) -> None:
         self.plan, self.display, self.stack, self.team = plan, display, stack, team
         self.done: dict[RunKey, RunState] = {}
         self._jobs = 1
         self._cluster: Cluster | None = None
-        self._told: Sequence[OnEvent] = ()
+        self._listeners: Sequence[OnEvent] = ()
 
     def prepare(self) -> list[RunKey]:
-        """Get everything ready; until all is known to be in order, only look.
-
-        Returns:
-            The runs that are left.
-        """
+        """Lock the folder, check it, then open everything; returns the unfinished runs."""
         plan, settings, out, stack = self.plan, self.plan.record.settings, self.plan.out, self.stack
         warnings = list(plan.warnings)
         keys, stages = settings.runs(), plan.task.stages
@@ -105,54 +97,43 @@ class _Work:
             stack.enter_context(FolderLock(out))
             warnings += check_output(out, plan.record)
             self.done = saved_runs(keys, out)
-        left = [key for key in keys if key not in self.done or not self.done[key].is_over(stages)]
+        left = unfinished(keys, self.done, stages)
         self._jobs = jobs_for(settings, plan.threads, len(left))
         self._cluster = stack.enter_context(_cluster(settings, plan.threads))
         tracker = make_tracker(settings.track, out=out, record=plan.record, stages=stages, done=self.done)
         if out is not None:
             write_record(out, plan.record)
-        lines = [*plan.lines, _where(plan, len(keys), max(self._jobs, self.team.size))]
+        lines = [*plan.lines, _how_computed(plan, len(keys), max(self._jobs, self.team.size))]
         rows = [row for state in self.done.values() for row in state.rows]
         self.display.plan(lines, warnings, runs=len(keys), stages=stages, done=rows)
-        keeper = _Keeper(out, settings, self.done)
+        results_file = _ResultsFile(out, settings, self.done)
         stack.callback(tracker.close)
-        stack.callback(keeper.write)
-        keeper.write()
+        stack.callback(results_file.write)
+        results_file.write()
         stack.enter_context(plan.session)
-        self._told = (keeper.note, tracker, self.display.event)
+        self._listeners = (results_file.add, tracker, self.display.event)
         return left
 
     def on_event(self, event: Event) -> None:
-        """Hand an event on to all that want to know.
-
-        Args:
-            event: What has happened.
-        """
-        for told in self._told:
-            told(event)
+        """Pass an event on to results.csv, the trackers and the display."""
+        for listener in self._listeners:
+            listener(event)
 
     def compute(self, left: Sequence[RunKey]) -> Mapping[RunKey, RunState]:
-        """Run what is left, here or on Ray.
-
-        Args:
-            left: The runs.
-
-        Returns:
-            How far each has come.
-        """
+        """Compute the unfinished runs, here or on Ray."""
         task, out, threads = self.plan.task, self.plan.out, self.plan.threads
         if self._cluster is not None:
-            assert out is not None  # settings without a folder have no executor
+            assert out is not None  # _check_conflicts
             return self._cluster.run(task, left, out, self.on_event)
         return run_grid(task, left, out, jobs=self._jobs, threads=threads, on_event=self.on_event)
 
 
-def _nothing(event: Event) -> None:
-    """What the processes that help do with an event."""
+def _ignore(event: Event) -> None:
+    """Ignore an event: only the first process records them."""
 
 
 def _compute_together(plan: Plan, keys: Sequence[RunKey], team: Team, on_event: OnEvent) -> Mapping[RunKey, RunState]:
-    """Run after run, each over all processes."""
+    """One run after the other, each trained by all processes together."""
     done = {}
     with computing_with(team.tell(plan.threads)):
         for key in keys:
@@ -171,18 +152,18 @@ def _cluster(settings: GridSettings, threads: int) -> Iterator[Cluster | None]:
         yield cluster
 
 
-def _check(plan: Plan) -> None:
-    """Refuse settings that would not be looked at."""
+def _check_conflicts(plan: Plan) -> None:
+    """Refuse settings that contradict each other or would have no effect."""
     settings = plan.record.settings
     several = isinstance(settings.jobs, int) and settings.jobs > 1
     if (count := launched_processes()) > 1 and (settings.executor == "ray" or several):
         flag = "--executor ray" if settings.executor == "ray" else f"--jobs {settings.jobs}"
         raise InputError(f"these {count} processes train each run together, one run after the other: drop {flag}")
     kept = plan.out is not None or (settings.executor == "local" and not settings.track)
-    require(kept, "trackers and Ray need a folder to go on in: give out")
+    require(kept, "trackers and Ray need an output folder: give out")
 
 
-def _where(plan: Plan, runs: int, jobs: int) -> str:
+def _how_computed(plan: Plan, runs: int, jobs: int) -> str:
     settings = plan.record.settings
     processes = "on Ray" if settings.executor == "ray" else f"{jobs} processes" if jobs > 1 else "1 process"
     kept = "kept in memory" if plan.out is None else f"into {plan.out}"
@@ -190,38 +171,33 @@ def _where(plan: Plan, runs: int, jobs: int) -> str:
     return f"{counted(runs, 'run')} on {device}, {processes} of {counted(plan.threads, 'thread')}, {kept}"
 
 
+def unfinished(keys: Sequence[RunKey], done: Mapping[RunKey, RunState], stages: int) -> list[RunKey]:
+    """The runs that have neither reached the last stage nor diverged."""
+    return [key for key in keys if key not in done or not done[key].is_over(stages)]
+
+
 def jobs_for(settings: GridSettings, threads: int, runs: int) -> int:
-    """How many processes compute at a time.
-
-    Args:
-        settings: The grid's.
-        threads: Threads a run.
-        runs: Runs that are left.
-
-    Returns:
-        As many as were asked for; by itself as many as the cores feed, and on an accelerator one, which fills it.
-        One where several processes train each run.
-    """
-    if launched_processes() > 1:
+    """How many processes compute at a time: the setting, or with ``auto`` what the cores allow; 1 on a GPU."""
+    if launched_processes() > 1:  # they train each run together
         return 1
     if isinstance(settings.jobs, int):
         return settings.jobs
     return max(1, min(runs, available_cores() // threads)) if settings.resolved_device().type == "cpu" else 1
 
 
-class _Keeper:
-    """Keeps results.csv up to date while a grid runs; the runs' checkpoints remain the truth."""
+class _ResultsFile:
+    """results.csv, kept up to date while a grid runs; the runs' checkpoints are what a restart reads."""
 
     def __init__(self, out: Path | None, settings: GridSettings, done: Mapping[RunKey, RunState]) -> None:
         self._file = None if out is None else out / "results.csv"
-        by_method = sorted(settings.runs(), key=_place_in_file(settings))
+        by_method = sorted(settings.runs(), key=_order_in_file(settings))
         self._order = {key: i for i, key in enumerate(by_method)}
         self._rows = {(key, row.stage): row for key, state in done.items() for row in state.rows}
         self._written = 0.0
         self._lock = threading.Lock()
 
-    def note(self, event: Event) -> None:
-        """Take in the row of a stage that is done."""
+    def add(self, event: Event) -> None:
+        """Add the row of a finished stage."""
         if event.finished_stage is None:
             return
         with self._lock:
@@ -240,6 +216,6 @@ class _Keeper:
             self._written = time.monotonic()
 
 
-def _place_in_file(settings: GridSettings) -> Any:
+def _order_in_file(settings: GridSettings) -> Any:
     optimizers, methods = list(settings.optimizer_names), list(settings.methods)
     return lambda key: (optimizers.index(key.optimizer), methods.index(key.method), key.seed)

@@ -1,4 +1,4 @@
-"""From runs to results: what all runs of a grid with one optimizer have measured."""
+"""From runs to results: what the runs of a grid with one optimizer have measured."""
 
 from __future__ import annotations
 
@@ -11,17 +11,7 @@ from warmstart.runs.state import RunState
 
 
 def collect(settings: GridSettings, stages: int, runs: Mapping[RunKey, RunState], optimizer: str = "") -> Results:
-    """Put runs together, in order of method, seed and stage.
-
-    Args:
-        settings: The grid's.
-        stages: Of a complete run.
-        runs: How far each run has come.
-        optimizer: Whose runs; the only one's if not given.
-
-    Returns:
-        Rows, the last stage's scores, and the methods' reports.
-    """
+    """All measurements with one optimizer, in order of method, seed and stage; the only one if none is named."""
     optimizer = optimizer or settings.optimizer_names[0]
     results = Results(settings.methods, settings.seed_numbers, stages, settings.metric)
     for key in settings.runs():

@@ -1,4 +1,4 @@
-"""What is shown while a grid runs: a bar for the grid, a line for each run at work, the time left."""
+"""What is shown while a grid runs: a bar for the grid, a line for each active run, the time left."""
 
 from __future__ import annotations
 
@@ -24,15 +24,10 @@ from warmstart.training.loop import Progress
 
 
 class Display:
-    """Live on a terminal; a plain line for each finished run elsewhere. Everything goes to stderr."""
+    """Live on a terminal; elsewhere one plain line for each finished run. Everything goes to stderr."""
 
     def __init__(self, *, quiet: bool = False, metric: Metric = ACCURACY) -> None:
-        """Prepare; nothing is shown yet.
-
-        Args:
-            quiet: Show nothing; warnings become Python's.
-            metric: What the runs' test scores are.
-        """
+        """Show nothing yet; with ``quiet`` nothing at all, and warnings become Python's."""
         self._metric, self._quiet = metric, quiet
         self._console = Console(stderr=True, highlight=False, quiet=quiet or not is_first_process())
         self._lock = threading.Lock()
@@ -48,23 +43,18 @@ class Display:
         self._live = Live(console=self._console, get_renderable=self._view, refresh_per_second=4, transient=True)
 
     def __enter__(self) -> Display:
-        """Start."""
+        """Return the display; `plan` starts it."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Take the live part off the screen."""
+        """Remove the live part from the screen."""
         if self._live.is_started:
             self._live.stop()
 
     def loading(self, done: int, total: int) -> None:
-        """Show how many images have been read; on a terminal only.
-
-        Args:
-            done: Images read.
-            total: Of how many.
-        """
+        """Show how many images of how many have been read; on a terminal only."""
         if self._console.is_terminal:
             self._console.print(f"reading images: {done:,} of {total:,}", end="\n" if done == total else "\r")
 
@@ -77,15 +67,7 @@ class Display:
         stages: int,
         done: Sequence[StageResult],
     ) -> None:
-        """Say what will be done, and start the clock.
-
-        Args:
-            lines: What is compared.
-            warnings: What speaks against it.
-            runs: Runs in the grid.
-            stages: Stages of a run.
-            done: What an earlier start has done of it.
-        """
+        """Print the plan and its warnings, count the rows of earlier starts, and start the clock."""
         for line in lines:
             self._console.print(line, markup=False)
         for warning in warnings:
@@ -106,11 +88,7 @@ class Display:
             self._live.start()
 
     def event(self, event: Event) -> None:
-        """Take note of an epoch or a stage.
-
-        Args:
-            event: What happened.
-        """
+        """Show an epoch, or count a finished stage."""
         with self._lock:
             self._running[event.key] = event
             row = event.finished_stage
@@ -128,7 +106,7 @@ class Display:
                 )
 
     def _count(self, row: StageResult) -> bool:
-        """Add a finished stage to the bar; whether its run is over."""
+        """Add a finished stage to the bar; True if its run is over."""
         self._work_done += row.stage
         if row.status == "diverged":
             self._work_done += sum(range(row.stage + 1, self._stages + 1))
@@ -165,7 +143,7 @@ class Display:
 
 
 def _training(progress: Progress) -> str:
-    """How far training is; a user's own need not tell of epochs and accuracy."""
+    """How far training is, in steps only where a user's own function gives no epochs and accuracy."""
     if not math.isfinite(progress.accuracy):
         return f"{progress.steps} steps"
     return f"epoch {progress.epochs:<4} train {progress.accuracy:.1%}"

@@ -1,4 +1,4 @@
-"""Running a grid of runs, here or in parallel processes that die with this one."""
+"""Running a grid of runs, in this process or in parallel workers that end with it."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from warmstart.runs.task import Task
 from warmstart.training.devices import too_little_memory
 
 WORKER_COST = 0.5
-"""Seconds that it takes to start the processes, about: less work is done in this one."""
-QUIET = 0.1
-"""Seconds between two events of a run's epochs: more often nobody can read."""
+"""Seconds that it takes to start the processes, about; less work than that is done in this process."""
+EVENT_INTERVAL = 0.1
+"""Seconds between two events of a run's epochs: as often as a display can be read."""
 
 OnEvent = Callable[[Event], None]
 
@@ -37,22 +37,16 @@ OnEvent = Callable[[Event], None]
 def run_grid(
     task: Task, keys: Sequence[RunKey], out: Path | None, *, jobs: int, threads: int, on_event: OnEvent
 ) -> dict[RunKey, RunState]:
-    """Bring runs to their end, each from wherever it was stopped.
+    """Run each run to its end from its last checkpoint, in ``jobs`` processes; 1 uses this process alone.
 
-    Args:
-        task: What is trained; it is sent to the processes once.
-        keys: The runs, in the order in which they start.
-        out: The grid's folder, locked by the caller; None keeps nothing.
-        jobs: Processes; 1 runs everything in this one.
-        threads: Threads that each run computes with.
-        on_event: Told in this process of epochs and stages.
+    The caller holds the lock of ``out``; without ``out`` nothing is saved. Events arrive in this process.
 
     Returns:
-        How far each run has come.
+        The last state of each run.
 
     Raises:
         InputError: If a method or network refuses what it is given.
-        WorkFailedError: If a process is killed, or a GPU has too little memory.
+        WorkFailedError: If a process is killed, or a GPU runs out of memory.
     """
     if jobs == 1 or len(keys) <= 1:
         with computing_with(threads):
@@ -64,24 +58,24 @@ def run_grid(
 
 
 class _TakesLongerError(Exception):
-    """The work is worth processes of its own."""
+    """The work is worth worker processes."""
 
 
 def _head_start(
     task: Task, keys: Sequence[RunKey], out: Path | None, threads: int, on_event: OnEvent
 ) -> dict[RunKey, RunState]:
-    """Work in this process for as long as starting others would take; they begin the run again that was under way."""
+    """Compute here for as long as starting workers would take; a run that is then unfinished is run again there."""
     began = time.monotonic()
     done: dict[RunKey, RunState] = {}
 
-    def until_it_pays(event: Event) -> None:
+    def stop_when_long(event: Event) -> None:
         on_event(event)
         if time.monotonic() - began > WORKER_COST:
             raise _TakesLongerError
 
     with computing_with(threads), suppress(_TakesLongerError):
         for key in keys:
-            done[key] = _run(task, key, out, until_it_pays)
+            done[key] = _run(task, key, out, stop_when_long)
     return done
 
 
@@ -90,7 +84,7 @@ def _run(task: Task, key: RunKey, out: Path | None, on_event: OnEvent) -> RunSta
 
     def rarely(event: Event) -> None:
         nonlocal last
-        if event.finished_stage is not None or time.monotonic() - last > QUIET:
+        if event.finished_stage is not None or time.monotonic() - last > EVENT_INTERVAL:
             last = time.monotonic()
             on_event(event)
 
@@ -100,17 +94,7 @@ def _run(task: Task, key: RunKey, out: Path | None, on_event: OnEvent) -> RunSta
 
 @contextmanager
 def memory_sufficing(key: RunKey) -> Iterator[None]:
-    """See to it that a GPU's lack of memory is told in one line.
-
-    Args:
-        key: The run that computes meanwhile.
-
-    Yields:
-        Nothing.
-
-    Raises:
-        WorkFailedError: If the memory does not suffice.
-    """
+    """Report a GPU's lack of memory as a `WorkFailedError`, in one line."""
     try:
         yield
     except torch.OutOfMemoryError as error:
@@ -121,11 +105,11 @@ def _run_in_processes(
     task: Task, keys: Sequence[RunKey], out: Path | None, jobs: int, threads: int, on_event: OnEvent
 ) -> dict[RunKey, RunState]:
     context = worker_context()
-    lifeline, ours = context.Pipe(duplex=False)
-    with _told(context, on_event) as tell:
-        pool = ProcessPoolExecutor(jobs, context, _start_worker, (task, out, threads, tell, lifeline))
+    parents_end, ours = context.Pipe(duplex=False)
+    with _events_from_workers(context, on_event) as send:
+        pool = ProcessPoolExecutor(jobs, context, _start_worker, (task, out, threads, send, parents_end))
         try:
-            with _interrupts_wait():
+            with _interrupts_delayed():
                 futures = {pool.submit(_work, key): key for key in keys}
             done = {futures[future]: _result(future) for future in as_completed(futures)}
         finally:
@@ -135,12 +119,12 @@ def _run_in_processes(
 
 
 @contextmanager
-def _interrupts_wait() -> Iterator[None]:
-    """Hold interruptions back while processes start: one that is started by half waits for its other half for ever.
+def _interrupts_delayed() -> Iterator[None]:
+    """Delay interrupts while processes start: one that is interrupted halfway never finishes starting.
 
-    The processes inherit the mask: a Ctrl-C reaches them from the terminal too, and only this process answers it.
+    The processes inherit the mask, so that only this process answers a Ctrl-C, which the terminal sends to all.
     """
-    if threading.current_thread() is not threading.main_thread():  # no interruption arrives here
+    if threading.current_thread() is not threading.main_thread():  # no signal arrives here
         yield
         return
     caught: list[int] = []
@@ -169,8 +153,8 @@ def _result(future: Future[RunState]) -> RunState:
 
 
 @dataclass(frozen=True)
-class _Tell:
-    """The workers' end of the pipe that events come through."""
+class _EventSender:
+    """Sends a worker's events to the parent."""
 
     pipe: Any
     lock: Any
@@ -181,27 +165,25 @@ class _Tell:
 
 
 @contextmanager
-def _told(context: Any, on_event: OnEvent) -> Iterator[_Tell]:
-    """Hand the workers' events to this process's display, until the last of them has closed the pipe."""
+def _events_from_workers(context: Any, on_event: OnEvent) -> Iterator[_EventSender]:
+    """Pass the workers' events to ``on_event`` in a thread of this process, until the last worker closes its pipe."""
     reader, writer = context.Pipe(duplex=False)
     failure: list[Exception] = []
 
     def listen() -> None:
-        with (
-            reader,
-            suppress(EOFError),
-        ):  # closed early, it fails the workers' next word: none waits for a listener that is gone
+        # After a failure the closed pipe makes the workers' next send fail, so that none blocks on a full pipe.
+        with reader, suppress(EOFError):
             while not failure:
                 event = reader.recv()
                 try:
                     on_event(event)
-                except Exception as error:  # a full disk, say
+                except Exception as error:  # such as a full disk
                     failure.append(error)
 
     thread = threading.Thread(target=listen, daemon=True)
     thread.start()
     try:
-        yield _Tell(writer, context.Lock())
+        yield _EventSender(writer, context.Lock())
     finally:
         writer.close()
         thread.join()
@@ -211,14 +193,7 @@ def _told(context: Any, on_event: OnEvent) -> Iterator[_Tell]:
 
 @contextmanager
 def computing_with(threads: int) -> Iterator[None]:
-    """Compute with so many threads, and with as many as before again.
-
-    Args:
-        threads: How many.
-
-    Yields:
-        Nothing.
-    """
+    """Compute with this number of threads, then with the earlier one again."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -227,25 +202,25 @@ def computing_with(threads: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-_worker: tuple[Task, Path | None, _Tell] | None = None
-"""In a worker: the task, the folder, the way back for events."""
+_worker: tuple[Task, Path | None, _EventSender] | None = None
+"""In a worker: the task, the folder, and what sends events to the parent."""
 
 
-def _start_worker(task: Task, out: Path | None, threads: int, tell: _Tell, lifeline: Connection) -> None:
+def _start_worker(task: Task, out: Path | None, threads: int, send: _EventSender, parents_end: Connection) -> None:
     global _worker
-    _worker = (task, out, tell)
+    _worker = (task, out, send)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends the workers
-    threading.Thread(target=_die_with_parent, args=(lifeline,), daemon=True).start()
+    threading.Thread(target=_exit_with_parent, args=(parents_end,), daemon=True).start()
     torch.set_num_threads(threads)
 
 
-def _die_with_parent(lifeline: Connection) -> None:
-    """The parent holds the other end and never writes: it can only be closed, by a kill too."""
-    multiprocessing.connection.wait([lifeline])
+def _exit_with_parent(parents_end: Connection) -> None:
+    """Wait for the pipe to close, which happens when the parent exits, even if it is killed."""
+    multiprocessing.connection.wait([parents_end])
     os._exit(1)
 
 
 def _work(key: RunKey) -> RunState:
     assert _worker is not None
-    task, out, tell = _worker
-    return _run(task, key, out, tell)
+    task, out, send = _worker
+    return _run(task, key, out, send)

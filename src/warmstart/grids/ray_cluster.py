@@ -1,4 +1,4 @@
-"""Running a grid of runs on Ray: many machines, or this one; a run that loses its machine goes on elsewhere."""
+"""Running a grid of runs on Ray: many machines, or this one; a run that loses its machine resumes on another."""
 
 from __future__ import annotations
 
@@ -34,62 +34,60 @@ from warmstart.training.launch import available_cores
 from warmstart.training.loop import Progress
 
 TRIES = 3
-"""How often a run may lose its worker within one stage before it is given up."""
+"""How often a run may lose its worker within one stage until the work fails."""
 POLL = 0.2
-"""Seconds between two looks for events."""
-ENDING = 10
-"""Seconds that runs have to end in when the work is stopped, before they are left to Ray."""
-KNOCKING = 10
-"""Seconds that a cluster has to answer in."""
-_MARK = ".warmstart.ray"
+"""Seconds between two requests for events."""
+CANCEL_TIMEOUT = 10
+"""Seconds that runs have to end when the work is stopped; after that Ray ends them."""
+CONNECT_TIMEOUT = 10
+"""Seconds that a cluster has to answer."""
+_MARKER = ".warmstart.ray"
+"""A file in the output folder by which nodes recognise it."""
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """Ray, connected and with room for a run."""
+    """A connected Ray cluster with room for a run."""
 
     ray: Any
     gpus: float
     threads: int
 
     def run(self, task: Task, keys: Sequence[RunKey], out: Path, on_event: OnEvent) -> dict[RunKey, RunState]:
-        """Bring runs to their end, each from wherever it was stopped, with the numbers of a local run.
+        """Run each run to its end from its last checkpoint, with the numbers of a local run.
 
-        Args:
-            task: What is trained; its data is sent to each node once, whose runs share it.
-            keys: The runs, in the order in which they are queued.
-            out: The comparison's folder, locked by the caller, on a file system that all nodes see.
-            on_event: Told in this process of epochs and stages, of each finished stage exactly once.
+        The caller holds the lock of ``out``, which lies on a file system that all nodes share. The task is sent to each
+        node once. Each finished stage is reported once, also where a worker is lost after saving it.
 
         Returns:
-            How far each run has come.
+            The last state of each run.
 
         Raises:
-            InputError: If nodes do not see ``out`` or differ in their versions, or a method or network refuses what
-                it is given.
-            WorkFailedError: If a run loses its worker time and again.
+            InputError: If nodes do not share ``out`` or differ in their versions, or a method or network refuses its
+                input.
+            WorkFailedError: If a run loses its worker `TRIES` times in one stage.
         """
         ray, out = self.ray, out.resolve()
-        with _mark(out) as mark:
+        with _marker(out) as marker:
             mailbox = _mailbox(ray)
-            place = _Place(out, Path.cwd(), mark, Provenance.here(), self.threads, mailbox)
+            driver = _Driver(out, Path.cwd(), marker, Provenance.here(), self.threads, mailbox)
             shared = _put(ray, task)
             needs = {"num_cpus": self.threads, "num_gpus": self.gpus}
-            work = ray.remote(_work).options(**needs, max_retries=0, name="warmstart run")
-            told = _Told(keys, out, on_event)
-            return _Grid(ray, lambda key: work.remote(shared, key, place), mailbox, told).run(keys)
+            work = ray.remote(_run_on_worker).options(**needs, max_retries=0, name="warmstart run")
+            events = _Events(keys, out, on_event)
+            return _Grid(ray, lambda key: work.remote(shared, key, driver), mailbox, events).run(keys)
 
 
 @contextmanager
 def ray_cluster(address: str | None, *, gpus: float, threads: int) -> Iterator[Cluster]:
-    """Connect to a cluster, or start one for the time being, and see whether it has room for a run.
+    """Connect to a cluster, or start one for the duration, and check that it has room for a run.
 
     Args:
-        address: An existing cluster: ``auto``, ``host:port`` or ``ray://host:port``. None joins the one that
-            ``RAY_ADDRESS`` names (as in a job that was submitted to a cluster), else starts one here. A connection
-            that the process has already is used as it is.
-        gpus: GPUs a run is given; a fraction lets several share one.
-        threads: Threads that each run computes with, and CPUs that it is given.
+        address: An existing cluster: ``auto``, ``host:port`` or ``ray://host:port``. None joins the one in
+            ``RAY_ADDRESS`` (which a submitted job has), else starts one here. A process that is connected already
+            keeps its connection.
+        gpus: GPUs of a run; a fraction lets several share one.
+        threads: Threads and CPUs of a run.
 
     Yields:
         The cluster.
@@ -105,16 +103,16 @@ def ray_cluster(address: str | None, *, gpus: float, threads: int) -> Iterator[C
         yield Cluster(ray, gpus, threads)
 
 
-class _Told:
-    """Hands events on, each finished stage once: a worker may be lost after it has saved one, and before it says so."""
+class _Events:
+    """Passes events on, each finished stage once: a worker may be lost between saving a stage and reporting it."""
 
     def __init__(self, keys: Sequence[RunKey], out: Path, on_event: OnEvent) -> None:
         self._on_event = on_event
         self._stages = {(key, row.stage) for key, state in saved_runs(keys, out).items() for row in state.rows}
         self.losses: Counter[RunKey] = Counter()
-        """How often each run has lost its worker in the stage that it is at."""
+        """How often each run has lost its worker in its current stage."""
 
-    def event(self, event: Event) -> None:
+    def forward(self, event: Event) -> None:
         if event.finished_stage is not None:
             if (event.key, event.stage) in self._stages:
                 return
@@ -122,19 +120,19 @@ class _Told:
             self.losses[event.key] = 0
         self._on_event(event)
 
-    def end(self, key: RunKey, rows: list[StageResult]) -> None:
+    def forward_missing(self, key: RunKey, rows: list[StageResult]) -> None:
         for row in rows:
-            self.event(Event(key, row.stage, Progress(row.epochs, row.steps, row.train_accuracy), row))
+            self.forward(Event(key, row.stage, Progress(row.epochs, row.steps, row.train_accuracy), row))
 
 
 @dataclass
 class _Grid:
-    """The driver's side: what is under way, and what becomes of it."""
+    """The driver's side: the runs in progress and their results."""
 
     ray: Any
     start: Callable[[RunKey], Any]
     mailbox: Any
-    told: _Told
+    events: _Events
 
     def run(self, keys: Sequence[RunKey]) -> dict[RunKey, RunState]:
         ray = self.ray
@@ -144,33 +142,33 @@ class _Grid:
             while running:
                 done, _ = ray.wait(list(running), timeout=POLL)
                 for event in ray.get(self.mailbox.take.remote()):
-                    self.told.event(pickle.loads(event))
+                    self.events.forward(pickle.loads(event))
                 for reference in done:
                     key = running.pop(reference)
                     if (state := self._state(key, reference)) is None:
                         running[self.start(key)] = key
                     else:
-                        self.told.end(key, state.rows)
+                        self.events.forward_missing(key, state.rows)
                         done_runs[key] = state
         finally:
             for reference in running:
                 ray.cancel(reference, force=True)
             if running:
-                ray.wait(list(running), num_returns=len(running), timeout=ENDING)
+                ray.wait(list(running), num_returns=len(running), timeout=CANCEL_TIMEOUT)
             ray.kill(self.mailbox)
         return done_runs
 
     def _state(self, key: RunKey, reference: Any) -> RunState | None:
-        """How far a run has come; None if it has lost its worker and is to go on from its checkpoint."""
+        """The result of a run; None if it has lost its worker and is to resume from its checkpoint."""
         lost = self.ray.exceptions
         try:
             state: RunState = self.ray.get(reference)
         except lost.RayTaskError as error:
             raise error.cause from error
         except (lost.WorkerCrashedError, lost.NodeDiedError, lost.OutOfMemoryError, lost.ObjectLostError) as error:
-            self.told.losses[key] += 1
-            count = self.told.losses[key]
-            why = "for lack of memory" if isinstance(error, lost.OutOfMemoryError) else "killed, or with its node"
+            self.events.losses[key] += 1
+            count = self.events.losses[key]
+            why = "for lack of memory" if isinstance(error, lost.OutOfMemoryError) else "killed, or its node failed"
             if count == TRIES:
                 raise WorkFailedError(f"{key} has lost its worker {count} times in one stage ({why})") from None
             print(f"warning: {key} has lost its worker ({why}) and goes on from its checkpoint", file=sys.stderr)
@@ -181,10 +179,10 @@ class _Grid:
 
 
 def _mailbox(ray: Any) -> Any:
-    """Where workers leave events, until the driver takes them. Lost with its node, it starts anew empty."""
+    """An actor that holds workers' events until the driver fetches them; restarted empty if its node fails."""
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    class Mailbox:  # in here, it travels by value; with events as bytes its process need not import torch
+    class Mailbox:  # a local class is sent by value; with events as bytes its process need not import torch
         def __init__(self) -> None:
             self.events: list[bytes] = []
 
@@ -201,25 +199,25 @@ def _mailbox(ray: Any) -> Any:
 
 
 @dataclass(frozen=True)
-class _Place:
-    """What a worker has to know of the driver."""
+class _Driver:
+    """What a worker needs to know about the driver."""
 
     out: Path
     folder: Path
     """The driver's current one: a user's own modules may lie there."""
-    mark: str
+    marker: str
     provenance: Provenance
     threads: int
     mailbox: Any
 
-    def tell(self, event: Event) -> None:
-        """Send an event on its way, without waiting for it to arrive."""
+    def send(self, event: Event) -> None:
+        """Send an event without waiting until it has arrived."""
         self.mailbox.put.remote(pickle.dumps(event))
 
-    def enter(self) -> None:
-        """Check that this node sees what the driver sees and computes what it computes."""
-        node, file = socket.gethostname(), self.out / _MARK
-        if not file.is_file() or file.read_text() != self.mark:
+    def check_node(self) -> None:
+        """Check that this node shares the driver's folder and versions, and work in the driver's current folder."""
+        node, file = socket.gethostname(), self.out / _MARKER
+        if not file.is_file() or file.read_text() != self.marker:
             raise InputError(
                 f"node {node} does not see {self.out} as the driver does; "
                 "put --out on a file system that all nodes of the cluster share"
@@ -234,14 +232,14 @@ class _Place:
             os.chdir(self.folder)
 
 
-def _work(task: Task, key: RunKey, place: _Place) -> RunState:
-    """On a worker: one run to its end; all its stages, those of earlier tries included."""
-    place.enter()
-    return run_grid(task, [key], place.out, jobs=1, threads=place.threads, on_event=place.tell)[key]
+def _run_on_worker(task: Task, key: RunKey, driver: _Driver) -> RunState:
+    """On a worker: one run to its end, with all its stages, those of earlier tries included."""
+    driver.check_node()
+    return run_grid(task, [key], driver.out, jobs=1, threads=driver.threads, on_event=driver.send)[key]
 
 
 def _put(ray: Any, task: Task) -> Any:
-    """Store the task, its tensors as arrays: those Ray maps into each worker's memory, tensors it would copy."""
+    """Store the task with its tensors as arrays, which Ray maps into each worker's memory; tensors it would copy."""
     if ray.util.client.ray.is_connected():  # ray:// has a pickler of its own
         return ray.put(task)
     ray.util.register_serializer(Tensor, serializer=Tensor.numpy, deserializer=_read_only_tensor)
@@ -255,24 +253,24 @@ def _read_only_tensor(array: Any) -> Tensor:
     import warnings
 
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # nobody writes to data
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # the data is only read
         return torch.from_numpy(array)
 
 
 @contextmanager
-def _mark(out: Path) -> Iterator[str]:
-    """Leave a word in the folder that only this folder can hold: a path may exist on another node's own disk too."""
-    mark = secrets.token_hex(8)
-    write_text(out / _MARK, mark)
+def _marker(out: Path) -> Iterator[str]:
+    """Write a random text into the folder: the same path may exist on another node's own disk."""
+    text = secrets.token_hex(8)
+    write_text(out / _MARKER, text)
     try:
-        yield mark
+        yield text
     finally:
-        (out / _MARK).unlink(missing_ok=True)
+        (out / _MARKER).unlink(missing_ok=True)
 
 
 def _import_ray() -> Any:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")  # a lost worker is our one line, not Ray's fifteen
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")  # one line of ours on a lost worker, not fifteen of Ray's
     try:
         import ray
     except ImportError as error:
@@ -282,7 +280,7 @@ def _import_ray() -> Any:
 
 @contextmanager
 def _connection(ray: Any, address: str | None) -> Iterator[bool]:
-    """Connect to a cluster, or start one; whether it is one of ours, which ends with the work."""
+    """Connect to a cluster or start one; True if it was started here, and ends with the work."""
     if ray.is_initialized():
         yield False
         return
@@ -290,8 +288,8 @@ def _connection(ray: Any, address: str | None) -> Iterator[bool]:
     ours = address == "local"
     options = {"num_cpus": available_cores(), "include_dashboard": False} if ours else {}
     try:
-        _knock(_running_here() if address == "auto" else address)
-        with _handlers_kept():
+        _require_listener(_running_here() if address == "auto" else address)
+        with _sigterm_handler_kept():
             ray.init(address, log_to_driver=False, logging_level="ERROR", **options)
     except (OSError, RuntimeError, ValueError) as error:
         if "AuthenticationError" in f"{error} {error.__cause__}":
@@ -306,22 +304,22 @@ def _connection(ray: Any, address: str | None) -> Iterator[bool]:
         ray.shutdown()
 
 
-def _knock(address: str) -> None:
-    """Find out that nobody listens at an address: Ray tries for minutes, and then ends the process."""
+def _require_listener(address: str) -> None:
+    """Raise OSError if nothing listens at an address: Ray would try for minutes and then end the process."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if host and port.isdecimal():
-        socket.create_connection((host.strip("[]"), int(port)), KNOCKING).close()
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_TIMEOUT).close()
 
 
 def _running_here() -> str:
-    """The address that the last `ray start` on this machine has left; its cluster may have ended since."""
+    """The address that the last `ray start` on this machine recorded; that cluster may have ended since."""
     file = Path(os.environ.get("RAY_TMPDIR", tempfile.gettempdir())) / "ray" / "ray_current_cluster"
     return file.read_text().strip() if file.is_file() else "auto"
 
 
 @contextmanager
-def _handlers_kept() -> Iterator[None]:
-    """Keep the answer to SIGTERM, which Ray replaces by one that exits at once."""
+def _sigterm_handler_kept() -> Iterator[None]:
+    """Keep the handler of SIGTERM, which Ray replaces by one that exits at once."""
     before = signal.getsignal(signal.SIGTERM)
     try:
         yield
@@ -331,7 +329,7 @@ def _handlers_kept() -> Iterator[None]:
 
 
 def _check_room(ray: Any, threads: int, gpus: float, ours: bool) -> None:
-    """Find out beforehand that no node can take a run: Ray would wait for one without a word."""
+    """Refuse or warn if no node can take a run: Ray would wait silently."""
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     if any(node.get("CPU", 0) >= threads and node.get("GPU", 0) >= gpus for node in nodes):
         return

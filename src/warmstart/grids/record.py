@@ -1,4 +1,4 @@
-"""config.yaml: what a grid of runs was told and what its numbers rest on, and whether an old one may go on."""
+"""config.yaml: a grid's settings and what its numbers depend on, and whether an old grid may be resumed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ S = TypeVar("S", bound=GridSettings)
 
 
 class Provenance(BaseModel):
-    """What numbers rest on besides settings and data."""
+    """What numbers depend on besides settings and data."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -32,7 +32,7 @@ class Provenance(BaseModel):
     python: str
     machine: str
     processes: int
-    """Those that train each run together."""
+    """How many train each run together."""
 
     @classmethod
     def here(cls) -> Self:
@@ -49,30 +49,20 @@ class Provenance(BaseModel):
 
 
 class Record(BaseModel, Generic[S_co]):
-    """What config.yaml holds: every setting is a key, all else is under ``recorded``; wings add fields of their own."""
+    """The content of config.yaml: each setting is a key, all else is under ``recorded``; subclasses add fields."""
 
     model_config = ConfigDict(frozen=True)
 
     kind: ClassVar[str]
-    """What the grid is, such as ``compare``."""
+    """Such as ``compare``."""
     settings: S_co
     data_fingerprint: str | dict[int, str]
-    """The data's; one a seed where each has its own."""
+    """One hash, or one for each seed where the data depends on it."""
     provenance: Provenance
 
     @classmethod
     def read(cls, out: Path) -> Self:
-        """Read the record of a grid; nothing that it names is imported.
-
-        Args:
-            out: The grid's folder.
-
-        Returns:
-            The record.
-
-        Raises:
-            InputError: If the folder holds no grid or one of another kind, or the file is damaged.
-        """
+        """Read config.yaml, importing nothing it names; InputError if it is missing, damaged or of another kind."""
         kind, content = kind_of(out), read_yaml(out / CONFIG_FILE)
         if kind != cls.kind:
             raise InputError(f"{out} holds a grid of `{kind}`, not of `{cls.kind}`; choose another folder")
@@ -98,25 +88,14 @@ class Record(BaseModel, Generic[S_co]):
         return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
 
     def with_first_start(self, then: Record[Any]) -> Self:
-        """This record, with what the first start has recorded.
-
-        Args:
-            then: The first start's.
-
-        Returns:
-            Provenance and fingerprints of the first start, with those of seeds that have been added.
-        """
+        """This record with the first start's provenance and data fingerprints, and those of added seeds."""
         prints = self.data_fingerprint
         if isinstance(prints, dict) and isinstance(then.data_fingerprint, dict):
             prints = {**prints, **then.data_fingerprint}
         return self.model_copy(update={"provenance": then.provenance, "data_fingerprint": prints})
 
     def check_same_grid(self, then: Self, out: Path) -> list[str]:
-        """See whether an old grid may go on as this one.
-
-        Args:
-            then: The old one's record.
-            out: Its folder.
+        """Check that the grid recorded in a folder may resume with these settings.
 
         Returns:
             Warnings, one sentence each: versions that differ.
@@ -143,34 +122,20 @@ class Record(BaseModel, Generic[S_co]):
 
 
 def kind_of(out: Path) -> str:
-    """What grid a folder holds.
-
-    Args:
-        out: The folder.
-
-    Returns:
-        The `Record.kind`.
-
-    Raises:
-        InputError: If it holds none, or the file is another program's, an older version's or damaged.
-    """
+    """The `Record.kind` of the grid in a folder; InputError if it holds none or one of an older version."""
     file = out / CONFIG_FILE
     if not file.is_file():
-        raise InputError(f"{out} holds no comparison ({CONFIG_FILE} is missing); name the --out of one")
+        raise InputError(f"{out} holds no comparison ({CONFIG_FILE} is missing); give the --out of one")
     recorded = read_yaml(file).get(RECORDED)
     if not isinstance(recorded, Mapping):
-        raise InputError(f"{file} was not written by a comparison (it has no '{RECORDED}'); name another folder")
+        raise InputError(f"{file} was not written by a comparison (it has no '{RECORDED}'); choose another folder")
     if not isinstance(kind := recorded.get("kind"), str):
         raise InputError(f"{file} was written by an older warmstart; choose another --out")
     return kind
 
 
 def check_output(out: Path, now: Record[S]) -> list[str]:
-    """Check that an output folder is new, or may go on; nothing is written.
-
-    Args:
-        out: The output folder.
-        now: The record of what is to be done there.
+    """Check that an output folder is new or holds the same grid; nothing is written.
 
     Returns:
         Warnings, one sentence each: versions that differ from those of the first start.
@@ -186,29 +151,16 @@ def check_output(out: Path, now: Record[S]) -> list[str]:
 
 
 def write_record(out: Path, now: Record[S]) -> None:
-    """Write config.yaml; what the first start recorded stays.
-
-    Args:
-        out: The output folder, locked, which `check_output` has let pass.
-        now: The record of what is to be done there.
-    """
+    """Write config.yaml into a locked and checked folder; what the first start recorded stays."""
     file = out / CONFIG_FILE
     record = now.with_first_start(type(now).read(out)) if file.exists() else now
     write_text(file, record.to_yaml())
 
 
 def settled(settings: S, out: Path | None) -> S:
-    """Settings with all that follows from the machine filled in.
-
-    Args:
-        settings: As given.
-        out: The output folder, new or old, or none: a grid that goes on keeps its threads, since a larger grid must
-            not change earlier numbers.
-
-    Returns:
-        The settings, with a number of threads, and the kind of device.
-    """
+    """Settings with the number of threads and the kind of device filled in."""
     threads = settings.threads
+    # A resumed grid keeps its threads: adding seeds or methods must not change earlier numbers.
     if threads == "auto" and out is not None and (out / CONFIG_FILE).exists():
         threads = read_yaml(out / CONFIG_FILE).get("threads", "auto")
     if not isinstance(threads, int):
@@ -240,7 +192,7 @@ def _require_extended(out: Path, key: str, then: Any, now: Any) -> None:
 
 
 def _same_data(then: Any, now: Any) -> bool:
-    """Whether fingerprints agree; where each seed has its own, those of the seeds that both have."""
+    """Whether fingerprints agree; with one a seed, those of the seeds in both."""
     if isinstance(then, dict) and isinstance(now, dict):
         return all(now[seed] == then[seed] for seed in then if seed in now)
     return bool(then == now)

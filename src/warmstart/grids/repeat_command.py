@@ -10,16 +10,16 @@ from warmstart.grids.record import Record
 
 
 def repeat_command(words: str, record: Record[Any], always: Iterable[str], usual: dict[str, Any]) -> str:
-    """Write a command line.
+    """Write the command that repeats a grid's numbers, for a POSIX shell.
 
     Args:
         words: What stands before the flags, such as ``compare``.
-        record: What the grid was told.
-        always: Settings that are named in any case, first.
-        usual: Values by name that need not be named.
+        record: The grid's record.
+        always: Settings that are always named, first.
+        usual: Values by name that need not be named, such as defaults.
 
     Returns:
-        The command, for a POSIX shell, with all settings that decide numbers or how they are read.
+        The command, with all settings that decide numbers or how they are read.
     """
     processes = record.provenance.processes
     launched = f"torchrun --nproc-per-node {processes} -m " if processes > 1 else ""

@@ -21,7 +21,7 @@ TRACKERS = ("tensorboard", "wandb", "mlflow")
 
 
 class GridSettings(Settings):
-    """What every grid has."""
+    """The settings of every grid."""
 
     title: ClassVar[str] = "The grid"
 
@@ -69,9 +69,9 @@ class GridSettings(Settings):
     @field_validator("ray_address", "gpus_per_run")
     @classmethod
     def _with_ray(cls, value: Any, info: ValidationInfo) -> Any:
-        usual = cls.model_fields[info.field_name or ""].default
-        if value != usual and info.data.get("executor") == "local":
-            raise InputError(f"{info.field_name} is {value}, which only Ray looks at; add --executor ray")
+        default = cls.model_fields[info.field_name or ""].default
+        if value != default and info.data.get("executor") == "local":
+            raise InputError(f"{info.field_name} is {value}, which has no effect without Ray; add --executor ray")
         return value
 
     @property
@@ -81,7 +81,7 @@ class GridSettings(Settings):
 
     @property
     def optimizer_names(self) -> Sequence[str]:
-        """The optimizers of the grid; one without a name where training makes its own."""
+        """The optimizers of the grid; one empty name where the training function makes its own."""
         return ("",)
 
     @property
@@ -90,11 +90,7 @@ class GridSettings(Settings):
         raise NotImplementedError
 
     def runs(self) -> list[RunKey]:
-        """The runs of the grid.
-
-        Returns:
-            Seed by seed, each with all optimizers and methods: a grid that is stopped has whole seeds.
-        """
+        """The grid's runs, seed by seed: a grid that is stopped has all methods and optimizers of the seeds before."""
         return [
             RunKey(method, seed, optimizer)
             for seed in self.seed_numbers
@@ -104,41 +100,28 @@ class GridSettings(Settings):
 
     @property
     def may_use_workers(self) -> bool:
-        """Whether the grid could be computed by processes of this machine, as far as settings tell."""
+        """Whether the runs may be computed in worker processes here, as far as the settings alone tell."""
         on_cpu = self.device == "cpu" or (self.device == "auto" and self.jobs == "auto")
         alone = self.executor == "local" and launched_processes() == 1 and len(self.runs()) > 1
         several = available_cores() > 1 if self.jobs == "auto" else self.jobs != 1
         return alone and several and (on_cpu or self.jobs != "auto")
 
     def resolved_threads(self) -> int:
-        """Threads a run computes with.
-
-        Returns:
-            The setting, or with ``auto`` the cores shared out among the runs, at least one each. It does not
-            depend on ``jobs``, so that numbers do not either.
-        """
+        """Threads of a run: the setting, or with ``auto`` the cores divided among the runs, at least 1."""
         if isinstance(self.threads, int):
             return self.threads
+        # Not by `jobs`: threads may change the last digits, and `jobs` must not.
         return max(1, available_cores() // (len(self.methods) * len(self.seed_numbers)))
 
     def resolved_device(self) -> torch.device:
-        """The device that is trained on.
-
-        Returns:
-            The setting, or with ``auto`` the accelerator that is there, else the CPU.
-
-        Raises:
-            InputError: If there is no such device here.
-        """
+        """The device to train on; with ``auto`` the accelerator if there is one, else the CPU."""
         from warmstart.training.devices import find_device
 
         return find_device(self.device)
 
 
 class ImageGridSettings(GridSettings):
-    """What a grid on images has: a network by name, and seeds 0 to N-1."""
-
-    title: ClassVar[str] = "The grid"
+    """The settings of a grid on images: a network by name, and seeds 0 to N-1."""
 
     model: Annotated[
         str,
@@ -148,5 +131,5 @@ class ImageGridSettings(GridSettings):
 
     @property
     def seed_numbers(self) -> Sequence[int]:
-        """As many as were asked for."""
+        """0 to N-1."""
         return range(self.seeds)

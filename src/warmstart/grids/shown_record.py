@@ -13,30 +13,22 @@ _FIRST = ("dataset", "data")
 
 
 def shown_record(record: Record[Any], how: str) -> list[Html]:
-    """Show how to repeat a grid, and what its numbers rest on, settings that differ from the defaults first.
-
-    Args:
-        record: What config.yaml holds.
-        how: What repeats it, as a sentence.
-
-    Returns:
-        A paragraph and a table.
-    """
+    """A sentence on how to repeat a grid, and a table of its settings, those that differ from the defaults first."""
     kind = type(record.settings)
-    usual = {name: field.default for name, field in kind.model_fields.items() if not field.is_required()}
+    defaults = {name: field.default for name, field in kind.model_fields.items() if not field.is_required()}
     settings = {name: getattr(record.settings, name) for name in kind.names_of("numbers", "extensible", "reading")}
-    changed = [name for name, value in settings.items() if usual.get(name, ...) != value]
+    changed = [name for name, value in settings.items() if defaults.get(name, ...) != value]
     names = dict.fromkeys([name for name in (*_FIRST, *changed, *settings) if name in settings])
     facts = record.model_dump(exclude={"settings", "provenance", "notes", "called"})
     rest = {name.replace("_", " "): value for name, value in {**_flat(facts), **dict(record.provenance)}.items()}
     rows = [(name, _plain(value)) for name, value in [*((name, settings[name]) for name in names), *rest.items()]]
-    caption = "What the numbers rest on: first the settings that differ from the defaults."
+    caption = "What the numbers depend on: first the settings that differ from the defaults."
     shown = [(name, value) for name, value in rows if value not in ("", "None")]
     return [html.paragraph(how), html.table(("key", "value"), shown, caption=caption, text=True)]
 
 
 def _flat(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields with those inside of others beside them, but fingerprints by seed."""
+    """Nested fields moved to the top level; fingerprints by seed stay together."""
     found: dict[str, Any] = {}
     for name, value in fields.items():
         if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):

@@ -1,7 +1,7 @@
-"""Where the processes come from that compute runs: one server imports all that they need, and they are forked from it.
+"""How worker processes start: one server imports what they need, and they are forked from it.
 
-It imports while this process still does, so that a grid begins as soon as this process is ready. Where there is no
-forking, as on Windows, each process imports by itself.
+It imports while this process still does, so that a grid begins as soon as this process is ready. Without fork, as on
+Windows, each worker imports by itself.
 """
 
 from __future__ import annotations
@@ -14,11 +14,7 @@ _IMPORTED = ["warmstart.grids.local_processes", "warmstart.runs.image_task"]
 
 
 def worker_context() -> Any:
-    """The context that workers are started in.
-
-    Returns:
-        One of `multiprocessing`'s; tensors travel as shared memory, so that there is one copy of the data.
-    """
+    """The `multiprocessing` context of workers; tensors travel as shared memory, so that the data is held once."""
     context: Any = multiprocessing.get_context(_METHOD)
     if _METHOD == "forkserver":
         context.set_forkserver_preload(_IMPORTED)
@@ -26,7 +22,7 @@ def worker_context() -> Any:
 
 
 def start_importing() -> None:
-    """Let the server start now, whether or not there will be workers; it ends with this process."""
+    """Start the server now, whether or not workers will be needed; it ends with this process."""
     worker_context()
     if _METHOD == "forkserver":
         from multiprocessing import forkserver

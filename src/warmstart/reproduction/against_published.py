@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import combinations, pairwise
 from statistics import fmean, stdev
 
-from warmstart.evidence.table import mean_std
+from warmstart.evidence.table import Row, mean_std
 from warmstart.reproduction.published import MeanStd, PublishedRow
 from warmstart.runs.results import Results
 
@@ -22,15 +22,15 @@ QUANTITIES: Mapping[str, str] = {
 
 
 @dataclass(frozen=True)
-class Beside:
-    """One figure of ours, one number a seed, and the published one."""
+class FigurePair:
+    """One of the paper's figures and ours for it, one number a seed."""
 
     ours: Sequence[float]
     published: MeanStd | None
     form: str
 
     def cells(self) -> tuple[str, str, str]:
-        """Ours, the published one, and the difference in units of both standard deviations."""
+        """Ours, the published figure, and their difference in units of both standard deviations."""
         theirs = (
             "–" if self.published is None else f"{self.published.mean:{self.form}} ({self.published.std:{self.form}})"
         )
@@ -48,41 +48,29 @@ class Beside:
         return f"{difference / both:+.1f} σ"
 
 
-def beside(results: Results, method: str, row: PublishedRow | None) -> dict[str, Beside]:
-    """Set one method's figures beside the published ones.
-
-    Args:
-        results: One optimizer's measurements; only complete runs count.
-        method: The method.
-        row: What the paper has for it, if it does.
-
-    Returns:
-        The four quantities by name.
-    """
-    runs = list(results.finished(method).values())
+def paired_figures(results: Results, method: str, row: PublishedRow | None) -> dict[str, FigurePair]:
+    """One method's four figures by name, from complete runs only; ``row`` holds the paper's, if it has the method."""
+    measured = Row.of(results, method)
     ours = {
-        "last_accuracy": [100 * run[-1].test_accuracy for run in runs],
-        "mean_accuracy": [100 * fmean(stage.test_accuracy for stage in run) for run in runs],
-        "last_steps": [float(run[-1].steps) for run in runs],
-        "mean_steps": [fmean(stage.steps for stage in run) for run in runs],
+        "last_accuracy": [100 * accuracy for accuracy in measured.last_metric],
+        "mean_accuracy": [100 * accuracy for accuracy in measured.mean_metric],
+        "last_steps": measured.last_steps,
+        "mean_steps": measured.mean_steps,
     }
     return {
-        name: Beside(values, None if row is None else getattr(row, name), ".2f" if "accuracy" in name else ".0f")
+        name: FigurePair(values, None if row is None else getattr(row, name), ".2f" if "accuracy" in name else ".0f")
         for name, values in ours.items()
     }
 
 
-def orders(rows: Mapping[str, Mapping[str, Beside]]) -> list[str]:
+def orders(rows: Mapping[str, Mapping[str, FigurePair]]) -> list[str]:
     """Compare the order of the methods with the paper's, in each quantity.
 
     Two methods count as the other way round only if their difference exceeds the standard deviation of a difference,
     both here and in the paper.
 
-    Args:
-        rows: Method -> its quantities.
-
     Returns:
-        One sentence a quantity that at least two methods of the paper have complete runs for.
+        One sentence for each quantity in which at least two of the paper's methods have complete runs.
     """
     sentences = []
     for name, label in QUANTITIES.items():
@@ -97,7 +85,7 @@ def orders(rows: Mapping[str, Mapping[str, Beside]]) -> list[str]:
 
 
 def _agreement(known: Sequence[str], ours: Mapping[str, MeanStd], theirs: Mapping[str, MeanStd]) -> str:
-    """How far an order, which begins with the largest, is the paper's."""
+    """How far our order agrees with the paper's; ``known`` begins with the largest."""
     swapped: list[str] = []
     unclear: dict[str, list[str]] = {"here": [], "in the paper": []}
     for a, b in combinations(known, 2):

@@ -24,28 +24,25 @@ from warmstart.training.evaluation import evaluate
 from warmstart.training.loop import Hooks, Progress, train_stage
 
 MEASURED_BATCHES = 4
-"""Of an epoch; the first epoch warms up, the second is timed."""
+"""Batches of an epoch; the first epoch warms up, the second is timed."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What some runs will take."""
+    """What the runs of one method and optimizer will take."""
 
     optimizer: str
     method: str
     runs: int
     steps: float
     seconds: float
-    """Of one process at a time."""
+    """With one run at a time."""
 
 
 def published_epochs(dataset: str, optimizer: str, method: str) -> float:
-    """Epochs that a stage took on average in the paper.
+    """The mean number of epochs of a stage in the paper.
 
-    Args:
-        dataset: A key of `PUBLISHED`.
-        optimizer: Its name; SGD's figures stand in where there are none.
-        method: Its name; Shrink & Perturb's figures stand in where there are none.
+    SGD's figures stand in for an optimizer, and Shrink & Perturb's for a method, that the paper does not have.
 
     Returns:
         Mean steps of a stage over the mean number of batches in its epochs.
@@ -59,59 +56,39 @@ def published_epochs(dataset: str, optimizer: str, method: str) -> float:
 
 
 class Estimator:
-    """Measures a few steps of each optimizer, and reckons from them."""
+    """Measures a few steps of each optimizer, and estimates costs from them."""
 
     def __init__(self, task: ImageTask, dataset: str, optimizers: Sequence[str], threads: int) -> None:
-        """Measure.
-
-        Args:
-            task: What will be trained.
-            dataset: A key of `PUBLISHED`.
-            optimizers: Those of the grid.
-            threads: Threads that a run computes with.
+        """Measure with ``threads`` threads.
 
         Raises:
-            InputError: If one run alone does not fit into the GPU's memory.
+            InputError: If a single run does not fit into the GPU's memory.
         """
         self._task, self._dataset = task, dataset
         self.peak_memory = 0
-        """Bytes that one run takes on a GPU, its data included; 0 elsewhere."""
+        """Bytes that one run takes on a GPU, its data included; 0 on other devices."""
         device = find_device(task.device)
         if device.type == "cuda":
-            torch.cuda.init()  # before it the allocator has no figures, and says so by an error
+            torch.cuda.init()  # without it the allocator's statistics raise an error
             torch.cuda.reset_peak_memory_stats(device)
         try:
-            # Of all GPUs, as is the default, it would take up memory on each.
+            # By default the state of all GPUs would be kept, which takes memory on each.
             with torch.random.fork_rng([device] if device.type == "cuda" else []), computing_with(threads):
                 self.seconds_a_step = {name: _seconds_a_step(task, name) for name in optimizers}
-                self._seconds_to_judge = _seconds_to_judge(task)
+                self._seconds_to_evaluate = _seconds_to_evaluate(task)
         except torch.OutOfMemoryError as error:
             raise InputError(f"{task.model}: {too_little_memory(error)}") from None
         if device.type == "cuda":
             self.peak_memory = torch.cuda.max_memory_allocated(device)
 
     def check_memory(self, jobs: int) -> None:
-        """See to it that as many runs as will be trained at a time fit.
-
-        Args:
-            jobs: Processes that share the GPU.
-
-        Raises:
-            InputError: If they do not; it says how much they need and what helps.
-        """
+        """Raise InputError unless ``jobs`` runs at a time fit into the GPU's memory."""
         device = find_device(self._task.device)
         if self.peak_memory and self.peak_memory * jobs > torch.cuda.get_device_properties(device).total_memory:
-            raise InputError(_too_large(self._task, device, self.peak_memory, jobs))
+            raise InputError(_memory_message(self._task, device, self.peak_memory, jobs))
 
     def costs(self, left: Sequence[tuple[RunKey, int]]) -> list[Cost]:
-        """Reckon what is left of a grid.
-
-        Args:
-            left: Runs, and how many stages of each are done.
-
-        Returns:
-            One row for each optimizer and method, in the order of the runs.
-        """
+        """The costs by optimizer and method of unfinished runs, each given with its number of finished stages."""
         rows: dict[tuple[str, str], Cost] = {}
         for key, done in left:
             place = key.optimizer, key.method
@@ -124,12 +101,12 @@ class Estimator:
         recipe, stream = self._task.recipe, self._task.stream
         epochs = min(published_epochs(self._dataset, key.optimizer, key.method), recipe.max_epochs)
         if recipe.until is None or recipe.schedule is not None:
-            epochs = recipe.max_epochs  # of a schedule at most so many; the paper gives no counts
+            epochs = recipe.max_epochs  # an upper limit with a schedule, for which the paper gives no counts
         steps, seconds = 0.0, 0.0
         for stage in range(done + 1, stream.stages + 1):
             of_stage = epochs * math.ceil(stage * stream.stage_size / recipe.batch_size)
             steps += of_stage
-            seconds += of_stage * self.seconds_a_step[key.optimizer] + self._seconds_to_judge
+            seconds += of_stage * self.seconds_a_step[key.optimizer] + self._seconds_to_evaluate
             if stage > 1 and isinstance(method := self._task.method(key.method), Dash):
                 chunks = min(stage, batches_that_matter(method.alpha, method.tolerance) or stage)
                 examples = chunks * min(stream.stage_size, LARGEST_BATCH)
@@ -138,7 +115,7 @@ class Estimator:
 
 
 def _seconds_a_step(task: ImageTask, optimizer: str) -> float:
-    """Of the training engine itself, on the first images of the data."""
+    """Seconds of a training step, measured with the training engine on the first images of the data."""
     model = task.make_model()
     wanted = min(MEASURED_BATCHES * task.recipe.batch_size, task.stream.stages * task.stream.stage_size)
     examples = task.training_examples(slice(0, wanted))
@@ -147,13 +124,13 @@ def _seconds_a_step(task: ImageTask, optimizer: str) -> float:
     optimizer_ = task.make_optimizer(model, optimizer)
     hooks = Hooks(after_epoch=after.append)
     train_stage(model, optimizer_, examples, recipe, seed_of=lambda epoch, segment: epoch, hooks=hooks)
-    if len(after) < 2:  # it diverged at once, which takes as long
+    if len(after) < 2:  # it diverged in the first epoch, whose steps take as long
         return after[0].seconds / after[0].steps
     return (after[1].seconds - after[0].seconds) / (after[1].steps - after[0].steps)
 
 
-def _seconds_to_judge(task: ImageTask) -> float:
-    """One measurement on the test set, twice: as the network is, and with batch-norm statistics recalibrated."""
+def _seconds_to_evaluate(task: ImageTask) -> float:
+    """Seconds to measure a network on the test set as it is, and again with recalibrated batch-norm statistics."""
     model = task.make_model()
     some = task.test_examples(slice(0, 500))
     evaluate(model, some)
@@ -164,7 +141,7 @@ def _seconds_to_judge(task: ImageTask) -> float:
     return seconds * (2 * len(task.images.test_labels) + trained)
 
 
-def _too_large(task: ImageTask, device: torch.device, needed: int, jobs: int) -> str:
+def _memory_message(task: ImageTask, device: torch.device, needed: int, jobs: int) -> str:
     total = torch.cuda.get_device_properties(device).total_memory
     runs = "1 run needs" if jobs == 1 else f"{jobs} runs at a time need"
     remedy = (
@@ -177,14 +154,7 @@ def _too_large(task: ImageTask, device: torch.device, needed: int, jobs: int) ->
 
 
 def duration(seconds: float) -> str:
-    """Write a time for people.
-
-    Args:
-        seconds: The time.
-
-    Returns:
-        Such as ``3 d 4 h``, ``2 h 10 min``, ``5 min`` or ``40 s``.
-    """
+    """A time for people: ``3 d 4 h``, ``2 h 10 min``, ``5 min`` or ``40 s``."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)

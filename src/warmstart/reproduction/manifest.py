@@ -24,17 +24,11 @@ MANIFEST_FILE = "manifest.json"
 
 
 @contextmanager
-def session(out: Path, record: ReproductionRecord, device: torch.device, *, verify: bool = True) -> Iterator[None]:
-    """Enter one start of the work into the manifest, whatever ends it.
-
-    Args:
-        out: The reproduction's folder.
-        record: What config.yaml holds.
-        device: What is trained on.
-        verify: Whether checksums were looked at.
+def session(out: Path, record: ReproductionRecord, device: torch.device, *, verify: bool) -> Iterator[None]:
+    """Record one start of the work in the manifest, however it ends.
 
     Yields:
-        Nothing; meanwhile the work is done.
+        Nothing; the work is done meanwhile.
 
     Raises:
         BaseException: Whatever ended the work.
@@ -43,9 +37,9 @@ def session(out: Path, record: ReproductionRecord, device: torch.device, *, veri
     entry: dict[str, Any] = {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "host": platform.node(),
-        "device": _described(device),
+        "device": _device_facts(device),
         "verified": verify,
-        "ended": "killed",  # unless it can say otherwise
+        "ended": "killed",  # until it is overwritten at the end
         "wall_seconds": 0.0,
     }
     earlier = sessions_of(out)
@@ -65,24 +59,14 @@ def session(out: Path, record: ReproductionRecord, device: torch.device, *, veri
 
 
 def sessions_of(out: Path) -> list[dict[str, Any]]:
-    """Read what the manifest says of earlier starts.
-
-    Args:
-        out: The reproduction's folder.
-
-    Returns:
-        One entry a start; none without a manifest.
-
-    Raises:
-        InputError: If it is damaged.
-    """
+    """The manifest's entries, one a start; none without a manifest, InputError if it is damaged."""
     file = out / MANIFEST_FILE
     if not file.exists():
         return []
     try:
         sessions: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))["sessions"]
     except (ValueError, KeyError, TypeError):
-        raise InputError(f"{file} is damaged; remove it, and the same command begins another") from None
+        raise InputError(f"{file} is damaged; remove it, and the same command writes a new one") from None
     return sessions
 
 
@@ -99,20 +83,13 @@ def _write(out: Path, record: ReproductionRecord, sessions: list[dict[str, Any]]
 
 
 def reproduce_command(record: ReproductionRecord) -> str:
-    """What repeats the numbers on another machine, with the data from the hub.
-
-    Args:
-        record: What config.yaml holds.
-
-    Returns:
-        The command.
-    """
-    # All of what numbers depend on, but for the data: another machine has it from the hub.
-    usual = {"dataset": record.settings.dataset, "data": record.settings.data, "device": record.settings.device}
-    return repeat_command(f"reproduce {record.settings.dataset}", record, ("protocol", "model"), usual)
+    """The command that repeats the numbers on another machine, with the data from the hub."""
+    # Everything that numbers depend on except the data, which another machine loads from the hub.
+    not_named = {"dataset": record.settings.dataset, "data": record.settings.data, "device": record.settings.device}
+    return repeat_command(f"reproduce {record.settings.dataset}", record, ("protocol", "model"), not_named)
 
 
-def _described(device: torch.device) -> dict[str, Any]:
+def _device_facts(device: torch.device) -> dict[str, Any]:
     if device.type != "cuda":
         return {"kind": device.type, "cores": os.cpu_count()}
     properties = torch.cuda.get_device_properties(device)
@@ -127,7 +104,7 @@ def _described(device: torch.device) -> dict[str, Any]:
 
 
 def _joules(device: torch.device) -> float | None:
-    """The GPU's energy counter, which counts whatever runs on it; None where no driver tells."""
+    """The GPU's energy counter, which includes all that runs on it; None if the driver has none."""
     if device.type != "cuda":
         return None
     try:

@@ -15,12 +15,12 @@ from warmstart.training.schedule import Schedule
 
 @dataclass(frozen=True)
 class Protocol:
-    """A protocol for one data set; of the recipe's settings the optimizer is the grid's to choose."""
+    """A protocol for one data set; the grid, not the recipe, chooses the optimizer."""
 
     stream: StreamSettings
     recipe: Recipe
     model_settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Model -> keywords of its factory."""
+    """Model -> keyword arguments of its factory."""
 
 
 SUMMARIES: Mapping[str, str] = MappingProxyType(
@@ -31,19 +31,11 @@ SUMMARIES: Mapping[str, str] = MappingProxyType(
         "reduced": "ours, for two cores: 6 stages of 500, batches of 64, else as incremental",
     }
 )
-"""Name -> what it is, in one line."""
+"""Name -> description in one line."""
 
 
 def find_protocol(protocol: str, dataset: str) -> Protocol:
-    """A protocol for a data set.
-
-    Args:
-        protocol: A key of `SUMMARIES`.
-        dataset: A key of `PAPER_DATA`.
-
-    Returns:
-        How it is trained. Source: Shin et al. (arXiv 2410.23495), section 5 and the appendix.
-    """
+    """The protocol for a data set. Source: Shin et al. (arXiv 2410.23495), section 5 and the appendix."""
     return {"incremental": _incremental, "sota": _sota, "half": _half, "reduced": _reduced}[protocol](dataset)
 
 

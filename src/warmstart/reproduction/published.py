@@ -79,4 +79,4 @@ MISPRINTS: Mapping[tuple[str, str, str], str] = MappingProxyType(
         )
     }
 )
-"""(Data set, optimizer, method) -> what to know about the row."""
+"""(Data set, optimizer, method) -> a note on the row."""

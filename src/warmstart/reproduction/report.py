@@ -10,12 +10,12 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from warmstart.evidence.diagnosis import direction_or_shrinking, recalibrated, scales_by_layer
+from warmstart.evidence.diagnosis import diagnosis
 from warmstart.evidence.figures import accuracy_figure, steps_figure
 from warmstart.grids.shown_record import shown_record
 from warmstart.reporting import figures, html
 from warmstart.reporting.html import Html
-from warmstart.reproduction.against_published import QUANTITIES, Beside, beside, orders
+from warmstart.reproduction.against_published import QUANTITIES, FigurePair, orders, paired_figures
 from warmstart.reproduction.manifest import reproduce_command, sessions_of
 from warmstart.reproduction.published import MISPRINTS, PUBLISHED
 from warmstart.reproduction.settings import ReproduceSettings, ReproductionRecord
@@ -25,28 +25,24 @@ from warmstart.storage.atomic import write_bytes, write_text
 _PARTS = (("last_accuracy", "mean_accuracy"), ("last_steps", "mean_steps"))
 _CAPTIONS = (
     "Test accuracy, mean (std) over seeds: ours, and as published in the paper's main table.",
-    "Steps of a stage, likewise.",
+    "Steps of a stage, in the same way.",
 )
-_BESIDE = ("published", "difference")
 _SOURCE = "Shin et al., NeurIPS 2024, https://arxiv.org/abs/2410.23495, main table: ResNet-18, 50 stages"
 
 
 class Tables:
-    """What a reproduction has measured, by optimizer, and what the paper has for it."""
+    """A reproduction's measurements by optimizer, and the paper's figures for them."""
 
     def __init__(self, record: ReproductionRecord, results: Mapping[str, Results]) -> None:
-        """Set ours beside theirs.
-
-        Args:
-            record: What config.yaml holds.
-            results: Optimizer -> its measurements, complete or partial.
-        """
+        """Pair our figures with the published ones; results may be partial."""
         self.record, self.results = record, results
         self.same_settings = record.settings.is_the_papers and not record.notes
-        """Whether the published figures are of these very settings, so that differences mean something."""
+        """Whether the published figures are of exactly these settings, so that differences can be given."""
         published = PUBLISHED[record.settings.dataset]
-        self.rows: dict[str, dict[str, dict[str, Beside]]] = {
-            optimizer: {method: beside(one, method, published.get((optimizer, method))) for method in one.methods}
+        self.rows: dict[str, dict[str, dict[str, FigurePair]]] = {
+            optimizer: {
+                method: paired_figures(one, method, published.get((optimizer, method))) for method in one.methods
+            }
             for optimizer, one in results.items()
         }
 
@@ -75,54 +71,28 @@ class Tables:
         return [f"partial: complete runs so far: {'; '.join(lacking)}"] if lacking else []
 
     def heads(self, part: Sequence[str]) -> tuple[str, ...]:
-        """The heads of one of the two tables of an optimizer.
-
-        Args:
-            part: Its quantities.
-
-        Returns:
-            That of the methods first; differences only where the settings are the paper's.
-        """
-        return ("method", *(head for name in part for head in (QUANTITIES[name], *_BESIDE[: self._shown])))
+        """The heads of one of an optimizer's two tables; differences only with the paper's own settings."""
+        return ("method", *(head for name in part for head in (QUANTITIES[name], *self._after_ours)))
 
     def cells(self, optimizer: str, part: Sequence[str]) -> list[tuple[str, ...]]:
-        """The rows of one of the two tables of an optimizer.
-
-        Args:
-            optimizer: Which.
-            part: Its quantities.
-
-        Returns:
-            For each method its name, then ours, published and difference of each quantity, as `heads` says.
-        """
+        """The rows of one of an optimizer's two tables: a method, then each quantity as in `heads`."""
         return [
-            (method, *(cell for name in part for cell in row[name].cells()[: 1 + self._shown]))
+            (method, *(cell for name in part for cell in row[name].cells()[: 1 + len(self._after_ours)]))
             for method, row in self.rows[optimizer].items()
         ]
 
     @property
-    def _shown(self) -> int:
-        return len(_BESIDE) if self.same_settings else 1
+    def _after_ours(self) -> tuple[str, ...]:
+        """The heads of the columns that follow ours."""
+        return ("published", "difference") if self.same_settings else ("published",)
 
     def orders(self, optimizer: str) -> list[str]:
-        """Whether the methods come in the paper's order.
-
-        Args:
-            optimizer: Which.
-
-        Returns:
-            One sentence a quantity.
-        """
+        """Whether the methods are in the paper's order, one sentence for each quantity."""
         return orders(self.rows[optimizer])
 
 
 def write_report(tables: Tables, out: Path) -> None:
-    """Write ``table.md``, ``report.html`` and the figures by stage; each whole or not at all.
-
-    Args:
-        tables: Ours beside the published figures.
-        out: The folder to write into.
-    """
+    """Write ``table.md``, ``report.html`` and the figures by stage."""
     write_text(out / "table.md", _markdown(tables))
     write_text(out / "report.html", _page(tables, out))
     for optimizer, results in tables.results.items():
@@ -132,12 +102,7 @@ def write_report(tables: Tables, out: Path) -> None:
 
 
 def render_terminal(tables: Tables, console: Console) -> None:
-    """Print the tables, at most 80 columns wide.
-
-    Args:
-        tables: Ours beside the published figures.
-        console: Where to print.
-    """
+    """Print the tables, at most 80 columns wide."""
     for optimizer in tables.results:
         for part in _PARTS:
             shown = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
@@ -223,12 +188,7 @@ def _optimizer_section(tables: Tables, optimizer: str) -> Html:
                 ),
             )
         )
-    blocks += [
-        html.subsection("How much is direction, how much is shrinking?", *direction_or_shrinking(results)),
-        html.subsection("DASH's scales by layer", *scales_by_layer(results)),
-        html.subsection("Batch-norm statistics", *recalibrated(results)),
-    ]
-    return html.section(f"With {optimizer.upper()}", *blocks)
+    return html.section(f"With {optimizer.upper()}", *blocks, *diagnosis(results, html.subsection))
 
 
 def _guide(tables: Tables) -> list[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from warmstart.data.checksums import verify_official
 from warmstart.data.paper_data import find_original, load_paper_data, shortfall
 from warmstart.errors import InputError
-from warmstart.grids.carry_out import Plan, carry_out, jobs_for
+from warmstart.grids.carry_out import Plan, carry_out, jobs_for, unfinished
 from warmstart.grids.collect import collect
 from warmstart.grids.display import Display
 from warmstart.grids.record import Provenance, check_output, settled
@@ -24,18 +24,13 @@ from warmstart.wording import counted
 
 
 class Reproduction:
-    """One of the paper's tables, or as much of it as was asked for."""
+    """One of the paper's tables, or a part of it."""
 
     def __init__(self, settings: ReproduceSettings, display: Display, *, verify: bool = True) -> None:
-        """Read the data and find what is wrong, before any work is done.
-
-        Args:
-            settings: What is reproduced.
-            display: Shows what is done.
-            verify: Check the checksums of files that go by an official name.
+        """Read the data and check everything before any run starts; ``verify`` checks the official files' checksums.
 
         Raises:
-            InputError: If the data cannot be read, or something does not fit together.
+            InputError: If the data cannot be read, or the settings do not fit together.
         """
         self._out = Path(settings.out)
         self._display, self._verify = display, verify
@@ -49,7 +44,7 @@ class Reproduction:
         self.task = ImageTask(images, settings.model, settings.recipe(), settings.stream(), device, model_settings)
         self.task.check(settings.optimizers, settings.seed_numbers)
         lacking = shortfall(settings.dataset, images)
-        self.warnings = [f"the data lacks some: {lacking}"] if lacking else []
+        self.warnings = [f"the data is incomplete: it has {lacking}"] if lacking else []
         self.record = ReproductionRecord(
             settings=settings,
             data_fingerprint=images.fingerprint(),
@@ -63,10 +58,10 @@ class Reproduction:
             check_output(self._out, self.record)
 
     def estimate(self) -> tuple[list[Cost], list[str]]:
-        """Measure a few steps and reckon what is left to do.
+        """Measure a few steps, and estimate what is left to do.
 
         Returns:
-            A row for each optimizer and method, and what the figures rest on, in lines.
+            A row for each optimizer and method, and lines on the total and how it was estimated.
 
         Raises:
             InputError: If the runs do not fit into the GPU's memory.
@@ -74,7 +69,7 @@ class Reproduction:
         settings, threads = self._settings, int(self._settings.threads)
         keys = settings.runs()
         done = saved_runs(keys, self._out)
-        left = [key for key in keys if key not in done or not done[key].is_over(self.task.stages)]
+        left = unfinished(keys, done, self.task.stages)
         if not left:
             return [], ["estimate: nothing is left to do"]
         jobs = 1 if settings.executor == "ray" else jobs_for(settings, threads, len(left))
@@ -83,7 +78,7 @@ class Reproduction:
         costs = estimator.costs([(key, len(done[key].rows) if key in done else 0) for key in left])
         seconds, steps = sum(cost.seconds for cost in costs), sum(cost.steps for cost in costs)
         each = ", ".join(f"{1000 * taken:.1f} ms with {name}" for name, taken in estimator.seconds_a_step.items())
-        at_a_time = f", {jobs} at a time" if jobs > 1 else self._beside()
+        at_a_time = f", {jobs} at a time" if jobs > 1 else self._not_in_estimate()
         how = "as many epochs a stage as in the paper's table"
         if self.task.recipe.until is None or self.task.recipe.schedule is not None:
             how = f"{self.task.recipe.max_epochs} epochs a stage, the most there can be"
@@ -93,8 +88,8 @@ class Reproduction:
             f"  a step takes {each} (measured); {how}",
         ]
 
-    def _beside(self) -> str:
-        """What else will compute, which the time of the estimate leaves out."""
+    def _not_in_estimate(self) -> str:
+        """How several runs or processes compute at a time, which the estimate does not take into account."""
         if self._settings.executor == "ray":
             return " one by one; Ray computes as many at a time as the cluster has room for"
         if (processes := launched_processes()) > 1:
@@ -102,13 +97,10 @@ class Reproduction:
         return ""
 
     def run(self, lines: list[str]) -> Tables:
-        """Run the grid, or go on with it, and write the report.
-
-        Args:
-            lines: From `estimate`, to be shown first.
+        """Run the grid, or resume it, and write the report; ``lines``, from `estimate`, are shown first.
 
         Returns:
-            Ours beside the published figures.
+            Our figures and the published ones.
 
         Raises:
             InputError: If the folder is in use or holds another configuration.
@@ -119,15 +111,7 @@ class Reproduction:
 
 
 def plan_lines(settings: ReproduceSettings, task: ImageTask) -> list[str]:
-    """What will be done, in lines for people.
-
-    Args:
-        settings: What is reproduced.
-        task: What is trained.
-
-    Returns:
-        The lines.
-    """
+    """What will be done, in two lines for people."""
     stream, recipe = task.stream, task.recipe
     return [
         f"{settings.dataset}, {settings.protocol}: {stream.stages} stages of {stream.stage_size}, {task.model}, "
@@ -138,17 +122,7 @@ def plan_lines(settings: ReproduceSettings, task: ImageTask) -> list[str]:
 
 
 def report_again(out: Path) -> Tables:
-    """Write table and report of a reproduction again, complete or not.
-
-    Args:
-        out: Its folder.
-
-    Returns:
-        Ours beside the published figures.
-
-    Raises:
-        InputError: If the folder holds no reproduction, or nothing is done yet.
-    """
+    """Write table and report of a reproduction again, complete or not; InputError if there is nothing to report."""
     record = ReproductionRecord.read(out)
     return _report(out, record, saved_runs(record.settings.runs(), out))
 

@@ -17,7 +17,7 @@ _PROTOCOLS = "the protocol's"
 
 
 class ReproduceSettings(ImageGridSettings):
-    """Which of the paper's tables is reproduced, and how much of it."""
+    """The settings of `warmstart reproduce`: which of the paper's tables, and how much of it."""
 
     dataset: Annotated[str, Setting("Data set", "DATASET", choices=tuple(PAPER_DATA), noun="data set")]
     data: Annotated[
@@ -63,12 +63,12 @@ class ReproduceSettings(ImageGridSettings):
 
     @property
     def optimizer_names(self) -> Sequence[str]:
-        """Those of the grid."""
+        """The optimizers of the grid."""
         return self.optimizers
 
     @property
     def published_protocol(self) -> Protocol:
-        """The protocol for the data set, before any of its numbers is replaced."""
+        """The protocol for the data set, before flags replace any of its numbers."""
         return find_protocol(self.protocol, self.dataset)
 
     @property
@@ -85,11 +85,11 @@ class ReproduceSettings(ImageGridSettings):
         return self.model_copy(update={**usual, **given})
 
     def stream(self) -> StreamSettings:
-        """What arrives when, of settings `with_protocol`."""
+        """The arrivals of data; only after `with_protocol`."""
         return StreamSettings.of({"stages": self.stages, "stage_size": self.stage_size})
 
     def recipe(self) -> Recipe:
-        """How a stage is trained, of settings `with_protocol`."""
+        """How a stage is trained; only after `with_protocol`."""
         own = {name: getattr(self, name) for name in ("batch_size", "max_epochs", "precision")}
         return self.published_protocol.recipe.model_copy(update=own)
 
@@ -106,23 +106,16 @@ def _numbers(protocol: Protocol) -> dict[str, int]:
 
 
 def default_seeds(dataset: str) -> int:
-    """How many seeds the paper's figures seem to rest on.
-
-    Args:
-        dataset: A key of `PAPER_DATA`.
-
-    Returns:
-        5, and 3 for Tiny-ImageNet.
-    """
+    """How many seeds the paper's figures seem to have: 5, and 3 for Tiny-ImageNet."""
     return 3 if dataset == TINY else 5
 
 
 class ReproductionRecord(Record[ReproduceSettings]):
-    """What config.yaml holds of a reproduction; its settings have the protocol's numbers filled in."""
+    """The config.yaml of a reproduction; its settings have the protocol's numbers filled in."""
 
     kind: ClassVar[str] = "reproduce"
     recipe: Recipe
-    """All of it, so that a protocol that changes with a version is noticed."""
+    """The whole recipe, so that a change of the protocol in a later version is noticed."""
     model_settings: dict[str, Any]
     notes: tuple[str, ...] = ()
-    """What keeps ours from being held against the published figures."""
+    """Why ours cannot be compared with the published figures."""

@@ -1,4 +1,4 @@
-"""How far a tracker has recorded each run, beside the comparison: what is in it is not recorded again."""
+"""How far a tracker has recorded each run, kept in the comparison's folder so that nothing is recorded twice."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from warmstart.storage.atomic import write_text
 
 @dataclass
 class Recorded:
-    """What a tracker has of one run."""
+    """How much of one run a tracker has."""
 
     stage: int = 0
     """Its last finished stage."""
@@ -25,16 +25,13 @@ class Journal:
     """One tracker's file."""
 
     def __init__(self, file: Path) -> None:
-        """Read the file, or make one with an id of its own.
+        """Read the file, or write one with a new id.
 
-        The id lives as long as the comparison's folder: not so a name made of its path, which would lead a new
-        comparison in an old place to the tracked runs of the old one.
-
-        Args:
-            file: Where it is kept.
+        The id lasts as long as the comparison's folder: were it derived from the path, a new comparison in an old place
+        would continue the old one's tracked runs.
 
         Raises:
-            InputError: If it is damaged.
+            InputError: If the file is damaged.
         """
         self._file = file
         self.id = secrets.token_hex(4)
@@ -48,9 +45,9 @@ class Journal:
             self.id = content["id"]
             self.runs = {name: Recorded(**recorded) for name, recorded in content["runs"].items()}
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"{file} is damaged; delete it, and its tracker begins new runs") from error
+            raise InputError(f"{file} is damaged; delete it, and the tracker starts new runs") from error
 
     def write(self) -> None:
-        """Keep it, after what it says has been recorded."""
+        """Write the file; call it after the service has taken the points."""
         runs = {name: asdict(recorded) for name, recorded in self.runs.items()}
         write_text(self._file, json.dumps({"id": self.id, "runs": runs}, indent=1))

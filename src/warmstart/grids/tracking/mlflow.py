@@ -14,23 +14,20 @@ from warmstart.grids.tracking.service import Point, RunStatus, TrackedGroup, Tra
 from warmstart.importing import describe
 
 _TAG = "warmstart_id"
-"""By which a run is found again."""
+"""The tag by which a run is found again."""
 _STATUS = {"done": "FINISHED", "diverged": "FAILED", "interrupted": "KILLED"}
 _LARGEST_BATCH = 1000
-"""Metrics that a server takes at a time."""
+"""Metrics that a server accepts at a time."""
 
 
 class Mlflow:
     """Runs of the experiment ``MLFLOW_EXPERIMENT_NAME``, else ``warmstart``, at ``MLFLOW_TRACKING_URI``."""
 
     def __init__(self, group: TrackedGroup) -> None:
-        """Reach the server, and find or make the experiment and the comparison's run.
-
-        Args:
-            group: What groups the runs.
+        """Connect to the server, and find or create the experiment and the comparison's parent run.
 
         Raises:
-            InputError: If mlflow is not installed, or the server does not answer or refuses us.
+            InputError: If mlflow is not installed, or the server does not answer or refuses access.
         """
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")  # of 7, which take minutes
         try:
@@ -50,7 +47,7 @@ class Mlflow:
             ) from error
 
     def open(self, run: TrackedRun) -> MlflowRecord:
-        """Begin a tracked run, or go on with it."""
+        """Start a tracked run, or continue it."""
         found = self._find(run.id)
         if found is not None:
             self._client.update_run(found, status="RUNNING")
@@ -61,7 +58,7 @@ class Mlflow:
         return MlflowRecord(self._client, created)
 
     def close(self, *, complete: bool) -> None:
-        """End the comparison's run."""
+        """End the comparison's parent run."""
         self._client.set_terminated(self._parent, _STATUS["done" if complete else "interrupted"])
 
     def _find_experiment(self, name: str) -> str:
@@ -79,13 +76,13 @@ class Mlflow:
 
 
 class MlflowRecord:
-    """One run of MLflow's."""
+    """One MLflow run."""
 
     def __init__(self, client: Any, run_id: str) -> None:
         self._client, self._run_id = client, run_id
 
     def log(self, points: Sequence[Point]) -> None:
-        """Send points, many at a time."""
+        """Send points in batches."""
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)

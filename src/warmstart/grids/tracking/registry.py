@@ -1,4 +1,4 @@
-"""Experiment trackers: TensorBoard, Weights & Biases and MLflow follow a grid of runs as it goes on."""
+"""The experiment trackers by name, and how they are opened for a grid."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ def make_tracker(
     stages: int,
     done: Mapping[RunKey, RunState] | None = None,
 ) -> Tracker:
-    """Get ready to record a comparison, and find out beforehand what would keep a tracker from it.
+    """Open the named trackers, each with one tracked run for each run of the grid.
 
-    Each run of the grid is one tracked run. A comparison that goes on goes on in the same ones; stages that a tracker
-    lacks, since it was added later or could not be reached, are recorded first.
+    A resumed comparison continues its tracked runs; stages that a tracker lacks, since it was added later or could not
+    be reached, are recorded first.
 
     Args:
-        names: Any of ``tensorboard``, ``wandb`` and ``mlflow``; none is fine.
-        out: The grid's folder, which is there and locked; needed where there are names.
-        record: What config.yaml holds.
-        stages: Of a complete run.
-        done: What earlier starts have done.
+        names: Any of ``tensorboard``, ``wandb`` and ``mlflow``, or none.
+        out: The grid's folder, which exists and is locked; needed with names.
+        record: The content of config.yaml.
+        stages: Stages of a complete run.
+        done: The runs' states after earlier starts.
 
     Returns:
-        What is to be called with each event, and closed in the end.
+        The tracker, to be called with each event and closed at the end.
 
     Raises:
-        InputError: If a name is unknown, its package is missing, or its server does not let us in.
+        InputError: If a name is unknown, its package is missing, or its server refuses access.
     """
     for name in names:
         if name not in SERVICES:

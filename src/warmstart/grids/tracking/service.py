@@ -1,4 +1,4 @@
-"""What a tracker has to do: open one tracked run for each run of a grid, and take points."""
+"""What a tracker does: it opens one tracked run for each run of a grid, and records points."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ RunStatus = Literal["done", "diverged", "interrupted"]
 
 @dataclass(frozen=True)
 class TrackedGroup:
-    """What groups the tracked runs."""
+    """The group of tracked runs that belongs to a grid."""
 
     name: str
     id: str
@@ -35,7 +35,7 @@ class TrackedRun:
 
 @dataclass(frozen=True)
 class Point:
-    """Some measurements at one place of an axis."""
+    """Measurements at one position of an axis."""
 
     axis: Literal["stage", "optimizer_steps"]
     at: int
@@ -44,20 +44,20 @@ class Point:
 
 
 class Record(Protocol):
-    """A tracked run that is open."""
+    """An open tracked run."""
 
     def log(self, points: Sequence[Point]) -> None:
-        """Record points, so that a kill does not lose them."""
+        """Record points durably: they must survive a kill."""
 
     def end(self, status: RunStatus) -> None:
-        """Close it; an interrupted one is opened again by the next start."""
+        """Close the run; an interrupted one is opened again by the next start."""
 
 
 class Service(Protocol):
-    """A tracker's side of a comparison."""
+    """One tracker, for one comparison."""
 
     def open(self, run: TrackedRun) -> Record:
-        """Begin a tracked run, or go on with it."""
+        """Start a tracked run, or continue it."""
 
     def close(self, *, complete: bool) -> None:
-        """After all runs that were open have ended."""
+        """Called once, after all open runs have ended."""

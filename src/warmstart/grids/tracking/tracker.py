@@ -23,26 +23,22 @@ from warmstart.training.loop import Progress
 GATHER = 1.0
 """Seconds of events that are recorded together: one request a run, not one an epoch."""
 CLOSING = 60.0
-"""Seconds a tracker has for what is left when the work ends."""
+"""Seconds that a tracker has to record the rest when the work ends."""
 
 
 class Tracker:
-    """Records a grid of runs while it goes on; call it with each event."""
+    """Records a grid while it runs; call it with each event."""
 
     def __init__(self, feeds: Sequence[Feed]) -> None:
         self._feeds = feeds
 
     def __call__(self, event: Event) -> None:
-        """Take note of an epoch or a stage, without waiting.
-
-        Args:
-            event: What has happened.
-        """
+        """Queue an event, without waiting."""
         for feed in self._feeds:
             feed.put(event)
 
     def close(self) -> None:
-        """Wait until all is recorded; a tracker that takes too long is left behind with a warning."""
+        """Wait until everything is recorded, or a tracker exceeds its time; that gives a warning."""
         for feed in self._feeds:
             feed.stop()
         for feed in self._feeds:
@@ -71,21 +67,17 @@ class Feed:
         self._thread.start()
 
     def put(self, event: Event) -> None:
-        """Leave an event; nobody takes it once the tracker has failed.
-
-        Args:
-            event: What has happened.
-        """
+        """Queue an event, unless the tracker has failed."""
         if self._thread.is_alive():
             self._queue.put(event)
 
     def stop(self) -> None:
-        """Say that there will be no more."""
+        """Announce that no more events will come."""
         self._stopping.set()
         self._queue.put(None)
 
     def join(self) -> None:
-        """Wait until what is left is recorded, and not for ever."""
+        """Wait at most `CLOSING` seconds until the rest is recorded."""
         self._thread.join(CLOSING)
         if self._thread.is_alive():
             self._warn(f"has not taken everything within {CLOSING:g} s; the next start records what is missing")
@@ -105,11 +97,11 @@ class Feed:
                 self._end(key, "interrupted")
             self._service.close(complete=complete)
             self._journal.write()
-        except Exception as error:  # anything: it is another program's, and the network's
+        except Exception as error:  # any: trackers and networks have errors of their own
             self._warn(f"has stopped recording ({describe(error)}); the work goes on, the next start records the rest")
 
     def _gather(self) -> list[Event] | None:
-        """Wait for events, then a little longer; None when there will be no more."""
+        """Wait for an event, then collect more for `GATHER` seconds; None after the last."""
         first = self._queue.get()
         self._stopping.wait(GATHER)
         events = [first]
@@ -117,7 +109,7 @@ class Feed:
             events.append(self._queue.get())
         real = [event for event in events if event is not None]
         if None in events:
-            self._queue.put(None)  # for the next time
+            self._queue.put(None)  # for the next call
         return real if real or None not in events else None
 
     def _record(self, key: RunKey, events: Iterable[Event]) -> None:
@@ -162,7 +154,7 @@ class Feed:
         values = {**of_a_run, "out": settings.out, **dict(self._grid.provenance), **asdict(key)}
         values["data_fingerprint"] = self._grid.data_fingerprint
         plain = {name: value for name, value in values.items() if isinstance(value, (str, int, float))}
-        # Not the name itself, which may hold what an id must not, or be too long.
+        # Not the name itself, which may be too long or hold characters that an id must not.
         return TrackedRun(str(key), hashlib.sha256(f"{self._journal.id}/{key}".encode()).hexdigest()[:16], plain, new)
 
 
@@ -171,6 +163,6 @@ def _finished(key: RunKey, row: StageResult) -> Event:
 
 
 def _values(row: StageResult) -> dict[str, float]:
-    """A row's numbers; what was not measured, such as recalibrated statistics without batch norm, is left out."""
+    """A row's numbers without those not measured, such as recalibrated statistics without batch norm."""
     values = {f"stage/{name}": float(getattr(row, name)) for name in NUMBERS}
     return {name: value for name, value in values.items() if not math.isnan(value)}

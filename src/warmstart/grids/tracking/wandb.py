@@ -14,13 +14,10 @@ _WITHOUT_ACCOUNT = ("offline", "dryrun", "disabled")
 
 
 class Wandb:
-    """Runs of the project ``WANDB_PROJECT``, else ``warmstart``; wandb's own variables and files count."""
+    """Runs of the project ``WANDB_PROJECT``, else ``warmstart``; wandb's own variables and files apply."""
 
     def __init__(self, group: TrackedGroup) -> None:
         """Log in, without ever asking for a key.
-
-        Args:
-            group: What groups the runs; its folder takes wandb's files, unless ``WANDB_DIR`` says otherwise.
 
         Raises:
             InputError: If wandb is not installed, there is no account to log in to, or its server refuses it.
@@ -41,7 +38,7 @@ class Wandb:
             raise InputError("wandb is not logged in; run `wandb login`, or set WANDB_MODE=offline and sync later")
 
     def open(self, run: TrackedRun) -> WandbRecord:
-        """Begin a tracked run, or go on with it."""
+        """Start a tracked run, or continue it."""
         opened = self._wandb.init(
             project=os.environ.get("WANDB_PROJECT", "warmstart"),
             group=self._group.name,
@@ -52,7 +49,7 @@ class Wandb:
             dir=os.environ.get("WANDB_DIR", str(self._group.out)),
             resume="allow",
             reinit="create_new",  # several are open at a time
-            # What the driver's process uses and prints is no run's.
+            # What the driver's process uses and prints belongs to no run.
             settings=self._wandb.Settings(silent=True, console="off", x_disable_stats=True, save_code=False),
         )
         opened.define_metric("stage/*", step_metric="stage")
@@ -60,20 +57,20 @@ class Wandb:
         return WandbRecord(opened)
 
     def close(self, *, complete: bool) -> None:
-        """Nothing is left to do: a group is a name."""
+        """Do nothing: a group is only a name."""
 
 
 class WandbRecord:
-    """One run of wandb's."""
+    """One wandb run."""
 
     def __init__(self, run: Any) -> None:
         self._run = run
 
     def log(self, points: Sequence[Point]) -> None:
-        """Hand points to wandb's own process, which keeps them on the disk until they are sent."""
+        """Pass points to wandb's own process, which keeps them on disk until they are sent."""
         for point in points:
             self._run.log({point.axis: point.at, **point.values})
 
     def end(self, status: RunStatus) -> None:
-        """Finish the run; it is shown as failed unless it came to its end."""
+        """Finish the run; it is shown as failed unless its status is done."""
         self._run.finish(exit_code=0 if status == "done" else 1)
