@@ -51,7 +51,7 @@ class Team:
             for tensor in tensors:
                 dist.all_reduce(tensor, group=self.group)
 
-    def tell(self, value: T) -> T:
+    def broadcast(self, value: T) -> T:
         """The first process's value, which must be picklable, in every process."""
         if self.size > 1:
             box = [value]
@@ -59,7 +59,7 @@ class Team:
             value = box[0]
         return value
 
-    def firsts(self, tensor: Tensor) -> Tensor:
+    def broadcast_tensor(self, tensor: Tensor) -> Tensor:
         """The first process's tensor, on `device`, in every process; alone or sharded already, the tensor itself."""
         if self.size == 1 or is_sharded(tensor):
             return tensor
@@ -67,7 +67,7 @@ class Team:
         dist.broadcast(copy, self._first, group=self.group)
         return copy
 
-    def first(self, work: Callable[[], T]) -> T:
+    def on_first(self, work: Callable[[], T]) -> T:
         """Do something in the first process only, and give every process its result, which must be picklable.
 
         Returns:
@@ -84,7 +84,7 @@ class Team:
                 result = work()
             except Exception as error:
                 failure = error
-        result, failed = self.tell((result, failure is not None))
+        result, failed = self.broadcast((result, failure is not None))
         if failure is not None:
             raise failure
         if failed:

@@ -67,7 +67,7 @@ def carry_out(plan: Plan, display: Display) -> dict[RunKey, RunState]:
     team = launched_team(plan.record.settings.resolved_device())
     with ExitStack() as stack:
         work = _Work(plan, display, stack, team)
-        left = team.first(work.prepare)
+        left = team.on_first(work.prepare)
         if team.size > 1:
             on_event = work.on_event if team.rank == 0 else _ignore
             done = _compute_together(plan, left, team, on_event)
@@ -135,7 +135,7 @@ def _ignore(event: Event) -> None:
 def _compute_together(plan: Plan, keys: Sequence[RunKey], team: Team, on_event: OnEvent) -> Mapping[RunKey, RunState]:
     """One run after the other, each trained by all processes together."""
     done = {}
-    with computing_with(team.tell(plan.threads)):
+    with computing_with(team.broadcast(plan.threads)):
         for key in keys:
             with memory_sufficing(key):
                 done[key] = Run(plan.task, key, plan.out if team.rank == 0 else None, team).go_on(on_event)

@@ -357,7 +357,7 @@ def _on_new_data(method: Method, model: nn.Module, stage: Stage) -> Report:
     team = Team(_processes(), dist.group.WORLD, next(model.parameters()).device)
     report = team.attempt(lambda: method.on_new_data(model, stage))
     for tensor in (*tensors_of(model).values(), *stage.state.values()):
-        tensor.detach().copy_(team.firsts(tensor))
+        tensor.detach().copy_(team.broadcast_tensor(tensor))
     return report
 
 

@@ -55,7 +55,7 @@ def cold_(model: nn.Module, fresh: nn.Module, *, optimizer: torch.optim.Optimize
     team.attempt(partial(require_alike, model, fresh))
     ours, theirs = tensors_of(model), tensors_of(fresh)
     for name, tensor in ours.items():
-        tensor.copy_(laid_out_as(tensor, team.firsts(theirs[name])))
+        tensor.copy_(laid_out_as(tensor, team.broadcast_tensor(theirs[name])))
     if optimizer is not None:
         reset_optimizer_(optimizer)
     state = "no optimizer given" if optimizer is None else "optimizer state reset"

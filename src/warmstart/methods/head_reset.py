@@ -99,7 +99,7 @@ def _redraw_(layer: Any, team: Team) -> None:
         setattr(layer, name, nn.Parameter(whole))
     try:
         layer.reset_parameters()
-        drawn = {name: team.firsts(tensor) for name, tensor in tensors_of(layer).items()}
+        drawn = {name: team.broadcast_tensor(tensor) for name, tensor in tensors_of(layer).items()}
     finally:
         for name, parameter in sharded.items():
             setattr(layer, name, parameter)

@@ -156,7 +156,7 @@ def shrink_perturb_(
     if kind.every_parameter:
         entries, left = _every_parameter(model)
     blended = team.attempt(partial(_blended, model, entries, kind, variant, other))
-    others = None if blended is None else [team.firsts(tensor) for tensor in blended]
+    others = None if blended is None else [team.broadcast_tensor(tensor) for tensor in blended]
     parameters = [entry.parameter for entry in entries]
     _change_(parameters, shrink, noise_std, others, kind.blend, _same_for_all(generator, team))
     if variant == "ash":
@@ -193,7 +193,7 @@ def _same_for_all(generator: torch.Generator | None, team: Team) -> torch.Genera
         return generator
     device = "cpu" if generator is None else generator.device
     seed = int(torch.randint(2**62, (), generator=generator, device=device))
-    return torch.Generator().manual_seed(team.tell(seed))
+    return torch.Generator().manual_seed(team.broadcast(seed))
 
 
 def _every_parameter(model: nn.Module) -> tuple[list[Neurons], list[LeftAlone]]:
@@ -240,7 +240,7 @@ def _blended(
 def _copy_buffers_(model: nn.Module, other: nn.Module, team: Team) -> None:
     theirs = dict(other.named_buffers())
     for name, buffer in model.named_buffers():
-        buffer.copy_(team.firsts(theirs[name]))
+        buffer.copy_(team.broadcast_tensor(theirs[name]))
 
 
 def _variant(name: str) -> Variant:

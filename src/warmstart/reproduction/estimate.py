@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from statistics import fmean
 
 import torch
@@ -98,26 +99,26 @@ class Estimator:
         return list(rows.values())
 
     def _one_run(self, key: RunKey, done: int) -> tuple[float, float]:
-        recipe, stream = self._task.recipe, self._task.stream
+        recipe, seen = self._task.recipe, self._task.seen
         epochs = min(published_epochs(self._dataset, key.optimizer, key.method), recipe.max_epochs)
         if recipe.until is None or recipe.schedule is not None:
             epochs = recipe.max_epochs  # an upper limit with a schedule, for which the paper gives no counts
         steps, seconds = 0.0, 0.0
-        for stage in range(done + 1, stream.stages + 1):
-            of_stage = epochs * math.ceil(stage * stream.stage_size / recipe.batch_size)
+        for before, examples in list(pairwise((0, *seen)))[done:]:
+            of_stage = epochs * math.ceil(examples / recipe.batch_size)
             steps += of_stage
             seconds += of_stage * self.seconds_a_step[key.optimizer] + self._seconds_to_evaluate
-            if stage > 1 and isinstance(method := self._task.method(key.method), Dash):
-                chunks = min(stage, batches_that_matter(method.alpha, method.tolerance) or stage)
-                examples = chunks * min(stream.stage_size, LARGEST_BATCH)
-                seconds += examples / recipe.batch_size * self.seconds_a_step[key.optimizer]
+            if before > 0 and isinstance(method := self._task.method(key.method), Dash):
+                chunks = batches_that_matter(method.alpha, method.tolerance) or math.inf
+                averaged = min(examples, chunks * min(examples - before, LARGEST_BATCH))
+                seconds += averaged / recipe.batch_size * self.seconds_a_step[key.optimizer]
         return steps, seconds
 
 
 def _seconds_a_step(task: ImageTask, optimizer: str) -> float:
     """Seconds of a training step, measured with the training engine on the first images of the data."""
     model = task.make_model()
-    wanted = min(MEASURED_BATCHES * task.recipe.batch_size, task.stream.stages * task.stream.stage_size)
+    wanted = min(MEASURED_BATCHES * task.recipe.batch_size, task.seen[-1])
     examples = task.training_examples(slice(0, wanted))
     recipe = task.training_recipe.model_copy(update={"until": None, "max_epochs": 2})
     after: list[Progress] = []
@@ -137,7 +138,7 @@ def _seconds_to_evaluate(task: ImageTask) -> float:
     began = time.perf_counter()
     evaluate(model, some)
     seconds = (time.perf_counter() - began) / len(some)
-    trained = task.stream.stages * task.stream.stage_size / 2
+    trained = task.seen[-1] / 2
     return seconds * (2 * len(task.images.test_labels) + trained)
 
 

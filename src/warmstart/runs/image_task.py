@@ -63,6 +63,12 @@ class ImageTask:
         """How many arrivals there are."""
         return self.stream.stages
 
+    @cached_property
+    def seen(self) -> tuple[int, ...]:
+        """Examples that have arrived at each stage."""
+        stream = self._stream(0)
+        return tuple(self._count(stream.arrival(number).train) for number in range(1, self.stages + 1))
+
     def check(self, optimizers: Iterable[str], seeds: Iterable[int]) -> None:
         """Find what is wrong before any work is done.
 
@@ -80,9 +86,10 @@ class ImageTask:
             model = self._factory(*self._shape)
         for optimizer in optimizers:
             self.make_optimizer(model, optimizer)
-        streams = [self._stream(seed) for seed in seeds]
-        for number in range(1, self.stages + 1):
-            batch_slices(self._count(streams[0].arrival(number).train), self.recipe.batch_size, model)
+        for seed in seeds:
+            self._stream(seed)
+        for examples in self.seen:
+            batch_slices(examples, self.recipe.batch_size, model)
 
     def method(self, name: str) -> Method:
         """The method of that name on the command line."""

@@ -176,7 +176,7 @@ class Run:
 
     def _load(self) -> None:
         here = self._folder is not None and (self._folder / CHECKPOINT).exists()
-        saved = self._team.tell(checkpoint.load(self._folder / CHECKPOINT) if here and self._folder else None)
+        saved = self._team.broadcast(checkpoint.load(self._folder / CHECKPOINT) if here and self._folder else None)
         if saved is None:
             return
         self.model.load_state_dict(saved.model_state)
