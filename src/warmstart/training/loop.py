@@ -25,6 +25,7 @@ from warmstart.processes import Team
 from warmstart.training.augmentation import AUGMENTATIONS
 from warmstart.training.devices import PRECISIONS
 from warmstart.training.examples import Examples
+from warmstart.training.memory import freed_memory_kept
 from warmstart.training.parallel import Shares
 from warmstart.training.schedule import Schedule
 from warmstart.training.step import Step, make_step, tf32
@@ -149,13 +150,14 @@ def train_stage(
     )
     stage = _Stage(step, shares, team.rank, optimizer, examples, slices, recipe, seed_of, hooks)
     model.train()
-    while progress.status == "training":
-        progress = _closed(stage.train_epoch(progress), len(slices))
-        progress = replace(progress, status=_status(progress, recipe, model), loss_sum=0.0)
-        if hooks.after_epoch is not None:
-            hooks.after_epoch(progress)
-        if progress.status == "training" and (save := _due(hooks)) is not None:
-            save(progress)
+    with freed_memory_kept(examples.mean.device):
+        while progress.status == "training":
+            progress = _closed(stage.train_epoch(progress), len(slices))
+            progress = replace(progress, status=_status(progress, recipe, model), loss_sum=0.0)
+            if hooks.after_epoch is not None:
+                hooks.after_epoch(progress)
+            if progress.status == "training" and (save := _due(hooks)) is not None:
+                save(progress)
     return progress
 
 
