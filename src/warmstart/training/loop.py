@@ -25,6 +25,7 @@ from warmstart.processes import Team
 from warmstart.training.augmentation import AUGMENTATIONS
 from warmstart.training.devices import PRECISIONS
 from warmstart.training.examples import Examples
+from warmstart.training.layout import laid_out
 from warmstart.training.memory import freed_memory_kept
 from warmstart.training.parallel import Shares
 from warmstart.training.schedule import Schedule
@@ -150,7 +151,7 @@ def train_stage(
     )
     stage = _Stage(step, shares, team.rank, optimizer, examples, slices, recipe, seed_of, hooks)
     model.train()
-    with freed_memory_kept(examples.mean.device):
+    with freed_memory_kept(examples.mean.device), laid_out(model, examples):
         while progress.status == "training":
             progress = _closed(stage.train_epoch(progress), len(slices))
             progress = replace(progress, status=_status(progress, recipe, model), loss_sum=0.0)
