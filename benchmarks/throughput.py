@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import argparse
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import Any
 
@@ -52,11 +52,13 @@ class Bench:
     precision: str
     rounds: int
     device: torch.device
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Keywords of the network's factory."""
 
     def network(self) -> nn.Module:
         """The same network for everyone."""
         torch.manual_seed(0)
-        return model_factory(self.model)(CLASSES, 3, self.image_size).to(self.device)
+        return model_factory(self.model)(CLASSES, 3, self.image_size, **self.settings).to(self.device)
 
     def random_images(self, count: int) -> tuple[Tensor, Tensor]:
         """uint8 images on the CPU, and their labels."""
@@ -101,15 +103,16 @@ def engine_epoch(
     return ends[1] - ends[0]
 
 
-def plain_epoch(bench: Bench, count: int) -> float:
+def plain_epoch(bench: Bench, count: int, memory_format: torch.memory_format = torch.contiguous_format) -> float:
     """The loop that everybody writes first, over float tensors that are already normalised and on the device."""
     inputs, labels = bench.examples(count).batch(slice(None))
+    inputs = inputs.contiguous(memory_format=memory_format)
 
     def batches() -> Iterator[tuple[Tensor, Tensor]]:
         for index in torch.randperm(count, device=bench.device).split(bench.batch_size):
             yield inputs[index], labels[index]
 
-    return _second_epoch(bench, batches)
+    return _second_epoch(bench, batches, memory_format)
 
 
 def loader_epoch(bench: Bench, count: int, workers: int) -> float:
@@ -130,8 +133,12 @@ def loader_epoch(bench: Bench, count: int, workers: int) -> float:
     return _second_epoch(bench, batches)
 
 
-def _second_epoch(bench: Bench, batches: Callable[[], Iterator[tuple[Tensor, Tensor]]]) -> float:
-    model = bench.network().train()
+def _second_epoch(
+    bench: Bench,
+    batches: Callable[[], Iterator[tuple[Tensor, Tensor]]],
+    memory_format: torch.memory_format = torch.contiguous_format,
+) -> float:
+    model = bench.network().train().to(memory_format=memory_format)  # type: ignore[call-overload]  # torch's lacks it
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
     with bench.tf32():
         for _ in range(2):

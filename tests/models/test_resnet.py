@@ -8,16 +8,25 @@ from torch.utils.flop_counter import FlopCounterMode
 from warmstart.models.resnet import resnet18
 
 
-def _parameters(num_classes, in_channels):
+def _parameters(num_classes, in_channels, first=64):
     """The count by theory: 3x3 stem, two blocks a stage, a 1x1 projection where the width changes."""
-    convolutions, norms = 9 * in_channels * 64, 64
-    for inputs, width in [(64, 64), (64, 128), (128, 256), (256, 512)]:
+    convolutions, norms = 9 * in_channels * first, first
+    for inputs, width in [(first, first), (first, 2 * first), (2 * first, 4 * first), (4 * first, 8 * first)]:
         convolutions += 9 * (inputs * width + 3 * width * width)
         norms += 4 * width
         if inputs != width:
             convolutions += inputs * width
             norms += width
-    return convolutions + 2 * norms + (512 + 1) * num_classes
+    return convolutions + 2 * norms + (8 * first + 1) * num_classes
+
+
+@pytest.mark.parametrize("width", [16, 10])
+def test_a_narrow_one_has_the_same_layers(width):
+    narrow, full = resnet18(10, 3, 32, width=width), resnet18(10, 3, 32)
+
+    assert sum(p.numel() for p in narrow.parameters()) == _parameters(10, 3, width)
+    assert [name for name, _ in narrow.named_parameters()] == [name for name, _ in full.named_parameters()]
+    assert narrow(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
 
 
 @pytest.mark.parametrize(("num_classes", "in_channels"), [(10, 3), (100, 3), (10, 1)])

@@ -34,20 +34,21 @@ class BasicBlock(nn.Module):
 
 
 class ResNet18(nn.Module):
-    """A 3x3 stem, four stages of two blocks with 64, 128, 256 and 512 channels, and a linear layer."""
+    """A 3x3 stem, four stages of two blocks with width, 2, 4 and 8 times width channels, and a linear layer."""
 
-    def __init__(self, num_classes: int, in_channels: int, *, max_pool: bool) -> None:
+    def __init__(self, num_classes: int, in_channels: int, *, width: int, max_pool: bool) -> None:
         super().__init__()
-        self.conv1 = _conv3x3(in_channels, 64)
-        self.bn1 = nn.BatchNorm2d(64)
+        widths = (width, 2 * width, 4 * width, 8 * width)
+        self.conv1 = _conv3x3(in_channels, width)
+        self.bn1 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1) if max_pool else nn.Identity()
-        self.layer1 = _stage(64, 64, stride=1)
+        self.layer1 = _stage(width, width, stride=1)
         self.layer2, self.layer3, self.layer4 = (
-            _stage(inputs, outputs, stride=2) for inputs, outputs in pairwise((64, 128, 256, 512))
+            _stage(inputs, outputs, stride=2) for inputs, outputs in pairwise(widths)
         )
         self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.fc = nn.Linear(512, num_classes)
+        self.fc = nn.Linear(8 * width, num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits, (batch, classes), of images (batch, channels, size, size), normalised per channel."""
@@ -57,15 +58,22 @@ class ResNet18(nn.Module):
 
 
 def resnet18(
-    num_classes: int, in_channels: int, image_size: int, *, max_pool: bool = True, fan_out_init: bool = True
+    num_classes: int,
+    in_channels: int,
+    image_size: int,
+    *,
+    width: int = 64,
+    max_pool: bool = True,
+    fan_out_init: bool = True,
 ) -> ResNet18:
     """Return a ResNet-18 for small images of any size: 11,173,962 parameters for 10 classes of colour images.
 
     The defaults are the paper's main network. Its protocol *sota* takes away the stem's max-pool, 3x3 with stride 2,
     and leaves convolutions as PyTorch initialises them; ``fan_out_init`` draws them from Kaiming's normal distribution
     over the fan-out. Batch norm starts at gain 1 and bias 0, the linear layer at PyTorch's default either way.
+    ``width`` is the stem's and the first stage's number of channels; each further stage has twice as many.
     """
-    model = ResNet18(num_classes, in_channels, max_pool=max_pool)
+    model = ResNet18(num_classes, in_channels, width=width, max_pool=max_pool)
     if fan_out_init:
         for module in model.modules():
             if isinstance(module, nn.Conv2d):

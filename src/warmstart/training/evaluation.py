@@ -15,6 +15,7 @@ from warmstart.methods.training_state import recalibrate_
 from warmstart.network import eval_mode, saved_buffers
 from warmstart.precision import in_fp32
 from warmstart.training.examples import Examples
+from warmstart.training.layout import laid_out
 
 BATCH = 500
 """Examples a forward pass; no result depends on it."""
@@ -44,7 +45,7 @@ def evaluate(model: nn.Module, examples: Examples) -> Evaluation:
     """
     losses: list[Tensor] = []
     correct: list[Tensor] = []
-    with eval_mode(model), in_fp32(examples.mean.device.type):
+    with eval_mode(model), in_fp32(examples.mean.device.type), laid_out(model, examples):
         for start in range(0, len(examples), BATCH):
             inputs, labels = examples.batch(slice(start, start + BATCH))
             output = model(inputs)
@@ -74,7 +75,7 @@ def recalibrated(model: nn.Module, examples: Examples) -> Iterator[None]:
         parts = max(1, round(len(examples) / BATCH))
         bounds = [len(examples) * i // parts for i in range(parts + 1)]
         inputs = ((examples.batch(slice(start, stop))[0], 1) for start, stop in pairwise(bounds))
-        with in_fp32(examples.mean.device.type):
+        with in_fp32(examples.mean.device.type), laid_out(model, examples):
             recalibrate_(model, inputs, lambda model, batch: model(batch))
         yield
     finally:

@@ -24,6 +24,8 @@ from warmstart.layers.norms import batch_norms
 from warmstart.processes import Team
 from warmstart.training.augmentation import AUGMENTATIONS
 from warmstart.training.examples import Examples
+from warmstart.training.layout import laid_out
+from warmstart.training.memory import freed_memory_kept
 from warmstart.training.recipe import Recipe
 from warmstart.training.shares import Shares
 from warmstart.training.step import Step, make_step, tf32
@@ -121,13 +123,14 @@ def train_stage(
     )
     stage = _Stage(step, shares, team.rank, optimizer, examples, slices, recipe, seed_of, hooks)
     model.train()
-    while progress.status == "training":
-        progress = _closed(stage.train_epoch(progress), len(slices))
-        progress = replace(progress, status=_status(progress, recipe, model), loss_sum=0.0)
-        if hooks.after_epoch is not None:
-            hooks.after_epoch(progress)
-        if progress.status == "training" and (save := _due(hooks)) is not None:
-            save(progress)
+    with freed_memory_kept(examples.mean.device), laid_out(model, examples):
+        while progress.status == "training":
+            progress = _closed(stage.train_epoch(progress), len(slices))
+            progress = replace(progress, status=_status(progress, recipe, model), loss_sum=0.0)
+            if hooks.after_epoch is not None:
+                hooks.after_epoch(progress)
+            if progress.status == "training" and (save := _due(hooks)) is not None:
+                save(progress)
     return progress
 
 
