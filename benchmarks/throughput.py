@@ -87,7 +87,12 @@ def engine_epoch(
     model = bench.network()
     initial = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     optimizer = make_optimizer(Recipe(), model)
-    settings: dict[str, Any] = {"augmentation": augmentation, "precision": bench.precision, "captured": captured}
+    settings: dict[str, Any] = {
+        "augmentation": augmentation,
+        "precision": bench.precision,
+        "captured": captured,
+        "channels_last": True,
+    }
     ends: list[float] = []
     train_stage(
         model,

@@ -43,7 +43,12 @@ def trained(model, name="sgd", examples=None, epochs=2, hooks=None):
     optimizer = make_optimizer(Recipe(optimizer=name, **SETTINGS), model)
     examples = made_examples(20, size=16) if examples is None else examples
     progress = train_stage(
-        model, optimizer, examples, Recipe(batch_size=8, until=None, max_epochs=epochs), seed_of=seed_of, hooks=hooks
+        model,
+        optimizer,
+        examples,
+        Recipe(batch_size=8, until=None, max_epochs=epochs, channels_last=True),
+        seed_of=seed_of,
+        hooks=hooks,
     )
     return optimizer, progress
 
@@ -57,10 +62,10 @@ def test_narrow_convolutions_read_channels_last_maps_and_wide_ones_channels_firs
     trained(model, epochs=1)
     assert seen == expected
     seen.clear()
-    evaluate(model, made_examples(20, size=16))
+    evaluate(model, made_examples(20, size=16), channels_last=True)
     assert seen == expected
     seen.clear()
-    with recalibrated(model, made_examples(20, size=16)):
+    with recalibrated(model, made_examples(20, size=16), channels_last=True):
         assert seen == expected
     seen.clear()
     model(torch.zeros(2, 3, 16, 16))  # outside it is as before
@@ -128,8 +133,8 @@ def test_numbers_are_those_of_the_plain_layout_within_rounding(monkeypatch, name
 
     ours, plain = InFloat64(), InFloat64()
     trained(ours, name)
-    after = evaluate(ours, made_examples(20, size=16))
-    monkeypatch.setattr(loop, "laid_out", lambda model, examples: laid_out(model, made_examples(2, size=8)))
+    after = evaluate(ours, made_examples(20, size=16), channels_last=True)
+    monkeypatch.setattr(loop, "laid_out", lambda model, examples, **_: laid_out(model, made_examples(2, size=8)))
     trained(plain, name)
 
     for mine, theirs in zip(ours.state_dict().values(), plain.state_dict().values(), strict=True):
@@ -152,7 +157,7 @@ def test_a_stage_that_is_gone_on_with_gives_the_same_bits():
         resumed,
         other,
         made_examples(20, size=16),
-        Recipe(batch_size=8, until=None, max_epochs=3),
+        Recipe(batch_size=8, until=None, max_epochs=3, channels_last=True),
         seed_of=seed_of,
         start=start,
     )

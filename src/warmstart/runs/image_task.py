@@ -150,11 +150,12 @@ class ImageTask:
 
     def measure(self, model: nn.Module, data: StageData) -> Measured:
         """Measure on the test set, with batch-norm statistics as they are and recalibrated."""
-        plain = evaluate(model, data.test)
+        layout = {"channels_last": self.recipe.channels_last}
+        plain = evaluate(model, data.test, **layout)
         if not batch_norms(model):
             return Measured(plain.accuracy, plain.loss, scores=plain.correct)
-        with recalibrated(model, data.examples):
-            accuracy = evaluate(model, data.test).accuracy
+        with recalibrated(model, data.examples, **layout):
+            accuracy = evaluate(model, data.test, **layout).accuracy
         return Measured(plain.accuracy, plain.loss, accuracy, plain.correct)
 
     @property

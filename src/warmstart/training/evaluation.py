@@ -33,19 +33,20 @@ class Evaluation:
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, examples: Examples) -> Evaluation:
+def evaluate(model: nn.Module, examples: Examples, *, channels_last: bool = False) -> Evaluation:
     """Measure a network in eval mode and full fp32; its training flags are put back.
 
     Args:
         model: The network.
         examples: The test set, not empty.
+        channels_last: As in `Recipe`.
 
     Returns:
         Accuracy, loss and correctness of each example.
     """
     losses: list[Tensor] = []
     correct: list[Tensor] = []
-    with eval_mode(model), in_fp32(examples.mean.device.type), laid_out(model, examples):
+    with eval_mode(model), in_fp32(examples.mean.device.type), laid_out(model, examples, wanted=channels_last):
         for start in range(0, len(examples), BATCH):
             inputs, labels = examples.batch(slice(start, start + BATCH))
             output = model(inputs)
@@ -56,7 +57,7 @@ def evaluate(model: nn.Module, examples: Examples) -> Evaluation:
 
 
 @contextmanager
-def recalibrated(model: nn.Module, examples: Examples) -> Iterator[None]:
+def recalibrated(model: nn.Module, examples: Examples, *, channels_last: bool = False) -> Iterator[None]:
     """Batch-norm statistics measured anew on all of a training set; put back at the end.
 
     Running statistics lag behind the weights where a stage ends after few updates; the difference in accuracy
@@ -65,6 +66,7 @@ def recalibrated(model: nn.Module, examples: Examples) -> Iterator[None]:
     Args:
         model: The network; only its buffers change meanwhile.
         examples: The training set.
+        channels_last: As in `Recipe`.
 
     Yields:
         Nothing; the network carries the new statistics.
@@ -75,7 +77,7 @@ def recalibrated(model: nn.Module, examples: Examples) -> Iterator[None]:
         parts = max(1, round(len(examples) / BATCH))
         bounds = [len(examples) * i // parts for i in range(parts + 1)]
         inputs = ((examples.batch(slice(start, stop))[0], 1) for start, stop in pairwise(bounds))
-        with in_fp32(examples.mean.device.type), laid_out(model, examples):
+        with in_fp32(examples.mean.device.type), laid_out(model, examples, wanted=channels_last):
             recalibrate_(model, inputs, lambda model, batch: model(batch))
         yield
     finally:

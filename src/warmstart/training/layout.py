@@ -28,7 +28,7 @@ one core forward and backward, channels first -> last, 128 images, PyTorch 2.13,
 
 
 @contextmanager
-def laid_out(model: nn.Module, examples: Examples) -> Iterator[None]:
+def laid_out(model: nn.Module, examples: Examples, *, wanted: bool = True) -> Iterator[None]:
     """Let the convolutions of a network on the CPU read channels-last maps where that is faster, within rounding.
 
     Weights stay as they are, and their gradients and momenta with them: a fused update, checkpoints and methods see no
@@ -37,11 +37,12 @@ def laid_out(model: nn.Module, examples: Examples) -> Iterator[None]:
     Args:
         model: The network; it is as before at the end.
         examples: What it reads; they say where it computes, and how large its images are.
+        wanted: Otherwise nothing happens.
 
     Yields:
         Nothing.
     """
-    worthwhile = examples.mean.device.type == "cpu" and min(examples.images.shape[-2:]) >= SMALLEST
+    worthwhile = wanted and examples.mean.device.type == "cpu" and min(examples.images.shape[-2:]) >= SMALLEST
     layers = image_convolutions(model) if worthwhile else []
     handles = [
         layer.register_forward_pre_hook(_channels_first if layer.out_channels >= WIDE else _channels_last)

@@ -123,7 +123,7 @@ def train_stage(
     )
     stage = _Stage(step, shares, team.rank, optimizer, examples, slices, recipe, seed_of, hooks)
     model.train()
-    with freed_memory_kept(examples.mean.device), laid_out(model, examples):
+    with freed_memory_kept(examples.mean.device), laid_out(model, examples, wanted=recipe.channels_last):
         while progress.status == "training":
             progress = _closed(stage.train_epoch(progress), len(slices))
             progress = replace(progress, status=_status(progress, recipe, model), loss_sum=0.0)
