@@ -204,7 +204,7 @@ class WarmStart:
         step: int,
     ) -> Report | None:
         if self.method.sees_activations and _processes() > 1:
-            raise InputError(f"{self.method} sees activations, of which each process has others: train in one process")
+            raise InputError(f"{self.method} sees activations, which differ between processes: train in one process")
         require_prepared(self.method, model, optimizer)
         done = self._is_applied(model, batches)
         arrival = self.arrival or _name(batches)

@@ -44,14 +44,7 @@ NUMBERS = tuple(name for name in COLUMNS if name not in WHICH)
 
 
 def to_csv(rows: Iterable[StageResult]) -> str:
-    """The text of ``results.csv``.
-
-    Args:
-        rows: The rows, written in the order given.
-
-    Returns:
-        A header and one line a row, floats in their shortest exact form.
-    """
+    """The text of ``results.csv``: a header and one line a row, floats in their shortest exact form."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
