@@ -132,7 +132,7 @@ def state_under_fsdp2():
     warm_start.apply_(model)
     refused(lambda: warm_start.after_step(model, 0), "keeps state, which is not saved with an FSDP2 model: use DDP")
     refused(lambda: warm_start.measured(model), "measures another network, which FSDP2 cannot copy: use DDP")
-    refused(lambda: WarmStart(LooksAtUnits(), loader).apply_(model), "looks at units, which FSDP2 spreads")
+    refused(lambda: WarmStart(LooksAtUnits(), loader).apply_(model), "reads units, which FSDP2 spreads")
     resumed = WarmStart(SlowCopy(), loader)
     resumed.load_state_dict({**warm_start.state_dict(), "state": {"head.weight": torch.ones(3)}})
     refused(lambda: resumed.apply_(model), "keeps state")
