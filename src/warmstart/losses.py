@@ -23,7 +23,7 @@ def training_loss(output: Tensor, labels: Tensor, reduction: Literal["mean", "su
 def as_forward_loss(
     loss_fn: Callable[[Any, Any], Tensor] | None, forward_loss: ForwardLoss | None = None
 ) -> ForwardLoss:
-    """Bring loss_fn or forward_loss into one form; without either, batches are mappings and the output has ``.loss``."""
+    """Bring loss_fn or forward_loss into one form; with neither, batches are mappings and outputs have a ``.loss``."""
     for name, given in (("loss_fn", loss_fn), ("forward_loss", forward_loss)):
         if given is not None and not callable(given):
             raise InputError(f"{name} is {given!r}: pass a function, such as torch.nn.functional.cross_entropy")
