@@ -86,7 +86,7 @@ class WarmStart(warm_start.WarmStart, Callback):
         """Raise InputError for combinations that would give wrong results silently."""
         if isinstance(trainer.strategy, (FSDPStrategy, DeepSpeedStrategy)):
             name = type(trainer.strategy).__name__
-            raise InputError(f"{name} keeps weights in copies of its own: use DDP, or FSDP2 by ModelParallelStrategy")
+            raise InputError(f"{name} keeps its own copies of the weights: use DDP, or FSDP2 by ModelParallelStrategy")
         if not module.automatic_optimization:
             if self.forward_loss is None:
                 raise InputError("training_step makes its own updates: pass WarmStart(..., forward_loss=...)")

@@ -13,10 +13,10 @@ from warmstart.errors import InputError
 from warmstart.processes import Team
 
 BATCH = 1000
-"""Examples a batch where the method does not say: the paper's."""
+"""Examples a batch if the method sets no size: the paper's."""
 
 MICRO_BATCH = 32
-"""Examples computed at a time where the loader's sampler does not say; it changes memory, not the result."""
+"""Examples computed at a time if the loader's sampler has no batch size; it changes memory, not the result."""
 
 
 class InOrder(DataLoader[Any], Sequence[Any]):

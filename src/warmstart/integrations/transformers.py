@@ -67,7 +67,7 @@ class WarmStart(warm_start.WarmStart, TrainerCallback):
     ) -> None:
         """Apply the method, unless that has been done for this arrival."""
         model = objects["model"]
-        callback_states: Any = state.stateful_callbacks  # a dict by now, whatever its annotation says
+        callback_states: Any = state.stateful_callbacks  # a dict here, against its annotation
         saved = callback_states.get(KEY)
         if saved is not None or state.global_step > 0:
             self.load_state_dict({**(saved or {}), "state": self._read_state(args, state, (saved or {}).get("state"))})
@@ -131,7 +131,7 @@ class WarmStart(warm_start.WarmStart, TrainerCallback):
     def _check(self, args: TrainingArguments, state: TrainerState, done: bool) -> None:
         """Raise InputError for combinations that would give wrong results silently."""
         if args.deepspeed:
-            raise InputError("DeepSpeed keeps weights in copies of its own: use DDP or FSDP2")
+            raise InputError("DeepSpeed keeps its own copies of the weights: use DDP or FSDP2")
         if args.label_smoothing_factor and self.forward_loss is None:
             raise InputError(
                 "the Trainer smooths labels: pass forward_loss=lambda model, batch: trainer.compute_loss(model, batch)"

@@ -331,7 +331,7 @@ class _Missing(Mapping[str, Tensor]):
 
 
 class _NoState(dict[str, Tensor]):
-    """A method's state where FSDP2 shards the model: writing to it raises InputError."""
+    """A method's state where FSDP2 shards the model: writing to it, or restoring it, raises InputError."""
 
     def __init__(self, method: str, restored: Mapping[str, Tensor]) -> None:
         super().__init__()

@@ -141,7 +141,7 @@ _SPLITS: dict[type[nn.Module], Rule] = {
 }
 
 _SPLITS_BY_NAME: dict[str, Rule] = {"transformers.pytorch_utils.Conv1D": _columns}
-"""Layers of other libraries, which are not imported for it."""
+"""Layers of other libraries, by name so that these need not be imported."""
 
 
 def register_layer(kind: type[nn.Module], rule: Rule) -> None:
@@ -167,7 +167,7 @@ def _weight(layer: nn.Module) -> Tensor:
 
 
 def rule_of(layer: nn.Module) -> Rule | None:
-    """How a layer splits; None where no rule says."""
+    """The rule of a layer's class; None where there is none."""
     for kind in type(layer).__mro__:
         rule = _SPLITS.get(kind) or _SPLITS_BY_NAME.get(f"{kind.__module__}.{kind.__qualname__}")
         if rule is not None:

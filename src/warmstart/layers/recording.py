@@ -188,7 +188,7 @@ class Recorder:
     def write(
         self, tensor: Tensor, labels: Tensor | None, sources: Sequence[Value | None] = (), *, nonlinear: bool = False
     ) -> None:
-        """Label a tensor that has just been written, and say what its value came from."""
+        """Label a tensor that has just been written; ``sources`` are the values that it was made from."""
         shadow = self._shadow(tensor)
         if shadow is None:
             if labels is None or not is_strided(tensor) or not bool(labels.any()):

@@ -47,7 +47,7 @@ _MOVES = {
     *("pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "native_channel_shuffle"),
 }
 _STAY = {"index", "indices", "mask"}
-"""Arguments that say where to move, not what."""
+"""Arguments that are indices or masks, not elements to move."""
 _STATISTICS = {
     *("mean", "sum", "amax", "amin", "max", "min", "prod", "var", "std", "var_mean", "std_mean", "logsumexp"),
     *("linalg_vector_norm", "norm", "any", "all", "argmax", "argmin", "median", "nanmean", "nansum"),

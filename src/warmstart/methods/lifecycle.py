@@ -25,7 +25,7 @@ def prepares(method: Method) -> bool:
 
 
 def is_prepared(method: Method, model: nn.Module) -> bool:
-    """Whether a network, without DistributedDataParallel around it, has been prepared, if the method prepares."""
+    """Whether a network, without DistributedDataParallel around it, is prepared; True if the method prepares none."""
     return not prepares(method) or method.name in getattr(model, _MARK, {})
 
 

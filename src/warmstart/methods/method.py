@@ -1,4 +1,4 @@
-"""What a method is: a frozen dataclass of settings that says what happens when, and what it is told."""
+"""The base of all methods, a frozen dataclass of settings, and the stage that its calls are given."""
 
 from __future__ import annotations
 

@@ -248,7 +248,7 @@ def uniform(entries: Iterable[Neurons], scale: float) -> tuple[ScaleReport, ...]
 
 
 def _table(layers: Sequence[LayerReport]) -> list[str]:
-    """A row for each parameter, below the titles; a name too long loses its beginning, since its end says more."""
+    """A row for each parameter, below the titles; a name that is too long is cut at its beginning."""
     if not layers:
         return []
     found = [layer.cells() for layer in layers]

@@ -80,7 +80,7 @@ class StatePolicy:
 
 
 def _moments(optimizer: Optimizer, entry: Neurons) -> Iterator[tuple[str, Tensor]]:
-    """What an optimizer, or one that it wraps, keeps for each weight of a parameter, by name."""
+    """The tensors that an optimizer, or one that it wraps, holds for each weight of a parameter, by name."""
     state: Mapping[str, Any] = optimizer.state.get(entry.parameter, {})
     yield from ((name, value) for name, value in state.items() if isinstance(value, Tensor) and value.dim() > 0)
     inner = getattr(optimizer, "base_optimizer", None)

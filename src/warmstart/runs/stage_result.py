@@ -39,7 +39,7 @@ class StageResult:
 
 COLUMNS = tuple(column.name for column in fields(StageResult))
 WHICH = ("data", "model", "optimizer", "method", "seed", "stage", "status")
-"""The columns that say which stage of which run a row is, and how it ended; the others are its numbers."""
+"""The columns that identify a row's run and stage, and its outcome; the others are its numbers."""
 NUMBERS = tuple(name for name in COLUMNS if name not in WHICH)
 
 

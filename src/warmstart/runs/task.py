@@ -16,7 +16,7 @@ from warmstart.processes import Team
 from warmstart.training.loop import Progress
 
 LARGEST_BATCH = 2000
-"""Of DASH's average, unless ``dash[batch_size=N]`` says otherwise: the paper's chunk of Tiny-ImageNet."""
+"""Most examples in a batch of DASH's average, unless ``dash[batch_size=N]`` is set: the paper's on Tiny-ImageNet."""
 
 
 @dataclass(frozen=True, eq=False)
