@@ -31,7 +31,7 @@ TOLERANCE = 1e-6
 """What leaving out old batches may change the average by."""
 
 _SMALLEST_DECAY = 1e-9
-"""Far above where fp32 loses range: gradients are divided by it."""
+"""Gradients are divided by the decay, so it stays far above the smallest fp32."""
 
 Weight = Callable[[Any], float]
 """``weight(batch)``: what a batch's loss is a mean over, such as its number of examples."""
@@ -144,21 +144,12 @@ def average_gradient(
     full_precision: bool = True,
     weight: Weight = examples_in,
 ) -> GradientEMA:
-    """Average a model's negative gradients over the tail of a stream of batches.
+    """Average a model's negative gradients over the tail of a stream of batches, the oldest first.
 
-    The model runs in eval mode and comes out as it went in: training flags, ``.grad`` and buffers included.
-
-    Args:
-        model: The network; batches are moved to the device of its first parameter.
-        batches: A `DataLoader`, sequence or iterable of batches, oldest first.
-        forward_loss: ``forward_loss(model, batch) -> scalar``, a mean over the batch's examples.
-        alpha: Rate of the average, in (0, 1].
-        tolerance: Relative error that leaving out old batches may cause; 0 reads all.
-        filter_fn: ``filter_fn(module, name)`` says which layers take part.
-        micro_batch_size: Examples computed at a time; a batch's gradient is the same, its memory less.
-        full_precision: Switch autocast and TF32 off for the pass.
-        weight: ``weight(batch)``: how much a process's share, or a micro-batch, weighs in its batch: the number of
-            examples that the loss is a mean over, or of tokens.
+    The model runs in eval mode on the device of its first parameter, and training flags, ``.grad`` and buffers are
+    restored. ``tolerance`` is the relative error that leaving out old batches may cause; 0 reads all.
+    ``weight(batch)`` is what the loss is a mean over, examples or tokens: it weighs micro-batches, and the processes'
+    shares, of a batch.
 
     Returns:
         The average, with the number of batches and examples that went in.
@@ -190,7 +181,7 @@ def average_gradient(
 
 @dataclass(frozen=True)
 class _Share:
-    """What this process holds of one batch."""
+    """This process's share of one batch."""
 
     batch: Any
     of_batch: float
@@ -200,7 +191,7 @@ class _Share:
 
 
 def _shares(batches: Iterable[Any], weight: Weight, team: Team) -> Iterator[_Share]:
-    """This process's shares, all processes in step, so that none waits for one that has failed or ended."""
+    """This process's shares; all processes step together, and an error in one is raised in all."""
     iterator = iter(batches)
     while True:
         batch = team.attempt(lambda: next(iterator, _END))
@@ -213,7 +204,7 @@ def _shares(batches: Iterable[Any], weight: Weight, team: Team) -> Iterator[_Sha
                 "the processes disagree on the number of batches: give each process its share of every batch"
             )
         total = sum(other for _, other, _ in rows)
-        if own == count == 0 and len(rows) == 1:  # an object whose examples nobody can count
+        if own == count == 0 and len(rows) == 1:  # an object whose examples cannot be counted
             own = total = 1.0
         if not (math.isfinite(total) and total > 0 and own >= 0):
             raise InputError(f"the weights of a batch's shares sum to {total}; each must be >= 0, and one above 0")
@@ -233,9 +224,9 @@ def _weighed(batch: Any, weight: Weight) -> tuple[float, int]:
 
 
 def _pieces(share: _Share, size: int | None, weight: Weight, team: Team) -> Iterator[tuple[Any, float]]:
-    """A share in micro-batches, each with its part of the whole batch; on every process as many."""
+    """A share in micro-batches, each with its part of the whole batch; as many on every process."""
     pieces = team.attempt(lambda: list(micro_batches(share.batch, size, weight)))
-    # Where the backward pass averages over processes, it has to be undone: shares are parts of a sum.
+    # Where the backward pass averages over processes, that is undone: shares are parts of a sum.
     factor = share.of_batch * (team.size if team.sharded else 1)
     for piece, part in pieces:
         yield piece, part * factor
@@ -245,7 +236,7 @@ def _pieces(share: _Share, size: int | None, weight: Weight, team: Team) -> Iter
 
 
 def _add_up(ema: GradientEMA, team: Team) -> None:
-    """One sum for all batches: the average is linear in the gradients, so processes may average their own."""
+    """Sum the processes' averages: they are linear in the gradients, so one sum at the end is enough."""
     if team.size == 1:
         return
     present = torch.tensor([float(entry.name in ema.average) for entry in ema.parameters], device=team.device)
@@ -256,7 +247,7 @@ def _add_up(ema: GradientEMA, team: Team) -> None:
             if not team.sharded:
                 team.sum_([ema.average[entry.name]])
             if ema.left_out:
-                team.sum_([ema.largest[entry.name]])  # a bound: the norm of a sum is at most the sum of the norms
+                team.sum_([ema.largest[entry.name]])  # a bound: the norm of a sum is at most the sum of norms
 
 
 def _loss(model: nn.Module, batch: Any, forward_loss: ForwardLoss, device: torch.device) -> Tensor:
@@ -271,11 +262,7 @@ def _loss(model: nn.Module, batch: Any, forward_loss: ForwardLoss, device: torch
 
 @contextmanager
 def gradient_pass(model: nn.Module, *, full_precision: bool = True) -> Iterator[None]:
-    """Eval mode, gradients on, empty ``.grad``; these and all buffers put back at the end, whatever happens.
-
-    Args:
-        model: The network.
-        full_precision: Switch autocast and TF32 off meanwhile.
+    """Eval mode, gradients on, empty ``.grad``; restores these and all buffers at the end, also after an error.
 
     Yields:
         Nothing; the model is ready for forward and backward passes.

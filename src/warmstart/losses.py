@@ -1,4 +1,4 @@
-"""The training loss: the engine's own, and the three ways in which a caller may say what it is."""
+"""The training loss: the engine's cross-entropy, and the three ways in which a caller may give another one."""
 
 from __future__ import annotations
 
@@ -16,34 +16,14 @@ ForwardLoss = Callable[[nn.Module, Any], Tensor]
 
 
 def training_loss(output: Tensor, labels: Tensor, reduction: Literal["mean", "sum"] = "mean") -> Tensor:
-    """Cross-entropy: what training minimises, what DASH takes the gradient of, and what a test set is measured with.
-
-    Args:
-        output: (N, classes) logits.
-        labels: (N,) integers.
-        reduction: Over the examples.
-
-    Returns:
-        A scalar, in nats.
-    """
+    """Cross-entropy in nats of logits (N, classes) and labels (N,): what training minimises and DASH differentiates."""
     return cross_entropy(output, labels, reduction=reduction)
 
 
 def as_forward_loss(
     loss_fn: Callable[[Any, Any], Tensor] | None, forward_loss: ForwardLoss | None = None
 ) -> ForwardLoss:
-    """Bring the three ways to say what the loss is into one form.
-
-    Args:
-        loss_fn: ``loss_fn(output, target)`` for batches ``(input, target)``.
-        forward_loss: ``forward_loss(model, batch) -> scalar``.
-
-    Returns:
-        ``forward_loss``; without either, batches are mappings and the model's output carries its ``.loss``.
-
-    Raises:
-        InputError: If both are given, or one that cannot be called.
-    """
+    """Bring loss_fn or forward_loss into one form; with neither, batches are mappings and outputs have a ``.loss``."""
     for name, given in (("loss_fn", loss_fn), ("forward_loss", forward_loss)):
         if given is not None and not callable(given):
             raise InputError(f"{name} is {given!r}: pass a function, such as torch.nn.functional.cross_entropy")

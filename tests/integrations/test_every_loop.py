@@ -55,7 +55,7 @@ def test_an_interrupted_run_resumes_without_acting_twice(kind, loop, tmp_path, c
     caplog.clear()
     resumed, again = last_months(kind), loop.WarmStart(DASH, loader)
     rates = loop.train(resumed, data, tmp_path, again, resume=True)
-    assert "has been applied for this arrival (16 examples): not again" in caplog.text
+    assert "has been applied for this arrival (16 examples), so not again" in caplog.text
     assert_equal(resumed, undisturbed)
     assert again.report == first.report
     assert len(rates) == 4

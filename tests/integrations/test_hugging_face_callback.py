@@ -187,7 +187,9 @@ def test_a_checkpoint_without_what_the_method_keeps_is_refused(instead, tmp_path
     file.unlink()
     if instead == "another run's":
         (kept_by(tmp_path / "other") / "warmstart.safetensors").rename(file)
-    with pytest.raises(ws.InputError, match=r"what slow-copy keeps is missing, .*warmstart\.safetensors") as refused:
+    with pytest.raises(
+        ws.InputError, match=r"the tensors of slow-copy are missing, .*warmstart\.safetensors"
+    ) as refused:
         resumed(tmp_path / "run", file.parent)
     assert "\n" not in str(refused.value)
 

@@ -115,7 +115,7 @@ def state_under_ddp():
     assert torch.equal(warm_start.measured(model).head.weight, state["head.weight"])
 
     before = full(model.module.state_dict())
-    refused(lambda: WarmStart(AgeAndRedraw(), loader).apply_(model), "sees activations, of which each process has")
+    refused(lambda: WarmStart(AgeAndRedraw(), loader).apply_(model), "sees activations, which differ between processes")
     assert_close(model.module.state_dict(), before)
 
 
@@ -132,7 +132,7 @@ def state_under_fsdp2():
     warm_start.apply_(model)
     refused(lambda: warm_start.after_step(model, 0), "keeps state, which is not saved with an FSDP2 model: use DDP")
     refused(lambda: warm_start.measured(model), "measures another network, which FSDP2 cannot copy: use DDP")
-    refused(lambda: WarmStart(LooksAtUnits(), loader).apply_(model), "looks at units, which FSDP2 spreads")
+    refused(lambda: WarmStart(LooksAtUnits(), loader).apply_(model), "reads units, which FSDP2 spreads")
     resumed = WarmStart(SlowCopy(), loader)
     resumed.load_state_dict({**warm_start.state_dict(), "state": {"head.weight": torch.ones(3)}})
     refused(lambda: resumed.apply_(model), "keeps state")

@@ -438,7 +438,7 @@ def test_a_recurrent_layer_is_named_with_what_feeds_it():
             return self.head(self.body(self.into(x))[0])
 
     model = Recurrent()
-    with pytest.raises(InputError, match=r"into: aten\.\w+ reads its units in a way that is not known"):
+    with pytest.raises(InputError, match=r"into: aten\.\w+ reads its units in an unknown way"):
         units(model, lambda: model(torch.randn(3, 2, 6)))
 
 

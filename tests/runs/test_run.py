@@ -220,7 +220,7 @@ def test_a_network_is_prepared_before_its_optimizer_and_its_first_weights(task):
 
 
 def test_what_a_method_sees_differs_between_processes_and_is_refused(task):
-    with pytest.raises(InputError, match="sees activations, of which each process has others: train in one process"):
+    with pytest.raises(InputError, match="sees activations, which differ between processes: train in one process"):
         Run(task(), RunKey("stateful_methods:AgeAndRedraw", 0, "sgd"), None, Team(2))
 
 

@@ -1,4 +1,4 @@
-"""Looking at a network without touching it."""
+"""Checks of a network that do not change it."""
 
 from warmstart.diagnostics.validation import Finding, Findings, validate
 

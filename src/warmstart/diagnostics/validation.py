@@ -1,4 +1,4 @@
-"""Everything that a method would refuse or leave alone in a network, found at once and before anything is touched."""
+"""Everything that a method would refuse or leave alone in a network, found at once and before anything changes."""
 
 from __future__ import annotations
 

@@ -77,16 +77,16 @@ class WarmStart(warm_start.WarmStart, Callback):
             self.after_backward(pl_module, trainer.global_step)
 
     @contextmanager
-    def _aside(self, model: Any) -> Iterator[None]:
-        """Forward passes inside belong to no training: nothing is logged either."""
-        with super()._aside(model), _unlogged(model):
+    def _outside_training(self, model: Any) -> Iterator[None]:
+        """A context for forward passes that are not part of training: they log nothing either."""
+        with super()._outside_training(model), _without_logging(model):
             yield
 
     def _check(self, trainer: Trainer, module: LightningModule) -> None:
-        """Refuse what would go wrong unnoticed, before anything changes."""
+        """Raise InputError for combinations that would give wrong results silently."""
         if isinstance(trainer.strategy, (FSDPStrategy, DeepSpeedStrategy)):
             name = type(trainer.strategy).__name__
-            raise InputError(f"{name} keeps weights in copies of its own: use DDP, or FSDP2 by ModelParallelStrategy")
+            raise InputError(f"{name} keeps its own copies of the weights: use DDP, or FSDP2 by ModelParallelStrategy")
         if not module.automatic_optimization:
             if self.forward_loss is None:
                 raise InputError("training_step makes its own updates: pass WarmStart(..., forward_loss=...)")
@@ -99,7 +99,7 @@ class WarmStart(warm_start.WarmStart, Callback):
 
 
 def _training_loss(trainer: Trainer) -> Any:
-    """The loss that ``training_step`` returns, for a batch on the way that training takes."""
+    """The loss that ``training_step`` returns, for a batch that is prepared as in training."""
 
     def loss_of(module: Any, batch: Any) -> Any:
         batch = trainer.precision_plugin.convert_input(batch)
@@ -113,14 +113,14 @@ def _training_loss(trainer: Trainer) -> Any:
 
 
 @contextmanager
-def _unlogged(module: LightningModule) -> Iterator[None]:
-    """``self.log`` does nothing, and metrics are afterwards what they were."""
-    if "log" in vars(module):  # inside another one
+def _without_logging(module: LightningModule) -> Iterator[None]:
+    """Make ``self.log`` do nothing meanwhile, and restore the metrics afterwards."""
+    if "log" in vars(module):  # nested
         yield
         return
 
     def nothing(*_: Any, **__: Any) -> None:
-        """Outside the training loop, logging has no place to go."""
+        """Log nothing."""
 
     metrics = [metric for metric in module.modules() if isinstance(metric, Metric)]
     gathered = [(metric._update_count, _copied(metric.metric_state)) for metric in metrics]

@@ -1,4 +1,4 @@
-"""All data so far as a method asks for it: batches of any size, cut from the newest example backwards."""
+"""All data so far in batches of any size, cut from the newest example backwards."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from warmstart.errors import InputError
 from warmstart.processes import Team
 
 BATCH = 1000
-"""Examples a batch where the method does not say: the paper's."""
+"""Examples a batch if the method sets no size: the paper's."""
 
 MICRO_BATCH = 32
-"""Examples computed at a time where the loader's sampler does not say; it changes memory, not the result."""
+"""Examples computed at a time if the loader's sampler has no batch size; it changes memory, not the result."""
 
 
 class InOrder(DataLoader[Any], Sequence[Any]):
-    """A loader in order of arrival. Iterated over, it uses its workers; indexed, it loads that batch right here."""
+    """A loader in order of arrival. Iteration uses its workers; an index loads that batch in this process."""
 
     def __getitem__(self, index: Any) -> Any:
         chosen: Any = cast("Sequence[Any]", self.batch_sampler)[index]
@@ -28,35 +28,25 @@ class InOrder(DataLoader[Any], Sequence[Any]):
 
 
 def in_order(batches: Iterable[Any], size: int | None, team: Team) -> Sequence[Any]:
-    """Batches of some size over a loader's data set, oldest first, whatever the loader's own order and size.
+    """Batches of ``size`` examples, `BATCH` if None, over a loader's data set, oldest first.
 
-    Args:
-        batches: A loader, whose data set holds its examples in order of arrival, or ready batches, oldest first.
-        size: Examples a batch; `BATCH` if None. Ready batches stay as they are.
-        team: The processes that share each batch; each of them loads its own share.
+    The loader's own order and size do not matter, and ready batches stay as they are.
 
     Returns:
-        The batches.
+        The batches; in a team, this process's share of each.
     """
     if not is_indexable(batches):
         return cast("Sequence[Any]", batches)
     cuts: Any = cut_from_newest(_length(batches), size or BATCH)
     if team.size > 1:
         rank = dist.get_rank(team.group)
-        # Of a first batch with fewer examples than processes each takes all: the mean over equal shares is the same.
+        # A first batch with fewer examples than processes goes to each of them whole: the mean is the same.
         cuts = [cut[rank :: team.size] if len(cut) >= team.size else cut for cut in cuts]
     return InOrder(batches.dataset, batch_sampler=cuts, **loading_of(batches))
 
 
 def require_batches(batches: Any) -> None:
-    """Refuse what cannot be read as batches, oldest first.
-
-    Args:
-        batches: As for `in_order`.
-
-    Raises:
-        InputError: If there are no examples, or it is a data set, or a loader that draws from a part of its own.
-    """
+    """Raise InputError unless these are batches: no data set, not empty, no loader over a part of its data set."""
     if isinstance(batches, Dataset) or hasattr(batches, "column_names"):
         raise InputError("batches is a data set: pass DataLoader(dataset, batch_size=...), its own order oldest first")
     if not isinstance(batches, Iterable):
@@ -69,42 +59,21 @@ def require_batches(batches: Any) -> None:
 
 
 def is_indexable(batches: Any) -> TypeGuard[DataLoader[Any]]:
-    """Whether batches can be cut anew: a loader that collates the examples of an indexable data set.
-
-    Args:
-        batches: As for `in_order`.
-
-    Returns:
-        False for ready batches, of which the order and size are given.
-    """
+    """Whether batches can be cut anew, as those of a loader over an indexable data set; ready batches cannot."""
     if not isinstance(batches, DataLoader) or isinstance(batches.dataset, IterableDataset):
         return False
     return batches.batch_sampler is not None
 
 
 def micro_batch_size(batches: Iterable[Any]) -> int | None:
-    """How many examples fit into one forward and backward pass: as many as a training batch holds.
-
-    Args:
-        batches: As for `in_order`.
-
-    Returns:
-        The loader's batch size, `MICRO_BATCH` where it has none of its own; None for ready batches.
-    """
+    """The loader's batch size, `MICRO_BATCH` where it has none of its own; None for ready batches."""
     if not is_indexable(batches):
         return None
     return batches.batch_size or getattr(batches.batch_sampler, "batch_size", None) or MICRO_BATCH
 
 
 def seen(batches: Iterable[Any]) -> int | None:
-    """How many examples have arrived so far.
-
-    Args:
-        batches: As for `in_order`.
-
-    Returns:
-        Their number; None where only reading them all would tell.
-    """
+    """The number of examples so far; None where only reading them all would tell."""
     if is_indexable(batches):
         return _length(batches)
     if isinstance(batches, (list, tuple)) and batches:

@@ -1,4 +1,4 @@
-"""What the callbacks say: a report in short, in a few numbers, and what became of everything beside the weights."""
+"""The callbacks' texts: a report in brief, in a few numbers, and notes on the optimizer and batch norm."""
 
 from __future__ import annotations
 
@@ -15,37 +15,23 @@ from warmstart.wording import counted
 
 
 def state_notes(
-    model: nn.Module, report: Report, optimizer: torch.optim.Optimizer | None, goes_on: bool, step: int
+    model: nn.Module, report: Report, optimizer: torch.optim.Optimizer | None, has_state: bool, step: int
 ) -> Iterator[str]:
-    """What became of everything beside the weights.
-
-    Args:
-        model: The network.
-        report: What the method did to it.
-        optimizer: Its optimizer, if anybody knows.
-        goes_on: Whether that has state, or is resumed.
-        step: Updates that the loop has made.
-
-    Yields:
-        A sentence each.
-    """
+    """A sentence each on the optimizer, if known, and on batch-norm statistics; ``step`` counts the updates so far."""
     if optimizer is not None and step > 0:
-        yield f"a fit resumed at step {step}: optimizer state and learning-rate schedule go on from there"
+        yield f"a fit resumed at step {step}: optimizer state and learning-rate schedule continue from there"
     elif optimizer is not None:
-        yield "the optimizer goes on with its state" if goes_on else "a new fit: fresh optimizer state and schedule"
+        yield "the optimizer keeps its state" if has_state else "a new fit: fresh optimizer state and schedule"
     if report.layers and batch_norms(model) and not any("batch-norm" in note for note in report.notes):
         yield "batch-norm statistics kept: train before predicting"
 
 
 def totals(report: Report) -> dict[str, float]:
-    """A report in a few numbers, for loggers.
-
-    Args:
-        report: What a method did.
+    """A report in a few numbers by name, for loggers.
 
     Returns:
-        Name -> number: the parameters that were changed and those left alone; of a method that scales also its
-        neurons, their mean scale and the share at the lower bound.
+        The numbers of parameters changed and left alone; of a method that scales also its neurons, their mean scale and
+        the share at the lower bound.
     """
     numbers: dict[str, float] = {
         "warmstart/changed": len(report.layers),
@@ -58,15 +44,8 @@ def totals(report: Report) -> dict[str, float]:
     return numbers
 
 
-def in_short(report: Report) -> str:
-    """The report without its rows.
-
-    Args:
-        report: What a method did.
-
-    Returns:
-        A few lines of at most 80 columns.
-    """
+def in_brief(report: Report) -> str:
+    """The report without its rows: a few lines of at most 80 columns."""
     if not report.layers:
         return str(report)
     numbers, left = totals(report), counted(len(report.left_alone), "parameter")
@@ -77,14 +56,8 @@ def in_short(report: Report) -> str:
     return str(short)
 
 
-def not_again(method: Method, arrival: str) -> str:
-    """Why nothing was done.
-
-    Args:
-        method: What has been applied.
-        arrival: For which data.
-
-    Returns:
-        A line.
-    """
-    return f"{method} has been applied for this arrival ({arrival}): not again; new data need another arrival='...'"
+def already_applied(method: Method, arrival: str) -> str:
+    """The line that says why nothing was done."""
+    return (
+        f"{method} has been applied for this arrival ({arrival}), so not again: pass another arrival='...' for new data"
+    )

@@ -23,10 +23,10 @@ except ModuleNotFoundError as error:
     raise ImportError(f"warmstart.integrations.transformers needs {error.name}: pip install transformers") from error
 
 KEY = "warmstart"
-"""Where ``trainer_state.json`` remembers. No class has that name: the Trainer would make a new callback from it."""
+"""Our key in ``trainer_state.json``; not a class's name, from which the Trainer would make a new callback."""
 
 FILE = "warmstart.safetensors"
-"""In a checkpoint's folder: the tensors that the method keeps."""
+"""The method's tensors, in a checkpoint's folder."""
 
 
 class WarmStart(warm_start.WarmStart, TrainerCallback):
@@ -53,7 +53,7 @@ class WarmStart(warm_start.WarmStart, TrainerCallback):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self._id = uuid.uuid4().hex  # tells this run's files from those of another one in the same folder
+        self._id = uuid.uuid4().hex  # so that files of another run in the same folder are not taken for this one's
 
     def on_init_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **objects: Any
@@ -67,8 +67,8 @@ class WarmStart(warm_start.WarmStart, TrainerCallback):
     ) -> None:
         """Apply the method, unless that has been done for this arrival."""
         model = objects["model"]
-        remembered: Any = state.stateful_callbacks  # a dict by now, whatever its annotation says
-        saved = remembered.get(KEY)
+        callback_states: Any = state.stateful_callbacks  # a dict here, against its annotation
+        saved = callback_states.get(KEY)
         if saved is not None or state.global_step > 0:
             self.load_state_dict({**(saved or {}), "state": self._read_state(args, state, (saved or {}).get("state"))})
         batches = objects["train_dataloader"] if self.batches is None else self.batches
@@ -80,8 +80,8 @@ class WarmStart(warm_start.WarmStart, TrainerCallback):
             objects["optimizer"],
             step=state.global_step,
         )
-        # No tensor goes into trainer_state.json, but the name of their file's content.
-        remembered[KEY] = {**self.state_dict(), "state": self._id if self._state else None}
+        # trainer_state.json holds no tensors, but the id of the file that does.
+        callback_states[KEY] = {**self.state_dict(), "state": self._id if self._state else None}
         if report is not None and report.layers:
             state.log_history.append({**totals(report), "step": state.global_step})
 
@@ -98,8 +98,8 @@ class WarmStart(warm_start.WarmStart, TrainerCallback):
         """Let the method act on the weights."""
         if self.method.acts_on_updates:
             self.after_step(objects["model"], state.global_step)
-            remembered: Any = state.stateful_callbacks
-            remembered[KEY]["state"] = self._id if self._state else None
+            callback_states: Any = state.stateful_callbacks
+            callback_states[KEY]["state"] = self._id if self._state else None
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **objects: Any) -> None:
         """Write what the method keeps beside the checkpoint, which holds no tensors of callbacks."""
@@ -107,14 +107,14 @@ class WarmStart(warm_start.WarmStart, TrainerCallback):
             return
         folder = _folder(args, state)
         if not folder.is_dir():  # a search over hyperparameters has other folders
-            warm_start.LOG.warning(f"{folder} is not there: what {self.method} keeps is not saved, so do not resume")
+            warm_start.LOG.warning(f"no folder {folder}: the tensors of {self.method} are not saved, so do not resume")
             return
         tensors = self.state_dict()["state"].items()
         whole = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors}
         save_file(whole, folder / FILE, {"id": self._id})
 
     def _read_state(self, args: TrainingArguments, state: TrainerState, wanted: str | None) -> dict[str, Tensor]:
-        """What `on_save` has written beside the checkpoint that is resumed from."""
+        """The method's tensors, which `on_save` has written beside the checkpoint."""
         if wanted is None:
             return {}
         for folder in (args.resume_from_checkpoint, _folder(args, state)):
@@ -124,14 +124,14 @@ class WarmStart(warm_start.WarmStart, TrainerCallback):
                         self._id = wanted
                         return {name: opened.get_tensor(name) for name in list(opened.keys())}
         raise InputError(
-            f"what {self.method} keeps is missing, {_folder(args, state) / FILE} of this run: resume from a checkpoint "
-            "that has it, and name its folder in TrainingArguments(resume_from_checkpoint=...) if it lies elsewhere"
+            f"the tensors of {self.method} are missing, {_folder(args, state) / FILE} of this run: resume from a "
+            "checkpoint that has them; if it is elsewhere, pass TrainingArguments(resume_from_checkpoint=...)"
         )
 
     def _check(self, args: TrainingArguments, state: TrainerState, done: bool) -> None:
-        """Refuse what would go wrong unnoticed, before anything changes."""
+        """Raise InputError for combinations that would give wrong results silently."""
         if args.deepspeed:
-            raise InputError("DeepSpeed keeps weights in copies of its own: use DDP or FSDP2")
+            raise InputError("DeepSpeed keeps its own copies of the weights: use DDP or FSDP2")
         if args.label_smoothing_factor and self.forward_loss is None:
             raise InputError(
                 "the Trainer smooths labels: pass forward_loss=lambda model, batch: trainer.compute_loss(model, batch)"
@@ -146,5 +146,5 @@ class WarmStart(warm_start.WarmStart, TrainerCallback):
 
 
 def _folder(args: TrainingArguments, state: TrainerState) -> Path:
-    """Where the Trainer keeps the checkpoint of this step."""
+    """The folder of this step's checkpoint."""
     return Path(str(args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from warmstart.errors import InputError
 from warmstart.integrations.ordered_batches import in_order, is_indexable, micro_batch_size, require_batches, seen
-from warmstart.integrations.report_texts import in_short, not_again, state_notes
+from warmstart.integrations.report_texts import already_applied, in_brief, state_notes
 from warmstart.layers.units import Units
 from warmstart.losses import ForwardLoss, as_forward_loss
 from warmstart.methods.cold import tensors_of
@@ -27,7 +27,7 @@ from warmstart.processes import Team, is_sharded, team_of, unwrapped
 from warmstart.seeds import derive
 
 LOG = logging.getLogger("warmstart")
-"""Where all callbacks say what was done."""
+"""All callbacks log here."""
 
 
 class WarmStart:
@@ -92,11 +92,11 @@ class WarmStart:
         self._stage: Stage | None = None
         self._state: dict[str, Tensor] = {}  # the method's own
         self._updates: Updates | None = None
-        self._activations: dict[str, Tensor] = {}  # of the update under way
+        self._activations: dict[str, Tensor] = {}  # of the current update
         self._hooks = ExitStack()
         weakref.finalize(self, self._hooks.close).atexit = False
-        self._applied: str | None = None  # the arrival for which it has been applied
-        self._applied_to: weakref.ref[nn.Module] | None = None  # None: to the one whose checkpoint says so
+        self._applied: str | None = None  # for this arrival
+        self._applied_to: weakref.ref[nn.Module] | None = None  # None: to the network of the loaded checkpoint
 
     def prepare(self, model: nn.Module) -> None:
         """Let a method that wants another kind of network change it; call it right after making the model.
@@ -204,49 +204,49 @@ class WarmStart:
         step: int,
     ) -> Report | None:
         if self.method.sees_activations and _processes() > 1:
-            raise InputError(f"{self.method} sees activations, of which each process has others: train in one process")
+            raise InputError(f"{self.method} sees activations, which differ between processes: train in one process")
         require_prepared(self.method, model, optimizer)
         done = self._is_applied(model, batches)
-        arrival = self.arrival or _name(batches)
+        arrival = self.arrival or _arrival_name(batches)
         self._hooks.close()
         self._stage = self._stage_of(model, batches, forward_loss)
-        goes_on = optimizer is not None and (step > 0 or bool(optimizer.state))
+        has_state = optimizer is not None and (step > 0 or bool(optimizer.state))
         if not done:
             self._stage.generator.manual_seed(derive(self.seed, arrival, 0))
-            self._stage.optimizer = optimizer if goes_on else None
-            with self._aside(model):
+            self._stage.optimizer = optimizer if has_state else None
+            with self._outside_training(model):
                 report = _on_new_data(self.method, model, self._stage)
-            self.report = report.with_notes(*state_notes(model, report, optimizer, goes_on, step))
+            self.report = report.with_notes(*state_notes(model, report, optimizer, has_state, step))
         self._stage.optimizer = optimizer
         self._state = self._stage.state
         self._updates, self._activations = Updates(self.method, self._stage), {}
         self._watch(model)
         self._applied, self._applied_to = arrival, weakref.ref(model)
         if _processes() == 1 or dist.get_rank() == 0:
-            self._say(done, arrival)
+            self._log(done, arrival)
         return None if done else self.report
 
-    def _say(self, done: bool, arrival: str) -> None:
-        """A line that should be seen is a warning, which Python shows unless told otherwise."""
+    def _log(self, done: bool, arrival: str) -> None:
+        """Log the outcome: as a warning, which Python shows by default, if it warns or the method was not applied."""
         if done or self.report is None:
-            LOG.warning(not_again(self.method, arrival))
+            LOG.warning(already_applied(self.method, arrival))
         else:
             warns = bool(self.report.warnings)
-            LOG.log(logging.WARNING if warns else logging.INFO, in_short(self.report))
+            LOG.log(logging.WARNING if warns else logging.INFO, in_brief(self.report))
 
     def _is_applied(self, model: nn.Module, batches: Iterable[Any]) -> bool:
         if self.batches is None and not is_indexable(batches):
             raise InputError("the training data cannot be read in order of arrival: pass WarmStart(..., batches=...)")
         require_batches(batches)
         same_model = self._applied_to is None or self._applied_to() is model
-        return same_model and self._applied == (self.arrival or _name(batches))
+        return same_model and self._applied == (self.arrival or _arrival_name(batches))
 
-    def _aside(self, model: nn.Module) -> AbstractContextManager[None]:
-        """Forward passes inside belong to no training: they are in full precision."""
+    def _outside_training(self, model: nn.Module) -> AbstractContextManager[None]:
+        """A context for forward passes that are not part of training: full precision."""
         return _in_full_precision(model)
 
     def _watch(self, model: nn.Module) -> None:
-        """Put the hooks in place that show a method the activations it asks for; they know nothing of self."""
+        """Register the hooks that show a method the activations it asks for; they hold no reference to self."""
         if self._stage is not None:
             joined = self._hooks.enter_context(joined_activations(self.method, model, self._stage))
             joined.update(self._activations)
@@ -254,7 +254,7 @@ class WarmStart:
 
     @contextmanager
     def _without_hooks(self) -> Iterator[None]:
-        """A network that is copied meanwhile has no hooks of ours."""
+        """Remove our hooks meanwhile, so that a copy of the network has none."""
         self._hooks.close()
         try:
             yield
@@ -268,20 +268,20 @@ class WarmStart:
 
         def fresh() -> nn.Module:
             if self.make_model is None:
-                raise InputError(f"{self.method} draws a fresh network: pass WarmStart(..., make_model=...)")
+                raise InputError(f"{self.method} needs a fresh network: pass WarmStart(..., make_model=...)")
             drawn = self.make_model()
             prepare_(self.method, drawn)
             return drawn.to(device)
 
         def not_sharded() -> list[Units]:
-            raise InputError(f"{self.method} looks at units, which FSDP2 spreads over processes: use DDP")
+            raise InputError(f"{self.method} reads units, which FSDP2 spreads over processes: use DDP")
 
         def batches_of(size: int | None) -> Sequence[Any]:
             return in_order(batches, size, team)
 
-        units = UnitsOf(model, batches_of, forward_loss, partial(self._aside, model))
-        anothers = self._applied_to is not None and self._applied_to() is not model
-        state = {} if anothers else {name: tensor.to(device) for name, tensor in self._state.items()}
+        units = UnitsOf(model, batches_of, forward_loss, partial(self._outside_training, model))
+        of_another = self._applied_to is not None and self._applied_to() is not model
+        state = {} if of_another else {name: tensor.to(device) for name, tensor in self._state.items()}
         if team.sharded:
             state = _NoState(str(self.method), state)
         first = None if self.initial is None else {name: tensor.to(device) for name, tensor in self.initial.items()}
@@ -301,7 +301,7 @@ class WarmStart:
 
     def _updates_at(self, step: int) -> Updates:
         if self._stage is None or self._updates is None or self._applied is None:
-            raise InputError("call apply_(model) before the first update: it also says what a resumed run goes on with")
+            raise InputError("call apply_(model) before the first update, in a resumed run too")
         self._stage.generator.manual_seed(derive(self.seed, self._applied, step + 1))
         self._updates.done = step
         return self._updates
@@ -314,7 +314,7 @@ def _require_method(method: Any) -> None:
 
 
 class _Missing(Mapping[str, Tensor]):
-    """First weights that nobody gave: whoever looks at them is told."""
+    """First weights that were not passed: looking one up raises InputError."""
 
     def __init__(self, method: str) -> None:
         self.method = method
@@ -331,7 +331,7 @@ class _Missing(Mapping[str, Tensor]):
 
 
 class _NoState(dict[str, Tensor]):
-    """What a method keeps where FSDP2 shards the model: nothing, and whoever tries is told."""
+    """A method's state where FSDP2 shards the model: writing to it, or restoring it, raises InputError."""
 
     def __init__(self, method: str, restored: Mapping[str, Tensor]) -> None:
         super().__init__()
@@ -350,8 +350,8 @@ def _processes() -> int:
 
 
 def _on_new_data(method: Method, model: nn.Module, stage: Stage) -> Report:
-    """Act, and where each process holds the whole model, make sure that all hold the same one afterwards."""
-    # The wrapper does not tell: frameworks hand over the model without it.
+    """Apply the method; where each process holds the whole model, copy that of process 0 to all afterwards."""
+    # Not decided by the DDP wrapper, since frameworks pass the model without it.
     if _processes() == 1 or any(is_sharded(parameter) for parameter in model.parameters()):
         return method.on_new_data(model, stage)
     team = Team(_processes(), dist.group.WORLD, next(model.parameters()).device)
@@ -363,7 +363,7 @@ def _on_new_data(method: Method, model: nn.Module, stage: Stage) -> Report:
 
 @contextmanager
 def _in_full_precision(model: nn.Module) -> Iterator[None]:
-    """The model's own forward, where Accelerate has put autocast around it."""
+    """Use the model's own forward meanwhile, without the autocast that Accelerate wraps it in."""
     wrapped, original = (vars(model).get(name) for name in ("forward", "_original_forward"))
     if wrapped is None or original is None:
         yield
@@ -375,13 +375,13 @@ def _in_full_precision(model: nn.Module) -> Iterator[None]:
         vars(model)["forward"] = wrapped
 
 
-def _name(batches: Iterable[Any]) -> str:
-    """What an arrival is called that nobody has named."""
+def _arrival_name(batches: Iterable[Any]) -> str:
+    """The name of an arrival that the user has not named."""
     if is_indexable(batches):
         return f"{seen(batches):,} examples"
     try:
-        return f"{len(batches):,} batches"  # type: ignore[arg-type]  # has none: that is what is found out
+        return f"{len(batches):,} batches"  # type: ignore[arg-type]  # a missing length is handled below
     except TypeError:
         raise InputError(
-            "batches have no length to know them by: name this arrival, WarmStart(..., arrival='2026-07')"
+            "batches have no length, which would name this arrival: pass WarmStart(..., arrival='2026-07')"
         ) from None

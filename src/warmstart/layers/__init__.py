@@ -1,1 +1,1 @@
-"""The only place that knows layer types: neurons, norms, matrices, units."""
+"""The only code that depends on layer types: neurons, norms, matrices, units."""

@@ -1,4 +1,4 @@
-"""Which unit each element of an activation belongs to: integers that follow the elements through a forward pass.
+"""Which unit each element of an activation belongs to: integer labels that follow it through a forward pass.
 
 Every output of a layer has an id above 0. Where outputs of several layers are added or multiplied one by one, the
 result gets an id of its own, with theirs as its parents: what reads it reads all of them. 0 is no unit's (the input, a
@@ -19,7 +19,7 @@ _FAR = 2**62
 
 @dataclass(frozen=True)
 class Mixture:
-    """What several units flowed into."""
+    """A number that several units flow into."""
 
     members: frozenset[int]
     what: str
@@ -29,14 +29,7 @@ class Mixture:
 
 
 def narrowed(labels: Tensor) -> Tensor:
-    """Shrink to size 1 each dimension along which labels do not change.
-
-    Args:
-        labels: Labels of any shape.
-
-    Returns:
-        A view that broadcasts to it.
-    """
+    """A view of size 1 along each dimension in which labels do not change."""
     for dim in range(labels.dim()):
         first = labels.narrow(dim, 0, 1)
         if labels.size(dim) > 1 and bool((labels == first).all()):
@@ -45,7 +38,7 @@ def narrowed(labels: Tensor) -> Tensor:
 
 
 class Labels:
-    """The ids of one forward pass, and what became of them."""
+    """The ids of one forward pass, and the relations between them."""
 
     def __init__(self) -> None:
         self.ancestors: list[frozenset[int]] = [frozenset()]
@@ -61,64 +54,33 @@ class Labels:
         self._mixtures = [Mixture(frozenset(), "", statistic=False)]
 
     def new(self, count: int) -> Tensor:
-        """Make ids for the outputs of a layer.
-
-        Args:
-            count: How many.
-
-        Returns:
-            (count,) ids.
-        """
+        """Make ids (count,) for the outputs of a layer."""
         first = len(self.ancestors)
         self.ancestors += [frozenset((number,)) for number in range(first, first + count)]
         self._roots += range(first, first + count)
         return torch.arange(first, first + count)
 
     def mixture(self, label: int) -> Mixture:
-        """Look a mixture up.
-
-        Args:
-            label: Its label, below 0.
-
-        Returns:
-            The mixture.
-        """
+        """The mixture of a label below 0."""
         return self._mixtures[-label]
 
     def members(self, labels: Tensor | Iterable[int]) -> frozenset[int]:
-        """Say which ids flow into some elements.
-
-        Args:
-            labels: The elements' labels.
-
-        Returns:
-            The ids above 0, those within mixtures included.
-        """
+        """The ids above 0 that flow into elements with these labels, also through mixtures."""
         found: set[int] = set()
         for label in labels.unique().tolist() if isinstance(labels, Tensor) else labels:
             found |= self.mixture(label).members if label < 0 else {label}
         return frozenset(found - {0})
 
     def leave(self, ids: Iterable[int], reason: str) -> None:
-        """Note that no weights of their own read these ids.
-
-        Args:
-            ids: The ids.
-            reason: Why; the first reason stays.
-        """
+        """Note why units have no weights of their own that read them; the first reason stays."""
         for number in ids:
             self.left.setdefault(number, reason)
 
     def mix(self, labels: Tensor | Iterable[int], what: str, *, statistic: bool = False) -> int:
-        """Let everything flow into one number.
-
-        Args:
-            labels: The labels of what does.
-            what: What mixes it, as a clause.
-            statistic: Whether it is a mean or the like.
+        """Let all elements with these labels flow into one number, by the operation that ``what`` names as a clause.
 
         Returns:
-            The mixture's label; 0 if nothing has a label.
+            The mixture's label; 0 if there are no labels.
         """
         numbers = set(labels.unique().tolist() if isinstance(labels, Tensor) else labels) - {0}
         if not numbers:
@@ -130,11 +92,7 @@ class Labels:
         return -(len(self._mixtures) - 1)
 
     def common(self, labels: Tensor, dims: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Find the one label that all elements along some dimensions have; what has none follows the others.
-
-        Args:
-            labels: Labels.
-            dims: The dimensions.
+        """The one label that all elements along some dimensions share; elements without a label do not count.
 
         Returns:
             The labels with these dimensions of size 1, 0 where there are several, and where that is.
@@ -155,17 +113,7 @@ class Labels:
         return found, several
 
     def along(self, labels: Tensor, dims: Sequence[int], what: str, *, statistic: bool = False) -> Tensor:
-        """Combine the elements along some dimensions.
-
-        Args:
-            labels: Labels.
-            dims: The dimensions.
-            what: What combines them, as a clause.
-            statistic: Whether it makes a mean or the like.
-
-        Returns:
-            The labels with these dimensions of size 1; a mixture's where several units met.
-        """
+        """The labels after a reduction over some dimensions, which get size 1; a mixture's where several units meet."""
         found, several = self.common(labels, dims)
         if several.any():
             mixed = labels.where(several, 0)
@@ -173,18 +121,7 @@ class Labels:
         return found
 
     def meet(self, left: Tensor, right: Tensor, what: str, where: str, *, product: bool) -> Tensor:
-        """Combine two tensors element by element.
-
-        Args:
-            left: Labels.
-            right: Labels of a shape that broadcasts with it.
-            what: The operation's name.
-            where: The layer in which it happens.
-            product: Whether they are multiplied.
-
-        Returns:
-            The labels of the result.
-        """
+        """The labels of an elementwise sum, or product, of two tensors, in the layer ``where``."""
         left, right = torch.broadcast_tensors(left, right)
         found = left.where(left != 0, right)
         both = (left != 0) & (right != 0) & (left != right)
@@ -196,7 +133,7 @@ class Labels:
         return found
 
     def _pairs(self, pairs: list[list[int]], what: str, where: str, product: bool) -> list[int]:
-        """The labels of pairs that meet: one to one in a sum or a gate, else some have no readers of their own."""
+        """The labels of pairs that meet: joined where one to one, as in a sum or a gate, else passed to `leave`."""
         partners: dict[tuple[int, int], set[int]] = {}  # (side, root) -> the roots that it meets
         for a, b in pairs:
             if a > 0 and b > 0:
@@ -246,7 +183,7 @@ class Labels:
         return self._join(tuple(sorted(ids)), product=False) if len(roots) == 1 and min(ids) > 0 else 0
 
     def _join(self, parents: tuple[int, ...], product: bool) -> int:
-        """The id into which others flow, the same one whenever they meet again."""
+        """The id that its parents flow into, the same whenever they meet again."""
         if (parents, product) not in self._joined:
             number = len(self.ancestors)
             self.ancestors.append(frozenset().union(*(self.ancestors[parent] for parent in parents)))

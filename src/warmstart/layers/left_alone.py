@@ -1,4 +1,4 @@
-"""What is left as it is, and why."""
+"""The record of a parameter or layer that a method leaves alone, with the reason."""
 
 from __future__ import annotations
 

@@ -6,36 +6,17 @@ from torch import Tensor, nn
 
 
 def embeddings(model: nn.Module) -> list[nn.Module]:
-    """The layers that look their output up.
-
-    Args:
-        model: Any network.
-
-    Returns:
-        The layers; their weights are no matrix that anything is multiplied by.
-    """
+    """The embedding layers, whose weights are looked up and multiply nothing."""
     return [layer for layer in model.modules() if isinstance(layer, (nn.Embedding, nn.EmbeddingBag))]
 
 
 def is_attention(layer: nn.Module) -> bool:
-    """Whether a layer projects queries, keys and values.
-
-    Args:
-        layer: Any layer.
-
-    Returns:
-        True for `torch.nn.MultiheadAttention`.
-    """
+    """Whether a layer is a `torch.nn.MultiheadAttention`."""
     return isinstance(layer, nn.MultiheadAttention)
 
 
 def matrices_of(layer: nn.Module, key: str, weight: Tensor) -> Tensor | str:
-    """See a weight as the matrices that inputs are multiplied by.
-
-    Args:
-        layer: The layer.
-        key: The weight's name in it; of packed projections, only queries and keys are seen.
-        weight: The weight.
+    """A weight as the matrices that inputs are multiplied by; of packed projections, queries and keys alone.
 
     Returns:
         A view (blocks, *kernel, d_out, d_in) of the weight, or why there is none.
@@ -46,7 +27,7 @@ def matrices_of(layer: nn.Module, key: str, weight: Tensor) -> Tensor | str:
         return weight.unflatten(0, (3, -1))[:2] if key == "in_proj_weight" else weight[None]
     if isinstance(layer, nn.modules.conv._ConvNd):
         if layer.groups > 1 and layer.groups == layer.in_channels:
-            return "depthwise: of one input, an isometry keeps no more than signs"
+            return "depthwise: an output has one input, so an isometry would keep only signs"
         blocks: Tensor = weight.unflatten(0, (layer.groups, -1))  # a grouped convolution is block diagonal
         blocks = blocks.transpose(1, 2) if layer.transposed else blocks
         return blocks.movedim((1, 2), (-2, -1))

@@ -42,14 +42,7 @@ class Neurons:
     """Whether neurons without any gradient are left as they are: rows of an embedding that did not occur."""
 
     def view(self, tensor: Tensor) -> Tensor:
-        """A tensor of the parameter's shape, with its neurons along whole dimensions.
-
-        Args:
-            tensor: The parameter or its gradient.
-
-        Returns:
-            A view; what is written to it is written to the tensor.
-        """
+        """A view of the parameter or its gradient, with its neurons along whole dimensions."""
         return tensor.unflatten(0, (self.groups, -1)) if self.groups > 1 else tensor
 
     @property
@@ -148,7 +141,7 @@ _SPLITS: dict[type[nn.Module], Rule] = {
 }
 
 _SPLITS_BY_NAME: dict[str, Rule] = {"transformers.pytorch_utils.Conv1D": _columns}
-"""Layers of other libraries, which are not imported for it."""
+"""Layers of other libraries, by name so that these need not be imported."""
 
 
 def register_layer(kind: type[nn.Module], rule: Rule) -> None:
@@ -174,7 +167,7 @@ def _weight(layer: nn.Module) -> Tensor:
 
 
 def rule_of(layer: nn.Module) -> Rule | None:
-    """How a layer splits; None where no rule says."""
+    """The rule of a layer's class; None where there is none."""
     for kind in type(layer).__mro__:
         rule = _SPLITS.get(kind) or _SPLITS_BY_NAME.get(f"{kind.__module__}.{kind.__qualname__}")
         if rule is not None:
@@ -185,20 +178,14 @@ def rule_of(layer: nn.Module) -> Rule | None:
 def neurons(
     model: nn.Module, granularity: Granularity = "kernel", filter_fn: Filter | None = None
 ) -> tuple[list[Neurons], list[LeftAlone]]:
-    """Split a network's parameters into neurons.
-
-    Args:
-        model: Any network. A parameter that is shared between layers appears once, with the first of them.
-        granularity: What one scale covers in a convolution: ``"kernel"`` (the paper's) or ``"neuron"``, a filter.
-        filter_fn: ``filter_fn(module, name)`` says whether a layer takes part; all do if not given.
+    """Split a network's parameters into neurons; one shared between layers appears once, with the first of them.
 
     Returns:
-        The parameters that split, in the order of ``model.named_parameters()``, and those left alone, each
-        with its reason.
+        The parameters that split, in the order of ``model.named_parameters()``, and those left alone with the reason.
 
     Raises:
-        InputError: If the granularity is unknown, a parameter has no shape yet (a lazy layer) or no values (on
-            the meta device), or no parameter is left that could be changed.
+        InputError: If an argument is unusable, a parameter has no shape yet (a lazy layer) or no values (on the meta
+            device), or no parameter is left that could be changed.
     """
     if granularity not in ("kernel", "neuron"):
         raise InputError(f"granularity {granularity!r} is unknown{nearest(str(granularity), ('kernel', 'neuron'))}")

@@ -12,14 +12,11 @@ _NORMS: tuple[type[nn.Module], ...] = (
 )
 
 _NORM_NAMES = ("batchnorm", "instancenorm", "layernorm", "groupnorm", "rmsnorm")
-"""How such layers of other libraries are called, behind a prefix; a PreNorm, SpectralNorm or WeightNorm is none."""
+"""Endings of the names of such layers in other libraries; a PreNorm, SpectralNorm or WeightNorm has none of them."""
 
 
 def is_norm(layer: nn.Module) -> bool:
     """Whether a layer normalises its input, so that the scale of the weights before it cancels.
-
-    Args:
-        layer: Any module.
 
     Returns:
         True for batch, instance, layer, group and RMS norm, those of other libraries included by name.
@@ -28,25 +25,10 @@ def is_norm(layer: nn.Module) -> bool:
 
 
 def has_norm(model: nn.Module) -> bool:
-    """Whether a network has any normalisation layer.
-
-    Args:
-        model: Any network.
-
-    Returns:
-        True if one of its modules normalises. Without any, scaling the weights of every layer by ``s``
-        shrinks the output like ``s ** depth``.
-    """
+    """Whether any layer normalises; if not, a scale ``s`` on every layer shrinks the output like ``s ** depth``."""
     return any(is_norm(layer) for layer in model.modules())
 
 
 def batch_norms(model: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
-    """The batch-norm layers of a network, of any kind (1d to 3d, synchronised, or derived from these).
-
-    Args:
-        model: Any network.
-
-    Returns:
-        The layers; with any, a batch of one is a problem, and running statistics lag behind the weights.
-    """
+    """The batch-norm layers of any kind; with any, a batch of one fails and running statistics lag behind weights."""
     return [layer for layer in model.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]

@@ -13,13 +13,9 @@ from warmstart.layers.norms import is_norm
 
 
 def output_layer(model: nn.Module, output: Tensor) -> tuple[str, nn.Module]:
-    """Find the layer that feeds the output, by walking the autograd graph back from it.
+    """The layer that feeds the output or loss, found by walking back its autograd graph.
 
     The order in which modules were registered says nothing about which one comes last.
-
-    Args:
-        model: The network that computed ``output``.
-        output: Its output or loss, any shape, still attached to its graph.
 
     Returns:
         The name of the nearest layer with weights, and the layer.

@@ -90,7 +90,7 @@ class Part:
 
     @cached_property
     def _first(self) -> int | None:
-        """The first index if units lie one behind the other along one dimension."""
+        """The first index if the units are contiguous along one dimension."""
         flat = self.at.flatten()
         regular = len(self.dims) == 1 and torch.equal(flat, torch.arange(len(flat), device=flat.device) + flat[0])
         return int(flat[0]) if regular else None

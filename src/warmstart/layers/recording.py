@@ -1,4 +1,4 @@
-"""What one forward pass says about units: who makes them, which weights read them, which modules show them."""
+"""What one forward pass shows of units: which layers make them, which weights read them, where they can be watched."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ Kind = Literal["incoming", "bias", "norm", "outgoing"]
 
 @dataclass
 class Value:
-    """What a storage holds between two writes."""
+    """What a storage holds between two writes to it."""
 
     sources: tuple[Value, ...] = ()
-    """Where the same activations stood before they were pooled, normalised, moved, scaled or shifted."""
+    """The same activations before they were pooled, normalised, moved, scaled or shifted."""
     nonlinear: bool = False
-    """Whether an activation function or a gate made it."""
+    """Whether it is the output of an activation function or a gate."""
     place: Place | None = None
     """The innermost module that returned it."""
 
@@ -56,9 +56,9 @@ class Record:
     ids: Tensor
     """The label of each slot; 0 for none."""
     value: Value | None = None
-    """What outgoing weights read."""
+    """The activation that outgoing weights read."""
     taken: Place | None = None
-    """That tensor where a module takes it."""
+    """Where a module takes that activation."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class _Shadow:
 
 @dataclass
 class _Frame:
-    """A module that is running."""
+    """A running module."""
 
     module: nn.Module
     name: str
@@ -109,13 +109,10 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
 
 
 class Recorder:
-    """The labels of all activations in a forward pass, and what has been found out.
+    """The labels of all activations in a forward pass, and the weights that read or make units.
 
-    Each storage of an activation has a shadow with the label of each of its elements, so views need no rule and
-    writing in place needs none of its own.
-
-    Args:
-        model: The network.
+    Each storage of an activation has a shadow with the label of each of its elements, so views and in-place writes need
+    no rules of their own.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -124,7 +121,7 @@ class Recorder:
         self.records: list[Record] = []
         self.producers: list[Producer] = []
         self.used: dict[str, str] = {}
-        """Parameters by the first operation that had them."""
+        """Parameter name -> the first operation that takes it."""
         self.names = {module: name for name, module in model.named_modules()}
         self._model = model
         self._shadows: dict[int, _Shadow] = {}
@@ -133,7 +130,7 @@ class Recorder:
         self._calls: dict[nn.Module, int] = {}
 
     def enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """A module starts: the forward pre-hook."""
+        """The forward pre-hook: a module starts."""
         if module is self._model:
             self._calls.clear()
         call = self._calls.get(module, 0)
@@ -142,7 +139,7 @@ class Recorder:
         self._frames.append(_Frame(module, self.names[module], call, taken))
 
     def leave(self, module: nn.Module, args: Any, output: Any) -> None:
-        """A module is done: the forward hook."""
+        """The forward hook: a module returns."""
         frame = self._frames.pop()
         for number, tensor in enumerate(tensors_in(output)):
             shadow = self._shadow(tensor)
@@ -151,7 +148,7 @@ class Recorder:
                 shadow.value.place = self._place(frame, tensor, number, of_input=False)
 
     def _place(self, frame: _Frame, tensor: Tensor, number: int, *, of_input: bool) -> Place | None:
-        """Where a tensor's units can be watched, if they lie along one dimension."""
+        """Where a tensor's units can be watched; None unless they lie along one dimension."""
         labels = self.read(tensor)
         if labels is None or tensor.dim() < 2:
             return None
@@ -191,7 +188,7 @@ class Recorder:
     def write(
         self, tensor: Tensor, labels: Tensor | None, sources: Sequence[Value | None] = (), *, nonlinear: bool = False
     ) -> None:
-        """Label a tensor that has just been written, and say what its value came from."""
+        """Label a tensor that has just been written; ``sources`` are the values that it was made from."""
         shadow = self._shadow(tensor)
         if shadow is None:
             if labels is None or not is_strided(tensor) or not bool(labels.any()):
@@ -214,12 +211,12 @@ class Recorder:
         view = self.views.find(tensor)
         return view if view is not None and view.name in self.views.parameters else None
 
-    def is_at_hand(self, view: View) -> bool:
-        """Whether the innermost running module has a parameter."""
+    def is_of_innermost(self, view: View) -> bool:
+        """Whether a parameter belongs to the innermost running module."""
         return bool(self._frames) and any(view.parameter is p for p in self._frames[-1].module._parameters.values())
 
     def _layer(self, view: View) -> str:
-        """The innermost running module that has a parameter, or the one after which it is named."""
+        """The innermost running module that owns a parameter, or else the owner by the parameter's name."""
         for frame in reversed(self._frames):
             if any(view.parameter is own for own in frame.module._parameters.values()):
                 return frame.name
@@ -242,7 +239,7 @@ class Recorder:
         )
 
     def _taken(self, value: Value | None) -> Place | None:
-        """Where a module takes a value, or what it was moved or pooled from."""
+        """Where a module takes a value, or one that it was moved or pooled from."""
         chain = [value] if value is not None else []
         for one in chain:
             chain += [source for source in one.sources if all(source is not other for other in chain)]
@@ -255,7 +252,7 @@ class Recorder:
         return None
 
     def consume(self, view: View, dims: Sequence[int], at: Tensor, ids: Tensor, read: Tensor) -> None:
-        """A weight reads units: one label a slot."""
+        """Record that a weight reads units: one label a slot."""
         for label in ids.unique().tolist():
             if label < 0:
                 mixture = self.labels.mixture(label)
@@ -283,7 +280,7 @@ class Recorder:
         return ids
 
     def affine(self, kind: Kind, parameter: Tensor | None, tensor: Tensor) -> None:
-        """A vector that scales or shifts a labelled tensor belongs to its units, one element or more a unit."""
+        """Record that a vector which scales or shifts a labelled tensor belongs to its units."""
         labels = self.read(tensor)
         if parameter is None or labels is None or parameter.dim() == 0 or parameter.dim() > tensor.dim():
             return

@@ -6,12 +6,5 @@ from torch import nn
 
 
 def recurrent_layers(model: nn.Module) -> list[nn.RNNBase]:
-    """The recurrent layers of a network: cuDNN differentiates them in train mode only.
-
-    Args:
-        model: Any network.
-
-    Returns:
-        Its RNN, LSTM and GRU layers.
-    """
+    """The RNN, LSTM and GRU layers, which cuDNN differentiates in train mode only."""
     return [layer for layer in model.modules() if isinstance(layer, nn.RNNBase)]

@@ -47,7 +47,7 @@ _MOVES = {
     *("pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "native_channel_shuffle"),
 }
 _STAY = {"index", "indices", "mask"}
-"""Arguments that say where to move, not what."""
+"""Arguments that are indices or masks, not elements to move."""
 _STATISTICS = {
     *("mean", "sum", "amax", "amin", "max", "min", "prod", "var", "std", "var_mean", "std_mean", "logsumexp"),
     *("linalg_vector_norm", "norm", "any", "all", "argmax", "argmin", "median", "nanmean", "nansum"),
@@ -72,25 +72,14 @@ _PRODUCTS: dict[str, tuple[str | None, str, str]] = {
 
 
 class Trace(Recorder, TorchDispatchMode):
-    """A forward pass in which units are followed.
-
-    Args:
-        model: The network.
-    """
+    """A forward pass in which units are followed."""
 
     def __init__(self, model: nn.Module) -> None:
         Recorder.__init__(self, model)
         TorchDispatchMode.__init__(self)
 
     def run(self, run: Callable[[], object]) -> frozenset[int]:
-        """Carry the forward pass out.
-
-        Args:
-            run: Performs it.
-
-        Returns:
-            The ids that flow into what it returns.
-        """
+        """Run the forward pass; the ids that flow into what it returns."""
         hooks = []
         try:
             for module in self.names:
@@ -112,7 +101,7 @@ class Trace(Recorder, TorchDispatchMode):
     ) -> Any:
         kwargs = kwargs or {}
         with self:
-            whole = func.decompose(*args, **kwargs)  # operations made of others, which inference mode leaves whole
+            whole = func.decompose(*args, **kwargs)  # composite operations, which inference mode does not split
         if whole is not NotImplemented:
             return whole
         out = func(*args, **kwargs)
@@ -173,7 +162,7 @@ class Trace(Recorder, TorchDispatchMode):
             parts = [labels for tensor in call.tensors if (labels := self.read(tensor)) is not None]
             mixed = self.labels.mix(torch.cat([part.flatten() for part in parts]), f"{call.op} mixes its units")
             if any(self.weight(tensor) is not None for tensor in call.tensors):
-                self.labels.leave(self.labels.members([mixed]), f"{call.op} reads its units in a way that is not known")
+                self.labels.leave(self.labels.members([mixed]), f"{call.op} reads its units in an unknown way")
             for tensor in call.out:
                 self.write(tensor, torch.tensor(mixed))
 
@@ -186,7 +175,7 @@ class Trace(Recorder, TorchDispatchMode):
         if right.dim() == 1:
             right, out = right[:, None], out[..., None]
         own, other = self.weight(right), self.weight(left)
-        if own is not None and other is not None and self.is_at_hand(other):
+        if own is not None and other is not None and self.is_of_innermost(other):
             own = None
         if own is not None:
             self._layer_product(left, right, own, out)
@@ -223,7 +212,7 @@ class Trace(Recorder, TorchDispatchMode):
         self.write(out, ids.reshape(-1, 1, weight.size(outputs)) if by_batch else ids)
 
     def _activation_product(self, call: _Call, left: Tensor, right: Tensor, out: Tensor) -> None:
-        """Units pass where the sum is over positions; those that are summed over have no weights of their own."""
+        """Units pass where the sum is over positions; units that are summed over are left."""
         passing = []
         for tensor, dim in ((left, -1), (right, -2)):
             labels = self.read(tensor)
@@ -298,7 +287,7 @@ class Trace(Recorder, TorchDispatchMode):
         self.write(out, labels)
 
     def _norm(self, call: _Call) -> None:
-        """Units pass, with the norm's parameters; those that are normalised together are coupled."""
+        """Units pass and get the norm's parameters; those that are normalised together are coupled."""
         x, out = call.arguments["input"], call.out[0]
         labels = self.read(x)
         if labels is None:
@@ -344,7 +333,7 @@ class Trace(Recorder, TorchDispatchMode):
                 self.affine(kind, tensor, call.out[0])
 
     def _move(self, call: _Call) -> None:
-        """Do to the labels what is done to the elements."""
+        """Move the labels as the elements move."""
 
         def of(key: str, value: Any) -> Any:
             if isinstance(value, Tensor):
@@ -359,7 +348,7 @@ class Trace(Recorder, TorchDispatchMode):
         self.write(call.out[0], moved.long(), [self.value(tensor) for tensor in call.tensors])
 
     def _reduce(self, call: _Call) -> None:
-        """Units pass where all that is combined is theirs: positions, not channels."""
+        """Units pass where the reduction is over positions, not over channels."""
         x = call.arguments.get("self", call.arguments.get("input"))
         labels = self.read(x)
         if labels is None:

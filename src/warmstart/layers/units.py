@@ -25,7 +25,7 @@ from warmstart.network import eval_mode, saved_buffers
 
 @dataclass(frozen=True, eq=False)
 class Reading:
-    """Where a layer's activations can be seen: in a tensor that a module takes or returns."""
+    """Where a layer's activations can be read: in a tensor that a module takes or returns."""
 
     module: str
     call: int
@@ -38,14 +38,7 @@ class Reading:
     """(units, slots): where each unit lies along that dimension."""
 
     def of(self, tensor: Tensor) -> Tensor:
-        """Take the activations out of the tensor.
-
-        Args:
-            tensor: What the module takes or returns.
-
-        Returns:
-            (rows, units), a copy: a row for each example and position.
-        """
+        """The activations (rows, units), a copy, of that tensor: a row for each example and position."""
         rows = tensor.detach().movedim(self.axis, -1).flatten(0, -2)
         found: Tensor = rows.index_select(1, self.at.flatten().to(tensor.device)).unflatten(1, tuple(self.at.shape))
         return found.squeeze(2) if found.size(2) == 1 else found.transpose(1, 2).flatten(0, 1)
@@ -88,13 +81,10 @@ class Units:
 
 
 def units(model: nn.Module, run: Callable[[], object]) -> tuple[list[Units], list[LeftAlone]]:
-    """Find the units of a network by following one forward pass.
+    """Find the units of a network by following one forward pass on a small batch, such as two examples.
 
-    The model runs in eval mode and without gradients, and everything is put back.
-
-    Args:
-        model: Any network.
-        run: Performs one forward pass of it on a small batch, and returns its output or a loss; two examples will do.
+    ``run`` performs the pass and returns its output or a loss. It runs in eval mode and without gradients, and the
+    network's state is restored.
 
     Returns:
         The layers with units, in the order in which they run, and what is left alone with its reason.
@@ -120,23 +110,21 @@ def units(model: nn.Module, run: Callable[[], object]) -> tuple[list[Units], lis
         reasons += [f"{layer.layer}: it feeds the output" for layer in found]
         why = "; ".join(reasons[:4]) or "run computed nothing with the model's weights"
         raise InputError(
-            f"the model has no units that could be redrawn ({why}); a layer that another one reads has some"
+            f"the model has no units that could be redrawn ({why}); it needs a layer whose output another layer reads"
         )
     return found, left
 
 
 @contextmanager
 def watch(model: nn.Module, layers: Iterable[Units]) -> Iterator[dict[str, Tensor]]:
-    """See the activations of units while the model runs, in train mode and with gradients too.
+    """Read the activations of units while the model runs, in train mode and with gradients too.
 
-    Args:
-        model: The network, or one of the same structure.
-        layers: What `units` found; layers without a place to be seen are passed over.
+    Layers whose activation is None are skipped. The model may be another one of the same structure.
 
     Yields:
         By layer, the activations of the latest forward pass: (rows, units), a row for each example and position,
-        detached. They are taken behind the activation function where a module computes it, else where the next
-        layer reads them.
+        detached. They are taken behind the activation function where a module computes it, else where the next layer
+        reads them.
     """
     seen: dict[str, Tensor] = {}
     wanted: dict[str, list[tuple[Reading, str]]] = {}
@@ -174,7 +162,7 @@ def watch(model: nn.Module, layers: Iterable[Units]) -> Iterator[dict[str, Tenso
 
 
 class _Sorted:
-    """What a trace found, sorted by layer."""
+    """The records of a trace, sorted by layer."""
 
     def __init__(self, model: nn.Module, trace: Trace, outputs: frozenset[int]) -> None:
         self._trace = trace
@@ -210,7 +198,7 @@ class _Sorted:
             used = {part.name for part in (*layer.incoming, *layer.outgoing)} if layer else set()
             frozen = sorted(used & self._frozen)
             if producer.embedding:
-                left.append(LeftAlone(name, "an embedding looks its outputs up, no weights come in"))
+                left.append(LeftAlone(name, "an embedding looks its outputs up, so it has no incoming weights"))
                 continue
             if len(ids) < len(every):
                 reason = next(self._left[one] for one in every if one in self._left)
@@ -288,7 +276,7 @@ class _Sorted:
         return None
 
     def _positions(self, place: Place, unit_of: dict[int, int]) -> Tensor | None:
-        """(units, slots) along a place's dimension, or None unless each unit lies there, in as many slots as others."""
+        """Each unit's indices (units, slots) along a place's dimension; None unless all have equally many."""
         at: list[list[int]] = [[] for _ in unit_of]
         for position, label in enumerate(place.ids.tolist()):
             for one in self._ancestors[label] if label > 0 else ():
@@ -310,7 +298,7 @@ class _Sorted:
         return found
 
     def _shared(self) -> tuple[list[set[int]], list[set[int]]]:
-        """For each producer, those whose outputs are added to its units, and those that are multiplied with them."""
+        """For each producer, those whose outputs are added to its units, and those whose are multiplied with them."""
         summed: list[set[int]] = [set() for _ in self._trace.producers]
         multiplied: list[set[int]] = [set() for _ in self._trace.producers]
         done = set()
@@ -333,7 +321,7 @@ class _Sorted:
         return summed, multiplied
 
     def _unread(self) -> list[LeftAlone]:
-        """Parameters that are no weights of a layer in this forward pass; vectors are not worth a line."""
+        """Parameters, other than vectors, that are no weights of a layer in this forward pass."""
         known = {record.name for record in self._trace.records}
         unread = [name for name, p in self._parameters.items() if name not in known and p.dim() > 1]
         used = self._trace.used
@@ -349,7 +337,7 @@ class _Sorted:
 
 
 def _layer_names(producers: Sequence[Producer]) -> list[str]:
-    """Modules' names, and those of weights where a module has several."""
+    """The modules' names, with the weight's name where a module has several."""
     layers = [producer.layer for producer in producers]
     return [
         producer.layer

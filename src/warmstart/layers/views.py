@@ -15,26 +15,12 @@ Range = tuple[int, int, int]
 
 
 def is_strided(tensor: Tensor) -> bool:
-    """Whether a tensor has a storage that its views share.
-
-    Args:
-        tensor: Any tensor.
-
-    Returns:
-        False for sparse and nested ones.
-    """
+    """Whether a tensor has a storage that its views share; sparse and nested ones have none."""
     return tensor.layout == torch.strided and not tensor.is_nested
 
 
 def storage_key(tensor: Tensor) -> int:
-    """Name a tensor's storage, for as long as the storage lives.
-
-    Args:
-        tensor: A strided tensor.
-
-    Returns:
-        The same number for all views of it.
-    """
+    """A number that all views of a strided tensor share, for as long as their storage lives."""
     return int(tensor.untyped_storage()._cdata)
 
 
@@ -48,7 +34,7 @@ class _Grid:
 
     @staticmethod
     def of(tensor: Tensor) -> _Grid:
-        """That of a tensor."""
+        """A tensor's own grid."""
         return _Grid(tuple(tensor.shape), tensor.stride(), int(tensor.storage_offset()))
 
     def positions(self, index: Tensor) -> Tensor:
@@ -86,40 +72,27 @@ class View:
     parameter: Tensor
     grid: _Grid
     copies: tuple[tuple[_Grid, _Grid], ...] = ()
-    """What it is a cast or a copy of, the last one first: how the copy lies, and how its source does."""
+    """The casts and copies on the way to it, the last one first: the grids of the copy and of its source."""
 
     def index(self, index: Tensor) -> Tensor:
-        """Indices in the parameter of indices in the tensor.
-
-        Args:
-            index: (..., dimensions of the tensor).
-
-        Returns:
-            (..., dimensions of the parameter).
-        """
+        """From indices (..., dims) in the tensor to indices (..., dims) in the parameter."""
         positions = self.grid.positions(index)
         for copy, source in self.copies:
             positions = source.positions(copy.index(positions))
         return _Grid.of(self.parameter).index(positions)
 
     def axes(self) -> tuple[int, ...]:
-        """The dimensions along which it shows different elements.
-
-        Returns:
-            Those that are neither of size 1 nor expanded.
-        """
+        """The dimensions along which it shows different elements: neither of size 1 nor expanded."""
         shape = self.grid.shape
         return tuple(d for d, size in enumerate(shape) if size > 1 and self.grid.strides[d] != 0)
 
     def slots(self, dims: Sequence[int], at: Tensor) -> Slots:
-        """Name the elements at some indices of some dimensions, and at all indices of the others.
+        """The parameter's elements at some indices of some of the tensor's dimensions, and all indices of the others.
 
-        Args:
-            dims: Dimensions of the tensor.
-            at: (slots, elements in a slot, dims): the indices.
+        ``at`` is (slots, elements in a slot, dims).
 
         Returns:
-            The same elements in the parameter.
+            The same elements, named in the parameter.
         """
         shape = self.grid.shape
         index = torch.zeros(*at.shape[:2], len(shape), dtype=torch.long)
@@ -136,7 +109,7 @@ class View:
             lengths = [int(there[:, d].max()) + 1 - first for d, first in zip(moved, firsts, strict=True)]
             if math.prod(lengths) == shape[axis] and not moved & (taken | free.keys()):
                 free |= dict(zip(moved, zip(firsts, lengths, strict=True), strict=True))
-            else:  # it is interwoven with the others: name each of its indices
+            else:  # it is interleaved with the others: list each of its indices
                 before = index.size(1)
                 index = index.repeat_interleave(shape[axis], 1)
                 index[..., axis] = torch.arange(shape[axis]).repeat(before)
@@ -144,7 +117,7 @@ class View:
         return self._named(index, free)
 
     def _named(self, index: Tensor, free: dict[int, tuple[int, int]]) -> Slots:
-        """Slots whose elements lie at these indices of the tensor, with the parameter's other dimensions left free."""
+        """Slots of these indices of the tensor, where the parameter's dimensions in ``free`` are ranges."""
         size = self.parameter.shape
         dims = tuple(d for d in range(len(size)) if d not in free and size[d] > 1)
         dims = dims or tuple(d for d in range(len(size)) if d not in free)[:1]
@@ -170,14 +143,7 @@ class Views:
                 self._owned.setdefault(storage_key(tensor), []).append((name, tensor))
 
     def find(self, tensor: Tensor) -> View | None:
-        """Find what a tensor shows.
-
-        Args:
-            tensor: Any tensor.
-
-        Returns:
-            The parameter or buffer behind it, or None.
-        """
+        """The parameter or buffer that a tensor shows, or None."""
         if not is_strided(tensor) or tensor.numel() == 0:
             return None
         grid = _Grid.of(tensor)
@@ -190,11 +156,9 @@ class Views:
         return None
 
     def copied(self, source: Tensor, copy: Tensor) -> None:
-        """Note that a tensor holds the elements of another, in another type or order.
+        """Note that ``copy`` holds the elements of ``source``, in another type or order.
 
-        Args:
-            source: What was copied; nothing happens if it shows no parameter.
-            copy: A new tensor of its shape, or one that repeats a vector.
+        It has the same shape, or repeats a vector. Nothing happens if the source shows no parameter.
         """
         view = self.find(source)
         if view is None or not is_strided(copy):

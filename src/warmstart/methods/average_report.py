@@ -1,4 +1,4 @@
-"""What an average of gradients saw of the data: how much, how much of that was old, and whether a short batch rules it.
+"""What an average of gradients covers: how many examples, how many old ones, and whether a short batch dominates.
 
 The batch k places from the end has the weight (1-alpha)^k, whatever it holds: an example of a short batch weighs more.
 """
@@ -13,22 +13,11 @@ from warmstart.wording import counted
 
 
 def coverage(ema: GradientEMA, new_examples: int | None) -> tuple[list[str], list[str]]:
-    """Say what an average saw.
-
-    Args:
-        ema: From `average_gradient`.
-        new_examples: How many of the last examples are new, if anybody knows.
-
-    Returns:
-        Notes and warnings, a sentence each.
-
-    Raises:
-        InputError: If more examples are new than there are.
-    """
+    """Notes and warnings on what an average covered; ``new_examples`` of the last examples are new, if known."""
     sizes = ema.sizes[::-1]
     batches = f"{ema.updates:,} batch{'' if ema.updates == 1 else 'es'}"
     left_out = f"{ema.left_out:,} older batch{'' if ema.left_out == 1 else 'es'} left out"
-    if not all(sizes):  # objects whose examples nobody can count
+    if not all(sizes):  # objects whose examples cannot be counted
         return [f"averaged {batches}, {left_out}"], []
     if new_examples is not None and new_examples > ema.examples and not ema.left_out:
         raise InputError(f"new_examples is {new_examples:,}, but the batches hold {ema.examples:,}")
@@ -51,7 +40,7 @@ def coverage(ema: GradientEMA, new_examples: int | None) -> tuple[list[str], lis
 
 
 def _old_share(weights: list[float], sizes: list[int], new_examples: int) -> float:
-    """The weight of all but the last examples; one batch may hold both old and new ones."""
+    """The weight of all but the last ``new_examples``; one batch may hold both old and new ones."""
     share = 0.0
     for weight, size, through in zip(weights, sizes, accumulate(sizes), strict=True):
         old = min(size, max(0, through - new_examples))

@@ -63,16 +63,7 @@ def cold_(model: nn.Module, fresh: nn.Module, *, optimizer: torch.optim.Optimize
 
 
 def require_alike(model: nn.Module, fresh: nn.Module) -> None:
-    """Refuse a freshly drawn network that cannot stand in for a network.
-
-    Args:
-        model: The network.
-        fresh: The one that is to give it weights and buffers.
-
-    Raises:
-        InputError: If it is none, they differ in a parameter's or buffer's name or shape, or share one, or it has no
-            values or is spread over processes in another way.
-    """
+    """Raise InputError unless fresh is a second network with the model's names, shapes and sharding, and has values."""
     require_module(fresh, "fresh")
     ours, theirs = tensors_of(model), tensors_of(fresh)
     if differing := sorted(
@@ -85,17 +76,10 @@ def require_alike(model: nn.Module, fresh: nn.Module) -> None:
         if tensor.is_meta:
             raise InputError(f"fresh has no values: its {name} is on the meta device")
         if is_sharded(tensor) and getattr(tensor, "placements", None) != getattr(ours[name], "placements", None):
-            raise InputError(f"fresh is sharded in another way than model in {name}: pass it whole, as it is made")
+            raise InputError(f"fresh and model are sharded differently in {name}: pass fresh unsharded, as it is made")
     require_own_memory(model, theirs, "fresh")
 
 
 def tensors_of(model: nn.Module) -> dict[str, torch.Tensor]:
-    """All parameters and buffers of a network, non-persistent buffers included.
-
-    Args:
-        model: Any network.
-
-    Returns:
-        Name -> tensor; what is shared appears once.
-    """
+    """All parameters and buffers by name, non-persistent buffers included; what is shared appears once."""
     return {**dict(model.named_parameters()), **dict(model.named_buffers())}

@@ -208,7 +208,7 @@ def _shrink(
     apply: bool,
     measure: Callable[[], int] | None = None,
 ) -> Report:
-    """W <- min(1, max(lambda, cos(G, w))) w, after everything that can be wrong has been looked at."""
+    """W <- min(1, max(lambda, cos(G, w))) w, after all checks."""
     _check_lambda(lambda_)
     model, team = team_of(model)
     if ema.updates == 0:
@@ -286,7 +286,7 @@ def _scale(entry: Neurons, ema: GradientEMA, lambda_: float) -> _Scale:
 
 def _cosine(g: Tensor, w: Tensor, dims: tuple[int, ...], spread: Shard) -> tuple[Tensor, Tensor]:
     """cos(g, w) over some dimensions, 0 where either is zero, and ||g||; a neuron may be spread over processes."""
-    # Divided by the largest entry first, squares cannot underflow: no vector is too short to have a direction.
+    # Divided by the largest entry first, squares cannot underflow: even the shortest vector keeps its direction.
     largest_g, largest_w = (spread.reduce_(_largest(x, dims), dist.ReduceOp.MAX) for x in (g, w))
     g, w = ((x / largest).nan_to_num(0.0) for x, largest in ((g, largest_g), (w, largest_w)))
     dot, gg, ww = spread.reduce_(torch.stack([(x * y).sum(dims, keepdim=True) for x, y in ((g, w), (g, g), (w, w))]))
@@ -314,7 +314,7 @@ def _check_lambda(lambda_: float) -> None:
 
 @contextmanager
 def _put_back_on_failure(parameters: list[nn.Parameter]) -> Iterator[None]:
-    """A copy of weights for the time in which something may fail that is not in our hands."""
+    """Copy weights, and restore them if the body raises."""
     copies = [parameter.detach().clone() for parameter in parameters]
     try:
         yield

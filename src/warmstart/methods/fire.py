@@ -30,10 +30,10 @@ from warmstart.processes import is_sharded, team_of
 from warmstart.wording import counted
 
 LOWEST = 1e-3
-"""The ratio of smallest to largest singular value that the iteration is fastest for; a smaller one takes longer."""
+"""The ratio of smallest to largest singular value the iteration is fastest for; smaller ones take longer."""
 
 CHUNK = 2**20
-"""Weights iterated together, or one matrix where it is larger: they go on until the slowest is there."""
+"""Weights iterated together, or one matrix where it is larger: all iterate until the slowest has converged."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ class _Layer:
 
 
 def _layers(model: nn.Module, filter_fn: Filter | None) -> tuple[list[_Layer], list[LeftAlone]]:
-    """What changes and what stays, after everything that can be wrong has been looked at."""
+    """The layers that change and the parameters left alone; raises InputError if anything is wrong."""
     entries, left = neurons(model, "neuron", filter_fn)
     owners = [model.get_submodule(entry.name.rpartition(".")[0]) for entry in entries]
     attention = any(is_attention(owner) for owner in owners)
@@ -185,7 +185,7 @@ def _layers(model: nn.Module, filter_fn: Filter | None) -> tuple[list[_Layer], l
 def _solve(
     layers: Sequence[_Layer], tolerance: float, max_iterations: int
 ) -> Iterator[tuple[str, Tensor, NumbersReport]]:
-    """The new weights of each parameter, by name; those of equal shape together, and nothing is written yet."""
+    """The new weights of each parameter, by name, solved together where shapes agree; nothing is written yet."""
     alike: dict[tuple[object, ...], list[_Layer]] = {}
     for layer in layers:
         alike.setdefault((layer.view.device, layer.view.dtype, *sorted(layer.view.shape[-2:])), []).append(layer)
@@ -243,7 +243,7 @@ def _norm(tensor: Tensor) -> Tensor:
 
 
 def _sentences(reports: Sequence[NumbersReport], tolerance: float, max_iterations: int) -> tuple[list[str], list[str]]:
-    """What was done, and what warns of matrices that are no isometries."""
+    """Notes, and a warning if some matrices are not isometries."""
     matrices, taken, deviations = (
         [report.numbers[title] for report in reports] for title in ("matrices", "iterations", "deviation")
     )

@@ -92,7 +92,7 @@ def head_reset_(model: nn.Module, head: str, *, generator: torch.Generator | Non
 
 
 def _redraw_(layer: Any, team: Team) -> None:
-    """Draw all of a layer, and take what the first process has drawn, or this process's part of it."""
+    """Draw a whole layer anew, and copy the first process's draw, or this process's shard of it."""
     sharded = {name: parameter for name, parameter in layer.named_parameters(recurse=False) if is_sharded(parameter)}
     for name, parameter in sharded.items():  # drawn part by part, all parts may be alike
         whole = torch.empty(parameter.shape, dtype=parameter.dtype, device=local(parameter).device)

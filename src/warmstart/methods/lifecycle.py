@@ -1,7 +1,4 @@
-"""What every training loop does for a method: prepares its network, calls it around updates, saves what it keeps.
-
-One place for all loops, so that a method meets the same in each of them.
-"""
+"""What every training loop does for a method: prepares its network, calls it around updates, checks its state."""
 
 from __future__ import annotations
 
@@ -19,41 +16,23 @@ from warmstart.network import require_module
 from warmstart.processes import local
 
 _MARK = "_warmstart_prepared"
-"""Attribute of a prepared network; copies of it, pickled ones included, are prepared as well. It holds, by the method's
-name, which parameters the method has put in."""
+"""Attribute of a prepared network and its copies: by the method's name, the parameters that the method has added."""
 
 
 def prepares(method: Method) -> bool:
-    """Whether a method changes a network before training.
-
-    Args:
-        method: Any method.
-
-    Returns:
-        False if `Method.prepare` is the base's, which does nothing.
-    """
+    """Whether a method overrides `Method.prepare`, so that it changes a network before training."""
     return type(method).prepare is not Method.prepare
 
 
 def is_prepared(method: Method, model: nn.Module) -> bool:
-    """Whether a network is as a method wants it.
-
-    Args:
-        method: Any method.
-        model: The network, without DistributedDataParallel around it.
-
-    Returns:
-        True as well if the method wants nothing.
-    """
+    """Whether a network, without DistributedDataParallel around it, is prepared; True if the method prepares none."""
     return not prepares(method) or method.name in getattr(model, _MARK, {})
 
 
 def prepare_(method: Method, model: nn.Module) -> None:
-    """Let a method change a new network, in place; a network that has been prepared for it stays as it is.
+    """Prepare a new network for a method, in place, unless it has been prepared before.
 
-    Args:
-        method: Any method.
-        model: The network. What the method puts into it goes to the device of its first parameter.
+    Layers that the method adds are moved to the device of the network's first parameter.
     """
     require_module(model)
     if is_prepared(method, model):
@@ -69,16 +48,7 @@ def prepare_(method: Method, model: nn.Module) -> None:
 
 
 def require_prepared(method: Method, model: nn.Module, optimizer: Optimizer | None) -> None:
-    """Refuse a network that was not prepared, and an optimizer that was made before it was.
-
-    Args:
-        method: Any method.
-        model: The network, without DistributedDataParallel around it.
-        optimizer: The one that trains it, if anybody knows.
-
-    Raises:
-        InputError: If the method has not prepared it, or has put a parameter into it that the optimizer does not hold.
-    """
+    """Raise InputError unless the network is prepared and the optimizer, if known, holds all its new parameters."""
     if not is_prepared(method, model):
         raise InputError(f"{method} changes the network before training: call prepare(model) right after making it")
     if optimizer is None:
@@ -93,43 +63,26 @@ def require_prepared(method: Method, model: nn.Module, optimizer: Optimizer | No
 
 
 class Updates:
-    """A method's part in each update of a stage.
-
-    Attributes:
-        done: Updates made before the one under way.
-    """
+    """A method's part in each update of a stage."""
 
     def __init__(self, method: Method, stage: Stage, done: int = 0) -> None:
-        """Begin.
-
-        Args:
-            method: Any method.
-            stage: What it is told.
-            done: Updates that the stage has behind it.
-        """
+        """Begin after ``done`` updates of the stage."""
         self.done = done
+        """Updates made before the current one."""
         self._method, self._stage = method, stage
-        self._changed: int | None = None  # the update whose rates the method may have changed
+        self._changed: int | None = None  # the update in which rates were saved
         self._rates: list[tuple[dict[str, Any], Any, float]] = []
 
     def after_backward(self, model: nn.Module) -> None:
-        """Call it after each ``backward()`` of an update, once its gradients are whole.
-
-        Args:
-            model: The network.
-        """
+        """Call it after each ``backward()`` of an update, once its gradients are complete."""
         if self._changed != self.done:
-            self._put_rates_back()  # of an update that was skipped: a loss scale was too high
+            self._put_rates_back()  # of a skipped update, whose loss scale was too high
             self._keep_rates()
         self._stage.step = self.done
         self._method.after_backward(model, self._stage)
 
     def after_step(self, model: nn.Module) -> None:
-        """Call it after the optimizer's update.
-
-        Args:
-            model: The network.
-        """
+        """Call it after the optimizer's update."""
         self._stage.step = self.done
         try:
             self._method.after_step(model, self._stage)
@@ -149,19 +102,7 @@ class Updates:
 
 
 def measured(method: Method, model: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
-    """Ask a method for the network that is measured and served.
-
-    Args:
-        method: Any method.
-        model: The network that is trained.
-        state: What the method keeps.
-
-    Returns:
-        That network.
-
-    Raises:
-        InputError: If it is another one that shares memory with the one that is trained.
-    """
+    """The network that is measured and served; InputError if it is a new one that shares memory with the model."""
     other = method.measured(model, state)
     if other is not model:
         require_module(other, f"what {method}.measured returns")
@@ -170,25 +111,19 @@ def measured(method: Method, model: nn.Module, state: Mapping[str, Tensor]) -> n
 
 
 def checked_state(method: Method, model: nn.Module, state: Mapping[Any, Any]) -> dict[str, Tensor]:
-    """Look at what a method keeps before it is saved.
-
-    Args:
-        method: Any method.
-        model: The network that is trained.
-        state: What the method keeps.
+    """A copy of a method's state, checked before it is saved; a resumed run would hold shared memory twice.
 
     Returns:
         The same tensors.
 
     Raises:
-        InputError: If something is no tensor or has no name, or is the network's own memory, which a resumed run would
-            hold twice.
+        InputError: If something is no tensor, has no string as its name, or is the network's own memory.
     """
     places = {local(tensor).data_ptr() for tensor in tensors_of(model).values()} - {0}
     for name, tensor in state.items():
         if not isinstance(name, str) or not isinstance(tensor, Tensor):
             what = f"{name!r:.40}: a {type(tensor).__name__}"
-            raise InputError(f"{method} keeps {what} in stage.state; keep tensors, by names that are strings")
+            raise InputError(f"{method} keeps {what} in stage.state; keep only tensors, with strings as names")
         if local(tensor).data_ptr() in places:
             raise InputError(f"{method} keeps {name} in stage.state, which is the network's own memory: keep a copy")
     return dict(state)

@@ -1,4 +1,4 @@
-"""What a method is: a frozen dataclass of settings that says what happens when, and what it is told."""
+"""The base of all methods, a frozen dataclass of settings, and the stage that its calls are given."""
 
 from __future__ import annotations
 
@@ -155,28 +155,14 @@ def _typed(value: Any, wanted: Any) -> Any:
 
 
 def require_own_memory(model: nn.Module, tensors: Mapping[str, Tensor], what: str) -> None:
-    """Refuse weights that are the model's own: they follow every change, and what should move it does nothing.
-
-    Args:
-        model: The network that is changed.
-        tensors: Weights by name that must stay as they are.
-        what: What they are to the caller, for the message.
-
-    Raises:
-        InputError: If one of them lies in the memory of the model's parameter of that name.
-    """
+    """Raise InputError if one of the tensors is the model's own parameter, and so would change with it."""
     for name, parameter in model.named_parameters():
         if name in tensors and 0 != local(tensors[name]).data_ptr() == local(parameter).data_ptr():
             raise InputError(f"{what} shares the memory of {name} with the model, and changes with it: pass a copy")
 
 
 def reset_optimizer_(optimizer: torch.optim.Optimizer) -> None:
-    """Forget everything an optimizer has accumulated (momentum, moments, step counts), in place.
-
-    Args:
-        optimizer: Any optimizer that keeps its state in ``.state``, or in that of the ``.base_optimizer`` which it
-            wraps, as all of torch.optim and SAM do. Learning rates and other settings stay.
-    """
+    """Clear an optimizer's state, and that of its ``base_optimizer`` (SAM), in place; learning rates stay."""
     optimizer.state.clear()
     if hasattr(optimizer, "base_optimizer"):
         reset_optimizer_(optimizer.base_optimizer)

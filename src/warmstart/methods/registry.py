@@ -1,7 +1,7 @@
 """The methods by name, and how ``dash[alpha=0.1]`` is read.
 
-A new file in this folder that defines a `Method` is found by itself: the command line, `compare` and the shared
-tests know it without a further line.
+A new file in this folder that defines a `Method` is found by itself, also by the command line, `compare` and the
+shared tests.
 """
 
 from __future__ import annotations
@@ -22,11 +22,7 @@ from warmstart.wording import split_names
 
 @cache
 def methods() -> dict[str, type[Method]]:
-    """All methods that come with the library.
-
-    Returns:
-        Name on the command line -> class, in alphabetical order.
-    """
+    """All methods of the library, name on the command line -> class, in alphabetical order."""
     found: dict[str, type[Method]] = {}
     for info in pkgutil.iter_modules([str(Path(__file__).parent)]):
         module = importlib.import_module(f"{__package__}.{info.name}")
@@ -91,7 +87,7 @@ def _setting(kind: type[Method], item: str) -> tuple[str, Any]:
 
 
 def _value(where: str, text: str, wanted: Any) -> Any:
-    """The text as the type that a field asks for."""
+    """The text converted to the type of a field."""
     options = typing.get_args(wanted) or (wanted,)
     if type(None) in options and text.lower() == "none":
         return None
@@ -109,14 +105,7 @@ def _value(where: str, text: str, wanted: Any) -> Any:
 
 
 def method_label(text: str) -> str:
-    """A method as it appears in results.csv.
-
-    Args:
-        text: As typed, perhaps with settings in brackets.
-
-    Returns:
-        The name with the settings that differ from the defaults; a class of your own keeps its path.
-    """
+    """A method as in results.csv: its name and settings that are not defaults; a user's class keeps its path."""
     label = str(parse_method(text))
     path = text.partition("[")[0].strip()
     return path + label.partition("[")[1] + label.partition("[")[2] if ":" in path else label

@@ -21,7 +21,7 @@ BINS = 20
 """Bins of the histograms of scales, of equal width over [0, 1]."""
 
 SHRINKS_SIGNAL = "no normalisation layers, so each layer shrinks the signal too"
-"""What all methods that shrink warn of."""
+"""A warning of all methods that shrink."""
 
 WIDTH = 80
 """Columns of the printed report."""
@@ -29,7 +29,7 @@ WIDTH = 80
 
 @dataclass(frozen=True)
 class LayerReport(ABC):
-    """What became of one parameter."""
+    """What a method did to one parameter."""
 
     name: str
     kind: str
@@ -37,11 +37,7 @@ class LayerReport(ABC):
 
     @abstractmethod
     def cells(self) -> dict[str, str]:
-        """The method's own columns of the table.
-
-        Returns:
-            Title -> what stands below it.
-        """
+        """The method's own columns of the table: title -> text of the cell."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +70,7 @@ class ScaleReport(LayerReport):
 
 @dataclass(frozen=True)
 class NumbersReport(LayerReport):
-    """Whatever numbers a method has that does not scale."""
+    """The numbers of a method that does not scale."""
 
     numbers: dict[str, float]
     """By the title of their column."""
@@ -214,10 +210,7 @@ class Report:
 def count_scales(scale: Tensor, lower: float, undetermined: Tensor) -> Tensor:
     """Sum up the scales of one parameter's neurons; the sums of several processes add up.
 
-    Args:
-        scale: The scales, any shape.
-        lower: The lower bound of the scales, lambda.
-        undetermined: How many neurons the tail does not determine.
+    ``lower`` is the scales' lower bound lambda, ``undetermined`` the number of neurons that the tail leaves undecided.
 
     Returns:
         float64: how many, their sum and sum of squares, how many at the bound, undetermined ones, the histogram.
@@ -233,15 +226,7 @@ def count_scales(scale: Tensor, lower: float, undetermined: Tensor) -> Tensor:
 
 
 def describe_scales(entry: Neurons, counts: Tensor) -> ScaleReport:
-    """Summarise the scales of one parameter.
-
-    Args:
-        entry: The parameter.
-        counts: From `count_scales`.
-
-    Returns:
-        Counts, mean, spread and histogram.
-    """
+    """The scales of one parameter in numbers, from `count_scales`."""
     neurons, total, squares, at_bound, undetermined, *histogram = counts.tolist()
     mean = total / neurons
     return ScaleReport(
@@ -258,20 +243,12 @@ def describe_scales(entry: Neurons, counts: Tensor) -> ScaleReport:
 
 
 def uniform(entries: Iterable[Neurons], scale: float) -> tuple[ScaleReport, ...]:
-    """Report that every neuron got the same scale.
-
-    Args:
-        entries: The parameters.
-        scale: Their factor.
-
-    Returns:
-        One row a parameter.
-    """
+    """A row for each parameter, all of whose neurons got the same scale."""
     return tuple(ScaleReport(entry.name, entry.kind, entry.count, scale, 0.0, 0.0) for entry in entries)
 
 
 def _table(layers: Sequence[LayerReport]) -> list[str]:
-    """A row for each parameter, below the titles; a name too long loses its beginning, since its end says more."""
+    """A row for each parameter, below the titles; a name that is too long is cut at its beginning."""
     if not layers:
         return []
     found = [layer.cells() for layer in layers]

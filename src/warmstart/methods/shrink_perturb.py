@@ -188,7 +188,7 @@ def _change_(
 
 
 def _same_for_all(generator: torch.Generator | None, team: Team) -> torch.Generator | None:
-    """A source of noise that gives all processes the same numbers, on the CPU since no two GPUs need agree."""
+    """A generator with the same numbers in all processes, on the CPU since those of two GPUs may differ."""
     if team.size == 1:
         return generator
     device = "cpu" if generator is None else generator.device
@@ -218,7 +218,7 @@ def _blended(
     variant: str,
     other: nn.Module | Mapping[str, Tensor] | None,
 ) -> list[Tensor] | None:
-    """The other network's tensors in the order of the entries, None where the variant has none."""
+    """The other network's tensors in the order of the entries; None where the variant has none."""
     if kind.blend == 0:
         require(other is None, f"variant '{variant}' blends nothing in: leave other out")
         return None

@@ -1,7 +1,4 @@
-"""What becomes of the optimizer's state and of batch-norm statistics when a method changes the weights.
-
-The paper keeps both; each can be said otherwise, and the report has a line on each.
-"""
+"""What happens to optimizer state and batch-norm statistics when a method changes the weights; the paper keeps both."""
 
 from __future__ import annotations
 
@@ -32,21 +29,14 @@ _SQUARES = {"exp_avg_sq", "max_exp_avg_sq", "square_avg", "sum", "acc_delta"}
 
 @dataclass(frozen=True)
 class StatePolicy:
-    """What becomes of the state around the weights; the defaults are the paper's."""
+    """What is done to optimizer state and batch norm; the defaults are the paper's."""
 
     optimizer: Optimizer | None = None
     optimizer_state: OptimizerState = "keep"
     batch_norm: BatchNorm = "keep"
 
     def check(self, entries: Iterable[Neurons]) -> None:
-        """Refuse what cannot be done, before anything changes.
-
-        Args:
-            entries: The parameters that will be scaled.
-
-        Raises:
-            InputError: If a choice is unknown, what it acts on is missing, or moments cannot be scaled.
-        """
+        """Raise InputError if a choice is unknown, lacks its object, or moments of these entries cannot be scaled."""
         for key, options in (
             ("optimizer_state", ("keep", "reset", "scale")),
             ("batch_norm", ("keep", "recalibrate")),
@@ -61,14 +51,7 @@ class StatePolicy:
             self._check_moments(self.optimizer, list(entries))
 
     def apply_(self, scales: Iterable[tuple[Neurons, Tensor]]) -> str:
-        """Do to the optimizer what was chosen, in place.
-
-        Args:
-            scales: The parameters and the factors of their neurons.
-
-        Returns:
-            What became of it, in a sentence.
-        """
+        """Change the optimizer as chosen, given the factors of neurons; returns a sentence on what was done."""
         if self.optimizer is None:
             return "optimizer and learning-rate schedule not touched"
         done = {"keep": "kept", "reset": "reset", "scale": "scaled with its neurons"}[self.optimizer_state]
@@ -82,7 +65,7 @@ class StatePolicy:
         return f"optimizer state {done}, learning-rate schedule not touched"
 
     def _check_moments(self, optimizer: Optimizer, entries: list[Neurons]) -> None:
-        """Refuse an optimizer of another network, and moments that cannot be scaled."""
+        """Raise InputError for an optimizer of another network, or moments that cannot be scaled."""
         trained = {parameter for group in optimizer.param_groups for parameter in group["params"]}
         if entries and trained.isdisjoint(entry.parameter for entry in entries):
             raise InputError("optimizer holds no parameter that is scaled: pass the one that trains this model")
@@ -97,7 +80,7 @@ class StatePolicy:
 
 
 def _moments(optimizer: Optimizer, entry: Neurons) -> Iterator[tuple[str, Tensor]]:
-    """What an optimizer, or one that it wraps, keeps for each weight of a parameter, by name."""
+    """The tensors that an optimizer, or one that it wraps, holds for each weight of a parameter, by name."""
     state: Mapping[str, Any] = optimizer.state.get(entry.parameter, {})
     yield from ((name, value) for name, value in state.items() if isinstance(value, Tensor) and value.dim() > 0)
     inner = getattr(optimizer, "base_optimizer", None)
@@ -109,16 +92,17 @@ def _moments(optimizer: Optimizer, entry: Neurons) -> Iterator[tuple[str, Tensor
 def recalibrate_(
     model: nn.Module, batches: Iterable[tuple[Any, float]], forward: Callable[[nn.Module, Any], Any]
 ) -> int:
-    """Measure batch-norm statistics anew, as the weighted average over some batches, in place or not at all.
+    """Measure batch-norm statistics anew, as the weighted average over batches, in place or not at all.
+
+    Weights and training flags do not change, and if anything raises, the buffers are restored.
 
     Args:
-        model: The network; its running statistics change, its weights and training flags do not. If anything fails,
-            its buffers are what they were.
-        batches: Batches where the network is, each with its weight, such as its number of examples.
+        model: The network.
+        batches: (batch on the network's device, its weight such as its number of examples).
         forward: ``forward(model, batch)`` runs the network.
 
     Returns:
-        How many layers were measured.
+        The number of layers measured.
     """
     norms = [layer for layer in batch_norms(model) if layer.track_running_stats]
     if not norms:
@@ -152,18 +136,12 @@ def measure_norms_(
     at_least: int,
     full_precision: bool,
 ) -> int:
-    """Measure batch-norm statistics anew over all examples of some batches alike, in place or not at all.
+    """Measure batch-norm statistics anew over the examples of all batches, in place or not at all.
 
-    Args:
-        model: The network.
-        batches: Any, wherever they are.
-        forward_loss: Runs the network on a batch.
-        micro_batch_size: Examples that fit into a forward pass; None for any number.
-        at_least: Examples that have statistics: with 2, a batch of one is left out.
-        full_precision: Whether autocast and TF32 are off meanwhile.
+    A part with fewer than ``at_least`` examples is left out: one example alone may have no statistics.
 
     Returns:
-        How many layers were measured.
+        The number of layers measured.
     """
     device = next(model.parameters()).device
     parts = (part for batch in batches for part in equal_parts(batch, micro_batch_size))

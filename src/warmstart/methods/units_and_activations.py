@@ -19,59 +19,47 @@ from warmstart.methods.method import Method, Stage
 
 
 class UnitsOf:
-    """A network's units, read when they are first asked for, from a forward pass that leaves no trace.
-
-    Attributes:
-        entered: Names of the modules that the pass called from outside of any other: ``""`` where it called the network
-            itself, and not, as Lightning does, modules in it. Empty before.
-    """
+    """A network's units, found at the first call by a forward pass that leaves the network unchanged."""
 
     def __init__(
         self,
         model: nn.Module,
         batches: Callable[[int | None], Iterable[Any]],
         forward_loss: ForwardLoss,
-        aside: Callable[[], AbstractContextManager[None]] = nullcontext,
+        outside_training: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
-        """Prepare; nothing is read yet.
+        """Prepare; no forward pass is run yet.
 
-        Args:
-            model: The network, on one device.
-            batches: As in `Stage`; two of the newest examples do. Of what can only be iterated over, the first batch is
-                taken.
-            forward_loss: As in `Stage`.
-            aside: A context in which a forward pass belongs to no training.
+        ``batches`` is as in `Stage`, and two of the newest examples are used; of an iterable, the first batch.
+        ``outside_training`` makes a context for a forward pass that is not part of training.
         """
         self.entered: tuple[str, ...] = ()
-        self._pass: tuple[Any, ...] | None = (model, batches, forward_loss, aside)
+        """Modules that the pass called directly: ``""`` for the network, others where it called modules of it."""
+        self._pass: tuple[Any, ...] | None = (model, batches, forward_loss, outside_training)
         self._found: list[Units] = []
 
     def __call__(self) -> list[Units]:
-        """The units, layer by layer in the order in which they run.
-
-        Returns:
-            What `warmstart.layers.units.units` finds.
-        """
+        """The units of all layers, in the order in which these run, as `warmstart.layers.units.units` finds them."""
         if self._pass is not None:
-            model, batches, forward_loss, aside = self._pass
-            with aside(), torch.random.fork_rng(devices=[]):
+            model, batches, forward_loss, outside_training = self._pass
+            with outside_training(), torch.random.fork_rng(devices=[]):
                 newest = batches(2)
                 batch = _two_of(newest[-1] if isinstance(newest, Sequence) else next(iter(newest)))
                 batch = to_device(batch, next(model.parameters()).device)
                 with _outermost(model) as entered:
                     self._found, _ = units(model, lambda: forward_loss(model, batch))
             self.entered = tuple(dict.fromkeys(entered))
-            self._pass = None  # data and loss may go
+            self._pass = None  # frees data and loss
         return self._found
 
     @property
     def read(self) -> bool:
-        """Whether they have been asked for."""
+        """Whether they have been found."""
         return self._pass is None
 
 
 def _two_of(batch: Any) -> Any:
-    """A batch's first two examples; all of it where its tensors do not agree in what an example is."""
+    """A batch's first two examples; all of it where its tensors do not agree on the number of examples."""
     try:
         return next(micro_batches(batch, 2))[0]
     except InputError:
@@ -80,7 +68,7 @@ def _two_of(batch: Any) -> Any:
 
 @contextmanager
 def _outermost(model: nn.Module) -> Iterator[list[str]]:
-    """The names of modules that are called meanwhile, those called by other ones left out."""
+    """The names of modules that are called meanwhile, except those called by other modules."""
     names: list[str] = []
     depth = 0
 
@@ -111,15 +99,10 @@ def _outermost(model: nn.Module) -> Iterator[list[str]]:
 
 @contextmanager
 def latest_activations(method: Method, model: nn.Module, stage: Stage) -> Iterator[dict[str, Tensor]]:
-    """Let a method that asks for it see the activations of each forward pass.
-
-    Args:
-        method: Any method; nothing is hooked to the network for one that does not ask.
-        model: The network.
-        stage: What the method is told; its `activations` are what is yielded.
+    """Set `Stage.activations` to those of the latest forward pass, if the method asks for activations.
 
     Yields:
-        Layer name -> (rows, units), detached, of the latest pass; hooks write into it.
+        Layer name -> (rows, units), detached; hooks write into it.
     """
     with ExitStack() as stack:
         seen: dict[str, Tensor] = {}
@@ -132,15 +115,12 @@ def latest_activations(method: Method, model: nn.Module, stage: Stage) -> Iterat
 
 @contextmanager
 def joined_activations(method: Method, model: nn.Module, stage: Stage) -> Iterator[dict[str, Tensor]]:
-    """Let a method that asks for it see the activations of all passes of an update, its micro-batches joined.
+    """Set `Stage.activations` to those of all micro-batches of an update, joined, if the method asks for them.
 
-    Args:
-        method: Any method; nothing is hooked to the network for one that does not ask.
-        model: The network; of passes in eval mode or without gradients nothing is kept.
-        stage: What the method is told; its `activations` are what is yielded.
+    Passes in eval mode or without gradients are not kept.
 
     Yields:
-        Layer name -> (rows, units), detached, since it was cleared; hooks write into it.
+        Layer name -> (rows, units), detached, since the caller last cleared it; hooks write into it.
     """
     joined: dict[str, Tensor] = {}
 
@@ -164,7 +144,7 @@ def joined_activations(method: Method, model: nn.Module, stage: Stage) -> Iterat
 
 
 def _seen_from(entered: str, layer: Units, device: torch.device) -> Units:
-    """A layer's units with the place where they are seen named from a module on; without one if it is not in there."""
+    """A layer's units with the place of their activation relative to a module; without one if it lies outside."""
     place = layer.activation
     if place is None or (entered not in ("", place.module) and not place.module.startswith(f"{entered}.")):
         return replace(layer, activation=None)

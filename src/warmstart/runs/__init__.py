@@ -1,1 +1,1 @@
-"""One run, resumable: what is trained, how far it has come, what it has measured."""
+"""One run, resumable: its task, its state, its results."""

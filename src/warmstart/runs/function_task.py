@@ -61,7 +61,7 @@ class FunctionTask:
     stages: int = 0
 
     def method(self, name: str) -> Method:
-        """The method that goes by that name in results.csv."""
+        """The method of that name in results.csv."""
         return self.methods[name]
 
     def make_model(self) -> nn.Module:
@@ -83,7 +83,7 @@ class FunctionTask:
         """The stage of that number in the stream of that seed."""
         arrival = self.stream(seed).arrival(number)
         seen: Any = arrival.train
-        new = len(arrival.new)  # type: ignore[arg-type]  # as_dataset has seen to it
+        new = len(arrival.new)  # type: ignore[arg-type]  # as_dataset has checked it
 
         def collated(chosen: range) -> Any:
             return self.collate([seen[i] for i in chosen])
@@ -98,7 +98,7 @@ class FunctionTask:
         )
 
     def train(self, model: nn.Module, context: TrainingContext) -> Progress:
-        """Call the user's training function, and see to it that it lets the method act."""
+        """Call the user's training function; raise InputError unless it lets the method act."""
         calls = {"after_backward": 0, "after_step": 0}
         method, stage = context.method, context.stage
         updates = Updates(method, stage)
@@ -113,13 +113,13 @@ class FunctionTask:
             joined.clear()
 
         seen, new = context.data.examples
-        told = TrainingStage(
+        given = TrainingStage(
             stage.number, context.seed, seen, new, stage.optimizer, after_backward=after_backward, after_step=after_step
         )
         torch.manual_seed(derive(context.seed, "order", stage.number))
         stage.generator.manual_seed(derive(context.seed, "noise", stage.number))
         with joined_activations(method, model, stage) as joined:
-            progress = _progress(self.train_function(model, told))
+            progress = _progress(self.train_function(model, given))
         if method.acts_on_updates and not all(calls.values()):
             raise InputError(
                 f"method {method} acts on every update: train must call stage.after_backward() after each "

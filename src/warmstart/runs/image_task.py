@@ -32,8 +32,8 @@ from warmstart.training.optimizers import make_optimizer
 from warmstart.training.recipe import Recipe
 
 MICRO_BATCH, MICRO_BATCH_ON_GPU = 128, 512
-"""Examples of such a batch that are computed at a time: on a CPU a whole chunk at once is slower, and on a GPU the
-kernels of a small one take less time than launching them."""
+"""Examples of a batch of DASH's average that are computed at a time: on a CPU more are slower, and on a GPU fewer take
+less time to compute than to launch."""
 
 
 @dataclass(frozen=True)
@@ -43,14 +43,14 @@ class ImageTask:
     images: ImageData
     model: str
     recipe: Recipe
-    """Of every run, whatever its method and seed; each run has an optimizer's name of its own."""
+    """Of every run; its optimizer is replaced by the run's."""
     stream: StreamSettings
     device: str = "cpu"
     model_settings: Mapping[str, Any] = field(default_factory=dict)
     """Keywords of the model's factory."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """What travels to another process, which puts the images onto its own device."""
+        """Pickle the fields alone: another process puts the images onto its own device."""
         return type(self), tuple(getattr(self, field.name) for field in fields(self))
 
     @property
@@ -60,7 +60,7 @@ class ImageTask:
 
     @property
     def stages(self) -> int:
-        """How many arrivals there are."""
+        """The number of arrivals."""
         return self.stream.stages
 
     @cached_property
@@ -70,16 +70,7 @@ class ImageTask:
         return tuple(self._count(stream.arrival(number).train) for number in range(1, self.stages + 1))
 
     def check(self, optimizers: Iterable[str], seeds: Iterable[int]) -> None:
-        """Find what is wrong before any work is done.
-
-        Args:
-            optimizers: The optimizers that will be asked for.
-            seeds: The seeds that will be asked for.
-
-        Raises:
-            InputError: If the device is not there, the data does not fill the stages, the factory is none, or a batch
-                would be too small.
-        """
+        """Raise InputError unless the device, the data, the model, these optimizers and every batch size fit."""
         find_device(self.device)
         check_factory(self._factory, *self._shape, name=self.model)
         with torch.random.fork_rng(devices=[]):
@@ -160,30 +151,16 @@ class ImageTask:
 
     @property
     def training_recipe(self) -> Recipe:
-        """The recipe; only networks that are known to allow it are recorded as a CUDA graph."""
-        # One of a user's may choose anew in Python at each call, which a recording would freeze.
+        """The recipe; only networks of the registry are recorded as a CUDA graph."""
+        # A user's network may decide in Python at each call, which a recording would freeze.
         return self.recipe.model_copy(update={"captured": self.model in MODELS})
 
     def training_examples(self, index: slice) -> Examples:
-        """Some of the training part.
-
-        Args:
-            index: Which.
-
-        Returns:
-            Those examples, where they are trained on.
-        """
+        """Some of the training part, on the device."""
         return self._train.at(index)
 
     def test_examples(self, index: slice) -> Examples:
-        """Some of the test part.
-
-        Args:
-            index: Which.
-
-        Returns:
-            Those examples, where they are measured on.
-        """
+        """Some of the test part, on the device."""
         return self._test.at(index)
 
     def _stream(self, seed: int) -> Stream[Selection]:

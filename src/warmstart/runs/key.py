@@ -1,4 +1,4 @@
-"""Which run of a grid, and where it lies."""
+"""Which run of a grid, and its folder."""
 
 from __future__ import annotations
 
@@ -15,14 +15,7 @@ class RunKey:
     optimizer: str = ""
 
     def folder(self, out: Path) -> Path:
-        """Where the run's checkpoint lies.
-
-        Args:
-            out: The grid's folder.
-
-        Returns:
-            A folder whose name any file system can hold.
-        """
+        """The run's folder in the grid's folder ``out``; any file system can hold its name."""
         name = "".join(c if c.isalnum() or c in "-_.=," else "_" for c in str(self))
         return out / "runs" / name
 

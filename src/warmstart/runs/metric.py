@@ -1,4 +1,4 @@
-"""What is measured after each stage, and how it is written: accuracies in percent and points, all else as it is."""
+"""What is measured after each stage, and how it is written: accuracies in percent and points, others as they are."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ class Metric:
 
     @property
     def is_accuracy(self) -> bool:
-        """Whether it is a share of the examples, which is shown in percent."""
+        """Whether it is accuracy, which is shown in percent."""
         return self.name == "accuracy"
 
     @property
     def scale(self) -> int:
-        """What a value is multiplied by before it is shown."""
+        """The factor by which a value is multiplied before it is shown."""
         return 100 if self.is_accuracy else 1
 
     @property
     def unit(self) -> str:
-        """What stands behind the name in a table's head, such as `` %``."""
+        """The unit behind the name in a table's head, such as `` %``."""
         return " %" if self.is_accuracy else ""
 
     @property
@@ -44,27 +44,11 @@ class Metric:
         return f"test {self.name}, %" if self.is_accuracy else self.name
 
     def text(self, value: float) -> str:
-        """Write a value in a line of text.
-
-        Args:
-            value: An accuracy in [0, 1], or anything else.
-
-        Returns:
-            Such as ``96.3%`` or ``perplexity 41.2``.
-        """
+        """A value in a line of text, such as ``96.3%`` or ``perplexity 41.2``."""
         return f"{value:.1%}" if self.is_accuracy else f"{self.name} {value:.4g}"
 
     def difference(self, value: float, sign: str = "", *, unit: bool = True) -> str:
-        """Write a difference; one of accuracies in points.
-
-        Args:
-            value: The difference; NaN or infinite where there is none.
-            sign: ``"+"`` to show the sign of what is positive, too.
-            unit: Whether to name the unit, where there is one.
-
-        Returns:
-            Such as ``"+1.7 points"``; a dash where there is no difference.
-        """
+        """A difference, of accuracies in points, such as ``+1.7 points``; a dash if it is not finite."""
         if not math.isfinite(value):
             return "–"
         if not self.is_accuracy:

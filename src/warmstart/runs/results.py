@@ -34,37 +34,18 @@ class Results:
     """(method, seed, stage) -> what the method reported (``Report.to_dict()``)."""
 
     def add(self, key: RunKey, run: RunState) -> None:
-        """Take in what a run has measured.
-
-        Args:
-            key: Which run.
-            run: How far it has come.
-        """
+        """Add the measurements of a run."""
         self.rows += run.rows
         self.reports |= {(key.method, key.seed, stage): report for stage, report in run.reports.items()}
         if run.scores is not None:
             self.scores[key.method, key.seed] = run.scores.float().numpy()
 
     def diverged(self, method: str) -> list[int]:
-        """The seeds with which a method's training diverged.
-
-        Args:
-            method: The method's name with its settings.
-
-        Returns:
-            The seeds, in order.
-        """
+        """The seeds, in order, with which a method's training diverged."""
         return sorted({row.seed for row in self.select(method) if _broken(row)})
 
     def finished(self, method: str) -> dict[int, list[StageResult]]:
-        """The runs of one method that reached the last stage and did not diverge.
-
-        Args:
-            method: The method's name with its settings.
-
-        Returns:
-            The rows of each such run, in order of stage, by seed.
-        """
+        """By seed, the rows of the runs of one method that reached the last stage and did not diverge."""
         stages = self.stages
         runs = {seed: self.select(method, seed=seed) for seed in self.seeds}
         return {
@@ -74,16 +55,7 @@ class Results:
         }
 
     def select(self, method: str, *, seed: int | None = None, stage: int | None = None) -> list[StageResult]:
-        """The rows of one method, in order of seed and stage.
-
-        Args:
-            method: The method's name with its settings, as in ``results.csv``.
-            seed: Only this seed's.
-            stage: Only this stage's, counted from 1.
-
-        Returns:
-            The matching rows.
-        """
+        """The rows of one method, of one seed or stage if given, in order of seed and stage."""
         found = [
             row
             for row in self.rows

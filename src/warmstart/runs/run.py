@@ -38,24 +38,14 @@ class Event:
 
 
 class Run:
-    """A run that goes on from wherever it was stopped."""
+    """A run that resumes from its checkpoint."""
 
     def __init__(self, task: Task, key: RunKey, out: Path | None, team: Team | None = None) -> None:
-        """Load what is saved, or start anew.
-
-        Args:
-            task: What is trained.
-            key: Which run of the grid.
-            out: The comparison's folder; None keeps nothing.
-            team: The processes that train it together; the first one keeps and loads what is saved.
-
-        Raises:
-            InputError: If several processes cannot train by this method, or what is saved is damaged.
-        """
+        """Load the checkpoint of ``out``, or start anew; of a team, the first process saves and loads."""
         self.task, self.key, self._team = task, key, team or Team()
         self.method = task.method(key.method)
         if self._team.size > 1 and self.method.sees_activations:
-            raise InputError(f"{key.method} sees activations, of which each process has others: train in one process")
+            raise InputError(f"{key.method} sees activations, which differ between processes: train in one process")
         self._folder = key.folder(out) if out is not None else None
         torch.manual_seed(derive(key.seed, "init", 0))
         self.model = self._drawn()
@@ -66,18 +56,11 @@ class Run:
         self._load()
 
     def go_on(self, on_event: Callable[[Event], None]) -> RunState:
-        """Train and measure all stages that are left.
-
-        Args:
-            on_event: Told of every epoch and stage; may raise to stop the run.
-
-        Returns:
-            How far it has come. A run ends early where its loss diverges.
-        """
+        """Train and measure all stages that are left, or until the loss diverges; ``on_event`` may raise to stop it."""
         while self.state.next_stage <= self.task.stages and not self.state.diverged:
             row = self._one_stage(on_event)
             on_event(Event(self.key, row.stage, Progress(row.epochs, row.steps, row.train_accuracy), row))
-        return replace(self.state, of_method={})  # which may be as large as the network, and only training needs it
+        return replace(self.state, of_method={})  # as large as the network, perhaps, and only training needs it
 
     def _one_stage(self, on_event: Callable[[Event], None]) -> StageResult:
         number = self.state.next_stage
@@ -140,7 +123,7 @@ class Run:
         return row
 
     def _apply_method(self, stage: Stage) -> float:
-        """What the method does about new data; its cost in seconds."""
+        """Apply the method to the new data; its cost in seconds."""
         if stage.number == 1:
             return 0.0
         stage.generator.manual_seed(derive(self.key.seed, "method", stage.number))
@@ -150,13 +133,13 @@ class Run:
         return time.perf_counter() - began
 
     def _fresh(self) -> nn.Module:
-        """Another network, each time another draw."""
+        """A new network, drawn differently at each call."""
         self.state.fresh_draws += 1
         torch.manual_seed(derive(self.key.seed, "init", self.state.next_stage, self.state.fresh_draws))
         return self._drawn()
 
     def _drawn(self) -> nn.Module:
-        """A network from PyTorch's global random state, as the method wants it."""
+        """A network from PyTorch's global random state, prepared for the method."""
         model = self.task.make_model()
         prepare_(self.method, model)
         return model

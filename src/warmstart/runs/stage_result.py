@@ -39,19 +39,12 @@ class StageResult:
 
 COLUMNS = tuple(column.name for column in fields(StageResult))
 WHICH = ("data", "model", "optimizer", "method", "seed", "stage", "status")
-"""The columns that say which stage of which run a row is, and how it ended; the others are its numbers."""
+"""The columns that identify a row's run and stage, and its outcome; the others are its numbers."""
 NUMBERS = tuple(name for name in COLUMNS if name not in WHICH)
 
 
 def to_csv(rows: Iterable[StageResult]) -> str:
-    """The text of ``results.csv``.
-
-    Args:
-        rows: The rows, written in the order given.
-
-    Returns:
-        A header and one line a row, floats in their shortest exact form.
-    """
+    """The text of ``results.csv``: a header and one line a row, floats in their shortest exact form."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)

@@ -1,4 +1,4 @@
-"""How far a run has come, beside its weights and optimizer; and reading that of runs which are not at work."""
+"""The state of a run beside its weights and optimizer, and reading it from the checkpoints."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from warmstart.training.loop import Progress
 
 CHECKPOINT = "checkpoint.safetensors"
 _SCORES, _OF_METHOD = "scores", "method."
-"""What a run's tensors are called there: the last scores, and, behind a prefix, what the method keeps."""
+"""Names of a checkpoint's tensors: the last scores, and the prefix of the method's own."""
 
 
 @dataclass
 class RunState:
-    """All that a run needs in order to go on, beside weights and optimizer."""
+    """All that a run needs in order to resume, beside weights and optimizer."""
 
     rows: list[StageResult] = field(default_factory=list)
     reports: dict[int, dict[str, Any]] = field(default_factory=dict)
@@ -30,13 +30,13 @@ class RunState:
     scores: Tensor | None = None
     """Of the last stage that is done."""
     inside: Progress | None = None
-    """How far the next stage has come, if it was saved while training."""
+    """Progress within the next stage, if it was saved while training."""
     method_seconds: float = 0.0
-    """What the method cost in the stage that is inside."""
+    """What the method cost in that stage."""
     fresh_draws: int = 0
     """Networks that the method has drawn in that stage."""
     of_method: dict[str, Tensor] = field(default_factory=dict)
-    """What the method itself keeps, by its own names."""
+    """The method's own tensors, by its names."""
 
     @property
     def next_stage(self) -> int:
@@ -49,14 +49,7 @@ class RunState:
         return bool(self.rows) and self.rows[-1].status == "diverged"
 
     def is_over(self, stages: int) -> bool:
-        """Whether there is nothing left to do.
-
-        Args:
-            stages: Of a complete run.
-
-        Returns:
-            Whether it has come to its last stage, or diverged.
-        """
+        """Whether a run of this many stages is complete or has diverged."""
         return len(self.rows) == stages or self.diverged
 
     def to_metadata(self) -> dict[str, Any]:
@@ -70,21 +63,13 @@ class RunState:
         }
 
     def to_tensors(self) -> dict[str, Tensor]:
-        """The tensors for a checkpoint, by the names that they have there."""
+        """The tensors for a checkpoint, by their names there."""
         scores = {} if self.scores is None else {_SCORES: self.scores}
         return {**scores, **{_OF_METHOD + name: tensor for name, tensor in self.of_method.items()}}
 
     @classmethod
     def from_saved(cls, metadata: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> RunState:
-        """Undo `to_metadata` and `to_tensors`.
-
-        Args:
-            metadata: What the first one returned.
-            tensors: What the second one returned, or as much of it as is needed.
-
-        Returns:
-            An equal state.
-        """
+        """The inverse of `to_metadata` and `to_tensors`; tensors that are not needed may be missing."""
         return cls(
             rows=[StageResult(**row) for row in metadata["rows"]],
             reports={int(stage): report for stage, report in metadata["reports"].items()},
@@ -99,15 +84,7 @@ class RunState:
 
 
 def saved_runs(keys: Sequence[RunKey], out: Path) -> dict[RunKey, RunState]:
-    """What has been saved of some runs, read without their weights and what their methods keep.
-
-    Args:
-        keys: Which runs.
-        out: The grid's folder.
-
-    Returns:
-        The state of each run that has a checkpoint.
-    """
+    """The states of those runs that have a checkpoint, read without weights and the methods' own tensors."""
     found = {}
     for key in keys:
         file = key.folder(out) / CHECKPOINT

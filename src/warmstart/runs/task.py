@@ -16,7 +16,7 @@ from warmstart.processes import Team
 from warmstart.training.loop import Progress
 
 LARGEST_BATCH = 2000
-"""Of DASH's average, unless ``dash[batch_size=N]`` says otherwise: the paper's chunk of Tiny-ImageNet."""
+"""Most examples in a batch of DASH's average, unless ``dash[batch_size=N]`` is set: the paper's on Tiny-ImageNet."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +34,7 @@ class Measured:
 
 @dataclass(frozen=True, eq=False)
 class StageData:
-    """The data of one stage, whatever the method and however far training has come."""
+    """The data of one stage; it depends on neither the method nor the progress."""
 
     seen: int
     """Examples that have arrived so far, the new ones included."""
@@ -60,19 +60,7 @@ class StageData:
         units: UnitsOf,
         state: dict[str, Tensor],
     ) -> Stage:
-        """What a method may ask for.
-
-        Args:
-            number: Of the stage, from 1.
-            fresh: Draws a new network of the same shape.
-            initial: The run's first weights.
-            optimizer: The one that lives as long as the run, if there is one.
-            units: Finds the network's units.
-            state: The method's own tensors, which outlive the stage.
-
-        Returns:
-            The stage, with a source of randomness that is still to be seeded.
-        """
+        """The stage as a method sees it; its generator is still to be seeded, and ``state`` outlives it."""
         return Stage(
             number=number,
             seen=self.seen,
@@ -91,19 +79,19 @@ class StageData:
 
 @dataclass(frozen=True, eq=False)
 class TrainingContext:
-    """One stage of one run, as training sees it: data, method, and what happens between epochs."""
+    """One stage of one run, as training sees it: data, method, and the calls between epochs."""
 
     stage: Stage
     data: StageData
     method: Method
     seed: int
     start: Progress
-    """Where an interrupted stage had come to."""
+    """Progress of an interrupted stage."""
     team: Team
     """The processes that train together."""
     after_epoch: Callable[[Progress], None]
     save_due: Callable[[], bool]
-    """Whether a stage that is training should be saved now, as far as it has come."""
+    """Whether a stage that is training should be saved now."""
     save: Callable[[Progress], None]
 
 
@@ -112,15 +100,15 @@ class Task(Protocol):
 
     @property
     def data(self) -> str:
-        """What the data is called."""
+        """The data's name."""
 
     @property
     def model(self) -> str:
-        """What the network is called."""
+        """The network's name."""
 
     @property
     def stages(self) -> int:
-        """How many stages a run has."""
+        """The number of stages of a run."""
 
     def method(self, name: str) -> Method:
         """The method of that name in results.csv."""
@@ -138,4 +126,4 @@ class Task(Protocol):
         """Train on a stage."""
 
     def measure(self, model: nn.Module, data: StageData) -> Measured:
-        """Measure a network on the test set, after training on that data: the one that the method names."""
+        """Measure the network that the method names on the test set, after training on that data."""
