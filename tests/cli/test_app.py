@@ -41,6 +41,13 @@ def test_the_help_of_compare_names_every_key_with_its_default(capfd):
     assert "dash[alpha=0.1]" in shown  # brackets are not taken for markup
 
 
+def test_the_help_names_every_network():
+    from warmstart.grids.settings import ImageGridSettings
+    from warmstart.models.registry import MODELS
+
+    assert all(name in ImageGridSettings.setting("model").help for name in MODELS)
+
+
 def test_no_command_shows_the_help(capfd):
     assert warmstart() == 0
     assert "Usage: warmstart" in capfd.readouterr().out

@@ -111,7 +111,7 @@ class Record(BaseModel, Generic[S_co]):
         if not _same_data(then.data_fingerprint, self.data_fingerprint):
             name = getattr(now, "data", "")
             raise InputError(f"{out}: the data at '{name}' has changed since the first start; choose another --out")
-        for key in set(type(self).model_fields) - {"settings", "provenance", "data_fingerprint"}:
+        for key in set(type(self).model_fields) - {"settings", "provenance", "data_fingerprint", "notes"}:
             _require_equal(out, key, getattr(then, key), getattr(self, key))
         versions = ((name, getattr(then.provenance, name), value) for name, value in self.provenance)
         return [
