@@ -2,8 +2,9 @@
 
 The engine lets narrow convolutions read channels-last maps and wide ones contiguous maps (training/layout.py), and it
 keeps the memory that a step frees (training/memory.py). The loops of a network take turns, each turn in a new process,
-since memory that one loop has freed would serve the next; the ratio is the median over the turns. On a machine that
-others use, `--threads 1 --processor-time` counts the process's own time in place of the clock's. Usage:
+since memory that one loop has freed would serve the next. Ratios are the median over the turns and, in brackets, that
+of the shortest turns. On a machine that others use, `--threads 1 --processor-time` counts the process's own time in
+place of the clock's. Usage:
 
     python benchmarks/cpu_layout.py [--networks 'resnet18,resnet18[width=16],small-cnn,vgg16'] [--rounds 5]
 """
@@ -51,19 +52,19 @@ def main() -> None:
 
     size, threads, cpu = options.image_size, options.threads, torch.backends.cpu.get_cpu_capability()
     print(f"{size}x{size}, batches of {options.batch_size}, {threads} threads, {cpu}, torch {torch.__version__}\n")
-    print("images a second, and times the plain loop's:")
-    print(f"{'':<22}{'plain':>10}{'channels-last':>22}{'engine':>18}")
+    print("images a second; times the plain loop's, the median (and of the shortest turns):")
+    print(f"{'':<22}{'plain':>10}{'channels-last':>26}{'engine':>26}")
     for network in options.networks.split(","):
         seconds: dict[str, list[float]] = {loop: [] for loop in LOOPS}
         for _ in range(options.rounds):
             for loop, taken in seconds.items():
                 taken.append(seconds_of_a_turn(loop, network))
-        shown = f"{network:<22}{options.images / statistics.median(seconds['plain']):>10,.0f}"
-        for loop, width in (("channels-last", 22), ("engine", 18)):
-            ratio = statistics.median(
-                plain / other for plain, other in zip(seconds["plain"], seconds[loop], strict=True)
-            )
-            shown += f"{f'{options.images / statistics.median(seconds[loop]):,.0f}  {ratio:.2f}x':>{width}}"
+        plain = seconds.pop("plain")
+        shown = f"{network:<22}{options.images / statistics.median(plain):>10,.0f}"
+        for taken in seconds.values():
+            median = statistics.median(theirs / ours for theirs, ours in zip(plain, taken, strict=True))
+            rate = f"{options.images / statistics.median(taken):,.0f}  {median:.2f}x ({min(plain) / min(taken):.2f}x)"
+            shown += f"{rate:>26}"
         print(shown, flush=True)
 
 

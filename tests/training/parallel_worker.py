@@ -36,6 +36,8 @@ def train(model, optimizer, count, team):
 
 def main():
     team = launched_team(torch.device("cpu"))
+    # Sums in another order put now and then an activation on the other side of ReLU's kink, which moved weights by 2e-4
+    # at most; shares that weigh alike, not by their examples, would move them by 1e-2.
     # With 21 examples the last batch has 5, with 17 it has 1: fewer than there are processes.
     cases = [(normed_network, "sgd", 21), (normed_network, "sam", 21), (plain_network, "sgd", 17)]
     for make, optimizer, count in cases:
@@ -49,7 +51,7 @@ def main():
             assert epochs == expected_epochs
             theirs = alone.state_dict()
             for name, tensor in together.state_dict().items():
-                torch.testing.assert_close(tensor, theirs[name], rtol=1e-4, atol=1e-5)
+                torch.testing.assert_close(tensor, theirs[name], rtol=1e-3, atol=1e-3)
         mine = torch.cat([p.detach().flatten().double() for p in together.state_dict().values()])
         everyones = team.gather(mine.sum().item(), mine.square().sum().item())
         assert all(theirs == everyones[0] for theirs in everyones), "the processes drifted apart"
