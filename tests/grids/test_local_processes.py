@@ -108,6 +108,7 @@ def test_too_little_memory_on_a_gpu_is_one_line_that_says_what_helps(tmp_path, j
 
 
 def test_little_work_is_done_without_starting_processes(tmp_path, monkeypatch):
+    monkeypatch.setattr(local_processes, "workers_cost_nothing", lambda: False)
     monkeypatch.setattr(local_processes, "_run_in_processes", None)
     states = run_grid(TinyTask(), KEYS, tmp_path, jobs=2, threads=1, on_event=quietly)
 

@@ -45,7 +45,7 @@ def run_comparison(
         progress=display.loading,
     )
     task = ImageTask(images, settings.model, recipe=settings, stream=settings, device=device)
-    task.check(settings.optimizer_names, settings.seed_numbers)
+    task.check(settings.seed_numbers)
     record = CompareRecord(
         settings=settings, data_fingerprint=images.fingerprint(), provenance=Provenance.here(), **_called(given)
     )

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from warmstart.errors import WorkFailedError
-from warmstart.grids.worker_server import worker_context
+from warmstart.grids.worker_server import worker_context, workers_cost_nothing
 from warmstart.runs.key import RunKey
 from warmstart.runs.run import Event, Run
 from warmstart.runs.state import RunState
@@ -51,7 +51,7 @@ def run_grid(
     if jobs == 1 or len(keys) <= 1:
         with computing_with(threads):
             return {key: _run(task, key, out, on_event) for key in keys}
-    done = _head_start(task, keys, out, threads, on_event)
+    done = {} if workers_cost_nothing() else _head_start(task, keys, out, threads, on_event)
     if left := [key for key in keys if key not in done]:
         done |= _run_in_processes(task, left, out, min(jobs, len(left)), threads, on_event)
     return {key: done[key] for key in keys}

@@ -10,7 +10,8 @@ import multiprocessing
 from typing import Any
 
 _METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-_IMPORTED = ["warmstart.grids.local_processes", "warmstart.runs.image_task"]
+_IMPORTED = ["warmstart.grids.local_processes", "warmstart.runs.image_task", "torch._dynamo"]
+"""The last one PyTorch's optimizers import when the first of them is made, which takes most of a second."""
 
 
 def worker_context() -> Any:
@@ -21,10 +22,20 @@ def worker_context() -> Any:
     return context
 
 
+_started = False
+
+
 def start_importing() -> None:
     """Start the server now, whether or not workers will be needed; it ends with this process."""
+    global _started
     worker_context()
     if _METHOD == "forkserver":
         from multiprocessing import forkserver
 
         forkserver.ensure_running()
+        _started = True
+
+
+def workers_cost_nothing() -> bool:
+    """Whether the server was started early, so that its imports are done by now, or nearly."""
+    return _started

@@ -42,7 +42,7 @@ class Reproduction:
         images = load_paper_data(settings.dataset, path, progress=display.loading)
         model_settings = dict(settings.published_protocol.model_settings.get(settings.model, {}))
         self.task = ImageTask(images, settings.model, settings.recipe(), settings.stream(), device, model_settings)
-        self.task.check(settings.optimizers, settings.seed_numbers)
+        self.task.check(settings.seed_numbers)
         lacking = shortfall(settings.dataset, images)
         self.warnings = [f"the data is incomplete: it has {lacking}"] if lacking else []
         self.record = ReproductionRecord(

@@ -69,14 +69,12 @@ class ImageTask:
         stream = self._stream(0)
         return tuple(self._count(stream.arrival(number).train) for number in range(1, self.stages + 1))
 
-    def check(self, optimizers: Iterable[str], seeds: Iterable[int]) -> None:
-        """Raise InputError unless the device, the data, the model, these optimizers and every batch size fit."""
+    def check(self, seeds: Iterable[int]) -> None:
+        """Raise InputError unless the device, the data, the model and every batch size fit."""
         find_device(self.device)
         check_factory(self._factory, *self._shape, name=self.model)
         with torch.random.fork_rng(devices=[]):
             model = self._factory(*self._shape)
-        for optimizer in optimizers:
-            self.make_optimizer(model, optimizer)
         for seed in seeds:
             self._stream(seed)
         for examples in self.seen:
