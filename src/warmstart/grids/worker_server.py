@@ -7,6 +7,7 @@ Windows, each worker imports by itself.
 from __future__ import annotations
 
 import multiprocessing
+import signal
 from typing import Any
 
 _METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
@@ -30,9 +31,15 @@ def start_importing() -> None:
     global _started
     worker_context()
     if _METHOD == "forkserver":
-        from multiprocessing import forkserver
+        from multiprocessing import forkserver, resource_tracker
 
-        forkserver.ensure_running()
+        resource_tracker.ensure_running()  # here, since starting it unblocks the signal
+        # The server and its workers inherit the mask: Ctrl-C in a terminal is for this process, which ends them.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            forkserver.ensure_running()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         _started = True
 
 
