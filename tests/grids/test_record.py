@@ -9,16 +9,6 @@ from warmstart.grids.record import Provenance, check_output, settled, write_reco
 from warmstart.settings import from_file_and_flags
 
 
-@pytest.fixture
-def write(tmp_path):
-    def write(text):
-        file = tmp_path / "config.yaml"
-        file.write_text(text)
-        return file
-
-    return write
-
-
 def recorded(fingerprint="f00d", **settings):
     chosen = CompareSettings.of({"device": "cpu", "threads": 1, "methods": ("cold", "dash"), **settings})
     return CompareRecord(settings=chosen, data_fingerprint=fingerprint, provenance=Provenance.here())

@@ -11,16 +11,6 @@ def make_config(file, flags):
     return from_file_and_flags(CompareSettings, file, flags)
 
 
-@pytest.fixture
-def write(tmp_path):
-    def write(text):
-        file = tmp_path / "config.yaml"
-        file.write_text(text)
-        return file
-
-    return write
-
-
 def test_the_defaults_are_those_of_the_design():
     config = make_config(None, {})
 
