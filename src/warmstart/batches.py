@@ -206,12 +206,12 @@ def cut_from_newest(
 
 def examples_in(batch: Any) -> int:
     """How many examples a batch holds: the first dimension of its first tensor that has one, else 0."""
-    return next((tensor.shape[0] for tensor in _tensors(batch) if tensor.dim() > 0), 0)
+    return next((tensor.shape[0] for tensor in tensors_in(batch) if tensor.dim() > 0), 0)
 
 
 def is_empty(batch: Any) -> bool:
     """Whether a batch has tensors and none has elements; False without tensors, whose size is unknown."""
-    sizes = [tensor.numel() for tensor in _tensors(batch)]
+    sizes = [tensor.numel() for tensor in tensors_in(batch)]
     return bool(sizes) and max(sizes) == 0
 
 
@@ -236,7 +236,7 @@ def micro_batches(
         yield batch, 1.0
         return
     count = examples_in(batch)
-    if count == 0 or any(tensor.dim() == 0 or tensor.shape[0] != count for tensor in _tensors(batch)):
+    if count == 0 or any(tensor.dim() == 0 or tensor.shape[0] != count for tensor in tensors_in(batch)):
         raise InputError("micro_batch_size needs batches whose tensors all have the examples as first dimension")
     pieces = [_map(batch, itemgetter(slice(start, min(count, start + size)))) for start in range(0, count, size)]
     weights = [weight(piece) for piece in pieces]
@@ -279,15 +279,16 @@ def to_device(batch: Any, device: torch.device) -> Any:
     return _map(batch, move, move_whole)
 
 
-def _tensors(batch: Any) -> Iterator[Tensor]:
+def tensors_in(batch: Any) -> Iterator[Tensor]:
+    """All tensors in a nest of mappings, tuples and lists."""
     if isinstance(batch, Tensor):
         yield batch
     elif isinstance(batch, Mapping):
         for value in batch.values():
-            yield from _tensors(value)
+            yield from tensors_in(value)
     elif isinstance(batch, (tuple, list)):
         for value in batch:
-            yield from _tensors(value)
+            yield from tensors_in(value)
 
 
 def _map(batch: Any, change: Callable[[Tensor], Tensor], other: Callable[[Any], Any] = lambda value: value) -> Any:

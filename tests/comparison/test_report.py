@@ -53,7 +53,9 @@ class Page(HTMLParser):
 
 
 def report(results, folder, record=None, **settings):
-    verdict = write_report(results, record or make_record(results, **settings), folder)
+    record = record or make_record(results, **settings)
+    verdict = judge(results, margin=record.settings.margin)
+    write_report(results, verdict, record, folder)
     text = (folder / "report.html").read_text(encoding="utf-8")
     return verdict, text, " ".join(Page(text).text.split())
 
@@ -170,7 +172,7 @@ def test_table_is_mean_and_sample_std_over_seeds(tmp_path):
     for seed, (first, last) in enumerate([(0.5, 0.90), (0.6, 0.92), (0.7, 0.94)]):
         change(results, "cold", seed=seed, stage=1, test_accuracy=first, steps=10)
         change(results, "cold", seed=seed, stage=2, test_accuracy=last, steps=100 + 10 * seed)
-    write_report(results, make_record(results), tmp_path)
+    report(results, tmp_path)
     lines = (tmp_path / "table.md").read_text(encoding="utf-8").splitlines()
     assert [cell.strip() for cell in lines[0].strip("|").split("|")] == [
         "method", "last accuracy %", "last steps", "mean accuracy %", "mean steps",

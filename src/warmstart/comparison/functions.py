@@ -67,7 +67,7 @@ class Outcome:
         out = Path(folder)
         out.mkdir(parents=True, exist_ok=True)
         write_text(out / "results.csv", to_csv(self.results.rows))
-        write_report(self.results, self.record, out)
+        write_report(self.results, self.verdict, self.record, out)
 
 
 def compare(

@@ -10,7 +10,7 @@ from warmstart.comparison.settings import CompareRecord, CompareSettings, Functi
 from warmstart.data.images import ImageData
 from warmstart.data.load import load
 from warmstart.errors import InputError
-from warmstart.evidence.verdict import Verdict
+from warmstart.evidence.verdict import Verdict, judge
 from warmstart.grids.carry_out import Plan, carry_out
 from warmstart.grids.collect import collect
 from warmstart.grids.display import Display
@@ -90,4 +90,6 @@ def report(
     results = collect(record.settings, record.settings.stages, runs)
     if not results.rows:
         raise InputError(f"{out} holds no finished stage yet; start warmstart compare --out {out} again")
-    return results, write_report(results, record, out)
+    verdict = judge(results, margin=record.settings.margin)
+    write_report(results, verdict, record, out)
+    return results, verdict

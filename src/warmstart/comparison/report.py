@@ -13,7 +13,7 @@ from warmstart.comparison.settings import CompareRecord, CompareSettings, Functi
 from warmstart.evidence import table
 from warmstart.evidence.diagnosis import diagnosis, unsettled_warning
 from warmstart.evidence.figures import accuracy_figure, cost_figure
-from warmstart.evidence.verdict import Comparison, Verdict, judge, multiple
+from warmstart.evidence.verdict import Comparison, Verdict, multiple
 from warmstart.grids.repeat_command import repeat_command
 from warmstart.grids.shown_record import shown_record
 from warmstart.methods.dash import Dash
@@ -34,16 +34,14 @@ _READINGS = {
 }
 
 
-def write_report(results: Results, record: CompareRecord | FunctionsRecord, out: Path) -> Verdict:
-    """Write ``table.md``, ``report.html`` and, for slides, two figures as PNG; returns the report's verdict."""
-    verdict = judge(results, margin=record.settings.margin)
+def write_report(results: Results, verdict: Verdict, record: CompareRecord | FunctionsRecord, out: Path) -> None:
+    """Write ``table.md``, ``report.html`` and, for slides, two figures as PNG."""
     lines = [table.markdown(_table_rows(results), results.metric), _table_caption(results) + "\n"]
     lines += [verdict.sentence + "\n", "".join(f"- {note}\n" for note in verdict.notes)]
     write_text(out / "table.md", "\n".join(line for line in lines if line))
     write_text(out / "report.html", _page(results, verdict, record))
     for name, figure in (("accuracy", accuracy_figure(results)), ("cost", cost_figure(results))):
         write_bytes(out / f"{name}.png", figures.to_png(figure))
-    return verdict
 
 
 def render_terminal(results: Results, verdict: Verdict, console: Console) -> None:

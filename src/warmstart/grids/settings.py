@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
@@ -85,9 +86,9 @@ class GridSettings(Settings):
         return ("",)
 
     @property
+    @abstractmethod
     def seed_numbers(self) -> Sequence[int]:
         """The seeds of the grid."""
-        raise NotImplementedError
 
     def runs(self) -> list[RunKey]:
         """The grid's runs, seed by seed: a grid that is stopped has all methods and optimizers of the seeds before."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
+from warmstart.batches import tensors_in
 from warmstart.layers.labels import Labels, narrowed
 from warmstart.layers.views import View, Views, is_strided, storage_key
 
@@ -94,18 +95,6 @@ class _Frame:
     name: str
     call: int
     taken: list[tuple[Tensor, Value | None]]
-
-
-def tensors_in(value: Any) -> Iterator[Tensor]:
-    """All tensors within what a module takes or returns."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from tensors_in(item)
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from tensors_in(item)
 
 
 class Recorder:

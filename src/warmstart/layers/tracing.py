@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from warmstart.batches import tensors_in
 from warmstart.layers.labels import narrowed
-from warmstart.layers.recording import Kind, Recorder, tensors_in
+from warmstart.layers.recording import Kind, Recorder
 from warmstart.layers.views import View, is_strided, storage_key
 
 

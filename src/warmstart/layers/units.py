@@ -15,10 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from warmstart.batches import tensors_in
 from warmstart.errors import InputError
 from warmstart.layers.left_alone import LeftAlone
 from warmstart.layers.parts import Part
-from warmstart.layers.recording import Kind, Place, Producer, Record, Value, tensors_in
+from warmstart.layers.recording import Kind, Place, Producer, Record, Value
 from warmstart.layers.tracing import Trace
 from warmstart.network import eval_mode, saved_buffers
 

@@ -76,7 +76,7 @@ class RunState:
             scores=tensors.get(_SCORES),
             inside=None if metadata["inside"] is None else Progress(**metadata["inside"]),
             method_seconds=metadata["method_seconds"],
-            fresh_draws=metadata.get("fresh_draws", 0),
+            fresh_draws=metadata["fresh_draws"],
             of_method={
                 name.removeprefix(_OF_METHOD): tensor for name, tensor in tensors.items() if name.startswith(_OF_METHOD)
             },
