@@ -198,17 +198,16 @@ def _counted(progress: Progress, losses: Tensor, accuracies: Tensor) -> Progress
         progress,
         steps=progress.steps + len(losses),
         batches=progress.batches + len(losses),
-        loss_sum=_add_segments(progress.loss_sum, losses),
-        accuracy_sum=_add_segments(progress.accuracy_sum, accuracies),
+        loss_sum=_added(progress.loss_sum, losses),
+        accuracy_sum=_added(progress.accuracy_sum, accuracies),
     )
 
 
-def _add_segments(total: float, values: Tensor) -> float:
-    # One after the other, each as mean times length: the sum is the same number wherever the epoch was interrupted,
-    # and of an epoch of one segment the mean is that segment's, exactly.
-    parts = values.split(SEGMENT)
-    for mean, part in zip(torch.stack([part.mean() for part in parts]).tolist(), parts, strict=True):
-        total += mean * len(part)
+def _added(total: float, values: Tensor) -> float:
+    # In float64 and term by term: the same number wherever the epoch was interrupted, and exact for whole batches of a
+    # power of two, so that 16 errors in 16,000 examples are 99.9 %.
+    for value in values.tolist():
+        total += value
     return total
 
 
