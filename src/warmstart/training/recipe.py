@@ -44,9 +44,8 @@ class Recipe(Settings):
     """The learning rate stays if not given."""
     augmentation: tuple[str, ...] = ()
     """What happens to a batch's images, in this order: names of `AUGMENTATIONS`."""
-    channels_last: bool = False
-    """On the CPU, let convolutions read channels-last maps where that is faster, with other roundings (`laid_out`). Off
-    until the tables in docs/ have been made anew with it."""
+    channels_last: bool = True
+    """On the CPU, let convolutions read channels-last maps where that is faster, with other roundings (`laid_out`)."""
     captured: bool = True
     """On a GPU, record a step once and replay it. Networks whose Python code acts differently from call to call, such
     as random depth drawn with `random`, need False; what PyTorch draws is anew in each replay."""
