@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from torch import nn
+from tiny_task import TinyTask
 
 from commands import wait_until
 from warmstart.data.load import load
@@ -18,11 +18,9 @@ from warmstart.grids import ray_cluster as on_ray
 from warmstart.grids import record
 from warmstart.grids.local_processes import run_grid
 from warmstart.grids.ray_cluster import ray_cluster
-from warmstart.methods.registry import parse_method
 from warmstart.runs.image_task import ImageTask
 from warmstart.runs.key import RunKey
 from warmstart.runs.state import saved_runs
-from warmstart.runs.task import Measured, StageData
 from warmstart.streams.settings import StreamSettings
 from warmstart.training.loop import Progress
 from warmstart.training.recipe import Recipe
@@ -40,9 +38,12 @@ KEYS = [RunKey("warm", seed) for seed in (0, 1)]
 def cluster():
     """One for all tests of this file: a start takes seconds."""
     ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers need not find this file
+    here = [sys.modules[__name__], sys.modules[TinyTask.__module__]]
+    for module in here:
+        ray.cloudpickle.register_pickle_by_value(module)  # workers need not find these files
     yield
-    ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+    for module in here:
+        ray.cloudpickle.unregister_pickle_by_value(module)
     ray.shutdown()
 
 
@@ -54,26 +55,10 @@ def digits():
 
 
 @dataclass
-class TinyTask:
-    """A task without data, whose training does as it is told in its second stage."""
+class Task(TinyTask):
+    """Training does as it is told in the second stage."""
 
-    act: str = ""
     folder: Path = Path()
-    data: str = "none"
-    model: str = "linear"
-    stages: int = 2
-
-    def make_model(self):
-        return nn.Linear(2, 1)
-
-    def method(self, name):
-        return parse_method(name)
-
-    def make_optimizer(self, model, name):
-        return None
-
-    def stage_data(self, seed, number):
-        return StageData(number, 1, lambda size: [], lambda model, batch: model(batch), examples=seed)
 
     def train(self, model, context):
         if context.stage.number == 2:
@@ -101,9 +86,6 @@ class TinyTask:
         while True:
             context.after_epoch(Progress(epochs=1, steps=1))
             time.sleep(0.05)
-
-    def measure(self, model, data):
-        return Measured(accuracy=data.examples / 10, loss=model.weight.sum().item())
 
 
 def go(task, keys, out, on_event=lambda event: None, threads=1):
@@ -146,24 +128,24 @@ def test_a_grid_begun_here_ends_on_ray_with_the_numbers_of_one_that_never_left(t
 
 def test_the_stages_of_a_run_are_told_in_their_order(tmp_path):
     events = []
-    go(TinyTask(stages=40), KEYS[:1], tmp_path, events.append)
+    go(Task(stages=40), KEYS[:1], tmp_path, events.append)
     assert finished(events) == [(KEYS[0], stage) for stage in range(1, 41)]
 
 
 def test_a_run_computes_with_the_threads_it_is_given(tmp_path):
-    go(TinyTask(), KEYS[:1], tmp_path, threads=2)
+    go(Task(), KEYS[:1], tmp_path, threads=2)
     assert saved_runs(KEYS[:1], tmp_path)[KEYS[0]].rows[0].train_accuracy == 2
 
 
 def test_a_refusal_on_a_worker_arrives_as_it_was_said(tmp_path):
     with pytest.raises(InputError, match=r"^the network is not to the method's taste; choose another$"):
-        go(TinyTask("refuse"), KEYS[:1], tmp_path)
+        go(Task("refuse"), KEYS[:1], tmp_path)
 
 
 def test_a_folder_that_a_node_does_not_see_is_found_before_anything_is_lost(tmp_path, monkeypatch):
     monkeypatch.setattr(on_ray, "write_text", lambda file, text: file.write_text("another folder of that name"))
     with pytest.raises(InputError, match=r"does not see .* put --out on a file system that all nodes of the cluster"):
-        go(TinyTask(), KEYS[:1], tmp_path)
+        go(Task(), KEYS[:1], tmp_path)
     assert not (tmp_path / "runs").exists()
 
 
@@ -174,7 +156,7 @@ def test_a_node_with_another_torch_is_refused(tmp_path, monkeypatch):
     with pytest.raises(
         InputError, match=r"^node \S+ has torch \S+ and the driver 1.0; install the same versions on all nodes"
     ):
-        go(TinyTask(), KEYS[:1], tmp_path)
+        go(Task(), KEYS[:1], tmp_path)
 
 
 @pytest.mark.parametrize(("threads", "gpus"), [(3, 0), (1, 0.5)])
@@ -198,9 +180,9 @@ def test_gpus_are_shared_or_whole():
 def test_a_killed_worker_costs_its_run_nothing_but_time(tmp_path, capsys):
     here, there = tmp_path / "here", tmp_path / "there"
     there.mkdir()
-    run_grid(TinyTask(), KEYS, here, jobs=1, threads=1, on_event=lambda event: None)
+    run_grid(Task(), KEYS, here, jobs=1, threads=1, on_event=lambda event: None)
     events = []
-    go(TinyTask("die_once", there), KEYS, there, events.append)
+    go(Task("die_once", folder=there), KEYS, there, events.append)
 
     assert numbers(there, KEYS) == numbers(here, KEYS)
     assert sorted(finished(events), key=str) == [(key, stage) for key in KEYS for stage in (1, 2)]
@@ -211,7 +193,7 @@ def test_a_killed_worker_costs_its_run_nothing_but_time(tmp_path, capsys):
 def test_a_run_that_loses_every_worker_is_given_up_by_name(tmp_path, monkeypatch):
     monkeypatch.setattr(on_ray, "TRIES", 2)  # workers take seconds to start
     with pytest.raises(WorkFailedError, match=r"^warm-seed0 has lost its worker 2 times in one stage \(killed"):
-        go(TinyTask("die"), KEYS[:1], tmp_path)
+        go(Task("die"), KEYS[:1], tmp_path)
     assert len(saved_runs(KEYS[:1], tmp_path)[KEYS[0]].rows) == 1
 
 
@@ -221,7 +203,7 @@ def test_an_interruption_leaves_no_run_behind_and_the_cluster_alone(tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        go(TinyTask("last", tmp_path), KEYS, tmp_path, interrupt)
+        go(Task("last", folder=tmp_path), KEYS, tmp_path, interrupt)
     workers = [int(file.name.removeprefix("worker-")) for file in tmp_path.glob("worker-*")]
     wait_until(lambda: not any(psutil.pid_exists(worker) for worker in workers))
     assert ray.is_initialized()
@@ -230,11 +212,11 @@ def test_an_interruption_leaves_no_run_behind_and_the_cluster_alone(tmp_path):
 ALONE = """
 import sys
 from pathlib import Path
-from test_ray_cluster import KEYS, TinyTask, go
+from test_ray_cluster import KEYS, Task, go
 
 folder = Path(sys.argv[1])
 try:
-    go(TinyTask("last", folder), KEYS[:1], folder)
+    go(Task("last", folder=folder), KEYS[:1], folder)
 except KeyboardInterrupt:
     sys.exit(130)
 """
