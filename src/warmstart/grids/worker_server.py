@@ -11,15 +11,13 @@ import signal
 from typing import Any
 
 _METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-_IMPORTED = ["warmstart.grids.local_processes", "warmstart.runs.image_task", "torch._dynamo"]
-"""The last one PyTorch's optimizers import when the first of them is made, which takes most of a second."""
 
 
 def worker_context() -> Any:
     """The `multiprocessing` context of workers; tensors travel as shared memory, so that the data is held once."""
     context: Any = multiprocessing.get_context(_METHOD)
     if _METHOD == "forkserver":
-        context.set_forkserver_preload(_IMPORTED)
+        context.set_forkserver_preload(["warmstart.grids.worker_imports"])
     return context
 
 

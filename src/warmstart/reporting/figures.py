@@ -183,8 +183,9 @@ def to_png(figure: Figure) -> bytes:
     """Draw a figure as a PNG on white, for places that show no SVG."""
     content = io.BytesIO()
     with mpl.rc_context(STYLE):
-        FigureCanvasAgg(figure)
-        figure.savefig(content, format="png", dpi=_PNG_DPI, facecolor="white")
+        figure.set_dpi(_PNG_DPI)
+        figure.set_facecolor("white")
+        FigureCanvasAgg(figure).print_png(content)
     return content.getvalue()
 
 
