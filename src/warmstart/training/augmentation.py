@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample, pad
 
 Augmentation = Callable[[Tensor], Tensor]
-"""Images (N, C, H, W) in 0..255, uint8 or float -> as many of the same size; all randomness is PyTorch's global one."""
+"""Images (N, C, H, W) in 0..255, uint8 or float -> a copy of the same size; all randomness is PyTorch's global one."""
 
 PADDING = 4
 DEGREES = 15.0
@@ -22,14 +22,7 @@ ATTEMPTS = 10
 
 
 def crop(images: Tensor) -> Tensor:
-    """Shift by up to 4 pixels each way: `RandomCrop(size, padding=4)`.
-
-    Args:
-        images: (N, C, H, W).
-
-    Returns:
-        A copy; what comes in from outside is 0.
-    """
+    """Shift by up to 4 pixels each way, 0 coming in: `RandomCrop(size, padding=4)`."""
     count, channels, height, width = images.shape
     top, left = torch.randint(2 * PADDING + 1, (2, count, 1), device=images.device)
     rows = top + torch.arange(height, device=images.device)
@@ -40,27 +33,13 @@ def crop(images: Tensor) -> Tensor:
 
 
 def flip(images: Tensor) -> Tensor:
-    """Mirror each image or not, left to right: `RandomHorizontalFlip()`.
-
-    Args:
-        images: (N, C, H, W).
-
-    Returns:
-        A copy.
-    """
+    """Mirror each image or not, left to right: `RandomHorizontalFlip()`."""
     chosen = torch.rand(len(images), 1, 1, 1, device=images.device) < 0.5
     return torch.where(chosen, images.flip(-1), images)
 
 
 def rotate(images: Tensor) -> Tensor:
-    """Turn by up to 15 degrees about the centre: `RandomRotation(15)`, to the nearest pixel.
-
-    Args:
-        images: (N, C, H, W).
-
-    Returns:
-        A copy; what comes in from outside is 0.
-    """
+    """Turn by up to 15 degrees about the centre, 0 coming in: `RandomRotation(15)`, to the nearest pixel."""
     count, _, height, width = images.shape
     angle = torch.deg2rad(_between(-DEGREES, DEGREES, (count,), images.device))
     cos, sin, none = angle.cos(), angle.sin(), torch.zeros_like(angle)
@@ -71,14 +50,7 @@ def rotate(images: Tensor) -> Tensor:
 
 
 def resized_crop(images: Tensor) -> Tensor:
-    """Enlarge a random part to the full size: `RandomResizedCrop(size)`, bilinear.
-
-    Args:
-        images: (N, C, H, W).
-
-    Returns:
-        float32 (N, C, H, W).
-    """
+    """Enlarge a random part to the full size, as float32: `RandomResizedCrop(size)`, bilinear."""
     count, _, height, width = images.shape
     top, left, rows, columns = _boxes(count, height, width, images.device)
     y = _places(top, rows, height)[:, :, None].expand(-1, -1, width)
@@ -105,7 +77,7 @@ def _between(low: float, high: float, shape: tuple[int, ...], device: torch.devi
 
 
 def _places(start: Tensor, length: Tensor, size: int) -> Tensor:
-    """Where `size` pixels lie that enlarge a part of a line of as many, in -1 to 1 over the whole line: (N, size)."""
+    """Where to read the ``size`` pixels of an enlarged part, from -1 to 1 over the whole line: (N, size)."""
     centres = torch.arange(size, device=start.device) + 0.5
     inside = centres * (length / size)[:, None] - 0.5
     inside = inside.clamp(min=0.0).minimum(length[:, None] - 1)  # beyond the part its edge is repeated

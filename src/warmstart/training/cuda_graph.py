@@ -32,14 +32,7 @@ Gradients = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 def can_record(model: nn.Module) -> bool:
-    """Say whether a network's gradients can be recorded.
-
-    Args:
-        model: The network.
-
-    Returns:
-        Whether all of it is on a GPU.
-    """
+    """Whether a network's gradients can be recorded: all of it is on a GPU."""
     return all(parameter.is_cuda for parameter in model.parameters())
 
 
@@ -85,15 +78,7 @@ class RecordedGradients:
         self._recordable = True
 
     def __call__(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Compute the gradients of a batch.
-
-        Args:
-            inputs: A batch.
-            labels: Its labels.
-
-        Returns:
-            Loss and accuracy. The gradients hold until the next call.
-        """
+        """Compute the gradients of a batch, which hold until the next call; returns loss and accuracy."""
         shape = inputs.shape
         if self._recordable and self._addresses() != self._places:
             self._give_up("a parameter or buffer was given other memory; change it in place, as copy_ does")

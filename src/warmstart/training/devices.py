@@ -10,17 +10,7 @@ from warmstart.errors import InputError
 
 
 def find_device(name: str) -> torch.device:
-    """Find a device by name.
-
-    Args:
-        name: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
-
-    Returns:
-        The device; ``auto`` is the accelerator that is there, else the CPU.
-
-    Raises:
-        InputError: If the name is none, or there is no such device here.
-    """
+    """Find a device by name; ``auto`` is the accelerator that is there, else the CPU. InputError if it is not there."""
     here = ["cpu"]
     if torch.cuda.is_available():
         here += [f"cuda:{i}" for i in range(torch.cuda.device_count())]
@@ -36,14 +26,7 @@ def find_device(name: str) -> torch.device:
 
 
 def too_little_memory(error: torch.OutOfMemoryError) -> str:
-    """What a GPU lacks memory for, and what helps.
-
-    Args:
-        error: PyTorch's, of several lines.
-
-    Returns:
-        One line.
-    """
+    """Say in one line what a GPU lacks memory for, and what helps."""
     held = max((torch.cuda.max_memory_allocated(i) for i in range(torch.cuda.device_count())), default=0)
     asked = str(error).partition("Tried to allocate ")[2].partition(". ")[0]
     return (

@@ -34,16 +34,7 @@ class Evaluation:
 
 @torch.no_grad()
 def evaluate(model: nn.Module, examples: Examples, *, channels_last: bool = False) -> Evaluation:
-    """Measure a network in eval mode and full fp32; its training flags are put back.
-
-    Args:
-        model: The network.
-        examples: The test set, not empty.
-        channels_last: As in `Recipe`.
-
-    Returns:
-        Accuracy, loss and correctness of each example.
-    """
+    """Measure a network in eval mode and full fp32 on a test set, which is not empty; its modes are put back."""
     losses: list[Tensor] = []
     correct: list[Tensor] = []
     with eval_mode(model), in_fp32(examples.mean.device.type), laid_out(model, examples, wanted=channels_last):
@@ -58,15 +49,10 @@ def evaluate(model: nn.Module, examples: Examples, *, channels_last: bool = Fals
 
 @contextmanager
 def recalibrated(model: nn.Module, examples: Examples, *, channels_last: bool = False) -> Iterator[None]:
-    """Batch-norm statistics measured anew on all of a training set; put back at the end.
+    """Measure batch-norm statistics anew on a training set; the running ones are put back at the end.
 
     Running statistics lag behind the weights where a stage ends after few updates; the difference in accuracy
     tells how much that costs.
-
-    Args:
-        model: The network; only its buffers change meanwhile.
-        examples: The training set.
-        channels_last: As in `Recipe`.
 
     Yields:
         Nothing; the network carries the new statistics.

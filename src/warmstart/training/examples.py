@@ -29,14 +29,7 @@ class Examples:
         return len(self.labels)
 
     def at(self, index: Tensor | slice) -> Examples:
-        """Some of the examples.
-
-        Args:
-            index: Their positions.
-
-        Returns:
-            Those examples; a slice shares the memory.
-        """
+        """The examples at these positions; a slice shares the memory."""
         images = self.images
         if isinstance(index, Tensor) and images.is_pinned():  # a copy would not be, and its batches would be waited for
             out = torch.empty((len(index), *images.shape[1:]), dtype=images.dtype, pin_memory=True)
@@ -44,15 +37,7 @@ class Examples:
         return replace(self, images=images[index], labels=self.labels[index])
 
     def batch(self, index: slice, changes: Iterable[Augmentation] = ()) -> tuple[Tensor, Tensor]:
-        """One batch, ready for the network.
-
-        Args:
-            index: Which of the examples.
-            changes: What is done to the images before they are normalised, in this order.
-
-        Returns:
-            Inputs, float32 (n, C, H, W), and labels, int64 (n,), both where the network is.
-        """
+        """One batch where the network is: images, first changed in this order, then normalised as float32; labels."""
         device = self.mean.device
         images = self.images[index].to(device, non_blocking=True)
         for change in changes:
@@ -61,42 +46,18 @@ class Examples:
         return inputs.sub_(self.mean).div_(self.std), self.labels[index].to(device, non_blocking=True)
 
     def shuffled(self, generator: torch.Generator) -> Examples:
-        """The examples in a random order: one gather an epoch, so that its batches are plain slices.
-
-        Args:
-            generator: Decides the order, on the CPU.
-
-        Returns:
-            A copy.
-        """
+        """A copy in an order drawn on the CPU: one gather an epoch, so that its batches are plain slices."""
         return self.at(torch.randperm(len(self), generator=generator).to(self.labels.device))
 
     def in_order(self, batch_size: int) -> Sequence[tuple[Tensor, Tensor]]:
-        """Batches in the order of arrival, each made when it is asked for.
-
-        Args:
-            batch_size: Examples a batch; batches are cut from the newest backwards, so a short one is the oldest.
-
-        Returns:
-            A sequence of (inputs, labels), oldest first.
-        """
+        """Batches in the order of arrival, each made when it is asked for; a short one is the oldest."""
         return cut_from_newest(len(self), batch_size, lambda chosen: self.batch(slice(chosen.start, chosen.stop)))
 
 
 def on_device(images: Tensor, labels: Tensor, mean: Tensor, std: Tensor, device: torch.device) -> Examples:
-    """Put a data set where it is trained on, if it fits there.
-
-    Args:
-        images: uint8 (N, C, H, W) on the CPU.
-        labels: int64 (N,) on the CPU.
-        mean: float32 (C,), in units of [0, 1].
-        std: float32 (C,), likewise.
-        device: Where the network is.
-
-    Returns:
-        The examples; they stay in main memory, and travel batch by batch, where with their copies, those seen so far
-        and these in an epoch's order, they would take more than half of what is free on a GPU.
-    """
+    """Put a data set from the CPU where it is trained on; ``mean`` and ``std``, float32 (C,), are for [0, 1]."""
+    # With its copies, the examples seen so far and these in an epoch's order, it may take half of what is free on a
+    # GPU; else it stays in main memory, and travels batch by batch.
     if device.type == "cuda" and 3 * images.numel() > torch.cuda.mem_get_info(device)[0] // 2:
         images, labels = images.pin_memory(), labels.pin_memory()
     else:

@@ -13,28 +13,20 @@ def available_cores() -> int:
 
 
 def launched_processes() -> int:
-    """How many processes were started together to train each run.
-
-    Returns:
-        1 in a process that was started by itself.
-    """
+    """How many processes were started together to train each run; 1 in a process that was started by itself."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def is_first_process() -> bool:
-    """Whether this process writes and shows results.
-
-    Returns:
-        False in all but the first of the processes that were started together.
-    """
+    """Whether this process writes and shows results: of several that were started together only the first does."""
     return os.environ.get("RANK", "0") == "0"
 
 
 def end_with_launcher() -> None:
-    """End this process as soon as the one that started it together with others has ended, even by a kill.
+    """End this process as soon as the launcher that started it has ended, even by a kill.
 
-    A launcher that is killed cannot tell its processes, which would train on and keep the folder locked. Those of
-    `torchrun` and of Accelerate, which uses it, are meant: Slurm ends its own, and a shell may close.
+    A launcher that is killed cannot tell its processes, which would train on and keep the folder locked. This is for
+    `torchrun` and Accelerate, which uses it: Slurm ends its own processes, and a shell may close.
     """
     if "TORCHELASTIC_RUN_ID" in os.environ:
         threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()

@@ -32,12 +32,8 @@ def laid_out(model: nn.Module, examples: Examples, *, wanted: bool = True) -> It
     """Let the convolutions of a network on the CPU read channels-last maps where that is faster, within rounding.
 
     Weights stay as they are, and their gradients and momenta with them: a fused update, checkpoints and methods see no
-    difference, and a convolution lays its small kernel out anew by itself.
-
-    Args:
-        model: The network; it is as before at the end.
-        examples: What it reads; they say where it computes, and how large its images are.
-        wanted: Otherwise nothing happens.
+    difference, and a convolution lays its small kernel out anew by itself. The examples say where the network computes,
+    and how large its images are.
 
     Yields:
         Nothing.

@@ -238,11 +238,7 @@ def _finite(model: nn.Module) -> bool:
 def batch_slices(examples: int, batch_size: int, model: nn.Module) -> list[slice]:
     """Cut an epoch into batches; the last one is what is left.
 
-    Args:
-        examples: Examples in the epoch.
-        batch_size: Examples a batch.
-        model: If it has batch norm, a single example that is left joins the batch before it: one example has no
-            variance.
+    For batch norm a single example that is left joins the batch before it: one example has no variance.
 
     Returns:
         The batches' positions.

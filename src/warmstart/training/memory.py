@@ -23,10 +23,8 @@ def freed_memory_kept(device: torch.device) -> Iterator[None]:
     By itself it gives a block of 32 MiB or more back as soon as it is freed, and the kernel clears every page anew that
     the next step touches: 50,000 pages and 7 % of the processor's time in a ResNet-18 step on 128 images. No number
     changes. Without effect, and without harm, where the thread does not allocate from glibc's main arena: outside the
-    main thread, and once an allocation was refused.
-
-    Args:
-        device: Where the network is; elsewhere than on the CPU, and with another C library, nothing happens.
+    main thread, and once an allocation was refused. With the network on another device, or another C library, nothing
+    happens.
 
     Yields:
         Nothing.

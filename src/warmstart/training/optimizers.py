@@ -19,14 +19,10 @@ T = TypeVar("T")
 
 
 def make_optimizer(recipe: Recipe, model: nn.Module) -> Optimizer:
-    """Make an optimizer for all of a network's parameters.
-
-    Args:
-        recipe: Which, and its settings.
-        model: The network.
+    """Make an optimizer for all parameters.
 
     Returns:
-        The optimizer. Update through `step`, since SAM (arXiv 2010.01412) needs two gradients an update.
+        The optimizer. Update through `step`: SAM (arXiv 2010.01412) needs two gradients an update.
 
     Raises:
         InputError: If nothing is trainable.
@@ -81,19 +77,11 @@ class _TwoPass(Protocol):
 
 
 def _fused(parameters: list[nn.Parameter]) -> bool | None:
-    """Choose between PyTorch's fused update and its default, which is never the fused one.
-
-    On the CPU fusing shortens small-cnn's update from 0.68 to 0.46 ms (SGD) and from 1.47 to 0.64 ms (AdamW); on a GPU
-    one launch updates many parameters. But the CPU's kernel walks through memory and takes gradient and momentum to lie
-    as the parameter does: where strides differ it pairs the wrong numbers, silently (seen in PyTorch 2.13). So it is
-    used where all is contiguous.
-
-    Args:
-        parameters: All parameters of the network.
-
-    Returns:
-        True to fuse; None to leave the choice to PyTorch.
-    """
+    """Choose PyTorch's fused update, or leave the choice to PyTorch, which never takes that one by itself."""
+    # On the CPU fusing shortens small-cnn's update from 0.68 to 0.46 ms (SGD) and from 1.47 to 0.64 ms (AdamW); on a
+    # GPU one launch updates many parameters. But the CPU's kernel walks through memory and takes gradient and momentum
+    # to lie as the parameter does: where strides differ it pairs the wrong numbers, silently (seen in PyTorch 2.13). So
+    # it is used where all is contiguous.
     return True if all(p.is_floating_point() and _dense(p) for p in parameters) else None
 
 

@@ -28,17 +28,7 @@ class Schedule:
             raise InputError(f"warm-up is {self.warmup_epochs} epochs; it must be at least 0")
 
     def rate(self, base: float, epoch: int, batch: int, batches: int) -> float:
-        """The learning rate of an update.
-
-        Args:
-            base: The full learning rate.
-            epoch: Epoch in the stage, from 0.
-            batch: Batch in the epoch, from 0.
-            batches: Batches an epoch.
-
-        Returns:
-            The learning rate.
-        """
+        """The learning rate of an update, ``base`` being the full one; epochs and their batches count from 0."""
         rate = base * self.factor ** bisect_right(self.milestones, epoch)
         if epoch >= self.warmup_epochs:
             return rate

@@ -23,14 +23,7 @@ from warmstart.training.launch import launched_processes
 
 @cache
 def launched_team(device: torch.device) -> Team:
-    """The processes that `torchrun` or `accelerate launch` started together.
-
-    Args:
-        device: What they train on, which decides how they exchange tensors.
-
-    Returns:
-        All of them, ready to exchange tensors; a team of one in a process that was started by itself.
-    """
+    """The processes that `torchrun` or `accelerate launch` started together, to train on this; else this one."""
     if launched_processes() == 1:
         return Team()
     from accelerate import PartialState
@@ -48,12 +41,7 @@ class Shares:
     """
 
     def __init__(self, model: nn.Module, team: Team) -> None:
-        """Begin a stage with the first process's weights everywhere.
-
-        Args:
-            model: The network.
-            team: The processes that train it.
-        """
+        """Begin a stage with the first process's weights everywhere."""
         self.weight, self.examples = 1.0, 0
         self._model, self._team = model, team
         if team.size > 1:
@@ -61,14 +49,7 @@ class Shares:
                 dist.broadcast(tensor.detach(), 0, group=team.group)
 
     def of(self, batch: slice) -> slice:
-        """Take the share of the batch that comes next.
-
-        Args:
-            batch: Its positions in the epoch.
-
-        Returns:
-            Those of this process's share; where there are fewer examples than processes, all of them for everyone.
-        """
+        """Take this process's share of a batch; of fewer examples than processes everyone takes all."""
         self.examples, size = batch.stop - batch.start, self._team.size
         if self.examples < size:
             self.weight = 1 / size
@@ -86,12 +67,9 @@ class Shares:
             gradient.copy_(part.view_as(gradient))
 
     def sum_measured(self, losses: Tensor, accuracies: Tensor, batches: Sequence[slice]) -> None:
-        """Add up what each process has measured on its shares, weighted, in place.
+        """Add up, in place, what the processes have measured on their shares of these batches.
 
-        Args:
-            losses: One number a batch.
-            accuracies: Likewise; the sums are made multiples of one example, so that all right is exactly 1.
-            batches: The batches' positions.
+        The sums of accuracies are made multiples of one example, so that all right is exactly 1.
         """
         if self._team.size > 1:
             self._team.sum_([losses, accuracies])

@@ -91,14 +91,6 @@ def _autocast(precision: str, device: torch.device) -> AbstractContextManager[ob
 
 @contextmanager
 def tf32(allowed: bool, device: torch.device) -> Iterator[None]:
-    """Let a GPU's matrix products and convolutions round their inputs to TF32, or not; put back at the end.
-
-    Args:
-        allowed: Whether they may.
-        device: Where the computation is; elsewhere than on a GPU nothing happens.
-
-    Yields:
-        Nothing.
-    """
+    """Let a GPU's matrix products and convolutions round their inputs to TF32, or not; put back at the end."""
     with rounding_to_tf32(allowed) if device.type == "cuda" else nullcontext():
         yield
