@@ -77,6 +77,7 @@ def test_what_is_wrong_is_said_in_one_line_and_nothing_is_written(folder, capfd,
         ("def number(a, b, c): return 3", "it returned int, not a torch.nn.Module"),
         ("def other(a, b, c): return 3", "our_models has no 'number'; choose from other"),
         ("def number(a): return 3", "called as factory(10, 1, 8) (num_classes, in_channels, image_size) it raised"),
+        ("import sys\ndef number(*_): sys.exit(0)", "(num_classes, in_channels, image_size) it raised SystemExit: 0"),
         ("import nosuchmodule", "our_models needs a module that is missing: No module named 'nosuchmodule'"),
         ("from torch.nn import Identity\ndef number(*_): return Identity()", "has no trainable parameter"),
         (
@@ -92,6 +93,30 @@ def test_a_factory_that_is_none(folder, capfd, code, message):
         assert message in refused(capfd, folder, "--model", "our_models:number")
     finally:
         sys.modules.pop("our_models", None)
+
+
+EXITS = """
+import sys
+from dataclasses import dataclass
+import warmstart
+
+@dataclass(frozen=True)
+class Exit(warmstart.Method):
+    name = "exit"
+
+    def on_new_data(self, model, stage):
+        sys.exit(0)
+"""
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_code_of_ones_own_that_exits_is_said_to_have_failed(folder, capfd, jobs):
+    (folder / "our_methods.py").write_text(EXITS)
+    try:
+        assert warmstart("compare", *SMALL, "--methods", "our_methods:Exit", "--jobs", jobs) == 1
+    finally:
+        sys.modules.pop("our_methods", None)
+    assert "warmstart: your own code called sys.exit(0); let it raise an error instead" in capfd.readouterr().err
 
 
 def test_a_method_of_ones_own_that_is_none(folder, capfd):

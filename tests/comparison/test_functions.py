@@ -28,6 +28,9 @@ def network():
     return nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 2))
 
 
+ONE = network()
+
+
 def train(model, stage):
     model.train()
     steps = 0
@@ -199,6 +202,10 @@ def test_a_metric_that_is_better_when_lower_and_has_no_scores():
         ({"loss_fn": "ce"}, "loss_fn is 'ce', a str; it must be a function"),
         ({"loss_fn": None}, "without loss_fn a batch must be a mapping"),
         ({"make_optimizer": lambda model: None}, "make_optimizer returned nothing"),
+        (
+            {"model": lambda: ONE},
+            r"make_model gave \S+ twice, and runs would share it: make a new network in each call",
+        ),
         ({"model": lambda: None}, "what make_model returns is a NoneType, not a network"),
         ({"stream": TensorDataset(*data(24, 0))}, "the stream is a TensorDataset; give a list with the new data of"),
         ({"stream": iter(CHUNKS)}, "the stream is a list_iterator"),

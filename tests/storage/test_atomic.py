@@ -69,8 +69,8 @@ def test_a_disk_that_fills_up_half_way_leaves_the_old_file(tmp_path):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is POSIX's")
 def test_a_kill_leaves_a_whole_file_and_a_leftover_that_is_found(tmp_path):
-    folder = tmp_path / "run"
-    folder.mkdir()
+    folder = tmp_path / "runs" / "a-run"
+    folder.mkdir(parents=True)
     path = folder / "state"
     path.write_bytes(b"old")
     (tmp_path / ".mine.tmp").write_bytes(b"not ours")

@@ -83,8 +83,8 @@ def test_two_folders_are_two_locks(tmp_path, holder):
 
 
 def test_taking_it_removes_what_killed_writers_left_but_being_refused_does_not(tmp_path, holder):
-    run = tmp_path / "out" / "warm-seed-0"
-    run.mkdir()
+    run = tmp_path / "out" / "runs" / "warm-seed-0"
+    run.mkdir(parents=True)
     leftover = run / ".stage-01.safetensors.0a1b2c3d.warmstart-tmp"
     leftover.write_bytes(b"half")
 
@@ -96,6 +96,15 @@ def test_taking_it_removes_what_killed_writers_left_but_being_refused_does_not(t
     holder.wait()
     with FolderLock(tmp_path / "out"):
         assert list(run.iterdir()) == []
+
+
+def test_a_grid_in_a_folder_below_keeps_what_it_is_writing(tmp_path):
+    inner = tmp_path / "c" / "runs" / "warm-seed-0" / ".stage-01.safetensors.0a1b2c3d.warmstart-tmp"
+    inner.parent.mkdir(parents=True)
+    inner.write_bytes(b"half")
+
+    with FolderLock(tmp_path):
+        assert inner.exists()
 
 
 def test_a_file_in_place_of_the_folder_is_refused(tmp_path):

@@ -74,6 +74,8 @@ def run(arguments: Sequence[str]) -> int:
         return fail(f"stopped; {again}", 130)
     except WorkFailedError as error:
         return fail(f"{error}; {again}", 1)
+    except SystemExit as error:  # nothing of ours exits
+        return fail(f"your own code called sys.exit({error.code!r}); let it raise an error instead; {again}", 1)
     except BrokenPipeError:  # the reader of our output, such as `head`, has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

@@ -11,10 +11,12 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from warmstart.comparison.fingerprint import stream_fingerprint
 from warmstart.errors import InputError, whole_number
 from warmstart.importing import describe
+from warmstart.methods.cold import tensors_of
 from warmstart.methods.lifecycle import prepare_
 from warmstart.methods.method import Method, Stage
 from warmstart.methods.registry import method_label, parse_method
@@ -113,6 +115,7 @@ def rehearse(task: FunctionTask, seed: int) -> nn.Module:
         InputError: If a function returns something invalid, or a method refuses the network, the batch or the loss.
     """
     torch.manual_seed(0)
+    _require_new_networks(task)
     data = task.stage_data(seed, min(2, task.stages))
     size = min(REHEARSED, data.seen)
     small = replace(data, seen=size, new=min(size, data.new), batches=lambda _: [data.batches(size)[-1]])
@@ -124,6 +127,18 @@ def rehearse(task: FunctionTask, seed: int) -> nn.Module:
     model = task.make_model()
     task.make_optimizer(model, "")
     return model
+
+
+def _require_new_networks(task: FunctionTask) -> None:
+    """Raise InputError if two networks share a tensor: what one run learned would be in the next."""
+    models = task.make_model(), task.make_model()  # both alive, so that no memory is used again
+    first, second = (
+        {tensor.data_ptr(): name for name, tensor in tensors_of(model).items() if not is_lazy(tensor)}
+        for model in models
+    )
+    if shared := first.keys() & second.keys():
+        name = first[min(shared)]
+        raise InputError(f"make_model gave {name} twice, and runs would share it: make a new network in each call")
 
 
 def _second_stage(task: FunctionTask, method: Method, data: StageData) -> tuple[nn.Module, Stage]:

@@ -39,7 +39,7 @@ def check_factory(
         images = torch.zeros(2, in_channels, image_size, image_size)
         try:
             logits = model.cpu().eval()(images)
-        except Exception as error:  # the network is the user's and may raise anything
+        except (Exception, SystemExit) as error:  # the network is the user's and may raise anything
             raise InputError(
                 f"model {name}: the network cannot read images of shape {tuple(images.shape)}: {describe(error)}"
             ) from error
@@ -58,7 +58,7 @@ def _make(factory: ModelFactory, num_classes: int, in_channels: int, image_size:
         model = factory(num_classes, in_channels, image_size)
     except InputError:
         raise
-    except Exception as error:  # the factory is the user's and may raise anything
+    except (Exception, SystemExit) as error:  # the factory is the user's and may raise anything
         raise InputError(f"model {name}: {called} it raised {describe(error)}") from error
     if not isinstance(model, nn.Module):
         raise InputError(f"model {name}: {called} it returned {type(model).__name__}, not a torch.nn.Module")

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import string
 from dataclasses import dataclass
 from pathlib import Path
+
+_PLAIN = frozenset(string.ascii_lowercase + string.digits + "-_=,.")
+"""No capital letters: some file systems take them for small ones."""
 
 
 @dataclass(frozen=True)
@@ -15,9 +20,11 @@ class RunKey:
     optimizer: str = ""
 
     def folder(self, out: Path) -> Path:
-        """The run's folder in the grid's folder ``out``; any file system can hold its name."""
-        name = "".join(c if c.isalnum() or c in "-_.=," else "_" for c in str(self))
-        return out / "runs" / name
+        """The run's folder in the grid's folder ``out``, its alone; any file system can hold its name."""
+        name = str(self)
+        plain = "".join(c if c in _PLAIN else "_" for c in name)[:100]
+        digest = hashlib.sha256(name.encode(errors="backslashreplace")).hexdigest()[:8]
+        return out / "runs" / (plain if plain == name else f"{plain}.{digest}")
 
     def __str__(self) -> str:
         """The run's name; without an optimizer where training makes its own."""

@@ -34,6 +34,10 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove the temporary files of killed processes, at any depth; the caller must hold the folder's lock."""
-    for leftover in folder.rglob(f".*{_SUFFIX}"):
-        leftover.unlink(missing_ok=True)
+    """Remove the temporary files of killed processes, here and in ``runs/*``; the caller must hold the folder's lock.
+
+    Another grid's folder within this one has a lock of its own.
+    """
+    for place in (folder, *folder.glob("runs/*")):
+        for leftover in place.glob(f".*{_SUFFIX}"):
+            leftover.unlink(missing_ok=True)
