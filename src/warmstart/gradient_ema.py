@@ -17,13 +17,14 @@ import torch
 from torch import Tensor, nn
 
 from warmstart.batches import batches_that_matter, examples_in, is_empty, micro_batches, tail, to_device
-from warmstart.errors import InputError, at_least_one
+from warmstart.errors import InputError, at_least_one, number, require
 from warmstart.layers.neurons import Filter, Neurons, neurons
 from warmstart.layers.recurrent import recurrent_layers
 from warmstart.losses import ForwardLoss
 from warmstart.network import eval_mode, saved_buffers
 from warmstart.precision import in_fp32
 from warmstart.processes import Team, local, reshard, team_of
+from warmstart.undo import afterwards, all_or_nothing, keep, on_failure
 
 ALPHA = 0.3
 """The paper's rate of the average."""
@@ -40,7 +41,8 @@ Weight = Callable[[Any], float]
 class GradientEMA:
     """The average for any loop: call ``backward()`` yourself, oldest batch first, then ``ema.update()``.
 
-    It holds one fp32 copy of the weights that can be scaled (fp64 where they are), made at the first update.
+    It holds one fp32 copy of the weights that can be scaled (fp64 where they are), made at the first update, and a
+    second one while an update runs, so that an update that fails leaves the average as it was.
 
     Attributes:
         alpha: Rate of the average; the newest batch has the weight alpha.
@@ -74,7 +76,7 @@ class GradientEMA:
         self.filter_fn = filter_fn
         self.parameters: list[Neurons] = neurons(team_of(model)[0], filter_fn=filter_fn)[0]
 
-    @torch.no_grad()
+    @all_or_nothing
     def update(self, weight: float = 1.0) -> None:
         """Take the gradients that are in ``.grad`` into the average; nothing else is read or changed.
 
@@ -82,6 +84,21 @@ class GradientEMA:
 
         Args:
             weight: Factor on this batch's gradient, such as ``1 / n`` for a loss that is a sum over n examples.
+
+        Raises:
+            InputError: If weight is no finite number; then, and after any other exception, the average is as it was.
+        """
+        weight = number("weight", weight)
+        require(math.isfinite(weight), f"weight is {weight}; it must be finite")
+        self._keep()
+        self.take_in(weight)
+
+    @torch.no_grad()
+    def take_in(self, weight: float = 1.0) -> None:
+        """`update` without the copy that puts a failed one back, for an average that is thrown away then.
+
+        Args:
+            weight: As in `update`.
         """
         # G = decay * sum, so that a batch costs one pass over memory, not the two of "shrink, then add".
         if self._decay * (1 - self.alpha) < _SMALLEST_DECAY:
@@ -110,8 +127,42 @@ class GradientEMA:
     def average(self) -> dict[str, Tensor]:
         """Parameter name -> G, of the parameter's shape; a parameter without any gradient has no entry."""
         if self._decay != 1:
-            self._fold(self._decay)
+            self._settle()
         return self._sum
+
+    def of(self, entry: Neurons) -> Tensor:
+        """G of one of the parameters that have it, without a copy of the others'.
+
+        Args:
+            entry: Whose, by its name.
+
+        Returns:
+            A tensor of its shape.
+        """
+        total = self._sum[entry.name]
+        return total if self._decay == 1 else total * self._decay
+
+    def reaches(self, entry: Neurons) -> bool:
+        """Whether any gradient of a parameter went in.
+
+        Args:
+            entry: Which, by its name.
+
+        Returns:
+            False where all were None.
+        """
+        return entry.name in self._sum
+
+    @all_or_nothing
+    def _settle(self) -> None:
+        self._keep()
+        self._fold(self._decay)
+
+    def _keep(self) -> None:
+        """Keep all that an update changes."""
+        was = {**vars(self), "_sum": dict(self._sum), "largest": dict(self.largest)}
+        on_failure(partial(vars(self).update, was))
+        keep([*self._sum.values(), *self.largest.values()])
 
     @torch.no_grad()
     def _fold(self, decay: float) -> None:
@@ -173,7 +224,7 @@ def average_gradient(
             for piece, part in _pieces(share, micro_batch_size, weight, team):
                 loss = team.attempt(partial(_loss, model, piece, forward_loss, device))
                 (loss * part).backward()
-            ema.update()
+            ema.take_in()
             model.zero_grad(set_to_none=True)
     _add_up(ema, team)
     return ema
@@ -239,7 +290,7 @@ def _add_up(ema: GradientEMA, team: Team) -> None:
     """Sum the processes' averages: they are linear in the gradients, so one sum at the end is enough."""
     if team.size == 1:
         return
-    present = torch.tensor([float(entry.name in ema.average) for entry in ema.parameters], device=team.device)
+    present = torch.tensor([float(ema.reaches(entry)) for entry in ema.parameters], device=team.device)
     team.sum_([present])
     for entry, holders in zip(ema.parameters, present.tolist(), strict=True):
         if holders:
@@ -269,21 +320,24 @@ def gradient_pass(model: nn.Module, *, full_precision: bool = True) -> Iterator[
     """
     gradients = {parameter: parameter.grad for parameter in model.parameters()}
     dropouts = {layer: layer.dropout for layer in recurrent_layers(model)}
+
+    def put_back() -> None:
+        reshard(model)
+        for layer, dropout in dropouts.items():
+            layer.dropout = dropout
+        for parameter, gradient in gradients.items():
+            parameter.grad = gradient
+
     with ExitStack() as stack:
+        on_failure(stack.close)
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         if full_precision:
             stack.enter_context(in_fp32(next(model.parameters()).device.type))
-        stack.callback(saved_buffers(model))
+        stack.enter_context(afterwards(saved_buffers(model)))
         stack.enter_context(eval_mode(model))
-        try:
-            for layer in dropouts:  # cuDNN differentiates them in train mode only; without dropout it is the same
-                layer.training, layer.dropout = True, 0.0
-            model.zero_grad(set_to_none=True)
-            yield
-        finally:
-            reshard(model)
-            for layer, dropout in dropouts.items():
-                layer.dropout = dropout
-            for parameter, gradient in gradients.items():
-                parameter.grad = gradient
+        stack.enter_context(afterwards(put_back))
+        for layer in dropouts:  # cuDNN differentiates them in train mode only; without dropout it is the same
+            layer.training, layer.dropout = True, 0.0
+        model.zero_grad(set_to_none=True)
+        yield

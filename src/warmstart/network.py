@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from warmstart.errors import InputError
+from warmstart.undo import afterwards
 
 
 def require_module(model: Any, what: str = "model") -> None:
@@ -35,16 +36,33 @@ def require_generator(generator: Any) -> None:
         raise InputError(f"generator is a {kind}: pass torch.Generator().manual_seed(seed), or leave it out")
 
 
+def require_writable(tensors: Mapping[str, Tensor]) -> None:
+    """Raise InputError if one of the tensors, given by name, cannot be changed in place."""
+    for name, tensor in tensors.items():
+        if any(size > 1 and step == 0 for size, step in zip(tensor.shape, tensor.stride(), strict=True)):
+            raise InputError(
+                f"{name} cannot be changed in place, since several of its elements are one in memory (expand): put its "
+                "clone() there first"
+            )
+        if tensor.is_inference() and not torch.is_inference_mode_enabled():
+            raise InputError(
+                f"{name} cannot be changed in place, since it was made in inference mode: make or load it outside of "
+                "torch.inference_mode()"
+            )
+
+
 @contextmanager
 def eval_mode(model: nn.Module) -> Iterator[None]:
     """Eval mode, then each layer's own training flag again: a user may have frozen some of them."""
     training = {layer: layer.training for layer in model.modules()}
-    try:
-        model.eval()
-        yield
-    finally:
+
+    def put_back() -> None:
         for layer, flag in training.items():
             layer.training = flag
+
+    with afterwards(put_back):
+        model.eval()
+        yield
 
 
 def saved_buffers(model: nn.Module) -> Callable[[], None]:

@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from warmstart.undo import afterwards
+
 _Switch = tuple[Callable[[], Any], Callable[[Any], None], Any]
 """What reads a setting, what sets it, and the value to set."""
 
@@ -16,7 +18,9 @@ _Switch = tuple[Callable[[], Any], Callable[[Any], None], Any]
 @contextmanager
 def in_fp32(device_type: str) -> Iterator[None]:
     """Compute without autocast and TF32, and restore both; ``device_type`` is such as ``cpu`` or ``cuda``."""
-    with rounding_to_tf32(False), torch.autocast(device_type, enabled=False):
+    autocast = partial(torch.set_autocast_enabled, device_type)
+    with rounding_to_tf32(False), afterwards(partial(autocast, torch.is_autocast_enabled(device_type))):
+        autocast(False)
         yield
 
 
@@ -42,10 +46,12 @@ def rounding_to_tf32(allowed: bool) -> Iterator[None]:
     for read, write, _ in switches:
         with suppress(RuntimeError):
             before.append((write, read()))
-    try:
+
+    def put_back() -> None:
+        for write, value in before:
+            write(value)
+
+    with afterwards(put_back):
         for _, write, value in switches:
             write(value)
         yield
-    finally:
-        for write, value in before:
-            write(value)

@@ -15,8 +15,9 @@ from torch import nn
 from warmstart.errors import InputError
 from warmstart.methods.method import Method, Stage, require_own_memory, reset_optimizer_
 from warmstart.methods.report import Report
-from warmstart.network import require_module, require_optimizer
+from warmstart.network import require_module, require_optimizer, require_writable
 from warmstart.processes import is_sharded, laid_out_as, team_of
+from warmstart.undo import all_or_nothing, keep
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Cold(Method):
         return cold_(model, stage.fresh(), optimizer=stage.optimizer)
 
 
+@all_or_nothing
 @torch.no_grad()
 def cold_(model: nn.Module, fresh: nn.Module, *, optimizer: torch.optim.Optimizer | None = None) -> Report:
     """Give a network the weights of a freshly drawn one, in place.
@@ -54,6 +56,8 @@ def cold_(model: nn.Module, fresh: nn.Module, *, optimizer: torch.optim.Optimize
         require_optimizer(optimizer)
     team.attempt(partial(require_alike, model, fresh))
     ours, theirs = tensors_of(model), tensors_of(fresh)
+    team.attempt(partial(require_writable, ours))
+    keep(ours.values())
     for name, tensor in ours.items():
         tensor.copy_(laid_out_as(tensor, team.broadcast_tensor(theirs[name])))
     if optimizer is not None:

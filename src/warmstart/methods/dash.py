@@ -8,8 +8,7 @@ Plasticity, NeurIPS 2024 (arXiv 2410.23495), algorithm 1.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar
 
@@ -29,7 +28,9 @@ from warmstart.methods.average_report import coverage
 from warmstart.methods.method import Method, Stage
 from warmstart.methods.report import SHRINKS_SIGNAL, Report, ScaleReport, count_scales, describe_scales
 from warmstart.methods.training_state import BatchNorm, OptimizerState, StatePolicy, measure_norms_
-from warmstart.processes import Shard, local, shard_of, team_of
+from warmstart.network import require_writable
+from warmstart.processes import Shard, Team, local, shard_of, team_of, unwrapped
+from warmstart.undo import all_or_nothing, keep
 from warmstart.wording import counted
 
 
@@ -75,6 +76,7 @@ class Dash(Method):
         )
 
 
+@all_or_nothing
 def dash_(
     model: nn.Module,
     batches: Iterable[Any],
@@ -142,7 +144,7 @@ def dash_(
         require(not isinstance(batches, Iterator), "batch_norm='recalibrate' reads batches twice: pass a sequence")
         require(team.size == 1, "batch_norm='recalibrate' works in one process only")
     policy = StatePolicy(optimizer, optimizer_state, batch_norm)
-    policy.check([])
+    team.attempt(partial(_check_before, model, granularity, filter_fn, policy, apply))
     loss = as_forward_loss(loss_fn, forward_loss)
     ema = average_gradient(
         model,
@@ -160,10 +162,13 @@ def dash_(
     if apply and batch_norm == "recalibrate":
         again = _read_again(batches, batches_that_matter(alpha, tolerance))
         measure = partial(measure_norms_, model, again, loss, micro_batch_size, min(2, max(ema.sizes)), full_precision)
-    report = _shrink(model, ema, lambda_, granularity, policy, apply=apply, measure=measure)
+    plan = _planned(model, ema, lambda_, granularity, policy)
+    del ema  # so that beside the model there is one copy of its weights, the average's before and the old ones' now
+    report = _apply_(plan, policy, measure) if apply else plan.report
     return report.with_notes(*notes).with_warnings(*warnings)
 
 
+@all_or_nothing
 def dash_from_(
     model: nn.Module,
     ema: GradientEMA,
@@ -194,46 +199,66 @@ def dash_from_(
     if not isinstance(ema, GradientEMA):
         raise InputError(f"ema is a {type(ema).__name__}: pass a GradientEMA, or batches to ws.dash_")
     policy = StatePolicy(optimizer, optimizer_state)
-    return _shrink(model, ema, lambda_, granularity, policy, apply=apply)
+    plan = _planned(model, ema, lambda_, granularity, policy)
+    return _apply_(plan, policy) if apply else plan.report
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What is to be scaled by how much; nothing has changed yet."""
+
+    model: nn.Module
+    team: Team
+    factors: list[tuple[Neurons, Tensor]]
+    """min(1, max(lambda, cos(G, w))), broadcastable against the weights, as far as this process holds them."""
+    report: Report
 
 
 @torch.no_grad()
-def _shrink(
-    model: nn.Module,
-    ema: GradientEMA,
-    lambda_: float,
-    granularity: Granularity,
-    policy: StatePolicy,
-    *,
-    apply: bool,
-    measure: Callable[[], int] | None = None,
-) -> Report:
-    """W <- min(1, max(lambda, cos(G, w))) w, after all checks."""
+def _planned(
+    model: nn.Module, ema: GradientEMA, lambda_: float, granularity: Granularity, policy: StatePolicy
+) -> _Plan:
+    """The scales of all neurons that a gradient reached, after all checks."""
     _check_lambda(lambda_)
     model, team = team_of(model)
     if ema.updates == 0:
         raise InputError("the GradientEMA is empty: call backward() and ema.update() on each batch first")
     entries, left = neurons(model, granularity, ema.filter_fn)
-    reached = [entry for entry in entries if entry.name in ema.average]
-    left += [LeftAlone(entry.name, "no gradient reached it") for entry in entries if entry.name not in ema.average]
+    reached = [entry for entry in entries if ema.reaches(entry)]
+    left += [LeftAlone(entry.name, "no gradient reached it") for entry in entries if not ema.reaches(entry)]
     team.attempt(partial(_check, reached, ema, policy))
     scales = [_scale(entry, ema, lambda_) for entry in reached]
     layers = [_described(entry, scale, ema, lambda_) for entry, scale in zip(reached, scales, strict=True)]
     settings = {"alpha": ema.alpha, "lambda": lambda_, "granularity": granularity}
-    notes: list[str] = []
     warnings = () if has_norm(model) else (SHRINKS_SIGNAL,)
+    report = Report("dash", settings, tuple(layers), tuple(left), warnings=warnings, applied=False)
+    return _Plan(model, team, [(entry, scale.factor) for entry, scale in zip(reached, scales, strict=True)], report)
+
+
+@torch.no_grad()
+def _apply_(plan: _Plan, policy: StatePolicy, measure: Callable[[], int] | None = None) -> Report:
+    """W <- min(1, max(lambda, cos(G, w))) w, and what comes after it."""
+    weights = {entry.name: entry.parameter for entry, _ in plan.factors}
+    plan.team.attempt(partial(require_writable, weights))
+    keep(weights.values())
+    for entry, factor in plan.factors:
+        entry.view(local(entry.parameter)).mul_(factor)
+    notes = [] if measure is None else [f"statistics of {counted(measure(), 'batch-norm layer')} measured anew"]
+    notes.append(policy.apply_(plan.factors))
+    if policy.batch_norm == "keep" and batch_norms(plan.model):
+        notes.append("batch-norm statistics kept: train before predicting")
+    return replace(plan.report, applied=True).with_notes(*notes)
+
+
+@torch.inference_mode(mode=False)
+def _check_before(
+    model: nn.Module, granularity: Granularity, filter_fn: Filter | None, policy: StatePolicy, apply: bool
+) -> None:
+    """Refuse, before gradients are computed, what could not be scaled then."""
+    entries, _ = neurons(unwrapped(model), granularity, filter_fn)
+    policy.check(entries)
     if apply:
-        factors = [(entry, scale.factor) for entry, scale in zip(reached, scales, strict=True)]
-        at_risk = [] if measure is None else [entry.parameter for entry in reached]
-        with _put_back_on_failure(at_risk):
-            for entry, factor in factors:
-                entry.view(local(entry.parameter)).mul_(factor)
-            if measure is not None:
-                notes.append(f"statistics of {counted(measure(), 'batch-norm layer')} measured anew")
-            notes.append(policy.apply_(factors))
-        if policy.batch_norm == "keep" and batch_norms(model):
-            notes.append("batch-norm statistics kept: train before predicting")
-    return Report("dash", settings, tuple(layers), tuple(left), tuple(notes), warnings, applied=apply)
+        require_writable({entry.name: entry.parameter for entry in entries})
 
 
 def _check(entries: list[Neurons], ema: GradientEMA, policy: StatePolicy) -> None:
@@ -242,7 +267,7 @@ def _check(entries: list[Neurons], ema: GradientEMA, policy: StatePolicy) -> Non
     if not entries:
         raise InputError("no gradient reached any weight: does the loss depend on the model's parameters?")
     for entry in entries:
-        weights, average = entry.parameter, ema.average[entry.name]
+        weights, average = entry.parameter, ema.of(entry)
         if average.shape != weights.shape:
             raise InputError(
                 f"{entry.name} has shape {tuple(weights.shape)} but its averaged gradient {tuple(average.shape)}: "
@@ -272,7 +297,7 @@ class _Scale:
 
 def _scale(entry: Neurons, ema: GradientEMA, lambda_: float) -> _Scale:
     """min(1, max(lambda, cos(G, w))) for each neuron."""
-    average = ema.average[entry.name]
+    average = ema.of(entry)
     shard = shard_of(entry.parameter)
     spread, apart = (shard, Shard()) if shard.dim in entry.dims else (Shard(), shard)
     toward = entry.view(local(average))
@@ -310,18 +335,6 @@ def _described(entry: Neurons, scale: _Scale, ema: GradientEMA, lambda_: float) 
 
 def _check_lambda(lambda_: float) -> None:
     require(0 <= number("lambda_", lambda_) <= 1, f"lambda_ is {lambda_}; it must lie in [0, 1]")
-
-
-@contextmanager
-def _put_back_on_failure(parameters: list[nn.Parameter]) -> Iterator[None]:
-    """Copy weights, and restore them if the body raises."""
-    copies = [parameter.detach().clone() for parameter in parameters]
-    try:
-        yield
-    except BaseException:
-        for parameter, copy in zip(parameters, copies, strict=True):
-            parameter.detach().copy_(copy)
-        raise
 
 
 def _read_again(batches: Iterable[Any], last: int | None) -> Iterable[Any]:

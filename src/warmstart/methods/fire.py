@@ -24,9 +24,10 @@ from warmstart.layers.neurons import Filter, Neurons, neurons
 from warmstart.layers.norms import batch_norms, has_norm
 from warmstart.methods.method import Method, Stage, reset_optimizer_
 from warmstart.methods.report import NumbersReport, Report
-from warmstart.network import require_optimizer
+from warmstart.network import require_optimizer, require_writable
 from warmstart.precision import in_fp32
 from warmstart.processes import is_sharded, team_of
+from warmstart.undo import all_or_nothing, keep
 from warmstart.wording import counted
 
 LOWEST = 1e-3
@@ -62,6 +63,7 @@ class Fire(Method):
         )
 
 
+@all_or_nothing
 @torch.no_grad()
 def fire_(
     model: nn.Module,
@@ -102,13 +104,17 @@ def fire_(
         require_optimizer(optimizer)
     model, _ = team_of(model)
     layers, left = _layers(model, filter_fn)
+    if apply:
+        require_writable({layer.entry.name: layer.entry.parameter for layer in layers})
     with in_fp32(layers[0].view.device.type):
         solved = {name: (weights, report) for name, weights, report in _solve(layers, tolerance, max_iterations)}
     reports = [solved[layer.entry.name][1] for layer in layers]
     notes, warnings = _sentences(reports, tolerance, max_iterations)
     if apply:
         for layer in layers:
-            layer.view.copy_(solved[layer.entry.name][0].reshape(layer.view.shape))
+            keep([layer.entry.parameter])
+            weights, _ = solved.pop(layer.entry.name)  # so that beside the model there is one copy of its weights
+            layer.view.copy_(weights.reshape(layer.view.shape))
         if optimizer is not None and optimizer_state == "reset":
             reset_optimizer_(optimizer)
         notes.append("optimizer not touched" if optimizer is None else f"optimizer state {_DONE[optimizer_state]}")

@@ -8,6 +8,7 @@ instead, Dohare et al. (2024) use Kaiming's.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -20,8 +21,9 @@ from warmstart.layers.output import output_layer
 from warmstart.methods.cold import tensors_of
 from warmstart.methods.method import Method, Stage
 from warmstart.methods.report import NumbersReport, Report
-from warmstart.network import require_generator
+from warmstart.network import require_generator, require_writable
 from warmstart.processes import Team, is_sharded, laid_out_as, local, team_of, unwrapped
+from warmstart.undo import afterwards, all_or_nothing, keep, keep_random_state
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class HeadReset(Method):
         if self.head is not None:
             _check_name(self.head)
 
+    @all_or_nothing
     def on_new_data(self, model: nn.Module, stage: Stage) -> Report:
         """Find the head, unless named, and draw it anew."""
         return head_reset_(model, self.head or _find_head(model, stage), generator=stage.generator)
@@ -50,6 +53,7 @@ def _find_head(model: nn.Module, stage: Stage) -> str:
         return output_layer(model, stage.forward_loss(model, batch))[0]
 
 
+@all_or_nothing
 @torch.no_grad()
 def head_reset_(model: nn.Module, head: str, *, generator: torch.Generator | None = None) -> Report:
     """Draw a network's head anew by its own ``reset_parameters``, in place.
@@ -77,7 +81,11 @@ def head_reset_(model: nn.Module, head: str, *, generator: torch.Generator | Non
     ]
     if not layers:
         raise InputError(f"'{head}' is a {type(modules[head]).__name__} without layers that can be drawn anew")
+    tensors = {f"{name}.{key}": tensor for name, layer in layers for key, tensor in tensors_of(layer).items()}
+    team.attempt(partial(require_writable, tensors))
+    keep(tensors.values())
     devices = {local(parameter).device for parameter in modules[head].parameters() if parameter.is_cuda}
+    keep_random_state(generator, devices)
     with torch.random.fork_rng(devices=devices, enabled=generator is not None):
         if generator is not None:
             torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
@@ -94,15 +102,17 @@ def head_reset_(model: nn.Module, head: str, *, generator: torch.Generator | Non
 def _redraw_(layer: Any, team: Team) -> None:
     """Draw a whole layer anew, and copy the first process's draw, or this process's shard of it."""
     sharded = {name: parameter for name, parameter in layer.named_parameters(recurse=False) if is_sharded(parameter)}
-    for name, parameter in sharded.items():  # drawn part by part, all parts may be alike
-        whole = torch.empty(parameter.shape, dtype=parameter.dtype, device=local(parameter).device)
-        setattr(layer, name, nn.Parameter(whole))
-    try:
-        layer.reset_parameters()
-        drawn = {name: team.broadcast_tensor(tensor) for name, tensor in tensors_of(layer).items()}
-    finally:
+
+    def put_back() -> None:
         for name, parameter in sharded.items():
             setattr(layer, name, parameter)
+
+    with afterwards(put_back):
+        for name, parameter in sharded.items():  # drawn part by part, all parts may be alike
+            whole = torch.empty(parameter.shape, dtype=parameter.dtype, device=local(parameter).device)
+            setattr(layer, name, nn.Parameter(whole))
+        layer.reset_parameters()
+        drawn = {name: team.broadcast_tensor(tensor) for name, tensor in tensors_of(layer).items()}
     for name, tensor in tensors_of(layer).items():
         tensor.copy_(laid_out_as(tensor, drawn[name]))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -15,8 +16,9 @@ from torch import Tensor, nn
 
 from warmstart.errors import InputError, number, within
 from warmstart.methods.method import Method, Stage, require_own_memory
-from warmstart.network import require_module
+from warmstart.network import require_module, require_writable
 from warmstart.processes import laid_out_as, names_inside, unwrapped
+from warmstart.undo import all_or_nothing, keep, on_failure
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class L2Init(Method):
         l2_init_(model, stage.initial, self.coef)
 
 
+@all_or_nothing
 @torch.no_grad()
 def l2_init_(model: nn.Module, initial: Mapping[str, Tensor], coef: float = L2Init.coef) -> None:
     """Add the gradient of (coef / 2) sum ||w - w_0||^2 to ``.grad``; call it after each ``backward()``.
@@ -66,8 +69,12 @@ def l2_init_(model: nn.Module, initial: Mapping[str, Tensor], coef: float = L2In
             if first is None or first.shape != parameter.shape:
                 raise InputError(f"initial holds no first value for {name} of shape {tuple(parameter.shape)}")
             pairs.append((parameter, first))
+    gradients = {f"the gradient of {name}": p.grad for name, p in model.named_parameters() if p.grad is not None}
+    require_writable(gradients)
+    keep(gradients.values())
     for parameter, first in pairs:
         if parameter.grad is None:
+            on_failure(partial(setattr, parameter, "grad", None))
             parameter.grad = torch.zeros_like(parameter)
         parameter.grad.add_(parameter - laid_out_as(parameter, first), alpha=coef)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from functools import partial
 from typing import Any, ClassVar, get_args, get_type_hints
 
 import torch
@@ -14,6 +15,7 @@ from warmstart.layers.units import Units
 from warmstart.losses import ForwardLoss
 from warmstart.methods.report import Report
 from warmstart.processes import local
+from warmstart.undo import on_failure
 
 
 def _no_units() -> list[Units]:
@@ -163,6 +165,7 @@ def require_own_memory(model: nn.Module, tensors: Mapping[str, Tensor], what: st
 
 def reset_optimizer_(optimizer: torch.optim.Optimizer) -> None:
     """Clear an optimizer's state, and that of its ``base_optimizer`` (SAM), in place; learning rates stay."""
+    on_failure(partial(optimizer.state.update, dict(optimizer.state)))
     optimizer.state.clear()
     if hasattr(optimizer, "base_optimizer"):
         reset_optimizer_(optimizer.base_optimizer)

@@ -22,8 +22,9 @@ from warmstart.layers.norms import has_norm
 from warmstart.methods.cold import require_alike, tensors_of
 from warmstart.methods.method import Method, Stage, require_own_memory, reset_optimizer_
 from warmstart.methods.report import SHRINKS_SIGNAL, Report, uniform
-from warmstart.network import require_generator
-from warmstart.processes import Team, laid_out_as, names_inside, team_of
+from warmstart.network import require_generator, require_writable
+from warmstart.processes import Team, laid_out_as, local, names_inside, team_of
+from warmstart.undo import all_or_nothing, keep, keep_random_state
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,7 @@ class ShrinkPerturb(Method):
         """Only ``dohare`` does."""
         return VARIANTS[self.variant].every_update
 
+    @all_or_nothing
     def on_new_data(self, model: nn.Module, stage: Stage) -> Report:
         """Shrink and perturb, with a fresh network or the first weights where the variant says so."""
         if VARIANTS[self.variant].every_update:
@@ -114,6 +116,7 @@ class ShrinkPerturb(Method):
             _change_(parameters, shrink, self.noise_std or 0.0, generator=stage.generator)
 
 
+@all_or_nothing
 def shrink_perturb_(
     model: nn.Module,
     shrink: float | None = None,
@@ -156,8 +159,10 @@ def shrink_perturb_(
     if kind.every_parameter:
         entries, left = _every_parameter(model)
     blended = team.attempt(partial(_blended, model, entries, kind, variant, other))
+    team.attempt(partial(require_writable, {entry.name: entry.parameter for entry in entries}))
     others = None if blended is None else [team.broadcast_tensor(tensor) for tensor in blended]
     parameters = [entry.parameter for entry in entries]
+    keep_random_state(generator, {local(parameter).device for parameter in parameters})
     _change_(parameters, shrink, noise_std, others, kind.blend, _same_for_all(generator, team))
     if variant == "ash":
         assert isinstance(other, nn.Module)
@@ -177,6 +182,7 @@ def _change_(
     generator: torch.Generator | None = None,
 ) -> None:
     """W <- shrink w + noise_std N(0, 1) + blend w_other."""
+    keep(parameters)
     for i, parameter in enumerate(parameters):
         parameter.mul_(shrink)
         if noise_std > 0:
@@ -239,6 +245,7 @@ def _blended(
 @torch.no_grad()
 def _copy_buffers_(model: nn.Module, other: nn.Module, team: Team) -> None:
     theirs = dict(other.named_buffers())
+    keep(model.buffers())
     for name, buffer in model.named_buffers():
         buffer.copy_(team.broadcast_tensor(theirs[name]))
 

@@ -16,9 +16,10 @@ from warmstart.errors import InputError, nearest
 from warmstart.layers.neurons import Neurons
 from warmstart.layers.norms import batch_norms
 from warmstart.methods.method import reset_optimizer_
-from warmstart.network import eval_mode, require_optimizer, saved_buffers
+from warmstart.network import eval_mode, require_optimizer, require_writable, saved_buffers
 from warmstart.precision import in_fp32
 from warmstart.processes import local
+from warmstart.undo import afterwards, all_or_nothing, keep, on_failure
 
 OptimizerState = Literal["keep", "reset", "scale"]
 BatchNorm = Literal["keep", "recalibrate"]
@@ -59,6 +60,7 @@ class StatePolicy:
             reset_optimizer_(self.optimizer)
         if self.optimizer_state == "scale":
             moments = [(*each, *found) for each in scales for found in _moments(self.optimizer, each[0])]
+            keep(moment for *_, moment in moments)
             for entry, scale, name, moment in moments:
                 entry.view(local(moment)).mul_(scale.square() if name in _SQUARES else scale)
             done = done if moments else "empty, so nothing to scale"
@@ -72,6 +74,7 @@ class StatePolicy:
         if self.optimizer_state == "scale":
             for entry in entries:
                 for name, moment in _moments(optimizer, entry):
+                    require_writable({f"{name} of {entry.name}": moment})
                     if moment.shape != entry.parameter.shape or not moment.is_floating_point():
                         raise InputError(
                             f"{type(optimizer).__name__} keeps {name} of {entry.name} in another shape or as integers, "
@@ -88,6 +91,7 @@ def _moments(optimizer: Optimizer, entry: Neurons) -> Iterator[tuple[str, Tensor
         yield from _moments(inner, entry)
 
 
+@all_or_nothing
 @torch.no_grad()
 def recalibrate_(
     model: nn.Module, batches: Iterable[tuple[Any, float]], forward: Callable[[nn.Module, Any], Any]
@@ -108,23 +112,22 @@ def recalibrate_(
     if not norms:
         return 0
     momenta = [layer.momentum for layer in norms]
-    put_back, total = saved_buffers(model), 0.0
-    try:
-        with eval_mode(model):
-            for layer in norms:
-                layer.reset_running_stats()
-                layer.train()
-            for batch, weight in batches:
-                total += weight
-                for layer in norms:
-                    layer.momentum = weight / total
-                forward(model, batch)
-    except BaseException:
-        put_back()
-        raise
-    finally:
+    total = 0.0
+
+    def put_momenta_back() -> None:
         for layer, momentum in zip(norms, momenta, strict=True):
             layer.momentum = momentum
+
+    on_failure(saved_buffers(model))
+    with eval_mode(model), afterwards(put_momenta_back):
+        for layer in norms:
+            layer.reset_running_stats()
+            layer.train()
+        for batch, weight in batches:
+            total += weight
+            for layer in norms:
+                layer.momentum = weight / total
+            forward(model, batch)
     return len(norms)
 
 

@@ -15,6 +15,7 @@ from torch import nn
 from warmstart.methods.method import Method, Stage, reset_optimizer_
 from warmstart.methods.report import Report
 from warmstart.network import require_module, require_optimizer
+from warmstart.undo import all_or_nothing
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ def warm_(model: nn.Module) -> Report:
     return Report("warm", notes=("weights and optimizer state kept",))
 
 
+@all_or_nothing
 def warm_reset_(model: nn.Module, optimizer: torch.optim.Optimizer) -> Report:
     """Leave a network as it is and forget its optimizer's state, in place.
 
