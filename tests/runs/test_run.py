@@ -188,14 +188,6 @@ def test_a_network_that_is_all_but_lost_is_recorded_too_whatever_the_method(task
     assert len(results.rows) == 3 or results.rows[-1].status == "diverged"
 
 
-def test_folders_have_names_that_every_file_system_takes(tmp_path):
-    names = [
-        RunKey(name, 2, "sgd").folder(tmp_path).name for name in ("dash[alpha=0.1,lambda=0]", "my.pkg:Own", "../up")
-    ]
-
-    assert names == ["sgd-dash_alpha=0.1,lambda=0_-seed2", "sgd-my.pkg_Own-seed2", "sgd-.._up-seed2"]
-
-
 def test_the_network_that_the_method_names_is_measured_and_batch_norm_is_recalibrated_on_it(task):
     run = Run(task(stages=1), RunKey("stateful_methods:SlowCopy", 0, "sgd"), None)
     row = finish(run).rows[0]
