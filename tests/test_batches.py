@@ -1,4 +1,5 @@
 import copy
+import itertools
 from collections import OrderedDict, UserDict, namedtuple
 from types import MappingProxyType, SimpleNamespace
 
@@ -21,6 +22,7 @@ from torch.utils.data import (
 
 import warmstart as ws
 from warmstart.batches import (
+    MOST,
     batches_that_matter,
     cut_from_newest,
     equal_parts,
@@ -167,6 +169,22 @@ def test_worker_processes_give_the_same(settings):
     loader = DataLoader(Numbers(10), **settings, num_workers=2, multiprocessing_context="fork")
     everything = [batch.tolist() for batch in DataLoader(Numbers(10), **settings)]
     assert listed(tail(loader, 2)) == everything[-2:]
+
+
+@pytest.mark.parametrize("last", [3, None])
+@pytest.mark.parametrize(
+    "endless", [itertools.count, lambda: itertools.cycle([1, 2]), lambda: itertools.repeat(1), lambda: iter(int, 1)]
+)
+def test_what_never_ends_is_refused_in_one_line(endless, last):
+    with pytest.raises(ws.InputError, match=r"batches does not end .* itertools\.islice") as refused:
+        for _ in tail(endless(), last).batches:
+            pass
+    assert "\n" not in str(refused.value)
+
+
+def test_an_iterator_may_be_long_and_a_sequence_longer():
+    assert list(tail(iter(range(MOST)), 2).batches) == [MOST - 2, MOST - 1]
+    assert list(tail(range(10 * MOST), 1).batches) == [10 * MOST - 1]
 
 
 def test_the_tail_of_an_iterable_data_set():

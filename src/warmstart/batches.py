@@ -7,7 +7,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, pairwise
+from itertools import chain, count, cycle, islice, pairwise
 from operator import itemgetter
 from typing import Any
 
@@ -63,7 +63,8 @@ class Tail:
 def tail(batches: Iterable[Any], last: int | None) -> Tail:
     """The last batches of a loader, a sequence or an iterable, oldest first; all of them if ``last`` is None.
 
-    What can be indexed is read only at its end; anything else is consumed once, with at most ``last`` batches held.
+    What can be indexed is read only at its end; anything else is consumed once, with at most ``last`` batches held, and
+    has to end before `MOST` batches.
 
     Returns:
         The batches, loaded as they are iterated over.
@@ -92,8 +93,28 @@ def _tail_of_sequence(batches: Any, last: int | None) -> Tail:
     return Tail((batches[i] for i in range(first, count)), first)
 
 
-def _tail_of_iterable(batches: Iterable[Any], last: int | None) -> Tail:
+MOST = 1_000_000
+"""Batches after which an iterable is taken for an endless one; a sequence or a loader may have more."""
+
+
+def _within_bounds(batches: Iterable[Any]) -> Iterator[Any]:
+    """The batches of an iterable; InputError where it does not end."""
     iterator = iter(batches)
+    at_once = isinstance(iterator, (count, cycle))
+    return chain(islice(iterator, 0 if at_once else MOST), _refuse_more(iterator))
+
+
+def _refuse_more(iterator: Iterator[Any]) -> Iterator[Any]:
+    for _ in iterator:
+        raise InputError(
+            f"batches does not end (an iterator may give {MOST:,} of them, a sequence or a loader more): pass one "
+            "round over the data, such as itertools.islice(batches, N)"
+        )
+    yield from ()
+
+
+def _tail_of_iterable(batches: Iterable[Any], last: int | None) -> Tail:
+    iterator = _within_bounds(batches)
     try:
         head = next(iterator)
     except StopIteration:

@@ -12,6 +12,7 @@ from torch import Tensor
 from warmstart.errors import InputError
 from warmstart.integrations import warm_start
 from warmstart.integrations.report_texts import totals
+from warmstart.undo import afterwards, all_or_nothing
 
 try:
     from lightning.pytorch import Callback, LightningModule, Trainer
@@ -51,6 +52,7 @@ class WarmStart(warm_start.WarmStart, Callback):
         """Forget earlier fits: what the checkpoint holds decides, and its own state follows."""
         self.load_state_dict({})
 
+    @all_or_nothing
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Apply the method, unless that has been done for this arrival."""
         self._check(trainer, pl_module)
@@ -124,16 +126,19 @@ def _without_logging(module: LightningModule) -> Iterator[None]:
 
     metrics = [metric for metric in module.modules() if isinstance(metric, Metric)]
     gathered = [(metric._update_count, _copied(metric.metric_state)) for metric in metrics]
-    vars(module).update(log=nothing, log_dict=nothing)
-    try:
-        yield
-    finally:
-        del module.log, module.log_dict
+
+    def put_back() -> None:
+        for name in ("log", "log_dict"):
+            vars(module).pop(name, None)
         for metric, (count, state) in zip(metrics, gathered, strict=True):
             metric.reset()
             metric._update_count = count
             for name, value in state.items():
                 setattr(metric, name, value)
+
+    with afterwards(put_back):
+        vars(module).update(log=nothing, log_dict=nothing)
+        yield
 
 
 def _copied(state: dict[str, Any]) -> dict[str, Any]:

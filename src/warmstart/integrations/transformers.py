@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from warmstart.integrations import warm_start
 from warmstart.integrations.report_texts import totals
 from warmstart.losses import as_forward_loss
 from warmstart.methods.lifecycle import require_prepared
+from warmstart.undo import all_or_nothing, on_failure
 
 try:
     from safetensors import safe_open
@@ -62,6 +64,7 @@ class WarmStart(warm_start.WarmStart, TrainerCallback):
         self.prepare(objects["model"])
         require_prepared(self.method, objects["model"], objects["optimizer"])
 
+    @all_or_nothing
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **objects: Any
     ) -> None:
@@ -69,6 +72,9 @@ class WarmStart(warm_start.WarmStart, TrainerCallback):
         model = objects["model"]
         callback_states: Any = state.stateful_callbacks  # a dict here, against its annotation
         saved = callback_states.get(KEY)
+        on_failure(partial(self._be_again, dict(vars(self))))
+        on_failure(partial(callback_states.update, dict(callback_states)))
+        on_failure(callback_states.clear)  # which is called before
         if saved is not None or state.global_step > 0:
             self.load_state_dict({**(saved or {}), "state": self._read_state(args, state, (saved or {}).get("state"))})
         batches = objects["train_dataloader"] if self.batches is None else self.batches

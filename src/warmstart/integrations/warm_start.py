@@ -25,6 +25,7 @@ from warmstart.methods.report import Report
 from warmstart.methods.units_and_activations import UnitsOf, joined_activations
 from warmstart.processes import Team, is_sharded, team_of, unwrapped
 from warmstart.seeds import derive
+from warmstart.undo import afterwards, all_or_nothing, keep, on_failure
 
 LOG = logging.getLogger("warmstart")
 """All callbacks log here."""
@@ -152,6 +153,7 @@ class WarmStart:
         self._updates_at(step).after_step(unwrapped(model))
         self._activations.clear()
 
+    @all_or_nothing
     def measured(self, model: nn.Module) -> nn.Module:
         """The network that is to be validated and served: the model itself, unless the method keeps another one.
 
@@ -167,7 +169,8 @@ class WarmStart:
         model = unwrapped(model)
         if type(self.method).measured is not Method.measured and team_of(model)[1].sharded:
             raise InputError(f"{self.method} measures another network, which FSDP2 cannot copy: use DDP")
-        with self._without_hooks():
+        with afterwards(partial(self._be_again, {})):
+            self._hooks.close()  # so that a copy of the network has none
             return measured(self.method, model, self._state)
 
     def state_dict(self) -> dict[str, Any]:
@@ -194,6 +197,7 @@ class WarmStart:
         self.report = Report.from_dict(state_dict["report"]) if state_dict else None
         self._state = {name: tensor.clone() for name, tensor in state_dict.get("state", {}).items()}
 
+    @all_or_nothing
     def _apply_(
         self,
         model: nn.Module,
@@ -208,12 +212,14 @@ class WarmStart:
         require_prepared(self.method, model, optimizer)
         done = self._is_applied(model, batches)
         arrival = self.arrival or _arrival_name(batches)
+        on_failure(partial(self._be_again, dict(vars(self))))
         self._hooks.close()
         self._stage = self._stage_of(model, batches, forward_loss)
         has_state = optimizer is not None and (step > 0 or bool(optimizer.state))
         if not done:
             self._stage.generator.manual_seed(derive(self.seed, arrival, 0))
             self._stage.optimizer = optimizer if has_state else None
+            keep(self._stage.state.values())
             with self._outside_training(model):
                 report = _on_new_data(self.method, model, self._stage)
             self.report = report.with_notes(*state_notes(model, report, optimizer, has_state, step))
@@ -252,15 +258,12 @@ class WarmStart:
             joined.update(self._activations)
             self._activations = joined
 
-    @contextmanager
-    def _without_hooks(self) -> Iterator[None]:
-        """Remove our hooks meanwhile, so that a copy of the network has none."""
+    def _be_again(self, was: dict[str, Any]) -> None:
+        """Go back to earlier attributes, and to their hooks."""
         self._hooks.close()
-        try:
-            yield
-        finally:
-            if self._applied_to is not None and (model := self._applied_to()) is not None:
-                self._watch(model)
+        vars(self).update(was)
+        if self._applied_to is not None and (model := self._applied_to()) is not None:
+            self._watch(model)
 
     def _stage_of(self, model: nn.Module, batches: Iterable[Any], forward_loss: ForwardLoss) -> Stage:
         team = team_of(model)[1]
@@ -352,10 +355,13 @@ def _processes() -> int:
 def _on_new_data(method: Method, model: nn.Module, stage: Stage) -> Report:
     """Apply the method; where each process holds the whole model, copy that of process 0 to all afterwards."""
     # Not decided by the DDP wrapper, since frameworks pass the model without it.
+    if not type(method).__module__.startswith("warmstart.methods."):  # ours keep what they change
+        keep(tensors_of(model).values())
     if _processes() == 1 or any(is_sharded(parameter) for parameter in model.parameters()):
         return method.on_new_data(model, stage)
     team = Team(_processes(), dist.group.WORLD, next(model.parameters()).device)
     report = team.attempt(lambda: method.on_new_data(model, stage))
+    keep(tensors_of(model).values())
     for tensor in (*tensors_of(model).values(), *stage.state.values()):
         tensor.detach().copy_(team.broadcast_tensor(tensor))
     return report
@@ -368,11 +374,9 @@ def _in_full_precision(model: nn.Module) -> Iterator[None]:
     if wrapped is None or original is None:
         yield
         return
-    vars(model)["forward"] = original
-    try:
+    with afterwards(partial(vars(model).__setitem__, "forward", wrapped)):
+        vars(model)["forward"] = original
         yield
-    finally:
-        vars(model)["forward"] = wrapped
 
 
 def _arrival_name(batches: Iterable[Any]) -> str:

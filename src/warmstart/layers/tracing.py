@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,7 @@ from warmstart.batches import tensors_in
 from warmstart.layers.labels import narrowed
 from warmstart.layers.recording import Kind, Recorder
 from warmstart.layers.views import View, is_strided, storage_key
+from warmstart.undo import on_failure
 
 
 @dataclass(frozen=True)
@@ -81,16 +83,13 @@ class Trace(Recorder, TorchDispatchMode):
 
     def run(self, run: Callable[[], object]) -> frozenset[int]:
         """Run the forward pass; the ids that flow into what it returns."""
-        hooks = []
-        try:
+        with ExitStack() as stack:
+            on_failure(stack.close)
             for module in self.names:
-                hooks.append(module.register_forward_pre_hook(self.enter, with_kwargs=True))
-                hooks.append(module.register_forward_hook(self.leave))
-            with self:
-                output = run()
-        finally:
-            for hook in hooks:
-                hook.remove()
+                stack.callback(module.register_forward_pre_hook(self.enter, with_kwargs=True).remove)
+                stack.callback(module.register_forward_hook(self.leave).remove)
+            stack.enter_context(self)
+            output = run()
         found: set[int] = set()
         for tensor in tensors_in(output):
             labels = self.read(tensor)

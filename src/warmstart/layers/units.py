@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from warmstart.layers.parts import Part
 from warmstart.layers.recording import Kind, Place, Producer, Record, Value
 from warmstart.layers.tracing import Trace
 from warmstart.network import eval_mode, saved_buffers
+from warmstart.undo import afterwards, on_failure
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,16 +97,13 @@ def units(model: nn.Module, run: Callable[[], object]) -> tuple[list[Units], lis
     """
     in_use = torch.cuda.is_initialized()
     fast = torch.backends.mha.get_fastpath_enabled()
-    put_back = saved_buffers(model)
     trace = Trace(model)
-    try:
-        torch.backends.mha.set_fastpath_enabled(False)  # it computes a whole encoder layer in one operation
+    fused = torch.backends.mha.set_fastpath_enabled
+    with afterwards(partial(fused, fast)), afterwards(saved_buffers(model)):
+        fused(False)  # it computes a whole encoder layer in one operation
         devices = range(torch.cuda.device_count() if in_use else 0)
         with eval_mode(model), torch.no_grad(), torch.random.fork_rng(devices=devices):
             outputs = trace.run(run)
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
-        put_back()
     found, left = _Sorted(model, trace, outputs).layers()
     if not any(layer.redrawable for layer in found):
         reasons = [f"{entry.name}: {entry.reason}" for entry in left]
@@ -149,17 +148,15 @@ def watch(model: nn.Module, layers: Iterable[Units]) -> Iterator[dict[str, Tenso
 
         return before, after
 
-    handles = [model.register_forward_pre_hook(lambda *_: calls.clear())]
-    try:
+    with ExitStack() as stack:
+        on_failure(stack.close)
+        stack.callback(model.register_forward_pre_hook(lambda *_: calls.clear()).remove)
         for name in wanted:
             before, after = hooks(name)
             module = model.get_submodule(name)
-            handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
-            handles.append(module.register_forward_hook(after))
+            stack.callback(module.register_forward_pre_hook(before, with_kwargs=True).remove)
+            stack.callback(module.register_forward_hook(after).remove)
         yield seen
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 class _Sorted:

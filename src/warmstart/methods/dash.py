@@ -106,8 +106,8 @@ def dash_(
         model: The network; weights and biases of linear and convolutional layers change, norm layers do not.
         batches: Batches over everything seen so far, oldest first and newest last, neither shuffled nor
             augmented: a `DataLoader`, a sequence or an iterable. Only the last K batches are loaded, with
-            K = max(1, ceil(ln tolerance / ln(1-alpha))). Under DistributedDataParallel and FSDP2 each process passes
-            its share of every batch.
+            K = max(1, ceil(ln tolerance / ln(1-alpha))); an iterator ends within a million. Under
+            DistributedDataParallel and FSDP2 each process passes its share of every batch.
         loss_fn: ``loss_fn(output, target)`` for batches ``(input, target)``, a mean over examples. If None, a
             batch is a mapping, the model is called as ``model(**batch)`` and its ``.loss`` is used.
         forward_loss: ``forward_loss(model, batch) -> scalar``, instead of ``loss_fn`` for anything else.

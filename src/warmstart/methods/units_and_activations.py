@@ -16,6 +16,7 @@ from warmstart.errors import InputError
 from warmstart.layers.units import Units, units, watch
 from warmstart.losses import ForwardLoss
 from warmstart.methods.method import Method, Stage
+from warmstart.undo import on_failure
 
 
 class UnitsOf:
@@ -85,16 +86,13 @@ def _outermost(model: nn.Module) -> Iterator[list[str]]:
 
         return enter, leave
 
-    handles = []
-    try:
+    with ExitStack() as stack:
+        on_failure(stack.close)
         for name, layer in model.named_modules():
             enter, leave = hooks(name)
-            handles += [layer.register_forward_pre_hook(enter, prepend=True)]
-            handles += [layer.register_forward_hook(leave, always_call=True)]
+            stack.callback(layer.register_forward_pre_hook(enter, prepend=True).remove)
+            stack.callback(layer.register_forward_hook(leave, always_call=True).remove)
         yield names
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @contextmanager
@@ -135,6 +133,7 @@ def joined_activations(method: Method, model: nn.Module, stage: Stage) -> Iterat
     names = stage.units.entered if isinstance(stage.units, UnitsOf) else ("",)
     del stage  # which the hooks must not keep alive
     with ExitStack() as stack:
+        on_failure(stack.close)
         for name in names if layers else ():
             entered = model.get_submodule(name)
             inside = [_seen_from(name, layer, next(model.parameters()).device) for layer in layers]
