@@ -1,6 +1,13 @@
 """A method that is interrupted at any line has either not begun or is done: nothing stays half changed."""
 
 import copy
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,9 +15,10 @@ from method_table import ROWS, Network
 from torch.nn.functional import cross_entropy
 
 import warmstart as ws
-from interruptions import Trial, half_done
+from interruptions import EVERY_LINE, Trial, differing, half_done
 from networks import batches_for, updated
 from warmstart import Stage, parse_method
+from warmstart.undo import all_or_nothing
 
 BATCHES = batches_for((3, 6, 6), 3, size=4)
 
@@ -119,7 +127,7 @@ def test_a_function_interrupted_at_any_line_has_changed_nothing_or_is_done(name)
     assert not wrong, f"{len(wrong)} of {tried}: " + "; ".join(wrong[:9])
 
 
-def on_new_data(spelled, also_updates):
+def a_stage(spelled, act):
     def begin():
         model, optimizer = trained_network()
         generator = torch.Generator().manual_seed(1)
@@ -135,11 +143,8 @@ def on_new_data(spelled, also_updates):
             optimizer=optimizer,
         )
         method = parse_method(spelled)
-
-        if also_updates:
-            return Trial(lambda: method.after_backward(model, stage), model, optimizer)
         return Trial(
-            lambda: method.on_new_data(model, stage),
+            lambda: act(method, model, stage),
             model,
             optimizer,
             lambda: {"generator": generator.get_state(), **{f"state {n}": t for n, t in stage.state.items()}},
@@ -150,5 +155,194 @@ def on_new_data(spelled, also_updates):
 
 @pytest.mark.parametrize("spelled", [row.spelled for row in ROWS])
 def test_a_method_interrupted_at_any_line_has_changed_nothing_or_is_done(spelled):
-    wrong, tried = half_done(on_new_data(spelled, False), seed=len(spelled))
+    wrong, tried = half_done(a_stage(spelled, lambda method, *given: method.on_new_data(*given)), seed=len(spelled))
     assert not wrong, f"{len(wrong)} of {tried}: " + "; ".join(wrong[:9])
+
+
+def update_of(weight):
+    def begin():
+        model, optimizer = trained_network()
+        ema = ws.GradientEMA(model)
+        ema.left_out = 1  # so that norms are kept too
+        ema.update()
+
+        def remembered():
+            parts = {**ema._sum, **{f"largest {name}": norm for name, norm in ema.largest.items()}}
+            return {"updates": ema.updates, "decay": ema._decay, **{name: part.clone() for name, part in parts.items()}}
+
+        return Trial(lambda: ema.update(weight), model, optimizer, remembered)
+
+    return begin
+
+
+def test_an_update_of_the_average_that_fails_leaves_it_as_it_was():
+    wrong, tried = half_done(update_of(2.0), sample=40)
+    assert not wrong, f"{len(wrong)} of {tried}: " + "; ".join(wrong[:9])
+
+
+@pytest.mark.parametrize("weight", ["2", float("nan"), float("inf")])
+def test_a_weight_that_is_no_finite_number_is_refused(weight):
+    trial = update_of(weight)()
+    before = trial.state()
+    with pytest.raises(ws.InputError, match="weight is"):
+        trial.call()
+    assert not differing(before, trial.state())
+
+
+def expanded_weights(model, optimizer):
+    layer = model.point
+    layer.weight = torch.nn.Parameter(torch.ones(1, 8, 1, 1).expand(8, 8, 1, 1))
+
+
+def expanded_moments(model, optimizer):
+    state = optimizer.state[model.point.weight]
+    state["exp_avg"] = torch.ones(1).expand(8, 8, 1, 1)
+
+
+def weights_of_inference(model, optimizer):
+    with torch.inference_mode():
+        model.point.weight = torch.nn.Parameter(torch.ones(8, 8, 1, 1))
+
+
+def moments_of_inference(model, optimizer):
+    with torch.inference_mode():
+        optimizer.state[model.point.weight]["exp_avg"] = torch.ones(8, 8, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "name"),
+    [
+        (expanded_weights, "point.weight cannot .*expand"),
+        (expanded_moments, "exp_avg of point.weight cannot .*expand"),
+        (weights_of_inference, "point.weight cannot .* inference mode"),
+        (moments_of_inference, "exp_avg of point.weight cannot .* inference mode"),
+    ],
+)
+def test_what_cannot_be_written_in_place_is_refused_before_gradients_are_computed(spoil, name):
+    model, optimizer = trained_network()
+    spoil(model, optimizer)
+    before = Trial(None, model, optimizer).state()
+    asked = []
+
+    def batches():
+        asked.append(True)
+        yield from BATCHES
+
+    options = {"optimizer": optimizer, "optimizer_state": "scale" if "moments" in spoil.__name__ else "keep"}
+    with pytest.raises(ws.InputError, match=name):
+        ws.dash_(model, batches(), cross_entropy, **options)
+    assert not asked
+    assert not differing(before, Trial(None, model, optimizer).state())
+
+
+@pytest.mark.parametrize("spoil", [expanded_weights, weights_of_inference])
+@pytest.mark.parametrize(
+    "work",
+    [
+        ws.shrink_perturb_,
+        ws.fire_,
+        lambda model: ws.cold_(model, fresh()),
+        lambda model: ws.head_reset_(model, "point"),
+    ],
+    ids=["shrink_perturb_", "fire_", "cold_", "head_reset_"],
+)
+def test_other_methods_refuse_what_cannot_be_written_in_place(work, spoil):
+    model, optimizer = trained_network()
+    spoil(model, optimizer)
+    before = Trial(None, model, optimizer).state()
+    with pytest.raises(ws.InputError, match=r"point\.weight cannot be changed in place"):
+        work(model)
+    assert not differing(before, Trial(None, model, optimizer).state())
+
+
+def test_the_weights_are_kept_only_once_by_calls_inside_each_other():
+    """The outer call puts back what an inner one had finished, and an inner one that failed is put back alone."""
+    model, _ = trained_network()
+    before = Trial(None, model).state()
+    between = {}
+
+    @all_or_nothing
+    def outer():
+        ws.shrink_perturb_(model, noise_std=0.0)
+        between.update(Trial(None, model).state())
+        with pytest.raises(ws.InputError):
+            ws.dash_(model, [(inputs * torch.nan, targets) for inputs, targets in BATCHES], cross_entropy)
+        assert not differing(between, Trial(None, model).state())
+        ws.dash_(model, BATCHES, cross_entropy)
+        raise OSError("the disk is full")
+
+    with pytest.raises(OSError, match="full"):
+        outer()
+    assert not differing(before, Trial(None, model).state())
+
+
+CHILD = """
+import os, signal, sys, torch
+import warmstart as ws
+from method_table import Network
+from networks import batches_for
+
+torch.set_num_threads(1)
+torch.manual_seed(0)
+model = Network()
+batches = batches_for((3, 6, 6), 2, size=4)
+tensors = [*model.parameters(), *model.buffers()]
+old = [tensor.detach().clone() for tensor in tensors]
+ws.dash_(model, batches, torch.nn.functional.cross_entropy)
+new = [tensor.detach().clone() for tensor in tensors]
+flags = [layer.training for layer in model.modules()]
+armed, inside, hits = False, False, 0
+
+def say(word):
+    os.write(1, (word + chr(10)).encode())
+
+def on_signal(number, frame):
+    global armed, hits
+    if not armed:
+        say("missed")
+        return
+    armed, hits = False, hits + inside
+    raise KeyboardInterrupt
+
+def is_(values):
+    return all(torch.equal(one, other) for one, other in zip(tensors, values))
+
+def sound():
+    kept = [layer.training for layer in model.modules()] == flags and torch.is_grad_enabled()
+    return kept and (is_(old) or is_(new)) and all(parameter.grad is None for parameter in model.parameters())
+
+for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, on_signal)
+say("ready")
+while hits < int(sys.argv[1]):
+    with torch.no_grad():
+        for tensor, value in zip(tensors, old):
+            tensor.copy_(value)
+    try:
+        armed = inside = True
+        ws.dash_(model, batches, torch.nn.functional.cross_entropy)
+        inside = False
+        armed = False
+    except KeyboardInterrupt:
+        inside = False
+        say("hit" if sound() else "half done")
+say("end")
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends POSIX signals")
+def test_real_signals_at_any_moment_find_the_old_weights_or_the_new_ones():
+    """The next one is sent once the last is dealt with, so that it hits the call and not the child's own checks."""
+    wanted = 2000 if EVERY_LINE else 40
+    tests = Path(__file__).parent
+    paths = os.pathsep.join([str(Path(ws.__file__).parents[1]), str(tests), str(tests.parent)])
+    command, moments = [sys.executable, "-c", CHILD, str(wanted)], random.Random(0)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": paths}) as child:
+        said = [child.stdout.readline().strip()]
+        while said[-1] in ("ready", "hit", "missed"):
+            time.sleep(moments.uniform(0.0, 0.02))
+            child.send_signal(moments.choice((signal.SIGINT, signal.SIGTERM)))
+            said.append(child.stdout.readline().strip())
+        child.kill()
+    assert "half done" not in said
+    assert said[-1] == "end", said[-3:]
