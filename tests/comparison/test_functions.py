@@ -219,6 +219,16 @@ def test_wrong_arguments_are_one_clear_line_before_the_first_run(changes, messag
         run(**{"train": no_training, **changes})
 
 
+def with_an_empty_buffer():
+    model = network()
+    model.register_buffer("none_yet", torch.zeros(0))
+    return model
+
+
+def test_two_networks_share_no_memory_where_there_is_none():
+    assert run(model=with_an_empty_buffer, methods=["warm"], seeds=1).results.rows
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -133,7 +133,7 @@ def _require_new_networks(task: FunctionTask) -> None:
     """Raise InputError if two networks share a tensor: what one run learned would be in the next."""
     models = task.make_model(), task.make_model()  # both alive, so that no memory is used again
     first, second = (
-        {tensor.data_ptr(): name for name, tensor in tensors_of(model).items() if not is_lazy(tensor)}
+        {t.data_ptr(): name for name, t in tensors_of(model).items() if not is_lazy(t) and t.data_ptr()}  # 0 if empty
         for model in models
     )
     if shared := first.keys() & second.keys():
