@@ -85,6 +85,7 @@ def _switches():
         "TF32 in products": torch.get_float32_matmul_precision(),
         "TF32 in convolutions": backends.cudnn.allow_tf32,
         "fused attention": backends.mha.get_fastpath_enabled(),
+        "dispatch modes": torch._C._len_torch_dispatch_stack(),
         "random state": torch.get_rng_state(),
     }
 

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -88,6 +89,7 @@ class Trace(Recorder, TorchDispatchMode):
             for module in self.names:
                 stack.callback(module.register_forward_pre_hook(self.enter, with_kwargs=True).remove)
                 stack.callback(module.register_forward_hook(self.leave).remove)
+            on_failure(partial(self._leave, torch._C._len_torch_dispatch_stack()))
             stack.enter_context(self)
             output = run()
         found: set[int] = set()
@@ -95,6 +97,11 @@ class Trace(Recorder, TorchDispatchMode):
             labels = self.read(tensor)
             found |= self.labels.members(labels) if labels is not None else set()
         return frozenset(found)
+
+    def _leave(self, others: int) -> None:
+        """Stop following, however often it was begun; before there were so many ``others``."""
+        while torch._C._len_torch_dispatch_stack() > others:
+            self.__exit__(None, None, None)  # type: ignore[no-untyped-call]  # of torch
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
