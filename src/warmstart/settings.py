@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from dataclasses import replace as replaced
@@ -16,6 +17,10 @@ from warmstart.wording import split_names
 
 RECORDED = "recorded"
 """The key of config.yaml that holds all that is not a setting, such as versions and the data's fingerprint."""
+
+MOST_NAMES = 10_000
+"""In a list, such as methods or seeds."""
+MOST_YAML_BYTES = 2**20
 
 Role = Literal["numbers", "extensible", "reading", "running"]
 """What a setting decides: ``numbers`` those of a run; ``extensible`` which runs there are; ``reading`` how results are
@@ -50,9 +55,10 @@ class Setting:
         if isinstance(value, tuple):
             noun = self.noun or name.removesuffix("s")
             require(bool(value) or not self.example, f"{name} is empty; name at least one, such as {self.example}")
-            for item in value:
+            require(len(value) <= MOST_NAMES, f"{name} has {len(value):,} items; give at most {MOST_NAMES:,}")
+            for item, times in Counter(value).items():
                 self._check_one(noun, item)
-                require(value.count(item) == 1, f"{name}: '{item}' appears twice; name each once")
+                require(times == 1, f"{name}: '{item!s:.60}' appears twice; name each once")
         elif value is not None and value != "auto":
             self._check_one(self.noun if self.choices and self.noun else name, value)
 
@@ -63,7 +69,7 @@ class Setting:
             require(bool(value.strip()), f"{name} is empty; name {self.example or 'it'}")
         elif self.range:
             kind = "a finite number, " if isinstance(value, float) else ""
-            require(self._holds(value), f"{name} is {value}; it must be {kind}{self.range}{self.remark}")
+            require(self._holds(value), f"{name} is {value!s:.40}; it must be {kind}{self.range}{self.remark}")
 
     @property
     def range(self) -> str:
@@ -73,7 +79,7 @@ class Setting:
 
     def _holds(self, value: float) -> bool:
         return (
-            math.isfinite(value)
+            (isinstance(value, int) or math.isfinite(value))
             and (self.above is None or value > self.above)
             and (self.at_least is None or value >= self.at_least)
             and (self.below is None or value < self.below)
@@ -117,13 +123,13 @@ class Settings(BaseModel):
         name = info.field_name or ""
         kind, setting = cls.model_fields[name].annotation, cls.described().get(name)
         if isinstance(value, bool) and kind is not bool:  # such as YAML's yes and on, which pydantic would take for 1
-            raise InputError(f"{name} is {value}; give a number or a name, not yes or no")
+            raise InputError(f"{name} is {value}; give a number or a name, not true or false")
         if isinstance(value, str) and _is_tuple(kind):
             return tuple(split_names(value))
         if setting is not None and setting.auto:
-            text = str(value)
-            holds = text == "auto" or (text.isdecimal() and int(text) >= 1)
-            require(holds, f"{name} is '{value}'; it must be 'auto' or a whole number, at least 1")
+            text, most = str(value), setting.at_most or math.inf
+            holds = text == "auto" or (text.isdecimal() and len(text) < 20 and 1 <= int(text) <= most)
+            require(holds, f"{name} is '{text:.40}'; it must be 'auto' or a whole number, {setting.range}")
             return text if text == "auto" else int(text)
         return value
 
@@ -176,15 +182,23 @@ def from_file_and_flags(kind: type[SomeSettings], file: Path | None, flags: Mapp
 
 
 def read_yaml(file: Path) -> dict[str, Any]:
-    """The keys and values of a YAML file; InputError if it is missing or not such a file."""
+    """The keys and values of a YAML file; InputError if it is missing, too large, or no such file."""
     import yaml
 
+    from warmstart import plain_yaml
+
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        if file.exists() and not file.is_file():
+            raise InputError(f"{file}: not a file; check the path of the configuration")
+        if (size := file.stat().st_size) > MOST_YAML_BYTES:
+            raise InputError(f"{file}: {size:,} bytes are no configuration; check its path")
+        content = plain_yaml.load(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{file}: cannot be read ({error.strerror}); check the path of the configuration") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{file}: not valid YAML ({' '.join(str(error).split())})") from None
+    except RecursionError:
+        raise InputError(f"{file}: not valid YAML (nested too deeply)") from None
+    except (yaml.YAMLError, ValueError) as error:
+        raise InputError(f"{file}: not valid YAML ({' '.join(str(error).split()):.300})") from None
     if content is None:
         content = {}
     if not isinstance(content, dict):

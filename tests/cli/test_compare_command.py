@@ -95,25 +95,54 @@ def test_a_factory_that_is_none(folder, capfd, code, message):
         sys.modules.pop("our_models", None)
 
 
-EXITS = """
+OWN = """
 import sys
 from dataclasses import dataclass
 import warmstart
 
 @dataclass(frozen=True)
-class Exit(warmstart.Method):
-    name = "exit"
+class Own(warmstart.Method):
+    name = "own"
 
     def on_new_data(self, model, stage):
-        sys.exit(0)
+        if {condition}:
+            {body}
+        return warmstart.Report("own")
 """
+MISBEHAVING = {
+    "sys.exit(0)": "method our_methods:Own fails on a new network: SystemExit: 0",
+    "return None": "method own: on_new_data returned None; it must return a warmstart.Report of what it did",
+    "return 3": "method own: on_new_data returned 3; it must return a warmstart.Report of what it did",
+    "return warmstart.Report('own', {'weights': model})": "method our_methods:Own reports what no file can hold",
+    "return model.no_such_layer": "method our_methods:Own fails on a new network: AttributeError: ",
+}
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
-def test_code_of_ones_own_that_exits_is_said_to_have_failed(folder, capfd, jobs):
-    (folder / "our_methods.py").write_text(EXITS)
+@pytest.mark.parametrize("body", MISBEHAVING)
+def test_a_method_that_misbehaves_is_named_before_anything_is_written(folder, capfd, body):
+    (folder / "our_methods.py").write_text(OWN.format(body=body, condition="True"))
     try:
-        assert warmstart("compare", *SMALL, "--methods", "our_methods:Exit", "--jobs", jobs) == 1
+        assert MISBEHAVING[body] in refused(capfd, folder, *SMALL, "--methods", "warm,our_methods:Own")
+    finally:
+        sys.modules.pop("our_methods", None)
+
+
+def test_a_misspelt_setting_that_only_the_network_shows_poisons_no_folder(folder, capfd):
+    remedy = "method head-reset[head=clasifier]: the model has no module 'clasifier'; did you mean 'classifier'?"
+    assert remedy in refused(capfd, folder, *SMALL, "--methods", "head-reset[head=clasifier]")
+    grid = [*SMALL, "--max-epochs", 1, "--jobs", 1, "--out", folder / "out"]
+    assert warmstart("compare", *grid, "--methods", "warm") == 0
+    before = (folder / "out" / "config.yaml").read_bytes()
+
+    assert warmstart("compare", *grid, "--methods", "warm,head-reset[head=clasifier]") == 2
+    assert (folder / "out" / "config.yaml").read_bytes() == before
+    assert warmstart("compare", *grid, "--methods", "warm,head-reset[head=classifier]") == 0
+
+
+def test_a_method_that_exits_once_it_is_used_is_said_to_have_failed(folder, capfd):
+    (folder / "our_methods.py").write_text(OWN.format(body="sys.exit(0)", condition="stage.seen > 8"))
+    try:
+        assert warmstart("compare", *SMALL, "--methods", "our_methods:Own") == 1
     finally:
         sys.modules.pop("our_methods", None)
     assert "warmstart: your own code called sys.exit(0); let it raise an error instead" in capfd.readouterr().err

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from commands import SMALL, numbers, rows, start, wait_for_plan, wait_until, warmstart
+from warmstart.comparison.settings import CompareRecord
 from warmstart.runs.key import RunKey
-from warmstart.runs.state import saved_runs
 
 METHODS = ("cold", "dash", "shrink-perturb[variant=dohare]")
 RUNS = len(METHODS) * 2
@@ -38,7 +38,7 @@ def checkpoints(out):
 def complete(out):
     """Runs whose last stage is in their checkpoint."""
     keys = [RunKey(method, seed, "sgd") for method in METHODS for seed in range(2)]
-    saved = saved_runs(keys, out)
+    saved = CompareRecord.read(out).grid_folder(out).states(keys)
     return {key.folder(out).name for key, run in saved.items() if len(run.rows) == 2}
 
 

@@ -18,9 +18,11 @@ from warmstart.grids import ray_cluster as on_ray
 from warmstart.grids import record
 from warmstart.grids.local_processes import run_grid
 from warmstart.grids.ray_cluster import ray_cluster
+from warmstart.runs.grid_folder import GridFolder
 from warmstart.runs.image_task import ImageTask
 from warmstart.runs.key import RunKey
-from warmstart.runs.state import saved_runs
+from warmstart.storage import lock
+from warmstart.storage.lock import FolderLock
 from warmstart.streams.settings import StreamSettings
 from warmstart.training.loop import Progress
 from warmstart.training.recipe import Recipe
@@ -89,12 +91,12 @@ class Task(TinyTask):
 
 
 def go(task, keys, out, on_event=lambda event: None, threads=1):
-    with ray_cluster(None, gpus=0, threads=threads) as cluster:
-        cluster.run(task, keys, out, on_event)
+    with ray_cluster(None, gpus=0, threads=threads) as cluster, FolderLock(out) as claim:
+        cluster.run(task, keys, GridFolder(out, claim=claim), on_event)
 
 
 def numbers(out, keys):
-    runs = saved_runs(keys, out)
+    runs = GridFolder(out).states(keys)
     return {
         key: [
             {name: value for name, value in vars(row).items() if not name.endswith("_seconds")}
@@ -115,9 +117,9 @@ def test_a_grid_begun_here_ends_on_ray_with_the_numbers_of_one_that_never_left(t
 
     here, there = tmp_path / "here", tmp_path / "there"
     there.mkdir()
-    run_grid(digits, DIGITS, here, jobs=1, threads=1, on_event=lambda event: None)
+    run_grid(digits, DIGITS, GridFolder(here), jobs=1, threads=1, on_event=lambda event: None)
     with pytest.raises(KeyboardInterrupt):
-        run_grid(digits, DIGITS, there, jobs=1, threads=1, on_event=stop)
+        run_grid(digits, DIGITS, GridFolder(there), jobs=1, threads=1, on_event=stop)
     events = []
     go(digits, DIGITS, there, events.append)
 
@@ -134,7 +136,7 @@ def test_the_stages_of_a_run_are_told_in_their_order(tmp_path):
 
 def test_a_run_computes_with_the_threads_it_is_given(tmp_path):
     go(Task(), KEYS[:1], tmp_path, threads=2)
-    assert saved_runs(KEYS[:1], tmp_path)[KEYS[0]].rows[0].train_accuracy == 2
+    assert GridFolder(tmp_path).states(KEYS[:1])[KEYS[0]].rows[0].train_accuracy == 2
 
 
 def test_a_refusal_on_a_worker_arrives_as_it_was_said(tmp_path):
@@ -143,7 +145,7 @@ def test_a_refusal_on_a_worker_arrives_as_it_was_said(tmp_path):
 
 
 def test_a_folder_that_a_node_does_not_see_is_found_before_anything_is_lost(tmp_path, monkeypatch):
-    monkeypatch.setattr(on_ray, "write_text", lambda file, text: file.write_text("another folder of that name"))
+    monkeypatch.setattr(lock, "write_text", lambda file, text: file.write_text("another folder of that name"))
     with pytest.raises(InputError, match=r"does not see .* put --out on a file system that all nodes of the cluster"):
         go(Task(), KEYS[:1], tmp_path)
     assert not (tmp_path / "runs").exists()
@@ -180,7 +182,7 @@ def test_gpus_are_shared_or_whole():
 def test_a_killed_worker_costs_its_run_nothing_but_time(tmp_path, capsys):
     here, there = tmp_path / "here", tmp_path / "there"
     there.mkdir()
-    run_grid(Task(), KEYS, here, jobs=1, threads=1, on_event=lambda event: None)
+    run_grid(Task(), KEYS, GridFolder(here), jobs=1, threads=1, on_event=lambda event: None)
     events = []
     go(Task("die_once", folder=there), KEYS, there, events.append)
 
@@ -194,7 +196,7 @@ def test_a_run_that_loses_every_worker_is_given_up_by_name(tmp_path, monkeypatch
     monkeypatch.setattr(on_ray, "TRIES", 2)  # workers take seconds to start
     with pytest.raises(WorkFailedError, match=r"^warm-seed0 has lost its worker 2 times in one stage \(killed"):
         go(Task("die"), KEYS[:1], tmp_path)
-    assert len(saved_runs(KEYS[:1], tmp_path)[KEYS[0]].rows) == 1
+    assert len(GridFolder(tmp_path).states(KEYS[:1])[KEYS[0]].rows) == 1
 
 
 def test_an_interruption_leaves_no_run_behind_and_the_cluster_alone(tmp_path):

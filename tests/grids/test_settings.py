@@ -50,6 +50,10 @@ def test_a_method_is_written_in_one_way_however_it_was_typed():
     assert config.methods == ("dash[lambda=0.05]", "shrink-perturb")
 
 
+def alphas(count):
+    return ", ".join(f"'dash[alpha={number / count}]'" for number in range(1, count + 1))
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -75,12 +79,30 @@ def test_a_method_is_written_in_one_way_however_it_was_typed():
         ("stages: 0", "stages is 0; it must be at least 1"),
         ("stages: 2.5", "stages is 2.5"),
         ("seeds: [0, 1]", "seeds is [0, 1]"),
-        ("seeds: yes", "seeds is True; give a number or a name, not yes or no"),
+        ("seeds: true", "seeds is True; give a number or a name, not true or false"),
+        ("seeds: yes", "seeds is 'yes'"),
+        ("seeds: 1000000000", "seeds is 1000000000; it must be at least 1 and at most 10000"),
+        (f"seeds: {'9' * 4000}", "seeds is 9999999999"),
+        (f"seeds: {'9' * 5000}", "not valid YAML"),
+        ("seeds: !!int abc", "not valid YAML"),
+        ("seeds: 1:30", "seeds is '1:30'"),
+        ("stages: !!timestamp abc", "not valid YAML"),
+        ("out: !!binary aGVsbG8=", "not valid YAML"),
+        ("lr: 2026-11-30", "lr is '2026-11-30'"),
+        ("lr: 0.1\nlr: 0.2", "not valid YAML (key 'lr' stands there twice)"),
+        ("out: &a a\ndata: *a", "not valid YAML (it refers to another part of itself with '*'; write the values out)"),
+        ("methods: " + "[" * 3000, "not valid YAML"),
+        (f"methods: [{alphas(19_999)}]", "methods has 19,999 items; give at most 10,000"),
+        ("methods: [cold, cold]", "methods: 'cold' appears twice"),
+        (f"methods: [{alphas(20)}]\nseeds: 9999", "methods x seeds are 199,980 runs; ask for at most 100,000"),
+        ("lr: " + "1" * 2**20, "bytes are no configuration; check its path"),
         ("batch_size: -4", "batch_size is -4; it must be at least 1"),
         ("max_epochs: 0", "max_epochs is 0; it must be at least 1"),
         ("image_size: 0", "image_size is 0; it must be at least 1"),
         ("image_size: 100000", "image_size is 100000; it must be at least 1 and at most 4096"),
-        ("jobs: 0", "jobs is '0'; it must be 'auto' or a whole number, at least 1"),
+        ("jobs: 0", "jobs is '0'; it must be 'auto' or a whole number, at least 1 and at most 1024"),
+        ("jobs: 1e9", "jobs is '1000000000.0'; it must be"),
+        ("threads: 999999999999999999999", "threads is '999999999999999999999'; it must be 'auto' or a whole number"),
         ("threads: many", "threads is 'many'; it must be 'auto' or a whole number, at least 1"),
         ("out: ''", "out is empty"),
         ("out: null", "out is None"),

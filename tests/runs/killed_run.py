@@ -6,6 +6,7 @@ from pathlib import Path
 from warmstart.comparison.settings import CompareSettings
 from warmstart.data.load import load
 from warmstart.runs import run as run_module
+from warmstart.runs.grid_folder import GridFolder
 from warmstart.runs.image_task import ImageTask
 from warmstart.runs.key import RunKey
 from warmstart.runs.run import Run
@@ -15,7 +16,8 @@ from warmstart.training import loop
 def make_run(method, folder):
     settings = {"stages": 3, "stage_size": 60, "batch_size": 8, "until": 1.0, "max_epochs": 5, "threads": 1}
     chosen = CompareSettings.of({**settings, "device": "cpu"})
-    return Run(ImageTask(load("digits"), chosen.model, chosen, chosen, "cpu"), RunKey(method, 2, "sgd"), folder)
+    task = ImageTask(load("digits"), chosen.model, chosen, chosen, "cpu")
+    return Run(task, RunKey(method, 2, "sgd"), folder and GridFolder(folder))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from warmstart.errors import InputError
 from warmstart.grids.collect import collect
 from warmstart.processes import Team
 from warmstart.runs import run as module
+from warmstart.runs.grid_folder import GridFolder
 from warmstart.runs.image_task import ImageTask
 from warmstart.runs.key import RunKey
 from warmstart.runs.run import Run
@@ -104,9 +105,9 @@ def test_a_run_that_was_stopped_inside_each_stage_gives_the_same_bits(tmp_path, 
 
     for stage in (1, 2):
         with pytest.raises(StoppedError):
-            Run(task, RunKey(method, 1, optimizer), tmp_path).go_on(stop_in(stage))
+            Run(task, RunKey(method, 1, optimizer), GridFolder(tmp_path)).go_on(stop_in(stage))
         torch.rand(5)  # another process would have another global random state
-        going_on = Run(task, RunKey(method, 1, optimizer), tmp_path)
+        going_on = Run(task, RunKey(method, 1, optimizer), GridFolder(tmp_path))
         assert (going_on.state.next_stage, going_on.state.inside.epochs) == (stage, 2)
 
         if stage == 1:
@@ -129,18 +130,18 @@ def test_without_a_save_inside_the_stage_is_done_again_with_the_same_numbers(tmp
             raise StoppedError
 
     with pytest.raises(StoppedError):
-        Run(task(), RunKey("dash", 0, "sgd"), tmp_path).go_on(stop)
-    going_on = Run(task(), RunKey("dash", 0, "sgd"), tmp_path)
+        Run(task(), RunKey("dash", 0, "sgd"), GridFolder(tmp_path)).go_on(stop)
+    going_on = Run(task(), RunKey("dash", 0, "sgd"), GridFolder(tmp_path))
 
     assert (len(going_on.state.rows), going_on.state.inside) == (1, None)
     assert numbers(finish(going_on)) == numbers(whole)
 
 
 def test_a_run_that_is_done_does_nothing_more(tmp_path, task):
-    first = finish(Run(task(), RunKey("warm", 0, "sgd"), tmp_path))
+    first = finish(Run(task(), RunKey("warm", 0, "sgd"), GridFolder(tmp_path)))
     events = []
 
-    assert numbers(finish(Run(task(), RunKey("warm", 0, "sgd"), tmp_path), events.append)) == numbers(first)
+    assert numbers(finish(Run(task(), RunKey("warm", 0, "sgd"), GridFolder(tmp_path)), events.append)) == numbers(first)
     assert events == []
 
 
@@ -172,11 +173,11 @@ def test_a_row_says_what_happened(task):
 
 def test_a_run_that_diverges_ends_there_and_stays_ended(tmp_path, task):
     task = task(lr=1e10, momentum=0.0)
-    results = finish(Run(task, RunKey("warm", 0, "sgd"), tmp_path))
+    results = finish(Run(task, RunKey("warm", 0, "sgd"), GridFolder(tmp_path)))
     events = []
 
     assert [row.status for row in results.rows] == ["diverged"]
-    assert len(finish(Run(task, RunKey("warm", 0, "sgd"), tmp_path), events.append).rows) == 1
+    assert len(finish(Run(task, RunKey("warm", 0, "sgd"), GridFolder(tmp_path)), events.append).rows) == 1
     assert events == []
 
 
@@ -227,17 +228,17 @@ def test_networks_drawn_while_training_are_the_same_after_a_stop(tmp_path, task,
             raise StoppedError
 
     with pytest.raises(StoppedError):
-        Run(task, key, tmp_path).go_on(stop)
-    going_on = Run(task, key, tmp_path)
+        Run(task, key, GridFolder(tmp_path)).go_on(stop)
+    going_on = Run(task, key, GridFolder(tmp_path))
     assert numbers(finish(going_on)) == numbers(whole)
     same_state(going_on, through)
 
 
 def test_a_damaged_checkpoint_is_named(tmp_path, task):
     key = RunKey("warm", 0, "sgd")
-    finish(Run(task(stages=1), key, tmp_path))
+    finish(Run(task(stages=1), key, GridFolder(tmp_path)))
     (file,) = key.folder(tmp_path).iterdir()
     file.write_bytes(file.read_bytes()[:1000])
 
     with pytest.raises(InputError, match=f"{file.name}: damaged checkpoint .*; delete it to compute it again"):
-        Run(task(stages=1), key, tmp_path)
+        Run(task(stages=1), key, GridFolder(tmp_path))

@@ -196,6 +196,27 @@ def test_a_changed_note_in_the_header_is_noticed(saved):
         read_metadata(saved)
 
 
+@pytest.mark.parametrize("other", [b'"I32"', b'"U32"'])
+def test_a_changed_type_in_the_header_is_noticed(saved, other):
+    saved.write_bytes(saved.read_bytes().replace(b'"F32"', other))
+
+    with pytest.raises(InputError, match=r"damaged checkpoint \(the content of model\.\S+ has changed\)"):
+        load(saved)
+
+
+def test_a_changed_name_and_a_changed_shape_in_the_header_are_noticed(saved):
+    intact = saved.read_bytes()
+    saved.write_bytes(intact.replace(b'"model.4.weight":{', b'"model.5.weight":{'))
+    with pytest.raises(InputError, match=r"damaged checkpoint \(tensors are missing or added\)"):
+        read_metadata(saved)
+
+    shape, swapped = b'"shape":[4,288]', b'"shape":[288,4]'  # of the linear layer's weight
+    assert shape in intact
+    saved.write_bytes(intact.replace(shape, swapped, 1))
+    with pytest.raises(InputError, match=r"damaged checkpoint \(the content of model\.\S+ has changed\)"):
+        load(saved)
+
+
 def test_other_files_are_refused(tmp_path):
     save_file({"w": torch.ones(2)}, tmp_path / "foreign.safetensors", metadata={"format": "pt"})
     torch.save({"w": torch.ones(2)}, tmp_path / "pickle.pt")
@@ -209,11 +230,11 @@ def test_other_files_are_refused(tmp_path):
 
 
 def test_a_later_format_is_told_apart(tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoint, "_VERSION", 2)
+    monkeypatch.setattr(checkpoint, "_VERSION", 9)
     checkpoint.save(tmp_path / "c", model={})
     monkeypatch.undo()
 
-    with pytest.raises(InputError, match="of format 2, but this warmstart reads format 1"):
+    with pytest.raises(InputError, match="of format 9, but this warmstart reads format 2"):
         load(tmp_path / "c")
 
 

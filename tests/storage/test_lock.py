@@ -47,7 +47,7 @@ def test_a_killed_process_blocks_nobody(tmp_path, holder):
     holder.wait()
 
     with FolderLock(tmp_path / "out"):
-        assert (tmp_path / "out" / ".warmstart.pid").read_text() == str(os.getpid())
+        assert (tmp_path / "out" / ".warmstart.pid").read_text().startswith(f"{os.getpid()} ")
 
 
 def test_a_folder_that_nothing_can_be_written_to_is_the_callers_mistake_and_a_full_disk_is_not(tmp_path, monkeypatch):
@@ -126,7 +126,7 @@ def test_a_lock_that_is_a_symbolic_link_is_refused_and_nothing_is_written_throug
         pass
     (out / ".warmstart.lock").unlink()
     with FolderLock(out):
-        assert (out / ".warmstart.pid").read_text() == str(os.getpid())
+        assert (out / ".warmstart.pid").read_text().startswith(f"{os.getpid()} ")
     assert target.read_text() == "years of work"
 
 
@@ -147,7 +147,8 @@ def test_a_file_system_without_locks_is_refused_rather_than_locked_in_a_way_that
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_forked_child_neither_frees_its_parents_lock_nor_keeps_it(tmp_path):
     here, there = os.pipe()
-    with FolderLock(tmp_path) as lock:
+    lock = FolderLock(tmp_path / "out")
+    with lock:
         child = os.fork()
         if child == 0:
             try:
@@ -157,13 +158,27 @@ def test_a_forked_child_neither_frees_its_parents_lock_nor_keeps_it(tmp_path):
             finally:
                 os._exit(1)
         assert os.read(here, 4) == b"left"
-        with pytest.raises(InputError, match="in use"), FolderLock(tmp_path):
+        with pytest.raises(InputError, match="in use"), FolderLock(tmp_path / "out"):
             pass
     try:
-        with FolderLock(tmp_path):  # the child is alive
+        with FolderLock(tmp_path / "out"):  # the child is alive
             pass
     finally:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         os.close(here)
         os.close(there)
+
+
+def test_a_new_folder_in_which_nothing_was_done_goes_again_and_any_other_stays(tmp_path):
+    with pytest.raises(ValueError, match="refused"), FolderLock(tmp_path / "new" / "and" / "deep"):
+        raise ValueError("refused")
+    assert not (tmp_path / "new").exists()
+
+    (tmp_path / "old").mkdir()
+    with FolderLock(tmp_path / "old"):
+        pass
+    with FolderLock(tmp_path / "used"):
+        (tmp_path / "used" / "file").touch()
+    assert (tmp_path / "old").is_dir()
+    assert (tmp_path / "used" / "file").exists()

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import pickle
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import torch
@@ -14,20 +15,15 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from warmstart.comparison.fingerprint import stream_fingerprint
-from warmstart.errors import InputError, whole_number
+from warmstart.errors import InputError, require, whole_number
 from warmstart.importing import describe
 from warmstart.methods.cold import tensors_of
-from warmstart.methods.lifecycle import prepare_
-from warmstart.methods.method import Method, Stage
+from warmstart.methods.method import Method
 from warmstart.methods.registry import method_label, parse_method
-from warmstart.methods.units_and_activations import UnitsOf
 from warmstart.runs.function_task import FunctionTask
-from warmstart.runs.task import StageData
+from warmstart.settings import MOST_NAMES
 from warmstart.streams.given_parts import GivenStream
 from warmstart.wording import split_names
-
-REHEARSED = 32
-"""How many examples the batch holds that each method is tried on."""
 
 
 def require_functions(**functions: Any) -> None:
@@ -67,12 +63,12 @@ def methods_by_label(methods: str | Method | Iterable[str | Method]) -> dict[str
 def chosen_seeds(seeds: Any) -> list[int]:
     """The seeds of a comparison, 0 to N-1 or as given; InputError if one is invalid or given twice, or none is."""
     if isinstance(seeds, Iterable) and not isinstance(seeds, (str, Mapping)):
-        chosen = [whole_number("a seed", seed, 0) for seed in seeds]
+        chosen = [whole_number("a seed", seed, 0) for seed in islice(seeds, MOST_NAMES + 1)]
     else:
-        chosen = list(range(whole_number("seeds", seeds, 1)))
-    for seed in chosen:
-        if chosen.count(seed) > 1:
-            raise InputError(f"seeds: {seed} appears twice; name each once")
+        chosen = list(range(min(whole_number("seeds", seeds, 1), MOST_NAMES + 1)))
+    require(len(chosen) <= MOST_NAMES, f"seeds are more than {MOST_NAMES:,}; ask for fewer")
+    for seed, times in Counter(chosen).items():
+        require(times == 1, f"seeds: {seed} appears twice; name each once")
     if not chosen:
         raise InputError("seeds is empty; ask for at least one")
     return chosen
@@ -105,23 +101,18 @@ def _one_length(lengths: Sequence[int]) -> int:
     return lengths[0]
 
 
-def rehearse(task: FunctionTask, seed: int) -> nn.Module:
-    """Call every function but the training once: on an untrained network, one batch, with each method, and evaluate.
+def try_functions(task: FunctionTask, seed: int) -> nn.Module:
+    """Call every function but the training once, on an untrained network.
 
     Returns:
         A network as `task` makes them, unchanged.
 
     Raises:
-        InputError: If a function returns something invalid, or a method refuses the network, the batch or the loss.
+        InputError: If a function returns something invalid.
     """
     torch.manual_seed(0)
     _require_new_networks(task)
-    data = task.stage_data(seed, min(2, task.stages))
-    size = min(REHEARSED, data.seen)
-    small = replace(data, seen=size, new=min(size, data.new), batches=lambda _: [data.batches(size)[-1]])
-    for method in task.methods.values() if task.stages > 1 else ():
-        method.on_new_data(*_second_stage(task, method, small))
-    metric = task.measure(task.make_model(), data).accuracy
+    metric = task.measure(task.make_model(), task.stage_data(seed, 1)).accuracy
     if not math.isfinite(metric):
         warnings.warn(f"evaluate gives {metric} for an untrained network: such runs count as diverged", stacklevel=3)
     model = task.make_model()
@@ -139,25 +130,6 @@ def _require_new_networks(task: FunctionTask) -> None:
     if shared := first.keys() & second.keys():
         name = first[min(shared)]
         raise InputError(f"make_model gave {name} twice, and runs would share it: make a new network in each call")
-
-
-def _second_stage(task: FunctionTask, method: Method, data: StageData) -> tuple[nn.Module, Stage]:
-    """An untrained network as a method wants it, and what the method is told when new data arrives."""
-
-    def draw() -> nn.Module:
-        model = task.make_model()
-        prepare_(method, model)
-        return model
-
-    model = draw()
-    return model, data.stage(
-        2,
-        fresh=draw,
-        initial={name: tensor.detach().clone() for name, tensor in model.state_dict().items()},
-        optimizer=task.make_optimizer(model, ""),
-        units=UnitsOf(model, data.batches, data.forward_loss),
-        state={},
-    )
 
 
 def require_sendable(task: FunctionTask) -> None:

@@ -18,9 +18,9 @@ from warmstart.comparison.function_checks import (
     chosen_seeds,
     inspect_stream,
     methods_by_label,
-    rehearse,
     require_functions,
     require_sendable,
+    try_functions,
 )
 from warmstart.comparison.images import run_comparison
 from warmstart.comparison.report import render_terminal, write_report
@@ -154,7 +154,7 @@ def compare(
         stages=stages,
     )
     with torch.random.fork_rng():
-        model = rehearse(task, chosen[0])
+        model = try_functions(task, chosen[0])
         task = replace(task, model=type(model).__name__)
         settings = FunctionSettings.of(
             {

@@ -18,7 +18,7 @@ from warmstart.grids.record import Provenance, kind_of, settled
 from warmstart.runs.image_task import ImageTask
 from warmstart.runs.key import RunKey
 from warmstart.runs.results import Results
-from warmstart.runs.state import RunState, saved_runs
+from warmstart.runs.state import RunState
 from warmstart.wording import counted
 
 
@@ -80,7 +80,7 @@ def report_again(out: Path, margin: float | None = None) -> tuple[Results, Verdi
     if margin is not None:
         type(record.settings).setting("margin").check("margin", margin)
         record = record.model_copy(update={"settings": record.settings.model_copy(update={"margin": margin})})
-    return report(out, record, saved_runs(record.settings.runs(), out))
+    return report(out, record, record.grid_folder(out).states(record.settings.runs()))
 
 
 def report(

@@ -18,10 +18,12 @@ from warmstart.grids.record import Record, check_output, write_record
 from warmstart.grids.settings import GridSettings
 from warmstart.grids.tracking.registry import make_tracker
 from warmstart.processes import Team
+from warmstart.runs.grid_folder import GridFolder
 from warmstart.runs.key import RunKey
+from warmstart.runs.rehearsal import rehearse
 from warmstart.runs.run import Event, Run
 from warmstart.runs.stage_result import StageResult, to_csv
-from warmstart.runs.state import RunState, saved_runs
+from warmstart.runs.state import RunState
 from warmstart.runs.task import Task
 from warmstart.storage.atomic import write_text
 from warmstart.storage.lock import FolderLock
@@ -70,7 +72,7 @@ def carry_out(plan: Plan, display: Display) -> dict[RunKey, RunState]:
         left = team.on_first(work.prepare)
         if team.size > 1:
             on_event = work.on_event if team.rank == 0 else _ignore
-            done = _compute_together(plan, left, team, on_event)
+            done = _compute_together(plan, left, work.folder, team, on_event)
             if team.rank > 0:
                 raise HelpedError("this process trained along with process 0, which has the results")
         else:
@@ -83,6 +85,7 @@ class _Work:
 
     def __init__(self, plan: Plan, display: Display, stack: ExitStack, team: Team) -> None:
         self.plan, self.display, self.stack, self.team = plan, display, stack, team
+        self.folder: GridFolder | None = None
         self.done: dict[RunKey, RunState] = {}
         self._jobs = 1
         self._cluster: Cluster | None = None
@@ -94,10 +97,12 @@ class _Work:
         warnings = list(plan.warnings)
         keys, stages = settings.runs(), plan.task.stages
         if out is not None:
-            stack.enter_context(FolderLock(out))
+            claim = stack.enter_context(FolderLock(out))
             warnings += check_output(out, plan.record)
-            self.done = saved_runs(keys, out)
+            self.folder = plan.record.grid_folder(out, claim)
+            self.done = self.folder.states(keys)
         left = unfinished(keys, self.done, stages)
+        rehearse(plan.task, left)
         self._jobs = jobs_for(settings, plan.threads, len(left))
         self._cluster = stack.enter_context(_cluster(settings, plan.threads))
         tracker = make_tracker(settings.track, out=out, record=plan.record, stages=stages, done=self.done)
@@ -106,7 +111,7 @@ class _Work:
         lines = [*plan.lines, _how_computed(plan, len(keys), max(self._jobs, self.team.size))]
         rows = [row for state in self.done.values() for row in state.rows]
         self.display.plan(lines, warnings, runs=len(keys), stages=stages, done=rows)
-        results_file = _ResultsFile(out, settings, self.done)
+        results_file = _ResultsFile(self.folder, settings, self.done)
         stack.callback(tracker.close)
         stack.callback(results_file.write)
         results_file.write()
@@ -121,24 +126,26 @@ class _Work:
 
     def compute(self, left: Sequence[RunKey]) -> Mapping[RunKey, RunState]:
         """Compute the unfinished runs, here or on Ray."""
-        task, out, threads = self.plan.task, self.plan.out, self.plan.threads
+        task, folder, threads = self.plan.task, self.folder, self.plan.threads
         if self._cluster is not None:
-            assert out is not None  # _check_conflicts
-            return self._cluster.run(task, left, out, self.on_event)
-        return run_grid(task, left, out, jobs=self._jobs, threads=threads, on_event=self.on_event)
+            assert folder is not None  # _check_conflicts
+            return self._cluster.run(task, left, folder, self.on_event)
+        return run_grid(task, left, folder, jobs=self._jobs, threads=threads, on_event=self.on_event)
 
 
 def _ignore(event: Event) -> None:
     """Ignore an event: only the first process records them."""
 
 
-def _compute_together(plan: Plan, keys: Sequence[RunKey], team: Team, on_event: OnEvent) -> Mapping[RunKey, RunState]:
-    """One run after the other, each trained by all processes together."""
+def _compute_together(
+    plan: Plan, keys: Sequence[RunKey], folder: GridFolder | None, team: Team, on_event: OnEvent
+) -> Mapping[RunKey, RunState]:
+    """One run after the other, each trained by all processes together; the first alone has the folder."""
     done = {}
     with computing_with(team.broadcast(plan.threads)):
         for key in keys:
             with memory_sufficing(key):
-                done[key] = Run(plan.task, key, plan.out if team.rank == 0 else None, team).go_on(on_event)
+                done[key] = Run(plan.task, key, folder, team).go_on(on_event)
     return done
 
 
@@ -188,8 +195,8 @@ def jobs_for(settings: GridSettings, threads: int, runs: int) -> int:
 class _ResultsFile:
     """results.csv, kept up to date while a grid runs; the runs' checkpoints are what a restart reads."""
 
-    def __init__(self, out: Path | None, settings: GridSettings, done: Mapping[RunKey, RunState]) -> None:
-        self._file = None if out is None else out / "results.csv"
+    def __init__(self, folder: GridFolder | None, settings: GridSettings, done: Mapping[RunKey, RunState]) -> None:
+        self._folder = folder
         by_method = sorted(settings.runs(), key=_order_in_file(settings))
         self._order = {key: i for i, key in enumerate(by_method)}
         self._rows = {(key, row.stage): row for key, state in done.items() for row in state.rows}
@@ -207,12 +214,13 @@ class _ResultsFile:
 
     def write(self) -> None:
         """Write all rows, in order of optimizer, method, seed and stage."""
-        if self._file is None:
+        if self._folder is None:
             return
+        self._folder.require_claim()
         with self._lock:
             ordered = sorted(self._rows, key=lambda place: (self._order[place[0]], place[1]))
             rows: list[StageResult] = [self._rows[place] for place in ordered]
-            write_text(self._file, to_csv(rows))
+            write_text(self._folder.path / "results.csv", to_csv(rows))
             self._written = time.monotonic()
 
 

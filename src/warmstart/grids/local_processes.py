@@ -13,13 +13,13 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from warmstart.errors import WorkFailedError
 from warmstart.grids.worker_server import worker_context, workers_cost_nothing
+from warmstart.runs.grid_folder import GridFolder
 from warmstart.runs.key import RunKey
 from warmstart.runs.run import Event, Run
 from warmstart.runs.state import RunState
@@ -35,11 +35,11 @@ OnEvent = Callable[[Event], None]
 
 
 def run_grid(
-    task: Task, keys: Sequence[RunKey], out: Path | None, *, jobs: int, threads: int, on_event: OnEvent
+    task: Task, keys: Sequence[RunKey], folder: GridFolder | None, *, jobs: int, threads: int, on_event: OnEvent
 ) -> dict[RunKey, RunState]:
     """Run each run to its end from its last checkpoint, in ``jobs`` processes; 1 uses this process alone.
 
-    The caller holds the lock of ``out``; without ``out`` nothing is saved. Events arrive in this process.
+    The caller holds the folder's lock; without a folder nothing is saved. Events arrive in this process.
 
     Returns:
         The last state of each run.
@@ -50,10 +50,10 @@ def run_grid(
     """
     if jobs == 1 or len(keys) <= 1:
         with computing_with(threads):
-            return {key: _run(task, key, out, on_event) for key in keys}
-    done = {} if workers_cost_nothing() else _head_start(task, keys, out, threads, on_event)
+            return {key: _run(task, key, folder, on_event) for key in keys}
+    done = {} if workers_cost_nothing() else _head_start(task, keys, folder, threads, on_event)
     if left := [key for key in keys if key not in done]:
-        done |= _run_in_processes(task, left, out, min(jobs, len(left)), threads, on_event)
+        done |= _run_in_processes(task, left, folder, min(jobs, len(left)), threads, on_event)
     return {key: done[key] for key in keys}
 
 
@@ -62,7 +62,7 @@ class _TakesLongerError(Exception):
 
 
 def _head_start(
-    task: Task, keys: Sequence[RunKey], out: Path | None, threads: int, on_event: OnEvent
+    task: Task, keys: Sequence[RunKey], folder: GridFolder | None, threads: int, on_event: OnEvent
 ) -> dict[RunKey, RunState]:
     """Compute here for as long as starting workers would take; a run that is then unfinished is run again there."""
     began = time.monotonic()
@@ -75,11 +75,11 @@ def _head_start(
 
     with computing_with(threads), suppress(_TakesLongerError):
         for key in keys:
-            done[key] = _run(task, key, out, stop_when_long)
+            done[key] = _run(task, key, folder, stop_when_long)
     return done
 
 
-def _run(task: Task, key: RunKey, out: Path | None, on_event: OnEvent) -> RunState:
+def _run(task: Task, key: RunKey, folder: GridFolder | None, on_event: OnEvent) -> RunState:
     last = 0.0
 
     def rarely(event: Event) -> None:
@@ -89,7 +89,7 @@ def _run(task: Task, key: RunKey, out: Path | None, on_event: OnEvent) -> RunSta
             on_event(event)
 
     with memory_sufficing(key):
-        return Run(task, key, out).go_on(rarely)
+        return Run(task, key, folder).go_on(rarely)
 
 
 @contextmanager
@@ -102,12 +102,12 @@ def memory_sufficing(key: RunKey) -> Iterator[None]:
 
 
 def _run_in_processes(
-    task: Task, keys: Sequence[RunKey], out: Path | None, jobs: int, threads: int, on_event: OnEvent
+    task: Task, keys: Sequence[RunKey], folder: GridFolder | None, jobs: int, threads: int, on_event: OnEvent
 ) -> dict[RunKey, RunState]:
     context = worker_context()
     parents_end, ours = context.Pipe(duplex=False)
     with _events_from_workers(context, on_event) as send:
-        pool = ProcessPoolExecutor(jobs, context, _start_worker, (task, out, threads, send, parents_end))
+        pool = ProcessPoolExecutor(jobs, context, _start_worker, (task, folder, threads, send, parents_end))
         try:
             with _interrupts_delayed():
                 futures = {pool.submit(_work, key): key for key in keys}
@@ -202,13 +202,15 @@ def computing_with(threads: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-_worker: tuple[Task, Path | None, _EventSender] | None = None
+_worker: tuple[Task, GridFolder | None, _EventSender] | None = None
 """In a worker: the task, the folder, and what sends events to the parent."""
 
 
-def _start_worker(task: Task, out: Path | None, threads: int, send: _EventSender, parents_end: Connection) -> None:
+def _start_worker(
+    task: Task, folder: GridFolder | None, threads: int, send: _EventSender, parents_end: Connection
+) -> None:
     global _worker
-    _worker = (task, out, send)
+    _worker = (task, folder, send)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends the workers
     threading.Thread(target=_exit_with_parent, args=(parents_end,), daemon=True).start()
     torch.set_num_threads(threads)
@@ -222,5 +224,5 @@ def _exit_with_parent(parents_end: Connection) -> None:
 
 def _work(key: RunKey) -> RunState:
     assert _worker is not None
-    task, out, send = _worker
-    return _run(task, key, out, send)
+    task, folder, send = _worker
+    return _run(task, key, folder, send)

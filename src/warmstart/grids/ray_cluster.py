@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import secrets
 import signal
 import socket
 import sys
@@ -24,12 +23,12 @@ from warmstart.errors import InputError, WorkFailedError
 from warmstart.grids.local_processes import OnEvent, run_grid
 from warmstart.grids.record import Provenance
 from warmstart.importing import describe
+from warmstart.runs.grid_folder import GridFolder
 from warmstart.runs.key import RunKey
 from warmstart.runs.run import Event
 from warmstart.runs.stage_result import StageResult
-from warmstart.runs.state import RunState, saved_runs
+from warmstart.runs.state import RunState
 from warmstart.runs.task import Task
-from warmstart.storage.atomic import write_text
 from warmstart.training.launch import available_cores
 from warmstart.training.loop import Progress
 
@@ -41,8 +40,6 @@ CANCEL_TIMEOUT = 10
 """Seconds that runs have to end when the work is stopped; after that Ray ends them."""
 CONNECT_TIMEOUT = 10
 """Seconds that a cluster has to answer."""
-_MARKER = ".warmstart.ray"
-"""A file in the output folder by which nodes recognise it."""
 
 
 @dataclass(frozen=True)
@@ -53,29 +50,28 @@ class Cluster:
     gpus: float
     threads: int
 
-    def run(self, task: Task, keys: Sequence[RunKey], out: Path, on_event: OnEvent) -> dict[RunKey, RunState]:
+    def run(self, task: Task, keys: Sequence[RunKey], folder: GridFolder, on_event: OnEvent) -> dict[RunKey, RunState]:
         """Run each run to its end from its last checkpoint, with the numbers of a local run.
 
-        The caller holds the lock of ``out``, which lies on a file system that all nodes share. The task is sent to each
-        node once. Each finished stage is reported once, also where a worker is lost after saving it.
+        The caller holds the folder's lock; it lies on a file system that all nodes share. The task is sent to each node
+        once. Each finished stage is reported once, also where a worker is lost after saving it.
 
         Returns:
             The last state of each run.
 
         Raises:
-            InputError: If nodes do not share ``out`` or differ in their versions, or a method or network refuses its
+            InputError: If nodes do not share the folder or differ in their versions, or a method or network refuses its
                 input.
             WorkFailedError: If a run loses its worker `TRIES` times in one stage.
         """
-        ray, out = self.ray, out.resolve()
-        with _marker(out) as marker:
-            mailbox = _mailbox(ray)
-            driver = _Driver(out, Path.cwd(), marker, Provenance.here(), self.threads, mailbox)
-            shared = _put(ray, task)
-            needs = {"num_cpus": self.threads, "num_gpus": self.gpus}
-            work = ray.remote(_run_on_worker).options(**needs, max_retries=0, name="warmstart run")
-            events = _Events(keys, out, on_event)
-            return _Grid(ray, lambda key: work.remote(shared, key, driver), mailbox, events).run(keys)
+        ray, folder = self.ray, folder.resolved()
+        mailbox = _mailbox(ray)
+        driver = _Driver(folder, Path.cwd(), Provenance.here(), self.threads, mailbox)
+        shared = _put(ray, task)
+        needs = {"num_cpus": self.threads, "num_gpus": self.gpus}
+        work = ray.remote(_run_on_worker).options(**needs, max_retries=0, name="warmstart run")
+        events = _Events(keys, folder, on_event)
+        return _Grid(ray, lambda key: work.remote(shared, key, driver), mailbox, events).run(keys)
 
 
 @contextmanager
@@ -106,9 +102,9 @@ def ray_cluster(address: str | None, *, gpus: float, threads: int) -> Iterator[C
 class _Events:
     """Passes events on, each finished stage once: a worker may be lost between saving a stage and reporting it."""
 
-    def __init__(self, keys: Sequence[RunKey], out: Path, on_event: OnEvent) -> None:
+    def __init__(self, keys: Sequence[RunKey], folder: GridFolder, on_event: OnEvent) -> None:
         self._on_event = on_event
-        self._stages = {(key, row.stage) for key, state in saved_runs(keys, out).items() for row in state.rows}
+        self._stages = {(key, row.stage) for key, state in folder.states(keys).items() for row in state.rows}
         self.losses: Counter[RunKey] = Counter()
         """How often each run has lost its worker in its current stage."""
 
@@ -202,10 +198,9 @@ def _mailbox(ray: Any) -> Any:
 class _Driver:
     """What a worker needs to know about the driver."""
 
-    out: Path
-    folder: Path
-    """The driver's current one: a user's own modules may lie there."""
-    marker: str
+    grid: GridFolder
+    current: Path
+    """The driver's current folder: a user's own modules may lie there."""
     provenance: Provenance
     threads: int
     mailbox: Any
@@ -216,10 +211,10 @@ class _Driver:
 
     def check_node(self) -> None:
         """Check that this node shares the driver's folder and versions, and work in the driver's current folder."""
-        node, file = socket.gethostname(), self.out / _MARKER
-        if not file.is_file() or file.read_text() != self.marker:
+        node = socket.gethostname()
+        if self.grid.claim is not None and not self.grid.claim.holds:  # the same path may exist on its own disk
             raise InputError(
-                f"node {node} does not see {self.out} as the driver does; "
+                f"node {node} does not see {self.grid.path} as the driver does; "
                 "put --out on a file system that all nodes of the cluster share"
             )
         for name, here in Provenance.here():
@@ -228,14 +223,14 @@ class _Driver:
                     f"node {node} has {name} {here} and the driver {driver}; "
                     "install the same versions on all nodes, or numbers would differ from node to node"
                 )
-        if self.folder.is_dir():
-            os.chdir(self.folder)
+        if self.current.is_dir():
+            os.chdir(self.current)
 
 
 def _run_on_worker(task: Task, key: RunKey, driver: _Driver) -> RunState:
     """On a worker: one run to its end, with all its stages, those of earlier tries included."""
     driver.check_node()
-    return run_grid(task, [key], driver.out, jobs=1, threads=driver.threads, on_event=driver.send)[key]
+    return run_grid(task, [key], driver.grid, jobs=1, threads=driver.threads, on_event=driver.send)[key]
 
 
 def _put(ray: Any, task: Task) -> Any:
@@ -255,17 +250,6 @@ def _read_only_tensor(array: Any) -> Tensor:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # the data is only read
         return torch.from_numpy(array)
-
-
-@contextmanager
-def _marker(out: Path) -> Iterator[str]:
-    """Write a random text into the folder: the same path may exist on another node's own disk."""
-    text = secrets.token_hex(8)
-    write_text(out / _MARKER, text)
-    try:
-        yield text
-    finally:
-        (out / _MARKER).unlink(missing_ok=True)
 
 
 def _import_ray() -> Any:

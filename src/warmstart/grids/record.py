@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import platform
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -16,7 +18,14 @@ from warmstart.settings import RECORDED, read_yaml
 from warmstart.storage.atomic import write_text
 from warmstart.training.launch import launched_processes
 
+if TYPE_CHECKING:
+    from warmstart.runs.grid_folder import GridFolder
+    from warmstart.storage.lock import Claim
+
 CONFIG_FILE = "config.yaml"
+
+_NO_IDENTITY = frozenset({"settings", "provenance", "data_fingerprint", "notes"})
+"""Fields of a record that are compared in a way of their own, or not at all."""
 
 S_co = TypeVar("S_co", bound=GridSettings, covariant=True)
 S = TypeVar("S", bound=GridSettings)
@@ -79,13 +88,32 @@ class Record(BaseModel, Generic[S_co]):
 
     def to_yaml(self) -> str:
         """The text of config.yaml."""
-        import yaml
+        from warmstart import plain_yaml
 
         fields = self.model_dump(mode="json")
         settings, provenance = fields.pop("settings"), fields.pop("provenance")
         keys = {key: settings[key] for key in type(self.settings).described()}
         content = {**keys, RECORDED: {"kind": self.kind, **fields, **provenance}}
-        return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+        return plain_yaml.dump(content)
+
+    def identities(self) -> dict[int, str]:
+        """Seed -> a hash of what its runs' numbers rest on, besides method, optimizer and versions."""
+        # Without values that are defaults, so that a setting which a later version adds changes nothing.
+        own = self.model_dump(mode="json", exclude={*_NO_IDENTITY}, exclude_defaults=True)
+        numbers = set(type(self.settings).names_of("numbers"))
+        settings = self.settings.model_dump(mode="json", include=numbers, exclude_defaults=True)
+        data = self.data_fingerprint
+        found = {}
+        for seed in self.settings.seed_numbers:
+            facts = [self.kind, settings, own, data.get(seed) if isinstance(data, dict) else data]
+            found[seed] = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+        return found
+
+    def grid_folder(self, out: Path, claim: Claim | None = None) -> GridFolder:
+        """The folder of this grid's runs, to write to with a claim, else to read from."""
+        from warmstart.runs.grid_folder import GridFolder
+
+        return GridFolder(out, self.identities(), claim)
 
     def with_first_start(self, then: Record[Any]) -> Self:
         """This record with the first start's provenance and data fingerprints, and those of added seeds."""
@@ -111,7 +139,7 @@ class Record(BaseModel, Generic[S_co]):
         if not _same_data(then.data_fingerprint, self.data_fingerprint):
             name = getattr(now, "data", "")
             raise InputError(f"{out}: the data at '{name}' has changed since the first start; choose another --out")
-        for key in set(type(self).model_fields) - {"settings", "provenance", "data_fingerprint", "notes"}:
+        for key in set(type(self).model_fields) - _NO_IDENTITY:
             _require_equal(out, key, getattr(then, key), getattr(self, key))
         versions = ((name, getattr(then.provenance, name), value) for name, value in self.provenance)
         return [

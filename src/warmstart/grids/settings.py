@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
-from pydantic import ValidationInfo, field_validator
+from pydantic import ValidationInfo, field_validator, model_validator
 
-from warmstart.errors import InputError
+from warmstart.errors import InputError, require
 from warmstart.runs.key import RunKey
 from warmstart.runs.metric import ACCURACY, Metric
-from warmstart.settings import RECORDED, Setting, Settings
+from warmstart.settings import MOST_NAMES, RECORDED, Setting, Settings
 from warmstart.training.launch import available_cores, launched_processes
 
 if TYPE_CHECKING:
     import torch
 
 EXECUTORS = ("local", "ray")
+MOST_RUNS = 100_000
+"""Of a grid."""
 TRACKERS = ("tensorboard", "wandb", "mlflow")
 
 
@@ -36,8 +38,10 @@ class GridSettings(Settings):
         ),
     ] = ("cold", "warm", "shrink-perturb", "dash")
     device: Annotated[str, Setting("auto, cpu, cuda, cuda:1, mps", "NAME", example="auto")] = "auto"
-    threads: Annotated[int | str, Setting("Threads a run", "N", auto=True)] = "auto"
-    jobs: Annotated[int | str, Setting("Parallel processes", "N", auto=True, role="running")] = "auto"
+    threads: Annotated[int | str, Setting("Threads a run", "N", auto=True, at_least=1, at_most=1024)] = "auto"
+    jobs: Annotated[
+        int | str, Setting("Parallel processes", "N", auto=True, at_least=1, at_most=1024, role="running")
+    ] = "auto"
     executor: Annotated[str, Setting("Here, or on many machines", "NAME", choices=EXECUTORS, role="running")] = "local"
     ray_address: Annotated[
         str | None, Setting("The cluster: auto, HOST:PORT, ray://HOST:PORT", "ADDRESS", example="auto", role="running")
@@ -74,6 +78,12 @@ class GridSettings(Settings):
         if value != default and info.data.get("executor") == "local":
             raise InputError(f"{info.field_name} is {value}, which has no effect without Ray; add --executor ray")
         return value
+
+    @model_validator(mode="after")
+    def _not_too_many(self) -> Self:
+        runs = len(self.methods) * len(self.seed_numbers) * len(self.optimizer_names)
+        require(runs <= MOST_RUNS, f"methods x seeds are {runs:,} runs; ask for at most {MOST_RUNS:,}")
+        return self
 
     @property
     def metric(self) -> Metric:
@@ -128,7 +138,9 @@ class ImageGridSettings(GridSettings):
         str,
         Setting("small-cnn, mlp, resnet18, vgg16, or your own pkg.module:factory", "NAME", example="small-cnn"),
     ] = "small-cnn"
-    seeds: Annotated[int, Setting("Repetitions, seeds 0 to N-1", "N", at_least=1, role="extensible")] = 5
+    seeds: Annotated[
+        int, Setting("Repetitions, seeds 0 to N-1", "N", at_least=1, at_most=MOST_NAMES, role="extensible")
+    ] = 5
 
     @property
     def seed_numbers(self) -> Sequence[int]:

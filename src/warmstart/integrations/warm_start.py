@@ -19,7 +19,7 @@ from warmstart.integrations.report_texts import already_applied, in_brief, state
 from warmstart.layers.units import Units
 from warmstart.losses import ForwardLoss, as_forward_loss
 from warmstart.methods.cold import tensors_of
-from warmstart.methods.lifecycle import Updates, checked_state, measured, prepare_, require_prepared
+from warmstart.methods.lifecycle import Updates, checked_state, measured, prepare_, reported, require_prepared
 from warmstart.methods.method import Method, Stage
 from warmstart.methods.report import Report
 from warmstart.methods.units_and_activations import UnitsOf, joined_activations
@@ -358,9 +358,9 @@ def _on_new_data(method: Method, model: nn.Module, stage: Stage) -> Report:
     if not type(method).__module__.startswith("warmstart.methods."):  # ours keep what they change
         keep(tensors_of(model).values())
     if _processes() == 1 or any(is_sharded(parameter) for parameter in model.parameters()):
-        return method.on_new_data(model, stage)
+        return reported(method, model, stage)
     team = Team(_processes(), dist.group.WORLD, next(model.parameters()).device)
-    report = team.attempt(lambda: method.on_new_data(model, stage))
+    report = team.attempt(lambda: reported(method, model, stage))
     keep(tensors_of(model).values())
     for tensor in (*tensors_of(model).values(), *stage.state.values()):
         tensor.detach().copy_(team.broadcast_tensor(tensor))

@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from warmstart.errors import InputError
 from warmstart.methods.cold import tensors_of
 from warmstart.methods.method import Method, Stage, require_own_memory
+from warmstart.methods.report import Report
 from warmstart.network import require_module
 from warmstart.processes import local
 
@@ -60,6 +61,16 @@ def require_prepared(method: Method, model: nn.Module, optimizer: Optimizer | No
             raise InputError(
                 f"the optimizer does not hold {name}, which {method} put into the network: make it after prepare(model)"
             )
+
+
+def reported(method: Method, model: nn.Module, stage: Stage) -> Report:
+    """Apply a method to new data; its report, or InputError if it gave none."""
+    report: Any = method.on_new_data(model, stage)
+    if not isinstance(report, Report):
+        raise InputError(
+            f"method {method}: on_new_data returned {report!r:.60}; it must return a warmstart.Report of what it did"
+        )
+    return report
 
 
 class Updates:

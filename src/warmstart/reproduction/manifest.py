@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
+from warmstart import plain_yaml
 from warmstart.errors import InputError
 from warmstart.grids.repeat_command import repeat_command
 from warmstart.reproduction.settings import ReproductionRecord
@@ -73,7 +73,7 @@ def sessions_of(out: Path) -> list[dict[str, Any]]:
 def _write(out: Path, record: ReproductionRecord, sessions: list[dict[str, Any]]) -> None:
     content = {
         "command": reproduce_command(record),
-        "settings": yaml.safe_load(record.to_yaml()),
+        "settings": plain_yaml.load(record.to_yaml()),
         "wall_seconds": round(sum(one["wall_seconds"] for one in sessions), 1),
         "sessions": sessions,
     }

@@ -18,7 +18,7 @@ from warmstart.reproduction.report import Tables, write_report
 from warmstart.reproduction.settings import ReproduceSettings, ReproductionRecord
 from warmstart.runs.image_task import ImageTask
 from warmstart.runs.key import RunKey
-from warmstart.runs.state import RunState, saved_runs
+from warmstart.runs.state import RunState
 from warmstart.training.launch import launched_processes
 from warmstart.wording import counted
 
@@ -68,7 +68,7 @@ class Reproduction:
         """
         settings, threads = self._settings, int(self._settings.threads)
         keys = settings.runs()
-        done = saved_runs(keys, self._out)
+        done = self.record.grid_folder(self._out).states(keys)
         left = unfinished(keys, done, self.task.stages)
         if not left:
             return [], ["estimate: nothing is left to do"]
@@ -124,7 +124,7 @@ def plan_lines(settings: ReproduceSettings, task: ImageTask) -> list[str]:
 def report_again(out: Path) -> Tables:
     """Write table and report of a reproduction again, complete or not; InputError if there is nothing to report."""
     record = ReproductionRecord.read(out)
-    return _report(out, record, saved_runs(record.settings.runs(), out))
+    return _report(out, record, record.grid_folder(out).states(record.settings.runs()))
 
 
 def _report(out: Path, record: ReproductionRecord, runs: Mapping[RunKey, RunState]) -> Tables:

@@ -135,7 +135,8 @@ class FunctionTask:
         if isinstance(score, (int, float)) and not isinstance(score, bool):
             return Measured(float(score))
         try:
-            scores = torch.as_tensor(score).detach().cpu().double()
+            given = torch.as_tensor(score).detach().cpu()
+            scores = torch.empty(0) if given.is_complex() else given.double()
         except (TypeError, ValueError, RuntimeError):
             scores = torch.empty(0)
         if scores.numel() == 0 or scores.dim() > 1:

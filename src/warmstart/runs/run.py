@@ -5,22 +5,21 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 from torch import nn
 
 from warmstart.errors import InputError
-from warmstart.methods.lifecycle import checked_state, measured, prepare_
+from warmstart.methods.lifecycle import checked_state, measured, prepare_, reported
 from warmstart.methods.method import Stage
 from warmstart.methods.units_and_activations import UnitsOf
 from warmstart.processes import Team
+from warmstart.runs.grid_folder import GridFolder
 from warmstart.runs.key import RunKey
 from warmstart.runs.stage_result import StageResult
-from warmstart.runs.state import CHECKPOINT, RunState
+from warmstart.runs.state import RunState
 from warmstart.runs.task import Task, TrainingContext
 from warmstart.seeds import derive
-from warmstart.storage import checkpoint
 from warmstart.training.loop import Progress
 
 SAVE_EVERY = 60.0
@@ -40,13 +39,13 @@ class Event:
 class Run:
     """A run that resumes from its checkpoint."""
 
-    def __init__(self, task: Task, key: RunKey, out: Path | None, team: Team | None = None) -> None:
-        """Load the checkpoint of ``out``, or start anew; of a team, the first process saves and loads."""
+    def __init__(self, task: Task, key: RunKey, folder: GridFolder | None, team: Team | None = None) -> None:
+        """Load the checkpoint in the folder, or start anew; of a team, the first process saves and loads."""
         self.task, self.key, self._team = task, key, team or Team()
         self.method = task.method(key.method)
         if self._team.size > 1 and self.method.sees_activations:
             raise InputError(f"{key.method} sees activations, which differ between processes: train in one process")
-        self._folder = key.folder(out) if out is not None else None
+        self._folder = folder
         torch.manual_seed(derive(key.seed, "init", 0))
         self.model = self._drawn()
         self.initial = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
@@ -128,8 +127,7 @@ class Run:
             return 0.0
         stage.generator.manual_seed(derive(self.key.seed, "method", stage.number))
         began = time.perf_counter()
-        report = self.method.on_new_data(self.model, stage)
-        self.state.reports[stage.number] = report.to_dict()
+        self.state.reports[stage.number] = reported(self.method, self.model, stage).to_dict()
         return time.perf_counter() - began
 
     def _fresh(self) -> nn.Module:
@@ -148,18 +146,10 @@ class Run:
         if self._folder is None:
             return
         checked_state(self.method, self.model, self.state.of_method)
-        self._folder.mkdir(parents=True, exist_ok=True)
-        checkpoint.save(
-            self._folder / CHECKPOINT,
-            model=self.model,
-            optimizer=self.optimizer,
-            metadata=self.state.to_metadata(),
-            tensors=self.state.to_tensors(),
-        )
+        self._folder.save(self.key, self.state, model=self.model, optimizer=self.optimizer)
 
     def _load(self) -> None:
-        here = self._folder is not None and (self._folder / CHECKPOINT).exists()
-        saved = self._team.broadcast(checkpoint.load(self._folder / CHECKPOINT) if here and self._folder else None)
+        saved = self._team.on_first(lambda: None if self._folder is None else self._folder.load(self.key))
         if saved is None:
             return
         self.model.load_state_dict(saved.model_state)

@@ -1,22 +1,18 @@
-"""The state of a run beside its weights and optimizer, and reading it from the checkpoints."""
+"""The state of a run beside its weights and optimizer, as a checkpoint holds it."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from warmstart.runs.key import RunKey
 from warmstart.runs.stage_result import StageResult
-from warmstart.storage import checkpoint
 from warmstart.training.loop import Progress
 
-CHECKPOINT = "checkpoint.safetensors"
-_SCORES, _OF_METHOD = "scores", "method."
+SCORES, _OF_METHOD = "scores", "method."
 """Names of a checkpoint's tensors: the last scores, and the prefix of the method's own."""
 
 
@@ -64,7 +60,7 @@ class RunState:
 
     def to_tensors(self) -> dict[str, Tensor]:
         """The tensors for a checkpoint, by their names there."""
-        scores = {} if self.scores is None else {_SCORES: self.scores}
+        scores = {} if self.scores is None else {SCORES: self.scores}
         return {**scores, **{_OF_METHOD + name: tensor for name, tensor in self.of_method.items()}}
 
     @classmethod
@@ -73,7 +69,7 @@ class RunState:
         return cls(
             rows=[StageResult(**row) for row in metadata["rows"]],
             reports={int(stage): report for stage, report in metadata["reports"].items()},
-            scores=tensors.get(_SCORES),
+            scores=tensors.get(SCORES),
             inside=None if metadata["inside"] is None else Progress(**metadata["inside"]),
             method_seconds=metadata["method_seconds"],
             fresh_draws=metadata["fresh_draws"],
@@ -81,14 +77,3 @@ class RunState:
                 name.removeprefix(_OF_METHOD): tensor for name, tensor in tensors.items() if name.startswith(_OF_METHOD)
             },
         )
-
-
-def saved_runs(keys: Sequence[RunKey], out: Path) -> dict[RunKey, RunState]:
-    """The states of those runs that have a checkpoint, read without weights and the methods' own tensors."""
-    found = {}
-    for key in keys:
-        file = key.folder(out) / CHECKPOINT
-        if file.exists():
-            scores = {_SCORES + rest: t for rest, t in checkpoint.read_tensors(file, f"tensors.{_SCORES}").items()}
-            found[key] = RunState.from_saved(checkpoint.read_metadata(file), scores)
-    return found

@@ -2,7 +2,7 @@
 
 The network's tensors are called `model.<name>`, so that any tool that reads safetensors finds the weights; the
 optimizer's `optimizer.<parameter>.<name>`; further ones `tensors.<name>`. What is not a tensor is JSON in the file's
-header, with a checksum for each tensor.
+header, with its own checksum and one for each tensor.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from warmstart.storage.atomic import write_bytes
 from warmstart.storage.packing import TensorTable, pack, unpack
 
 _KEY, _CHECKSUM_KEY = "warmstart", "warmstart.crc32"
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -131,6 +131,8 @@ def _open(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
                     f"{path}: checkpoint of format {header['version']}, but this warmstart reads format {_VERSION}; "
                     "use the version of warmstart that wrote it"
                 )
+            if set(file.keys()) != set(header["checksums"]):
+                raise SafetensorError("tensors are missing or added")
             yield file, header
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such checkpoint; check the path") from error
@@ -147,4 +149,6 @@ def _read(file: Any, header: Mapping[str, Any], name: str) -> Tensor:
 
 
 def _checksum(tensor: Tensor) -> int:
-    return zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    """Of type, shape and content: the file's header says type and shape, and the same bytes make other numbers."""
+    kind = zlib.crc32(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+    return zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy().data, kind)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
 from filelock import FileLock, Timeout
 
-from warmstart.errors import InputError
+from warmstart.errors import InputError, WorkFailedError
 from warmstart.storage.atomic import remove_leftovers, write_text
 
 _LOCK, _PID = ".warmstart.lock", ".warmstart.pid"
@@ -19,27 +22,56 @@ _IMPOSSIBLE = {errno.EROFS, errno.ENOENT, errno.ENAMETOOLONG, errno.ENOSYS}
 """The file system is read-only, or one such as /proc, or has no locks; or the name is too long."""
 
 
-class FolderLock:
-    """Keep other warmstart processes out of an output folder: `with FolderLock(out): ...`.
+@dataclass(frozen=True)
+class Claim:
+    """That a folder is one process's, for all that write there; another machine can check it too."""
 
-    The folder is made if it is missing, and the temporary files of killed processes are removed. Two files stay behind:
-    the lock file, which is always empty, and one with the holder's process id, for the message. Neither means that the
-    folder is locked: only the operating system's lock does, which ends with the process that took it.
+    folder: Path
+    text: str
+    """What the process that holds the lock has written: its id, and a word that no other lock has."""
+
+    @property
+    def holds(self) -> bool:
+        """Whether the folder and its lock are still there, and no other process has taken it since."""
+        try:
+            return (self.folder / _LOCK).exists() and (self.folder / _PID).read_text() == self.text
+        except (OSError, ValueError):
+            return False
+
+    def check(self) -> None:
+        """Raise WorkFailedError unless it holds."""
+        if not self.holds:
+            raise WorkFailedError(
+                f"{self.folder} or its lock was removed or replaced while this process used it, which stops without "
+                "writing more there"
+            )
+
+
+class FolderLock:
+    """Keep other warmstart processes out of an output folder: `with FolderLock(out) as claim: ...`.
+
+    The folder is made if it is missing, and the temporary files of killed processes are removed. Two files stay behind,
+    unless nothing else was written into a new folder, which then goes again: the lock file, which is always empty, and
+    one with the holder's process id, for the message. Neither means that the folder is locked: only the operating
+    system's lock does, which ends with the process that took it.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._made: list[Path] = []  # the folders that were made, innermost first
+        self._process = os.getpid()
         self._lock: FileLock | None = None
 
-    def __enter__(self) -> FolderLock:
+    def __enter__(self) -> Claim:
         """Take the lock without waiting; InputError if another process holds it or the folder is not writable."""
         lock = FileLock(self.folder / _LOCK, blocking=False, fallback_to_soft=False)
+        self._made = [folder for folder in (self.folder, *self.folder.parents) if not folder.exists()]
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             lock.acquire()
         except Timeout:
             pid = self.folder / _PID
-            holder = pid.read_text().strip() if pid.is_file() else "unknown"
+            holder = pid.read_text(errors="replace").partition(" ")[0] if pid.is_file() else "unknown"
             raise InputError(
                 f"{self.folder} is in use by another warmstart process (pid {holder}); "
                 "wait for it or choose another --out"
@@ -49,19 +81,31 @@ class FolderLock:
                 raise
             cause = f"{error.strerror}: {error.filename or lock.lock_file}"
             raise InputError(f"{self.folder} is not a folder to write to ({cause}); choose another --out") from error
+        claim = Claim(self.folder, f"{os.getpid()} {secrets.token_hex(8)}")
         try:
-            write_text(self.folder / _PID, str(os.getpid()))
+            write_text(self.folder / _PID, claim.text)
             remove_leftovers(self.folder)
         except BaseException:
             lock.release()
             raise
         self._lock = lock
-        return self
+        return claim
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Release the lock."""
         if self._lock is not None:
+            self._remove_if_unused()
             self._lock.release()
             self._lock = None
+
+    def _remove_if_unused(self) -> None:
+        """Remove a folder that was made for work which was refused before it wrote anything."""
+        with suppress(OSError):
+            mine = bool(self._made) and self._process == os.getpid()
+            if mine and {entry.name for entry in self.folder.iterdir()} <= {_LOCK, _PID}:
+                for name in (_PID, _LOCK):
+                    (self.folder / name).unlink(missing_ok=True)
+                for folder in self._made:
+                    folder.rmdir()

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import yaml
 from numpy.typing import NDArray
 from PIL import Image
 from torch.nn.functional import pad
 
+from warmstart import plain_yaml
 from warmstart.data.features_and_noise import PatchWorld, as_images, draw_examples
 from warmstart.evidence.table import mean_std
 from warmstart.reporting import figures, html
@@ -82,7 +82,7 @@ def write_descent(study: DescentStudy, out: Path) -> list[Path]:
     settings = study.settings.model_dump(mode="json", exclude={"out"})
     recorded = {**versions(), "torch": str(torch.__version__), "threads": torch.get_num_threads()}
     write_text(files[0], _csv(study))
-    write_text(files[1], yaml.safe_dump({**settings, "recorded": recorded}, sort_keys=False))
+    write_text(files[1], plain_yaml.dump({**settings, "recorded": recorded}))
     write_bytes(files[2], figures.to_png(panels(_panels(study), x_label="stage")))
     write_text(files[3], _page(study))
     filters, images = out / "filters.csv", out / "features-and-noise.png"

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
+from warmstart import plain_yaml
 from warmstart.reporting import figures
 from warmstart.reporting.figures import Series
 from warmstart.reporting.panels import Panel, panels
@@ -64,7 +64,7 @@ def write_study(study: Study, out: Path, page: str) -> list[Path]:
     """Write theory.csv, theory.yaml, theory.png and theory.html, each whole or not at all."""
     files = [out / f"theory.{suffix}" for suffix in ("csv", "yaml", "png", "html")]
     write_text(files[0], _csv(study))
-    write_text(files[1], yaml.safe_dump({**study.settings.model_dump(exclude={"out"}), "recorded": versions()}))
+    write_text(files[1], plain_yaml.dump({**study.settings.model_dump(exclude={"out"}), "recorded": versions()}))
     write_bytes(files[2], figures.to_png(panels(study_panels(study), x_label="stage")))
     write_text(files[3], page)
     return files
