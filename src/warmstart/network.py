@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
 from warmstart.errors import InputError
@@ -15,10 +16,13 @@ from warmstart.undo import afterwards
 
 
 def require_module(model: Any, what: str = "model") -> None:
-    """Raise InputError unless the argument called ``what`` is an `nn.Module`."""
+    """Raise InputError unless the argument called ``what`` is an `nn.Module` all of whose tensors have a shape."""
     if not isinstance(model, nn.Module):
         hint = "call it, and pass the network that it makes" if callable(model) else "pass a torch.nn.Module"
         raise InputError(f"{what} is a {type(model).__name__}, not a network: {hint}")
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if is_lazy(tensor):
+            raise InputError(f"{what}: {name} has no shape yet (a lazy layer); run the network once on a batch first")
 
 
 def require_optimizer(optimizer: Any) -> None:

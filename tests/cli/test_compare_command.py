@@ -84,6 +84,10 @@ def test_what_is_wrong_is_said_in_one_line_and_nothing_is_written(folder, capfd,
             "import torch\ndef number(*_): return torch.nn.Linear(7, 10)",
             "the network cannot read images of shape",
         ),
+        (
+            "import torch\ndef number(*_): return torch.nn.LazyLinear(10)",
+            "number: weight has no shape yet",
+        ),
         ("import torch\ndef number(*_): return torch.nn.Linear(8, 3)", "the network's output for 2 images has"),
     ],
 )

@@ -144,7 +144,7 @@ def test_filter_fn_is_asked_with_each_layer_and_its_name():
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        (nn.Sequential(nn.Linear(2, 2), nn.LazyLinear(2)), "1.weight has no shape yet.*run the model once"),
+        (nn.Sequential(nn.Linear(2, 2), nn.LazyLinear(2)), "1.weight has no shape yet.*run the network once"),
         (nn.Sequential(nn.Linear(2, 2), nn.LazyBatchNorm1d()), "1.weight has no shape yet"),
         (nn.Linear(2, 2, device="meta"), "weight is on the meta device"),
         (nn.ReLU(), "it has no parameters"),

@@ -163,7 +163,7 @@ def test_wrapped_networks_change_inside_the_wrapper():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: nn.Sequential(nn.LazyLinear(4)), "run the model once on a batch"),
+        (lambda: nn.Sequential(nn.LazyLinear(4)), "run the network once on a batch"),
         (lambda: mlp().to("meta"), "on the meta device"),
     ],
     ids=["lazy", "meta"],

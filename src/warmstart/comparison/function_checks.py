@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.parameter import is_lazy
 
 from warmstart.comparison.fingerprint import stream_fingerprint
 from warmstart.errors import InputError, require, whole_number
@@ -124,7 +123,7 @@ def _require_new_networks(task: FunctionTask) -> None:
     """Raise InputError if two networks share a tensor: what one run learned would be in the next."""
     models = task.make_model(), task.make_model()  # both alive, so that no memory is used again
     first, second = (
-        {t.data_ptr(): name for name, t in tensors_of(model).items() if not is_lazy(t) and t.data_ptr()}  # 0 if empty
+        {t.data_ptr(): name for name, t in tensors_of(model).items() if t.data_ptr()}  # 0 if empty
         for model in models
     )
     if shared := first.keys() & second.keys():

@@ -61,7 +61,8 @@ def validate(model: nn.Module, *, granularity: Granularity = "kernel", filter_fn
     Raises:
         InputError: If it is no network.
     """
-    require_module(model)
+    if not isinstance(model, nn.Module):
+        require_module(model)
     order = ("error", "warning", "note")
     found = sorted(_findings(model, granularity, filter_fn), key=lambda finding: order.index(finding.severity))
     return Findings(found)
@@ -70,9 +71,6 @@ def validate(model: nn.Module, *, granularity: Granularity = "kernel", filter_fn
 def _findings(model: nn.Module, granularity: Granularity, filter_fn: Filter | None) -> Iterator[Finding]:
     try:
         model, _ = team_of(model)
-    except InputError as error:
-        yield Finding("error", "", str(error))
-    try:
         entries, left = neurons(model, granularity, filter_fn)
     except InputError as error:
         yield Finding("error", "", str(error))

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from warmstart.errors import InputError, nearest
 from warmstart.layers.left_alone import LeftAlone
 from warmstart.layers.norms import is_norm
+from warmstart.network import require_module
 
 Granularity = Literal["kernel", "neuron"]
 """What one scale covers in a convolution: an (out, in) kernel, as in the paper, or a whole output filter."""
@@ -191,13 +192,12 @@ def neurons(
         raise InputError(f"granularity {granularity!r} is unknown{nearest(str(granularity), ('kernel', 'neuron'))}")
     if filter_fn is not None and not callable(filter_fn):
         raise InputError(f"filter_fn is {filter_fn!r}: pass a function of a layer and its name")
+    require_module(model)
     found: list[Neurons] = []
     left: list[LeftAlone] = []
     for name, layer, key, parameter in each_parameter(model):
         rule = rule_of(layer)
         split = rule(layer, granularity).get(key) if rule else None
-        if isinstance(parameter, nn.UninitializedParameter):
-            raise InputError(f"{name} has no shape yet (a lazy layer): run the model once on a batch first")
         if parameter.is_meta:
             raise InputError(f"{name} is on the meta device and has no values: load the weights first")
         if is_norm(layer):

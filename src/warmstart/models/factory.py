@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from warmstart.errors import InputError
 from warmstart.importing import describe
+from warmstart.network import require_module
 
 
 class ModelFactory(Protocol):
@@ -62,6 +63,7 @@ def _make(factory: ModelFactory, num_classes: int, in_channels: int, image_size:
         raise InputError(f"model {name}: {called} it raised {describe(error)}") from error
     if not isinstance(model, nn.Module):
         raise InputError(f"model {name}: {called} it returned {type(model).__name__}, not a torch.nn.Module")
+    require_module(model, f"model {name}")
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise InputError(f"model {name}: the network has no trainable parameter; leave some unfrozen")
     return model
