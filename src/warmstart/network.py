@@ -17,12 +17,17 @@ from warmstart.undo import afterwards
 
 def require_module(model: Any, what: str = "model") -> None:
     """Raise InputError unless the argument called ``what`` is an `nn.Module` all of whose tensors have a shape."""
-    if not isinstance(model, nn.Module):
-        hint = "call it, and pass the network that it makes" if callable(model) else "pass a torch.nn.Module"
-        raise InputError(f"{what} is a {type(model).__name__}, not a network: {hint}")
+    require_module_type(model, what)
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if is_lazy(tensor):
             raise InputError(f"{what}: {name} has no shape yet (a lazy layer); run the network once on a batch first")
+
+
+def require_module_type(model: Any, what: str = "model") -> None:
+    """Raise InputError unless the argument called ``what`` is an `nn.Module`."""
+    if not isinstance(model, nn.Module):
+        hint = "call it, and pass the network that it makes" if callable(model) else "pass a torch.nn.Module"
+        raise InputError(f"{what} is a {type(model).__name__}, not a network: {hint}")
 
 
 def require_optimizer(optimizer: Any) -> None:

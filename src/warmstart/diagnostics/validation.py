@@ -11,7 +11,7 @@ from torch import nn
 from warmstart.errors import InputError
 from warmstart.layers.neurons import Filter, Granularity, neurons
 from warmstart.layers.norms import has_norm
-from warmstart.network import require_module
+from warmstart.network import require_module_type
 from warmstart.processes import local, team_of
 
 
@@ -61,8 +61,7 @@ def validate(model: nn.Module, *, granularity: Granularity = "kernel", filter_fn
     Raises:
         InputError: If it is no network.
     """
-    if not isinstance(model, nn.Module):
-        require_module(model)
+    require_module_type(model)
     order = ("error", "warning", "note")
     found = sorted(_findings(model, granularity, filter_fn), key=lambda finding: order.index(finding.severity))
     return Findings(found)
