@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, default_collate
 
@@ -34,6 +33,7 @@ from warmstart.grids.display import Display
 from warmstart.grids.record import Provenance
 from warmstart.losses import ForwardLoss, as_forward_loss
 from warmstart.methods.method import Method
+from warmstart.reporting.terminal import Terminal
 from warmstart.runs.function_task import FunctionTask, TrainingStage
 from warmstart.runs.results import Results
 from warmstart.runs.stage_result import to_csv
@@ -53,7 +53,7 @@ class Outcome:
 
     def __str__(self) -> str:
         """The table and the verdict, at most 80 columns wide."""
-        console = Console(file=io.StringIO(), width=80, highlight=False)
+        console = Terminal(file=io.StringIO(), width=80)
         render_terminal(self.results, self.verdict, console)
         assert isinstance(console.file, io.StringIO)
         return console.file.getvalue().rstrip()

@@ -7,8 +7,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from warmstart.comparison.settings import CompareRecord, CompareSettings, FunctionsRecord
 from warmstart.evidence import table
 from warmstart.evidence.diagnosis import diagnosis, unsettled_warning
@@ -20,6 +18,7 @@ from warmstart.methods.dash import Dash
 from warmstart.methods.registry import methods
 from warmstart.reporting import figures, html
 from warmstart.reporting.html import Html
+from warmstart.reporting.terminal import Terminal
 from warmstart.runs.results import Results
 from warmstart.storage.atomic import write_bytes, write_text
 from warmstart.wording import counted
@@ -44,13 +43,13 @@ def write_report(results: Results, verdict: Verdict, record: CompareRecord | Fun
         write_bytes(out / f"{name}.png", figures.to_png(figure))
 
 
-def render_terminal(results: Results, verdict: Verdict, console: Console) -> None:
+def render_terminal(results: Results, verdict: Verdict, terminal: Terminal) -> None:
     """Print the table, the verdict and its notes."""
-    console.print(table.terminal(_table_rows(results), results.metric))
-    console.print()
-    console.print(verdict.sentence, style="bold", markup=False, highlight=False)
+    terminal.print(table.terminal(_table_rows(results), results.metric))
+    terminal.print()
+    terminal.print(verdict.sentence, style="bold")
     for note in verdict.notes:
-        console.print(f"- {note}", style="dim", markup=False, highlight=False)
+        terminal.print(f"- {note}", style="dim")
 
 
 def _page(results: Results, verdict: Verdict, record: CompareRecord | FunctionsRecord) -> str:

@@ -10,7 +10,6 @@ from typing import Self
 
 from rich import box
 from rich.table import Table
-from rich.text import Text
 
 from warmstart.runs.metric import ACCURACY, Metric
 from warmstart.runs.results import Results
@@ -84,8 +83,7 @@ def terminal(rows: Sequence[Row], metric: Metric = ACCURACY) -> Table:
     for row in rows:
         method, *numbers = cells(row, metric)
         name = method.replace("[", "\n[", 1).replace(",", ",\n ") if len(method) > 24 else method
-        # Text, not markup: methods carry their settings in [brackets].
-        table.add_row(Text(name), *numbers)
+        table.add_row(name, *numbers)
     return table
 
 

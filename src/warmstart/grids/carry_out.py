@@ -17,6 +17,7 @@ from warmstart.grids.ray_cluster import Cluster, ray_cluster
 from warmstart.grids.record import Record, check_output, write_record
 from warmstart.grids.settings import GridSettings
 from warmstart.grids.tracking.registry import make_tracker
+from warmstart.interruption import begin_work
 from warmstart.processes import Team
 from warmstart.runs.key import RunKey
 from warmstart.runs.run import Event, Run
@@ -64,6 +65,7 @@ def carry_out(plan: Plan, display: Display) -> dict[RunKey, RunState]:
         HelpedError: After the work, in all but the first of several processes that were launched together.
     """
     _check_conflicts(plan)
+    begin_work()
     team = launched_team(plan.record.settings.resolved_device())
     with ExitStack() as stack:
         work = _Work(plan, display, stack, team)
