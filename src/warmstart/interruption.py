@@ -73,12 +73,11 @@ def _raise_again(ignored: Any) -> None:
     if not issubclass(ignored.exc_type, KeyboardInterrupt):
         sys.__unraisablehook__(ignored)
         return
-    import _thread
     import threading
 
     _interrupted = None
     number = next(number for number in _SIGNALS if signal.getsignal(number) is _answer)
-    again = threading.Timer(0.02, _thread.interrupt_main, (number,))
+    again = threading.Timer(0.02, os.kill, (os.getpid(), number))
     again.daemon = True
     again.start()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Sequence
 from importlib import import_module
@@ -75,7 +76,11 @@ def run(arguments: Sequence[str]) -> int:
         return fail(f"{error}; {again}", 1)
     except SystemExit as error:  # nothing of ours exits
         return fail(f"your own code called sys.exit({error.code!r}); let it raise an error instead; {again}", 1)
+    except UnicodeEncodeError as error:
+        return fail(f"{error.object[error.start : error.end]!r} in a name is not UTF-8; rename it", 2)
     except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:  # nothing of ours is long
+            return fail(f"{error}; choose a shorter name", 2)
         return fail(f"{error}; fix it, and {again}", 1)
     except Exception as error:
         if interrupted():
