@@ -31,13 +31,12 @@ from warmstart.grids.carry_out import Plan, carry_out
 from warmstart.grids.collect import collect
 from warmstart.grids.display import Display
 from warmstart.grids.record import Provenance
+from warmstart.grids.results_file import write_results
 from warmstart.losses import ForwardLoss, as_forward_loss
 from warmstart.methods.method import Method
 from warmstart.reporting.terminal import Terminal
 from warmstart.runs.function_task import FunctionTask, TrainingStage
 from warmstart.runs.results import Results
-from warmstart.runs.stage_result import to_csv
-from warmstart.storage.atomic import write_text
 from warmstart.streams.given_parts import GivenStream
 from warmstart.wording import counted, split_names
 
@@ -66,7 +65,7 @@ class Outcome:
         """
         out = Path(folder)
         out.mkdir(parents=True, exist_ok=True)
-        write_text(out / "results.csv", to_csv(self.results.rows))
+        write_results(out / "results.csv", self.results.rows)
         write_report(self.results, self.verdict, self.record, out)
 
 

@@ -16,7 +16,7 @@ from warmstart.grids.repeat_command import repeat_command
 from warmstart.grids.shown_record import shown_record
 from warmstart.methods.dash import Dash
 from warmstart.methods.registry import methods
-from warmstart.reporting import figures, html
+from warmstart.reporting import figures, html, markdown
 from warmstart.reporting.html import Html
 from warmstart.reporting.terminal import Terminal
 from warmstart.runs.results import Results
@@ -36,7 +36,8 @@ _READINGS = {
 def write_report(results: Results, verdict: Verdict, record: CompareRecord | FunctionsRecord, out: Path) -> None:
     """Write ``table.md``, ``report.html`` and, for slides, two figures as PNG."""
     lines = [table.markdown(_table_rows(results), results.metric), _table_caption(results) + "\n"]
-    lines += [verdict.sentence + "\n", "".join(f"- {note}\n" for note in verdict.notes)]
+    notes = [f"- {markdown.sentence(note)}\n" for note in verdict.notes]
+    lines += [markdown.sentence(verdict.sentence) + "\n", "".join(notes)]
     write_text(out / "table.md", "\n".join(line for line in lines if line))
     write_text(out / "report.html", _page(results, verdict, record))
     for name, figure in (("accuracy", accuracy_figure(results)), ("cost", cost_figure(results))):

@@ -15,16 +15,16 @@ from warmstart.grids.display import Display
 from warmstart.grids.local_processes import OnEvent, computing_with, memory_sufficing, run_grid
 from warmstart.grids.ray_cluster import Cluster, ray_cluster
 from warmstart.grids.record import Record, check_output, write_record
+from warmstart.grids.results_file import write_results
 from warmstart.grids.settings import GridSettings
 from warmstart.grids.tracking.registry import make_tracker
 from warmstart.interruption import begin_work
 from warmstart.processes import Team
 from warmstart.runs.key import RunKey
 from warmstart.runs.run import Event, Run
-from warmstart.runs.stage_result import StageResult, to_csv
+from warmstart.runs.stage_result import StageResult
 from warmstart.runs.state import RunState, saved_runs
 from warmstart.runs.task import Task
-from warmstart.storage.atomic import write_text
 from warmstart.storage.lock import FolderLock
 from warmstart.training.launch import available_cores, launched_processes
 from warmstart.training.shares import launched_team
@@ -214,7 +214,7 @@ class _ResultsFile:
         with self._lock:
             ordered = sorted(self._rows, key=lambda place: (self._order[place[0]], place[1]))
             rows: list[StageResult] = [self._rows[place] for place in ordered]
-            write_text(self._file, to_csv(rows))
+            write_results(self._file, rows)
             self._written = time.monotonic()
 
 

@@ -12,7 +12,7 @@ from rich.table import Table
 from warmstart.evidence.diagnosis import diagnosis
 from warmstart.evidence.figures import accuracy_figure, steps_figure
 from warmstart.grids.shown_record import shown_record
-from warmstart.reporting import figures, html
+from warmstart.reporting import figures, html, markdown
 from warmstart.reporting.html import Html
 from warmstart.reporting.terminal import Terminal
 from warmstart.reproduction.against_published import QUANTITIES, FigurePair, orders, paired_figures
@@ -135,12 +135,9 @@ def _markdown(tables: Tables) -> str:
     lines = [f"# {_title(tables.record.settings)}", ""]
     for optimizer in tables.results:
         for part in _PARTS:
-            heads = (optimizer, *tables.heads(part)[1:])
-            rule = ["---", *(["--:"] * (len(heads) - 1))]
-            rows = [heads, rule, *tables.cells(optimizer, part)]
-            lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows] + [""]
-        lines += [*(f"- {sentence}" for sentence in tables.orders(optimizer)), ""]
-    lines += [_caption(tables), "", *(f"- {note}" for note in tables.notes)]
+            lines.append(markdown.table((optimizer, *tables.heads(part)[1:]), tables.cells(optimizer, part)))
+        lines += [*(f"- {markdown.sentence(order)}" for order in tables.orders(optimizer)), ""]
+    lines += [_caption(tables), "", *(f"- {markdown.sentence(note)}" for note in tables.notes)]
     return "\n".join(lines).rstrip() + "\n"
 
 

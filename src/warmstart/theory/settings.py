@@ -8,7 +8,7 @@ from pydantic import field_validator, model_validator
 
 from warmstart.data.settings import PatchSettings
 from warmstart.errors import InputError, one_of
-from warmstart.grids.settings import ImageGridSettings
+from warmstart.grids.settings import Folder, ImageGridSettings
 from warmstart.settings import Setting, Settings
 from warmstart.streams.settings import StreamSettings
 from warmstart.training.recipe import Recipe
@@ -39,7 +39,7 @@ class DiscreteSettings(Settings):
     max_probability: Annotated[float, PatchSettings.setting("max_probability")] = 0.2
     seeds: Annotated[int, ImageGridSettings.setting("seeds")] = 10
     out: Annotated[
-        str, ImageGridSettings.setting("out", help="Output folder", example="a folder such as out/theory")
+        Folder, ImageGridSettings.setting("out", help="Output folder", example="a folder such as out/theory")
     ] = "out/theory"
 
     @model_validator(mode="after")
@@ -88,7 +88,7 @@ class DescentSettings(PatchSettings):
     ] = ("cold", "warm", "shrink-perturb", "shrink-perturb[noise_std=0.0]", "dash", ORACLE)
     """Shrink-perturb without noise is the control that shrinks all weights alike."""
     seeds: Annotated[int, DiscreteSettings.setting("seeds")] = 3
-    out: Annotated[str, DiscreteSettings.setting("out")] = "out/theory"
+    out: Annotated[Folder, DiscreteSettings.setting("out")] = "out/theory"
 
     @field_validator("methods")
     @classmethod
