@@ -22,6 +22,8 @@ _PATIENCE = 1.0
 _working = False
 _interrupted: float | None = None
 """When the work was first interrupted."""
+_code: int | None = None
+"""The exit code, as soon as it is certain."""
 
 
 def answer_signals() -> None:
@@ -39,10 +41,10 @@ def begin_work() -> None:
     _working = True
 
 
-def end_work() -> None:
-    """From now on an interrupt ends the process at once again."""
-    global _working, _interrupted
-    _working, _interrupted = False, None
+def end_work(code: int) -> None:
+    """From now on an interrupt hurries the end, which has this exit code."""
+    global _working, _code
+    _working, _code = False, code
 
 
 def interrupted() -> bool:
@@ -52,17 +54,21 @@ def interrupted() -> bool:
 
 def _answer(number: int, frame: FrameType | None) -> None:
     global _interrupted
-    if _working and _interrupted is None:
+    if _code is not None:
+        os._exit(_code)
+    if not _working:
+        _exit("stopped before anything began")
+    if _interrupted is None and _importing(frame):
+        _repeat(number)
+    elif _interrupted is None:
         _interrupted = time.monotonic()
         raise KeyboardInterrupt
-    if _interrupted is None:
-        _exit("stopped before anything began")
-    if time.monotonic() - _interrupted > _PATIENCE:
+    elif time.monotonic() - _interrupted > _PATIENCE:
         _exit("stopped at once; the same command goes on from the last checkpoint")
 
 
 def _exit(message: str) -> NoReturn:
-    cursor = "\x1b[?25h" if os.isatty(2) and interrupted() else ""  # the display hides it
+    cursor = "\x1b[?25h" if _working and os.isatty(2) else ""  # the display hides it
     os.write(2, f"{cursor}warmstart: {message}\n".encode())  # not print, which may be what was interrupted
     os._exit(130)
 
@@ -73,11 +79,22 @@ def _raise_again(ignored: Any) -> None:
     if not issubclass(ignored.exc_type, KeyboardInterrupt):
         sys.__unraisablehook__(ignored)
         return
+    _interrupted = None
+    _repeat(next(number for number in _SIGNALS if signal.getsignal(number) is _answer))
+
+
+def _importing(frame: FrameType | None) -> bool:
+    """Whether an import is under way, in which an exception may end the process: torch's C++ calls Python there."""
+    while frame is not None and frame.f_code.co_filename != "<frozen importlib._bootstrap>":
+        frame = frame.f_back
+    return frame is not None
+
+
+def _repeat(number: int) -> None:
+    """Send this process a signal in a moment."""
     import threading
 
-    _interrupted = None
-    number = next(number for number in _SIGNALS if signal.getsignal(number) is _answer)
-    again = threading.Timer(0.02, os.kill, (os.getpid(), number))
+    again = threading.Timer(0.05, os.kill, (os.getpid(), number))
     again.daemon = True
     again.start()
 

@@ -13,7 +13,7 @@ from typer.main import get_command
 from warmstart import __version__
 from warmstart.cli.ending import fail
 from warmstart.errors import HelpedError, InputError, WorkFailedError
-from warmstart.interruption import end_work, interrupted
+from warmstart.interruption import interrupted
 from warmstart.training.launch import end_with_launcher
 
 COMMANDS = ("compare", "reproduce", "theory", "report", "methods")
@@ -91,5 +91,3 @@ def run(arguments: Sequence[str]) -> int:
             raise
         name = type(error).__name__
         return fail(f"{name}: {error} (WARMSTART_DEBUG=1 shows where); {again}", 1)
-    finally:
-        end_work()
