@@ -30,6 +30,10 @@ class Terminal(Console):
         """Print where something lies, in one line however long, so that it can be clicked and copied."""
         self.print(f"{what}: {path}", soft_wrap=True)
 
+    def on_broken_pipe(self) -> None:
+        """Nobody reads any more: show nothing further, and go on; rich itself would exit."""
+        self.quiet = True
+
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """The segments of anything that is shown, without the control characters that a name in it may have."""
         for segment in super().render(renderable, options):
