@@ -8,7 +8,7 @@ import warmstart
 
 PACKAGE = Path(warmstart.__file__).parent
 GROUND = (
-    *("errors", "wording", "seeds", "plain_yaml", "settings", "importing", "undo", "precision"),
+    *("errors", "wording", "seeds", "plain_yaml", "settings", "importing", "undo", "precision", "interruption"),
     *("network", "losses", "batches", "processes"),
 )
 """In this order: each imports from those before it only."""

@@ -1,4 +1,4 @@
-"""How lists of names are read, and how counts are written."""
+"""How lists of names are read, and how counts and names that anybody may have chosen are written."""
 
 
 def counted(number: int, thing: str) -> str:
@@ -16,3 +16,8 @@ def split_names(text: str) -> list[str]:
         else:
             parts[-1] += character
     return [part.strip() for part in parts if part.strip()]
+
+
+def one_line(text: str) -> str:
+    """Anybody's text as one line that a terminal only shows: white space as spaces, what has no glyph as escapes."""
+    return "".join(" " if c.isspace() else c if c.isprintable() else ascii(c)[1:-1] for c in text)

@@ -150,6 +150,8 @@ PROBE = """
         (["gradient-descent", "--momentum", 1], "momentum is 1.0"),
         (["gradient-descent", "--examples", 1], "each of 2 classes needs at least one"),
         (["gradient-descent", "--filters", 0], "filters is 0"),
+        (["gradient-descent", "--filters", 10**20], "more than 2 GB; lower stages, examples or filters"),
+        (["gradient-descent", "--examples", 10**20], "more than 2 GB; lower stages, examples or filters"),
         (["gradient-descent", "--seeds", 0], "seeds is 0; it must be at least 1"),
         (["--gamma", 3, "gradient-descent"], "--gamma stands before gradient-descent"),
         (["gradient-descent", "--out", " "], "out is empty; name a folder such as out/theory"),

@@ -223,6 +223,24 @@ def test_an_out_that_is_a_file_is_refused(folder, capfd):
     assert (folder / "taken").read_text() == "precious"
 
 
+@pytest.mark.parametrize("command", ["compare", "theory", "reproduce", "report"])
+@pytest.mark.parametrize("out", ["a" * 300, "a/" * 3000, "taken", "taken/below", "loop"])
+def test_a_folder_that_cannot_be_one_is_refused(folder, capfd, command, out):
+    (folder / "taken").write_text("precious")
+    (folder / "loop").symlink_to("nowhere")
+    before = sorted(folder.iterdir())
+    rest = {"report": [out], "reproduce": ["cifar10", "--data", "features-and-noise", "--out", out]}
+    assert warmstart(command, *rest.get(command, ["--out", out])) == 2
+    out, err = capfd.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert sorted(folder.iterdir()) == before
+
+
+def test_a_nul_character_in_a_folder_is_refused(folder, capfd):
+    (folder / "c.yaml").write_text('out: "a\\0b"')
+    assert "c.yaml: out cannot be the name of a folder" in refused(capfd, folder, "c.yaml")
+
+
 def test_a_damaged_checkpoint_is_named_and_not_written_over(tmp_path, capfd):
     flags = [*SMALL, "--seeds", 1, "--max-epochs", 1, "--methods", "warm", "--jobs", 1, "--out", tmp_path]
     assert warmstart("compare", *flags) == 0

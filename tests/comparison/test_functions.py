@@ -2,6 +2,8 @@
 
 import math
 import random
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -326,3 +328,48 @@ def test_a_torch_dataset_of_images(tmp_path):
         ws.compare_images(TensorDataset(images, labels), stage=2)
     with pytest.raises(ws.InputError, match=r"train is a DataLoader; pass its data set: train=loader\.dataset"):
         ws.compare_images(DataLoader(TensorDataset(images, labels)))
+
+
+ODD = "=$x$|`<script>alert(1)</script>\x1b[31m\u202e\udcff\n[a](b)"
+
+
+class Odd(ws.Method):
+    """A method with an odd name, as a user may give one."""
+
+    name = "_" + ODD
+
+
+def test_odd_names_are_harmless_wherever_they_are_written(tmp_path):
+    outcome = run(methods=["cold", Odd()], name=ODD, metric=ODD, out=tmp_path / "out")
+    outcome.write(tmp_path / "again")
+    shown = str(outcome)
+    assert all(line.isprintable() for line in shown.splitlines())
+    for folder in ("out", "again"):
+        page = (tmp_path / folder / "report.html").read_text(encoding="utf-8")
+        table = (tmp_path / folder / "table.md").read_text(encoding="utf-8")
+        assert "<script" not in page
+        assert "$x$" in page
+        assert not {"\x1b", "\u202e"} & {*page, *table}
+        assert not re.search(r"(?<!\\)<script", table)
+        assert len({line.replace(r"\|", "").count("|") for line in table.splitlines()[:4]}) == 1
+
+
+def test_out_may_be_a_path_or_text_everywhere(tmp_path):
+    images = TensorDataset(torch.rand(40, 1, 4, 4), torch.arange(40) % 2)
+    settings = {"stages": 1, "stage_size": 20, "seeds": 1, "methods": "cold", "max_epochs": 1, "progress": False}
+    for out in (tmp_path / "path", str(tmp_path / "text")):
+        ws.compare_images(images, batch_size=8, out=out, **settings)
+        run(out=Path(out, "functions"), methods="cold", seeds=1).write(Path(out, "again"))
+        assert (tmp_path / out / "again" / "results.csv").exists()
+
+
+@pytest.mark.parametrize("out", ["a" * 300, "a\0b", "loop", "taken", "taken/below"])
+def test_an_out_that_cannot_be_a_folder_is_refused(tmp_path, monkeypatch, out):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "taken").write_text("precious")
+    (tmp_path / "loop").symlink_to("nowhere")
+    with pytest.raises(ws.InputError):
+        run(out=out, train=no_training)
+    with pytest.raises(ws.InputError):
+        ws.compare_images(TensorDataset(torch.rand(40, 1, 4, 4), torch.arange(40) % 2), out=Path(out), progress=False)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["loop", "taken"]

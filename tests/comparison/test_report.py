@@ -6,13 +6,13 @@ from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
-from rich.console import Console
 
 from made_up import HERE, PAPER, change, drop, make_record, make_results
 from warmstart.comparison.report import render_terminal, write_report
 from warmstart.comparison.settings import CompareSettings, FunctionSettings, FunctionsRecord
 from warmstart.evidence.figures import accuracy_figure
 from warmstart.evidence.verdict import judge
+from warmstart.reporting.terminal import Terminal
 from warmstart.runs.metric import Metric
 
 CONTROL = "shrink-perturb[noise_std=0]"
@@ -267,7 +267,7 @@ def test_terminal_fits_80_columns_and_ends_with_the_verdict():
     ]
     results = make_results(methods, levels={"cold": (0.9, 30237)})
     verdict = judge(results)
-    console = Console(width=80, record=True, file=io.StringIO())
+    console = Terminal(width=80, record=True, file=io.StringIO())
     render_terminal(results, verdict, console)
     text = console.export_text()
     assert max(len(line.rstrip()) for line in text.splitlines()) <= 80

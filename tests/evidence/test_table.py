@@ -1,9 +1,9 @@
 import io
 
 import pytest
-from rich.console import Console
 
 from warmstart.evidence.table import Row, markdown, mean_std, terminal
+from warmstart.reporting.terminal import Terminal
 from warmstart.runs.metric import Metric
 
 ROWS = [
@@ -43,7 +43,7 @@ def test_a_bar_in_a_name_does_not_break_the_table():
 
 @pytest.mark.parametrize("width", [80, 120])
 def test_terminal_table_fits_and_shows_names_in_brackets(width):
-    console = Console(width=width, record=True, file=io.StringIO())
+    console = Terminal(width=width, record=True, file=io.StringIO())
     console.print(terminal([*ROWS, Row("shrink-perturb[variant=hare-tortoise]", [0.5], [9], [0.5], [9])]))
     lines = [line.rstrip() for line in console.export_text().splitlines()]
     assert max(map(len, lines)) <= 80

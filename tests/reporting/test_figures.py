@@ -6,6 +6,7 @@ from PIL import Image
 
 from warmstart.reporting import figures
 from warmstart.reporting.figures import Distribution, Interval, Series
+from warmstart.reporting.panels import Panel, panels
 
 SERIES = [Series(name, range(1, 7), [50 + i, 55, 60, 65, 70, 75], [1.0] * 6) for i, name in enumerate("abc")]
 
@@ -90,6 +91,40 @@ def test_every_layer_has_its_strip_name_and_share():
     assert {layer.name for layer in layers} <= set(found)
     assert sum(text in ("60%", "61%", "62%", "63%", "64%", "65%", "66%") for text in found) == 60
     assert figure.get_figheight() > 60 * 0.15
+
+
+ODD = [
+    "$x$ & $\\frac{",
+    "a_b^c",
+    "_hidden",
+    "<script>alert(1)</script>",
+    "q\"uo'te",
+    "a\x1b[0m\nb",
+    "\udcff\0",
+    "猫 🐈",
+    "",
+    "\\",
+]
+
+
+def test_names_are_text_and_nothing_else():
+    """Not mathematics, not elements, not reasons to warn (which are errors in these tests)."""
+    series = [Series(name, [1, 2], [i, i], [1.0, 1.0]) for i, name in enumerate(ODD)]
+    drawn = [
+        figures.lines(series, x_label="$x", y_label="$y"),
+        figures.cost_lines(series, x_label="$x", y_label="$y"),
+        figures.intervals([Interval(name, 0, 1, 2) for name in ODD], x_label="$x"),
+        figures.layer_strips([Distribution(name, [1, 2], 0.5, 0.5) for name in ODD], x_label="x", at_least_label="$"),
+        panels([Panel("$t", series)], x_label="$x"),
+    ]
+    for figure in drawn:
+        text, root = svg(figure)
+        assert {"$x$ & $\\frac{", "a_b^c", "_hidden", "<script>alert(1)</script>", r"a\x1b[0m b", r"\udcff\x00"} <= {
+            name.strip() for name in texts(root)
+        }
+        assert text.encode()
+        assert "<script" not in text
+        figures.to_png(figure)
 
 
 def test_png_is_on_white(tmp_path):

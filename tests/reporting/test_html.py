@@ -14,6 +14,12 @@ def test_text_is_escaped_wherever_it_enters():
     assert page.count("&lt;b&gt;&quot;&amp;") == 13
 
 
+def test_what_a_terminal_or_an_encoding_would_stumble_over_is_shown_as_escapes():
+    name = "a\x1b0m\u202e\udcff"
+    page = html.page(name, name, [html.paragraph(name), html.table([name], [(name,)], caption=name)])
+    assert page.encode().count(rb"a\x1b0m\u202e\udcff") == 3 + 1 + 4
+
+
 def test_code_and_addresses_are_marked():
     text = html.paragraph("see `x<y` at https://arxiv.org/abs/1, and http://other")
     assert text == (

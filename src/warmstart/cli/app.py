@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import os
-import signal
-import sys
 from collections.abc import Sequence
 from importlib import import_module
-from types import FrameType
 
 import typer
+from typer.main import get_command
 
 from warmstart import __version__
 from warmstart.cli.ending import fail
 from warmstart.errors import HelpedError, InputError, WorkFailedError
+from warmstart.interruption import interrupted
 from warmstart.training.launch import end_with_launcher
 
 COMMANDS = ("compare", "reproduce", "theory", "report", "methods")
@@ -59,38 +59,35 @@ def run(arguments: Sequence[str]) -> int:
         The exit code: 0 done, 1 the work failed, 2 the input was wrong, 130 interrupted.
     """
     end_with_launcher()
-    before = signal.signal(signal.SIGTERM, _interrupt)
     again = f"the same command {'begins anew' if 'theory' in arguments[:1] else 'goes on from here'}"
     try:
         asked = [name for name in COMMANDS if name in arguments[:1]]
-        app = make_app(asked or COMMANDS)
-        code = app(list(arguments) or ["--help"], prog_name="warmstart", standalone_mode=False)
-        return fail(f"stopped; {again}", 130) if code == 130 else 0  # typer turns a KeyboardInterrupt into 130
-    except HelpedError:
+        command = get_command(make_app(asked or COMMANDS))
+        with command.make_context("warmstart", list(arguments) or ["--help"]) as context:
+            command.invoke(context)
+        return 0
+    except (HelpedError, typer.Exit):  # the latter after --help and --version
         return 0
     except InputError as error:
         return fail(str(error), 2)
-    except (KeyboardInterrupt, typer.Abort):
+    except KeyboardInterrupt:
         return fail(f"stopped; {again}", 130)
     except WorkFailedError as error:
         return fail(f"{error}; {again}", 1)
     except SystemExit as error:  # nothing of ours exits
         return fail(f"your own code called sys.exit({error.code!r}); let it raise an error instead; {again}", 1)
-    except BrokenPipeError:  # the reader of our output, such as `head`, has ended
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    except UnicodeEncodeError as error:
+        return fail(f"{error.object[error.start : error.end]!r} in a name is not UTF-8; rename it", 2)
     except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:  # nothing of ours is long
+            return fail(f"{error}; choose a shorter name", 2)
         return fail(f"{error}; fix it, and {again}", 1)
     except Exception as error:
+        if interrupted():
+            return fail(f"stopped; {again}", 130)
         if hasattr(error, "format_message"):  # a usage error of typer's
             return fail(f"{error.format_message()} (see warmstart --help)", 2)
         if os.environ.get("WARMSTART_DEBUG"):
             raise
         name = type(error).__name__
         return fail(f"{name}: {error} (WARMSTART_DEBUG=1 shows where); {again}", 1)
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _interrupt(signum: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt

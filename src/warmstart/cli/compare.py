@@ -41,13 +41,13 @@ def compare(
     if settings.may_use_workers:
         start_importing()
 
-    from rich.console import Console
-
     from warmstart.comparison.images import run_comparison
     from warmstart.comparison.report import render_terminal
     from warmstart.grids.display import Display
+    from warmstart.reporting.terminal import Terminal
 
     with Display() as display:
         results, verdict = run_comparison(settings, display)
-    render_terminal(results, verdict, Console(highlight=False))
-    print(f"report: {Path(settings.out) / 'report.html'}")
+    terminal = Terminal()
+    render_terminal(results, verdict, terminal)
+    terminal.print_path("report", Path(settings.out) / "report.html")

@@ -16,15 +16,15 @@ def methods() -> None:
 
     A setting goes into brackets: warmstart compare --methods 'cold,dash,dash\[alpha=0.1,lambda=0.05]'
     """
-    from rich.console import Console
     from rich.padding import Padding
 
     from warmstart.methods.registry import methods as all_methods
     from warmstart.methods.shrink_perturb import VARIANTS
+    from warmstart.reporting.terminal import Terminal
 
-    console = Console(highlight=False)
+    console = Terminal()
     for name, kind in all_methods().items():
-        console.print(name, style="bold", markup=False)
+        console.print(name, style="bold")
         lines = [kind.summary]
         if settings := _settings(kind):
             lines.append(f"settings: {settings}")
@@ -32,7 +32,7 @@ def methods() -> None:
             lines += [f"variant {variant}: {rule.source}" for variant, rule in VARIANTS.items()]
         lines.append(f"source: {kind.source}")
         for line in lines:
-            console.print(Padding(line, (0, 0, 0, 4)), markup=False)
+            console.print(Padding(line, (0, 0, 0, 4)))
 
 
 def _settings(kind: type[Method]) -> str:

@@ -24,22 +24,21 @@ def report(
     ] = None,
 ) -> None:
     """Write table.md and report.html of a comparison or reproduction again, from what it has measured so far."""
-    from rich.console import Console
-
     from warmstart.comparison import images
     from warmstart.comparison import report as comparison_report
     from warmstart.grids.record import kind_of
+    from warmstart.reporting.terminal import Terminal
     from warmstart.reproduction import report as reproduction_report
     from warmstart.reproduction import reproduction
     from warmstart.reproduction.settings import ReproductionRecord
 
-    console = Console(highlight=False)
+    terminal = Terminal()
     if kind_of(folder) == ReproductionRecord.kind:
         if margin is not None:
             raise InputError(
                 f"{folder} holds a reproduction, which has no verdict that a margin could change; drop --margin"
             )
-        reproduction_report.render_terminal(reproduction.report_again(folder), console)
+        reproduction_report.render_terminal(reproduction.report_again(folder), terminal)
     else:
-        comparison_report.render_terminal(*images.report_again(folder, margin), console)
-    print(f"report: {folder / 'report.html'}")
+        comparison_report.render_terminal(*images.report_again(folder, margin), terminal)
+    terminal.print_path("report", folder / "report.html")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -48,9 +49,8 @@ def reproduce(
     if settings.may_use_workers and not dry_run:
         start_importing()
 
-    from rich.console import Console
-
     from warmstart.grids.display import Display
+    from warmstart.reporting.terminal import Terminal
     from warmstart.reproduction.report import render_terminal
     from warmstart.reproduction.reproduction import Reproduction
     from warmstart.training.launch import is_first_process
@@ -59,15 +59,16 @@ def reproduce(
         reproduction = Reproduction(settings, display, verify=verify)
         costs, lines = reproduction.estimate()
         if dry_run:
-            console = Console(highlight=False, quiet=not is_first_process())
+            terminal = Terminal(quiet=not is_first_process())
             warnings = [f"warning: {warning}" for warning in reproduction.warnings]
             for line in [*reproduction.lines, *warnings, *lines]:
-                console.print(line, markup=False)
-            console.print(_cost_table(costs))
+                terminal.print(line)
+            terminal.print(_cost_table(costs))
             return
         tables = reproduction.run(lines)
-    render_terminal(tables, Console(highlight=False))
-    print(f"report: {settings.out}/report.html")
+    terminal = Terminal()
+    render_terminal(tables, terminal)
+    terminal.print_path("report", Path(settings.out) / "report.html")
 
 
 def _cost_table(costs: list[Cost]) -> Table:
@@ -80,6 +81,5 @@ def _cost_table(costs: list[Cost]) -> Table:
     for head in ("optimizer", "method", "runs", "steps", "time, one by one"):
         table.add_column(head, justify="left" if head in ("optimizer", "method") else "right")
     for cost in costs:
-        method = cost.method.replace("[", r"\[")
-        table.add_row(cost.optimizer, method, str(cost.runs), f"{cost.steps:,.0f}", duration(cost.seconds))
+        table.add_row(cost.optimizer, cost.method, str(cost.runs), f"{cost.steps:,.0f}", duration(cost.seconds))
     return table

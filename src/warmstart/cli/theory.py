@@ -10,6 +10,7 @@ import typer
 
 from warmstart.cli.flags import with_flags
 from warmstart.errors import InputError
+from warmstart.interruption import begin_work
 from warmstart.theory.settings import DescentSettings, DiscreteSettings
 from warmstart.wording import counted
 
@@ -34,8 +35,10 @@ warmstart theory gradient-descent
 warmstart theory gradient-descent --noise 2 --methods 'warm,dash,dash\\[lambda=0.05]'
 """
 
-_KEPT = """Features, noise: the length of the filters' part along them.
-Kept: of that, after the method has acted on new data; mean over all arrivals."""
+_KEPT = (
+    "Features, noise: the length of the filters' part along them.",
+    "Kept: of that, after the method has acted on new data; mean over all arrivals.",
+)
 
 app = typer.Typer(invoke_without_command=True, epilog=EXAMPLES)
 
@@ -58,6 +61,7 @@ def theory(context: typer.Context, **given: Any) -> None:
     from warmstart.theory.study import MEASURES, run_study, write_study
 
     out = Path(settings.out)
+    begin_work()
     with FolderLock(out):
         with _progress() as progress:
             bar = progress.add_task("streams", total=settings.seeds * len(METHODS))
@@ -83,6 +87,7 @@ def gradient_descent(**given: Any) -> None:
 
     torch.set_num_threads(1)  # the matrices are small, and the numbers then do not depend on the cores
     out = Path(settings.out)
+    begin_work()
     with FolderLock(out):
         with _progress() as progress:
             bar = progress.add_task("networks", total=settings.seeds * len(settings.methods))
@@ -100,34 +105,37 @@ def _refuse_flags_before(subcommand: str, given: Collection[str]) -> None:
 
 
 def _print_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    from rich.console import Console
-    from rich.text import Text
-
     from warmstart.evidence.table import terminal_table
+    from warmstart.reporting.terminal import Terminal
 
     table = terminal_table(heads)
     for name, *cells in rows:
-        table.add_row(Text(name.replace("[", "\n[", 1)), *cells)  # text, not markup: settings stand in [brackets]
-    Console(highlight=False).print(table)
+        table.add_row(name.replace("[", "\n[", 1), *cells)
+    Terminal().print(table)
 
 
-def _print_where(settings: DiscreteSettings | DescentSettings, files: Sequence[Path], note: str = "") -> None:
-    from rich.console import Console
+def _print_where(
+    settings: DiscreteSettings | DescentSettings, files: Sequence[Path], notes: Sequence[str] = ()
+) -> None:
+    from warmstart.reporting.terminal import Terminal
 
+    terminal = Terminal()
     page = next(file for file in files if file.suffix == ".html")
     beside = ", ".join(file.name for file in files if file != page)
-    print(f"\nStage {settings.stages}: mean (std) over {counted(settings.seeds, 'seed')}.")
-    if note:
-        print(note)
-    Console(highlight=False).print(f"Beside the page: {beside}", markup=False)
-    print(f"page: {page}")
+    terminal.print()
+    terminal.print(f"Stage {settings.stages}: mean (std) over {counted(settings.seeds, 'seed')}.")
+    for sentence in notes:
+        terminal.print(sentence)
+    terminal.print(f"Beside the page: {beside}")
+    terminal.print_path("page", page)
 
 
 def _progress() -> Progress:
     """A progress bar on a terminal, nothing elsewhere."""
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    console = Console(stderr=True)
+    from warmstart.reporting.terminal import Terminal
+
+    console = Terminal(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)

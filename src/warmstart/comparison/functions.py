@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, default_collate
 
@@ -32,12 +31,12 @@ from warmstart.grids.carry_out import Plan, carry_out
 from warmstart.grids.collect import collect
 from warmstart.grids.display import Display
 from warmstart.grids.record import Provenance
+from warmstart.grids.results_file import write_results
 from warmstart.losses import ForwardLoss, as_forward_loss
 from warmstart.methods.method import Method
+from warmstart.reporting.terminal import Terminal
 from warmstart.runs.function_task import FunctionTask, TrainingStage
 from warmstart.runs.results import Results
-from warmstart.runs.stage_result import to_csv
-from warmstart.storage.atomic import write_text
 from warmstart.streams.given_parts import GivenStream
 from warmstart.wording import counted, split_names
 
@@ -53,7 +52,7 @@ class Outcome:
 
     def __str__(self) -> str:
         """The table and the verdict, at most 80 columns wide."""
-        console = Console(file=io.StringIO(), width=80, highlight=False)
+        console = Terminal(file=io.StringIO(), width=80)
         render_terminal(self.results, self.verdict, console)
         assert isinstance(console.file, io.StringIO)
         return console.file.getvalue().rstrip()
@@ -66,7 +65,7 @@ class Outcome:
         """
         out = Path(folder)
         out.mkdir(parents=True, exist_ok=True)
-        write_text(out / "results.csv", to_csv(self.results.rows))
+        write_results(out / "results.csv", self.results.rows)
         write_report(self.results, self.verdict, self.record, out)
 
 

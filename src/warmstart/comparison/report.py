@@ -7,8 +7,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from warmstart.comparison.settings import CompareRecord, CompareSettings, FunctionsRecord
 from warmstart.evidence import table
 from warmstart.evidence.diagnosis import diagnosis, unsettled_warning
@@ -18,8 +16,9 @@ from warmstart.grids.repeat_command import repeat_command
 from warmstart.grids.shown_record import shown_record
 from warmstart.methods.dash import Dash
 from warmstart.methods.registry import methods
-from warmstart.reporting import figures, html
+from warmstart.reporting import figures, html, markdown
 from warmstart.reporting.html import Html
+from warmstart.reporting.terminal import Terminal
 from warmstart.runs.results import Results
 from warmstart.storage.atomic import write_bytes, write_text
 from warmstart.wording import counted
@@ -37,20 +36,21 @@ _READINGS = {
 def write_report(results: Results, verdict: Verdict, record: CompareRecord | FunctionsRecord, out: Path) -> None:
     """Write ``table.md``, ``report.html`` and, for slides, two figures as PNG."""
     lines = [table.markdown(_table_rows(results), results.metric), _table_caption(results) + "\n"]
-    lines += [verdict.sentence + "\n", "".join(f"- {note}\n" for note in verdict.notes)]
+    notes = [f"- {markdown.sentence(note)}\n" for note in verdict.notes]
+    lines += [markdown.sentence(verdict.sentence) + "\n", "".join(notes)]
     write_text(out / "table.md", "\n".join(line for line in lines if line))
     write_text(out / "report.html", _page(results, verdict, record))
     for name, figure in (("accuracy", accuracy_figure(results)), ("cost", cost_figure(results))):
         write_bytes(out / f"{name}.png", figures.to_png(figure))
 
 
-def render_terminal(results: Results, verdict: Verdict, console: Console) -> None:
+def render_terminal(results: Results, verdict: Verdict, terminal: Terminal) -> None:
     """Print the table, the verdict and its notes."""
-    console.print(table.terminal(_table_rows(results), results.metric))
-    console.print()
-    console.print(verdict.sentence, style="bold", markup=False, highlight=False)
+    terminal.print(table.terminal(_table_rows(results), results.metric))
+    terminal.print()
+    terminal.print(verdict.sentence, style="bold")
     for note in verdict.notes:
-        console.print(f"- {note}", style="dim", markup=False, highlight=False)
+        terminal.print(f"- {note}", style="dim")
 
 
 def _page(results: Results, verdict: Verdict, record: CompareRecord | FunctionsRecord) -> str:

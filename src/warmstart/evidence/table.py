@@ -10,8 +10,8 @@ from typing import Self
 
 from rich import box
 from rich.table import Table
-from rich.text import Text
 
+from warmstart.reporting import markdown as md
 from warmstart.runs.metric import ACCURACY, Metric
 from warmstart.runs.results import Results
 
@@ -68,14 +68,7 @@ def cells(row: Row, metric: Metric) -> tuple[str, ...]:
 
 def markdown(rows: Sequence[Row], metric: Metric = ACCURACY) -> str:
     """The table in Markdown, aligned; the last line ends with a line break."""
-    lines = [columns(metric), *([_escaped(cell) for cell in cells(row, metric)] for row in rows)]
-    widths = [max(len(line[index]) for line in lines) for index in range(5)]
-    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
-    aligned = [
-        [line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True))]
-        for line in lines
-    ]
-    return "".join(f"| {' | '.join(line)} |\n" for line in (aligned[0], rule, *aligned[1:]))
+    return md.table(columns(metric), [cells(row, metric) for row in rows])
 
 
 def terminal(rows: Sequence[Row], metric: Metric = ACCURACY) -> Table:
@@ -84,8 +77,7 @@ def terminal(rows: Sequence[Row], metric: Metric = ACCURACY) -> Table:
     for row in rows:
         method, *numbers = cells(row, metric)
         name = method.replace("[", "\n[", 1).replace(",", ",\n ") if len(method) > 24 else method
-        # Text, not markup: methods carry their settings in [brackets].
-        table.add_row(Text(name), *numbers)
+        table.add_row(name, *numbers)
     return table
 
 
@@ -101,7 +93,3 @@ def terminal_table(heads: Sequence[str]) -> Table:
 def _counted(steps: Sequence[float]) -> Sequence[float]:
     # A user's own training function need not count steps.
     return steps if all(math.isfinite(value) and value > 0 for value in steps) else ()
-
-
-def _escaped(cell: str) -> str:
-    return cell.replace("|", "\\|").replace("\n", " ")

@@ -15,17 +15,18 @@ from warmstart.grids.display import Display
 from warmstart.grids.local_processes import OnEvent, computing_with, memory_sufficing, run_grid
 from warmstart.grids.ray_cluster import Cluster, ray_cluster
 from warmstart.grids.record import Record, check_output, write_record
+from warmstart.grids.results_file import write_results
 from warmstart.grids.settings import GridSettings
 from warmstart.grids.tracking.registry import make_tracker
+from warmstart.interruption import begin_work
 from warmstart.processes import Team
 from warmstart.runs.grid_folder import GridFolder
 from warmstart.runs.key import RunKey
 from warmstart.runs.rehearsal import rehearse
 from warmstart.runs.run import Event, Run
-from warmstart.runs.stage_result import StageResult, to_csv
+from warmstart.runs.stage_result import StageResult
 from warmstart.runs.state import RunState
 from warmstart.runs.task import Task
-from warmstart.storage.atomic import write_text
 from warmstart.storage.lock import FolderLock
 from warmstart.training.launch import available_cores, launched_processes
 from warmstart.training.shares import launched_team
@@ -66,6 +67,7 @@ def carry_out(plan: Plan, display: Display) -> dict[RunKey, RunState]:
         HelpedError: After the work, in all but the first of several processes that were launched together.
     """
     _check_conflicts(plan)
+    begin_work()
     team = launched_team(plan.record.settings.resolved_device())
     with ExitStack() as stack:
         work = _Work(plan, display, stack, team)
@@ -220,7 +222,7 @@ class _ResultsFile:
         with self._lock:
             ordered = sorted(self._rows, key=lambda place: (self._order[place[0]], place[1]))
             rows: list[StageResult] = [self._rows[place] for place in ordered]
-            write_text(self._folder.path / "results.csv", to_csv(rows))
+            write_results(self._folder.path / "results.csv", rows)
             self._written = time.monotonic()
 
 

@@ -9,12 +9,13 @@ import warnings as python_warnings
 from collections.abc import Sequence
 from types import TracebackType
 
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from warmstart.reporting.terminal import Terminal
 from warmstart.runs.key import RunKey
 from warmstart.runs.metric import ACCURACY, Metric
 from warmstart.runs.run import Event
@@ -29,7 +30,7 @@ class Display:
     def __init__(self, *, quiet: bool = False, metric: Metric = ACCURACY) -> None:
         """Show nothing yet; with ``quiet`` nothing at all, and warnings become Python's."""
         self._metric, self._quiet = metric, quiet
-        self._console = Console(stderr=True, highlight=False, quiet=quiet or not is_first_process())
+        self._console = Terminal(stderr=True, quiet=quiet or not is_first_process())
         self._lock = threading.Lock()
         self._running: dict[RunKey, Event] = {}
         self._began = time.monotonic()
@@ -69,12 +70,12 @@ class Display:
     ) -> None:
         """Print the plan and its warnings, count the rows of earlier starts, and start the clock."""
         for line in lines:
-            self._console.print(line, markup=False)
+            self._console.print(line)
         for warning in warnings:
             if self._quiet:
                 python_warnings.warn(warning, stacklevel=2)
             else:
-                self._console.print(f"warning: {warning}", style="yellow", markup=False)
+                self._console.print(f"warning: {warning}", style="yellow")
         self._stages = stages
         self._runs = runs
         self._work = runs * stages * (stages + 1) // 2
@@ -101,8 +102,7 @@ class Display:
                 how = "" if row.status == "done" else f" ({row.status} in stage {row.stage})"
                 self._console.print(
                     f"[{self._runs_done}/{self._runs}] {_name(event.key)}: "
-                    f"{self._metric.text(row.test_accuracy)}, {row.steps} steps{how}; {self._time_left()} left",
-                    markup=False,
+                    f"{self._metric.text(row.test_accuracy)}, {row.steps} steps{how}; {self._time_left()} left"
                 )
 
     def _count(self, row: StageResult) -> bool:

@@ -31,6 +31,7 @@ from warmstart.runs.state import RunState
 from warmstart.runs.task import Task
 from warmstart.training.launch import available_cores
 from warmstart.training.loop import Progress
+from warmstart.wording import one_line
 
 TRIES = 3
 """How often a run may lose its worker within one stage until the work fails."""
@@ -167,7 +168,9 @@ class _Grid:
             why = "for lack of memory" if isinstance(error, lost.OutOfMemoryError) else "killed, or its node failed"
             if count == TRIES:
                 raise WorkFailedError(f"{key} has lost its worker {count} times in one stage ({why})") from None
-            print(f"warning: {key} has lost its worker ({why}) and goes on from its checkpoint", file=sys.stderr)
+            print(
+                one_line(f"warning: {key} has lost its worker ({why}) and goes on from its checkpoint"), file=sys.stderr
+            )
             return None
         except lost.RayError as error:
             raise WorkFailedError(f"Ray failed: {describe(error)}") from error
@@ -322,4 +325,4 @@ def _check_room(ray: Any, threads: int, gpus: float, ours: bool) -> None:
         (here,) = nodes
         has = f"this machine has {here.get('CPU', 0):g} and {here.get('GPU', 0):g}"
         raise InputError(f"{need}, and {has}; lower --threads or --gpus-per-run")
-    print(f"warning: {need}, which no node of the cluster has; waiting for one that does", file=sys.stderr)
+    print(one_line(f"warning: {need}, which no node of the cluster has; waiting for one that does"), file=sys.stderr)

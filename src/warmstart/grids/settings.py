@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
-from pydantic import ValidationInfo, field_validator, model_validator
+from pydantic import BeforeValidator, ValidationInfo, field_validator, model_validator
 
 from warmstart.errors import InputError, require
 from warmstart.runs.key import RunKey
@@ -17,6 +19,23 @@ from warmstart.training.launch import available_cores, launched_processes
 if TYPE_CHECKING:
     import torch
 
+
+def _folder_name(value: Any) -> Any:
+    """A path as text; InputError if no file system, or not this one, could have a folder of that name."""
+    text = os.fsdecode(value) if isinstance(value, os.PathLike) else value
+    if isinstance(text, str):
+        try:
+            os.lstat(text)
+        except OSError as error:  # what is not there yet is made, and what is in the way is said by the folder's lock
+            too_long = error.errno == errno.ENAMETOOLONG
+            require(not too_long, "out is too long a name for the file system; choose a shorter one")
+        except ValueError as error:  # characters that no name may have
+            raise InputError(f"out cannot be the name of a folder ({error}); choose another") from None
+    return text
+
+
+Folder = Annotated[str, BeforeValidator(_folder_name)]
+"""The type of an output folder's setting; from Python it may be a path."""
 EXECUTORS = ("local", "ray")
 MOST_RUNS = 100_000
 """Of a grid."""
@@ -51,7 +70,7 @@ class GridSettings(Settings):
     ] = 1.0
     track: Annotated[tuple[str, ...], Setting("Trackers", "A,B", choices=TRACKERS, noun="tracker", role="running")] = ()
     out: Annotated[
-        str,
+        Folder,
         Setting(
             "Output folder; resumed if it exists",
             "DIR",

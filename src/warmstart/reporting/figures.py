@@ -10,7 +10,9 @@ from __future__ import annotations
 import io
 import math
 import re
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from html import escape
 
@@ -24,6 +26,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
+from warmstart.wording import one_line
+
 INK = "#010203"
 """Near black on paper; replaced by the page's text colour in SVG. No other colour may equal it."""
 
@@ -32,6 +36,7 @@ _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _DASHES = ("solid", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)))
 
 STYLE = {
+    "text.parse_math": False,  # a dollar in a name is a dollar
     "svg.fonttype": "none",
     "svg.hashsalt": "warmstart",
     "font.family": "sans-serif",
@@ -126,10 +131,11 @@ def intervals(rows: Sequence[Interval], *, x_label: str, limit: float = 0.0) -> 
         middles = [row.middle for row in rows]
         reach = [[row.middle - row.low for row in rows], [row.high - row.middle for row in rows]]
         axes.errorbar(middles, places, xerr=reach, fmt="o", color="#0072B2", linewidth=2.2, capsize=4, markersize=6)
-        axes.set_yticks(places, [row.name.replace("[", "\n[") if len(row.name) > 20 else row.name for row in rows])
+        names = [_shown(row.name) for row in rows]
+        axes.set_yticks(places, [name.replace("[", "\n[") if len(name) > 20 else name for name in names])
         axes.tick_params(axis="y", length=0, labelsize=10)
         axes.set_ylim(len(rows) - 0.5, -0.5)
-        axes.set_xlabel(x_label)
+        axes.set_xlabel(_shown(x_label))
         axes.spines["left"].set_visible(False)
         axes.grid(axis="x", color=INK, alpha=0.12, linewidth=0.8)
         return figure
@@ -144,7 +150,7 @@ def layer_strips(layers: Sequence[Distribution], *, x_label: str, at_least_label
         _strips(axes, layers)
         axes.set_xlim(0, 1)
         axes.set_ylim(len(layers) - 0.5, -0.5)
-        axes.set_yticks(range(len(layers)), [layer.name for layer in layers], fontsize=8.5)
+        axes.set_yticks(range(len(layers)), [_shown(layer.name) for layer in layers], fontsize=8.5)
         axes.tick_params(axis="y", length=0)
         axes.set_xlabel(x_label)
         axes.spines["left"].set_visible(False)
@@ -162,7 +168,7 @@ def to_svg(figure: Figure, *, name: str, description: str) -> str:
     Every id in it starts with ``name``, which must be unique in the page; ``description`` is its alternative text.
     """
     file = io.StringIO()
-    with mpl.rc_context(STYLE):
+    with _drawing():
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         FigureCanvasSVG(figure).print_svg(file, metadata=nothing)
     text = file.getvalue()
@@ -174,7 +180,7 @@ def to_svg(figure: Figure, *, name: str, description: str) -> str:
     box = re.search(r'viewBox="[^"]*"', text)
     assert box is not None  # matplotlib writes it
     return (
-        f'<svg class="figure" {box[0]} role="img" aria-label="{escape(description)}" '
+        f'<svg class="figure" {box[0]} role="img" aria-label="{escape(one_line(description))}" '
         'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink">' + text[text.index(">") + 1 :]
     )
 
@@ -182,11 +188,24 @@ def to_svg(figure: Figure, *, name: str, description: str) -> str:
 def to_png(figure: Figure) -> bytes:
     """Draw a figure as a PNG on white, for places that show no SVG."""
     content = io.BytesIO()
-    with mpl.rc_context(STYLE):
+    with _drawing():
         figure.set_dpi(_PNG_DPI)
         figure.set_facecolor("white")
         FigureCanvasAgg(figure).print_png(content)
     return content.getvalue()
+
+
+@contextmanager
+def _drawing() -> Iterator[None]:
+    """Draw in our style; a character that the font lacks is a box, of which nobody need be told."""
+    with mpl.rc_context(STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        yield
+
+
+def _shown(name: str) -> str:
+    # Matplotlib leaves what begins with an underscore out of legends.
+    return f" {one_line(name)}" if name.startswith("_") else one_line(name)
 
 
 def _frame(series: Sequence[Series], x_label: str, y_label: str) -> tuple[Figure, Axes]:
@@ -197,8 +216,8 @@ def _frame(series: Sequence[Series], x_label: str, y_label: str) -> tuple[Figure
     axes = figure.add_subplot()
     for index, line in enumerate(series):
         draw_series(axes, line, index, crowded=len(series) > 6)
-    axes.set_xlabel(x_label)
-    axes.set_ylabel(y_label)
+    axes.set_xlabel(_shown(x_label))
+    axes.set_ylabel(_shown(y_label))
     axes.grid(color=INK, alpha=0.12, linewidth=0.8)
     axes.set_axisbelow(True)
     if series:
@@ -213,7 +232,7 @@ def draw_series(axes: Axes, line: Series, index: int, *, crowded: bool) -> None:
     axes.plot(
         line.x,
         mean,
-        label=line.name,
+        label=_shown(line.name),
         color=colour,
         linestyle=_DASHES[(index // len(_COLOURS) + index) % len(_DASHES)],
         linewidth=1.7,

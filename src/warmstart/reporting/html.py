@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import NewType
 
+from warmstart.wording import one_line
+
 Html = NewType("Html", str)
 """Text that is HTML already; everything else is escaped."""
 
@@ -67,9 +69,9 @@ def page(title: str, lead: str, body: Iterable[Html], *, footer: str = "") -> st
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
-        f'<header><h1>{escape(title)}</h1>\n<p class="lead">{escape(lead)}</p></header>\n<main>\n'
-        f"{_joined(body)}\n</main>\n<footer>{escape(footer)}</footer>\n</body>\n</html>\n"
+        f"<title>{_escaped(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
+        f'<header><h1>{_escaped(title)}</h1>\n<p class="lead">{_escaped(lead)}</p></header>\n<main>\n'
+        f"{_joined(body)}\n</main>\n<footer>{_escaped(footer)}</footer>\n</body>\n</html>\n"
     )
 
 
@@ -77,12 +79,12 @@ def section(heading: str, *blocks: Html) -> Html:
     """A part of the page with its heading; nothing without blocks."""
     if not any(blocks):
         return Html("")
-    return Html(f"<section>\n<h2>{escape(heading)}</h2>\n{_joined(blocks)}\n</section>")
+    return Html(f"<section>\n<h2>{_escaped(heading)}</h2>\n{_joined(blocks)}\n</section>")
 
 
 def subsection(heading: str, *blocks: Html) -> Html:
     """A part of a section with its heading; nothing without blocks."""
-    return Html(f"<h3>{escape(heading)}</h3>\n{_joined(blocks)}") if any(blocks) else Html("")
+    return Html(f"<h3>{_escaped(heading)}</h3>\n{_joined(blocks)}") if any(blocks) else Html("")
 
 
 def paragraph(text: str, *, kind: str = "") -> Html:
@@ -105,17 +107,17 @@ def table(
     text: bool = False,
 ) -> Html:
     """A table whose first column names the rows; the row ``best`` is marked, cells of ``text`` are prose to wrap."""
-    heads = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in head)
+    heads = "".join(f'<th scope="col">{_escaped(cell)}</th>' for cell in head)
     body = "".join(
         f"<tr{' class=best' if row[0] == best else ''}>"
         f'<th scope="row">{_breakable(row[0])}</th>'
-        + "".join(f"<td>{escape(cell)}</td>" for cell in row[1:])
+        + "".join(f"<td>{_escaped(cell)}</td>" for cell in row[1:])
         + "</tr>\n"
         for row in rows
     )
     return Html(
         f'<p class="caption">{_inline(caption)}</p>\n'
-        f'<div class="scroll" role="region" aria-label="{escape(caption)}" tabindex="0">'
+        f'<div class="scroll" role="region" aria-label="{_escaped(caption)}" tabindex="0">'
         f"<table{' class=text' if text else ''}>\n"
         f"<thead><tr>{heads}</tr></thead>\n<tbody>\n{body}</tbody></table></div>"
     )
@@ -131,12 +133,16 @@ def side_by_side(*blocks: Html) -> Html:
     return Html(f'<div class="figures">\n{_joined(blocks)}\n</div>')
 
 
+def _escaped(text: str) -> str:
+    return escape(one_line(text))
+
+
 def _joined(blocks: Iterable[Html]) -> str:
     return "\n".join(block for block in blocks if block)
 
 
 def _inline(text: str) -> str:
-    parts = escape(text).split("`")
+    parts = _escaped(text).split("`")
     return "".join(f"<code>{part}</code>" if index % 2 else _linked(part) for index, part in enumerate(parts))
 
 
@@ -146,4 +152,4 @@ def _linked(escaped: str) -> str:
 
 def _breakable(name: str) -> str:
     # A line may break before a method's settings, and between them.
-    return escape(name).replace("[", "<wbr>[").replace(",", ",<wbr>")
+    return _escaped(name).replace("[", "<wbr>[").replace(",", ",<wbr>")

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from warmstart.evidence.diagnosis import diagnosis
 from warmstart.evidence.figures import accuracy_figure, steps_figure
 from warmstart.grids.shown_record import shown_record
-from warmstart.reporting import figures, html
+from warmstart.reporting import figures, html, markdown
 from warmstart.reporting.html import Html
+from warmstart.reporting.terminal import Terminal
 from warmstart.reproduction.against_published import QUANTITIES, FigurePair, orders, paired_figures
 from warmstart.reproduction.manifest import reproduce_command, sessions_of
 from warmstart.reproduction.published import MISPRINTS, PUBLISHED
@@ -101,7 +101,7 @@ def write_report(tables: Tables, out: Path) -> None:
             write_bytes(out / f"steps-{optimizer}.png", figures.to_png(steps_figure(results)))
 
 
-def render_terminal(tables: Tables, console: Console) -> None:
+def render_terminal(tables: Tables, terminal: Terminal) -> None:
     """Print the tables, at most 80 columns wide."""
     for optimizer in tables.results:
         for part in _PARTS:
@@ -110,13 +110,13 @@ def render_terminal(tables: Tables, console: Console) -> None:
                 head = optimizer if index == 0 else head.replace(" ", "\n", 1)
                 shown.add_column(head, justify="left" if index == 0 else "right", overflow="fold")
             for row in tables.cells(optimizer, part):
-                shown.add_row(*(cell.replace("[", r"\[") for cell in row))
-            console.print(shown)
+                shown.add_row(*row)
+            terminal.print(shown)
         for sentence in tables.orders(optimizer):
-            console.print(sentence, markup=False, highlight=False)
-        console.print()
+            terminal.print(sentence)
+        terminal.print()
     for note in tables.notes:
-        console.print(f"- {note}", style="dim", markup=False, highlight=False)
+        terminal.print(f"- {note}", style="dim")
 
 
 def _caption(tables: Tables) -> str:
@@ -135,12 +135,9 @@ def _markdown(tables: Tables) -> str:
     lines = [f"# {_title(tables.record.settings)}", ""]
     for optimizer in tables.results:
         for part in _PARTS:
-            heads = (optimizer, *tables.heads(part)[1:])
-            rule = ["---", *(["--:"] * (len(heads) - 1))]
-            rows = [heads, rule, *tables.cells(optimizer, part)]
-            lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows] + [""]
-        lines += [*(f"- {sentence}" for sentence in tables.orders(optimizer)), ""]
-    lines += [_caption(tables), "", *(f"- {note}" for note in tables.notes)]
+            lines.append(markdown.table((optimizer, *tables.heads(part)[1:]), tables.cells(optimizer, part)))
+        lines += [*(f"- {markdown.sentence(order)}" for order in tables.orders(optimizer)), ""]
+    lines += [_caption(tables), "", *(f"- {markdown.sentence(note)}" for note in tables.notes)]
     return "\n".join(lines).rstrip() + "\n"
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Self
 
 from warmstart.data.paper_sets import PAPER_DATA, TINY
 from warmstart.grids.record import Record
-from warmstart.grids.settings import ImageGridSettings
+from warmstart.grids.settings import Folder, ImageGridSettings
 from warmstart.reproduction.protocols import SUMMARIES, Protocol, find_protocol
 from warmstart.settings import Setting
 from warmstart.streams.settings import StreamSettings
@@ -52,7 +52,7 @@ class ReproduceSettings(ImageGridSettings):
     batch_size: Annotated[int | None, Recipe.setting("batch_size", default=_PROTOCOLS)] = None
     max_epochs: Annotated[int | None, Recipe.setting("max_epochs", default=_PROTOCOLS)] = None
     precision: Annotated[str, Recipe.setting("precision")] = "tf32"
-    out: Annotated[str, ImageGridSettings.setting("out", default="out/reproduce-DATASET")] = ""
+    out: Annotated[Folder, ImageGridSettings.setting("out", default="out/reproduce-DATASET")] = ""
 
     @classmethod
     def of(cls, settings: Mapping[str, Any], where: str = "", *, recorded: bool = False) -> Self:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Self
 from pydantic import field_validator, model_validator
 
 from warmstart.data.settings import PatchSettings
-from warmstart.errors import InputError, one_of
-from warmstart.grids.settings import ImageGridSettings
+from warmstart.errors import InputError, one_of, require
+from warmstart.grids.settings import Folder, ImageGridSettings
 from warmstart.settings import Setting, Settings
 from warmstart.streams.settings import StreamSettings
 from warmstart.training.recipe import Recipe
@@ -20,7 +20,12 @@ ORACLE = "oracle"
 """The method that knows which part of the data is noise."""
 
 _LARGEST = 2_000_000_000
-"""Features times examples, in bytes of memory; more is taken for a typing error."""
+"""Bytes of memory for a study; more is taken for a typing error."""
+
+
+def _require_memory(size: int, what: str, remedy: str) -> None:
+    need = f"{what} need {size / 1e9:.1f} GB, more than {_LARGEST / 1e9:g} GB"
+    require(size <= _LARGEST, f"{need}; {remedy}")
 
 
 class DiscreteSettings(Settings):
@@ -39,7 +44,7 @@ class DiscreteSettings(Settings):
     max_probability: Annotated[float, PatchSettings.setting("max_probability")] = 0.2
     seeds: Annotated[int, ImageGridSettings.setting("seeds")] = 10
     out: Annotated[
-        str, ImageGridSettings.setting("out", help="Output folder", example="a folder such as out/theory")
+        Folder, ImageGridSettings.setting("out", help="Output folder", example="a folder such as out/theory")
     ] = "out/theory"
 
     @model_validator(mode="after")
@@ -59,11 +64,8 @@ class DiscreteSettings(Settings):
                 "lower tau or raise features"
             )
         size = self.features * self.examples * self.stages
-        if size > _LARGEST:
-            raise InputError(
-                f"{self.stages} stages of {self.examples} examples with {self.features} features need "
-                f"{size / 1e9:.1f} GB, more than {_LARGEST / 1e9:g} GB; lower stages, examples or features"
-            )
+        what = f"{self.stages} stages of {self.examples} examples with {self.features} features"
+        _require_memory(size, what, "lower stages, examples or features")
         return self
 
 
@@ -88,7 +90,7 @@ class DescentSettings(PatchSettings):
     ] = ("cold", "warm", "shrink-perturb", "shrink-perturb[noise_std=0.0]", "dash", ORACLE)
     """Shrink-perturb without noise is the control that shrinks all weights alike."""
     seeds: Annotated[int, DiscreteSettings.setting("seeds")] = 3
-    out: Annotated[str, DiscreteSettings.setting("out")] = "out/theory"
+    out: Annotated[Folder, DiscreteSettings.setting("out")] = "out/theory"
 
     @field_validator("methods")
     @classmethod
@@ -106,6 +108,9 @@ class DescentSettings(PatchSettings):
     def _every_class_arrives(self) -> Self:
         if self.examples < self.classes:
             raise InputError(f"examples is {self.examples}; each of {self.classes} classes needs at least one")
+        size = 4 * self.stages * self.examples * self.grid**2 * (self.size + self.classes * self.filters)
+        what = f"{self.stages} stages of {self.examples} images, seen by {self.filters} filters a class,"
+        _require_memory(size, what, "lower stages, examples or filters")
         return self
 
     def make_world(self) -> PatchWorld:

@@ -19,6 +19,7 @@ from warmstart.runs.key import RunKey
 from warmstart.runs.run import Event
 from warmstart.runs.stage_result import NUMBERS, StageResult
 from warmstart.training.loop import Progress
+from warmstart.wording import one_line
 
 GATHER = 1.0
 """Seconds of events that are recorded together: one request a run, not one an epoch."""
@@ -83,7 +84,7 @@ class Feed:
             self._warn(f"has not taken everything within {CLOSING:g} s; the next start records what is missing")
 
     def _warn(self, what: str) -> None:
-        print(f"warning: {self._name} {what}", file=sys.stderr)
+        print(one_line(f"warning: {self._name} {what}"), file=sys.stderr)
 
     def _work(self) -> None:
         try:
