@@ -13,17 +13,18 @@ MAX_FILE_BYTES = 256 * 2**20
 """Of a file inside a data set, unpacked."""
 MAX_HEADER_BYTES = 2**20
 """Of what a tar says of one file: its names and attributes."""
-MAX_PICKLE_STEPS = 5_000_000
+MAX_PICKLE_STEPS = 3_000_000
 """CIFAR-100's training part takes half a million."""
 MAX_KEYS = 1000
 """Entries of a dictionary; CIFAR's have half a dozen."""
+MAX_CLASSES = 1_000_000
 MAX_TEXT = 1000
 """Characters of a dictionary's key and of a class's name."""
 
 # Encoded images hardly shrink when they are packed, others by a factor of ten; zeros shrink a thousandfold and more.
 _FREE_BYTES = 2**30
 _MAX_RATIO = 200
-_ENTRY_BYTES = 4096  # what a file of an archive, or a row of a table, counts at least: so much memory and time it takes
+_ENTRY_BYTES = 8192  # what a file of an archive, or a row of a table, counts at least: so much memory and time it takes
 
 
 def require_regular(path: Path) -> int:

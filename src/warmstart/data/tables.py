@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from warmstart.data.bounds import MAX_CLASSES, MAX_TEXT, read_file, require_regular, require_unpackable
 from warmstart.data.decode import OnDecoded, decode_images
 from warmstart.data.images import ImageData
 from warmstart.data.train_and_test import index_labels, order_parts, with_test_part
-from warmstart.data.unreadable import unreadable
+from warmstart.data.unreadable import reading, unreadable
 from warmstart.errors import InputError, nearest
 
 _IMAGE_NAMES = ("image", "img")
@@ -39,7 +42,8 @@ def parquet_files(path: Path) -> list[Path]:
     """The parquet files that a path names: itself, or those at any depth of a folder, sorted, without hidden ones."""
     if path.is_file():
         return [path] if path.suffix.lower() == ".parquet" else []
-    found = sorted(path.rglob("*.parquet"))
+    with reading(str(path)):
+        found = sorted(path.rglob("*.parquet"))
     return [file for file in found if not any(part.startswith(".") for part in file.relative_to(path).parts)]
 
 
@@ -67,13 +71,15 @@ def read_hub(
     import datasets
 
     repository, _, config = name.partition(":")
+    if not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", repository):
+        raise InputError(f"hf:{name}: no name of a data set; write hf:NAME or hf:NAME:CONFIG, as hf:uoft-cs/cifar10")
     _check_hub(repository)
     try:
         found = datasets.load_dataset(repository, config or None)
     except ValueError as error:  # no configuration named, or one that is not there: the message lists them
         listing = " ".join(str(error).partition("Example of usage")[0].split())
         raise InputError(f"hf:{name}: {listing}; write hf:NAME:CONFIG") from error
-    except (ConnectionError, FileNotFoundError, RuntimeError) as error:
+    except Exception as error:  # of libraries of every kind, as the data set has it
         raise InputError(unreadable(f"hf:{name}", error, "go online, or choose another data set")) from error
     splits = [_hub_split(split, table) for split, table in found.items()]
     return _read_splits(name, f"hf:{name}", splits, image_size, image_column, label_column, progress)
@@ -126,18 +132,18 @@ def _parquet_parts(path: Path) -> dict[str, list[Path]]:
 
 
 def _local_split(name: str, files: Sequence[Path]) -> _Split:
-    import datasets
-    import pyarrow
     from pyarrow import parquet
 
-    rows, schemas = 0, {}
+    sizes, rows, schemas = {}, {}, {}
     for file in files:
-        try:
-            metadata = parquet.ParquetFile(file)
-            rows += metadata.metadata.num_rows
-            schemas[file] = dict(datasets.Features.from_arrow_schema(metadata.schema_arrow))
-        except (OSError, ValueError, pyarrow.ArrowException) as error:
-            raise InputError(unreadable(str(file), error, "replace it")) from error
+        sizes[file] = require_regular(file)
+        with reading(str(file), "replace it"):
+            opened = parquet.ParquetFile(file)
+            groups = [opened.metadata.row_group(index) for index in range(opened.num_row_groups)]
+            rows[file] = sum(group.num_rows for group in groups)
+            unpacked = sum(group.total_byte_size for group in groups)
+            require_unpackable(str(file), unpacked, sizes[file], rows[file])
+            schemas[file] = _features(opened.schema_arrow)
     features = schemas[files[0]]
     differing = [file for file in files if schemas[file] != features]
     if differing:
@@ -147,13 +153,32 @@ def _local_split(name: str, files: Sequence[Path]) -> _Split:
 
     def read(column: str) -> Iterator[list[Any]]:
         for file in files:
-            try:
+            unpacked, left = 0, rows[file]
+            with reading(str(file), "replace it"):
                 for batch in parquet.ParquetFile(file).iter_batches(_ROWS, columns=[column]):
-                    yield batch.column(0).to_pylist()
-            except (OSError, pyarrow.ArrowException) as error:
-                raise InputError(unreadable(str(file), error, "replace it")) from error
+                    values = batch.column(0)
+                    unpacked += values.nbytes
+                    left -= len(values)
+                    require_unpackable(str(file), unpacked, sizes[file])
+                    if left < 0:
+                        break
+                    yield values.to_pylist()
+                if left:
+                    raise ValueError(f"other than the {rows[file]} rows it says it has")
 
-    return _Split(name, features, rows, read)
+    return _Split(name, features, sum(rows.values()), read)
+
+
+def _features(schema: Any) -> dict[str, Any]:
+    """The columns of a file and their types, as `datasets` wrote them into it or else as Arrow has them."""
+    import datasets
+
+    def check(read: dict[str, Any]) -> None:
+        if isinstance(count := read.get("num_classes"), int) and count > MAX_CLASSES:
+            raise ValueError(f"{count} classes")  # for each of which `datasets` would make a name
+
+    json.loads((schema.metadata or {}).get(b"huggingface", b"{}"), object_hook=check)
+    return dict(datasets.Features.from_arrow_schema(schema))
 
 
 def _read_splits(
@@ -244,6 +269,12 @@ def _choose(
 
 def _labels(split: _Split, column: str) -> NDArray[Any]:
     values = [value for batch in split.read(column) for value in batch]
+    for value in values:
+        if not isinstance(value, (int, str, NoneType)) or (isinstance(value, str) and len(value) > MAX_TEXT):
+            found = f"a text of {len(value)} characters" if isinstance(value, str) else f"a {type(value).__name__}"
+            raise InputError(
+                f"{split.name}: '{column}' holds {found}; labels are integers or names, of another --label-column"
+            )
     return np.array(values, dtype=object if None in values else None)
 
 
@@ -266,8 +297,8 @@ def _content(value: Any, name: str) -> bytes:
     if isinstance(value, dict):
         path = value.get("path")
         value = value.get("bytes")
-        if value is None and path and os.path.isfile(path):  # as `datasets` keeps folders of images in its cache
-            return Path(path).read_bytes()
+        if value is None and isinstance(path, str) and os.path.isfile(path):  # so `datasets` keeps folders of images
+            return read_file(Path(path))
     if not isinstance(value, bytes):
         raise InputError(f"{name}: there is no image; remove the row")
     return value
