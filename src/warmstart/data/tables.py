@@ -34,8 +34,10 @@ class _Split:
     name: str
     features: dict[str, Any]
     rows: int
-    read: Callable[[str], Iterator[list[Any]]]
-    """The values of one column, some rows at a time."""
+    packed: int
+    """Bytes in its files."""
+    read: Callable[[str], Iterator[Any]]
+    """The values of one column."""
 
 
 def parquet_files(path: Path) -> list[Path]:
@@ -109,11 +111,12 @@ def _check_hub(repository: str) -> None:
 
 
 def _hub_split(name: str, table: Any) -> _Split:
-    def read(column: str) -> Iterator[list[Any]]:
-        for batch in table.select_columns([column]).with_format("arrow").iter(batch_size=_ROWS):
-            yield batch[column].to_pylist()
+    def read(column: str) -> Iterator[Any]:
+        with reading(name):
+            for batch in table.select_columns([column]).with_format("arrow").iter(batch_size=_ROWS):
+                yield from (value.as_py() for value in batch[column])
 
-    return _Split(name, dict(table.features), table.num_rows, read)
+    return _Split(name, dict(table.features), table.num_rows, table.data.nbytes, read)
 
 
 def _parquet_parts(path: Path) -> dict[str, list[Path]]:
@@ -151,22 +154,20 @@ def _local_split(name: str, files: Sequence[Path]) -> _Split:
             f"{differing[0]} has other columns than {files[0]}; give a folder that holds one data set only"
         )
 
-    def read(column: str) -> Iterator[list[Any]]:
+    def read(column: str) -> Iterator[Any]:
         for file in files:
-            unpacked, left = 0, rows[file]
+            left = rows[file]
             with reading(str(file), "replace it"):
                 for batch in parquet.ParquetFile(file).iter_batches(_ROWS, columns=[column]):
                     values = batch.column(0)
-                    unpacked += values.nbytes
                     left -= len(values)
-                    require_unpackable(str(file), unpacked, sizes[file])
                     if left < 0:
                         break
-                    yield values.to_pylist()
+                    yield from (value.as_py() for value in values)
                 if left:
                     raise ValueError(f"other than the {rows[file]} rows it says it has")
 
-    return _Split(name, features, sum(rows.values()), read)
+    return _Split(name, features, sum(rows.values()), sum(sizes.values()), read)
 
 
 def _features(schema: Any) -> dict[str, Any]:
@@ -268,7 +269,7 @@ def _choose(
 
 
 def _labels(split: _Split, column: str) -> NDArray[Any]:
-    values = [value for batch in split.read(column) for value in batch]
+    values = list(split.read(column))
     for value in values:
         if not isinstance(value, (int, str, NoneType)) or (isinstance(value, str) and len(value) > MAX_TEXT):
             found = f"a text of {len(value)} characters" if isinstance(value, str) else f"a {type(value).__name__}"
@@ -286,10 +287,13 @@ def _unlabelled(labels: NDArray[Any]) -> bool:
 def _encoded(where: str, parts: Sequence[_Split], column: str) -> Iterator[tuple[int, str, bytes]]:
     index = 0
     for part in parts:
-        values = (value for batch in part.read(column) for value in batch)
-        for row, value in enumerate(values):
+        unpacked = 0
+        for row, value in enumerate(part.read(column)):
             name = f"{where}: row {row} of {part.name}"
-            yield index, name, _content(value, name)
+            content = _content(value, name)
+            unpacked += len(content)
+            require_unpackable(where, unpacked, part.packed)
+            yield index, name, content
             index += 1
 
 
