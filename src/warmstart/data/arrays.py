@@ -57,7 +57,7 @@ def read_npz(path: Path, image_size: int | None = None) -> ImageData:
     size = require_regular(path)
     if not zipfile.is_zipfile(path):
         raise InputError(f"{path}: not an .npz file, or a truncated one; save it again with numpy.savez")
-    with reading(str(path), _AGAIN), np.load(path, allow_pickle=False) as file:
+    with reading(str(path), _AGAIN), path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
         _check_size(path, file.zip, size)
         x, y, x_test, y_test = next((keys for keys in _KEYS if keys[0] in file.files), _KEYS[0])
         for key in (x, y):
