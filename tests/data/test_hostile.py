@@ -328,6 +328,15 @@ def test_nested_cells_of_a_mat_file_are_not_followed(tmp_path: Path) -> None:
     assert "there is no array X" in message
 
 
+def test_values_of_an_unknown_type_in_a_mat_file_do_not_crash_the_process(tmp_path: Path) -> None:
+    path = write_svhn(tmp_path, compressed=False) / "test_32x32.mat"
+    values = struct.pack("<II", 2, 20 * 3072)
+    for kind in (0, 8, 14, 200, 2**15):
+        path.write_bytes(path.read_bytes().replace(values, struct.pack("<II", kind, 20 * 3072)))
+        values = struct.pack("<II", kind, 20 * 3072)
+        assert "there is no array X" in refused(path)[0]
+
+
 def test_other_versions_of_mat_files_give_one_line(tmp_path: Path) -> None:
     path = write_svhn(tmp_path) / "test_32x32.mat"
     savemat(path, {"X": np.zeros((32, 32)), "y": [[1]]}, format="4")

@@ -197,7 +197,7 @@ def damaged_inputs(rng: random.Random, folder: Path) -> Iterator[Path]:
 
 
 def try_input(path: Path) -> str | None:
-    """Read data as `--data PATH` does, in this process: None if it is read or refused in one line, else what is wrong."""
+    """Read data as `--data PATH` does, in this process: None if it is read or refused in one line, else the problem."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     began = time.monotonic()
     problem = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import warnings
 from collections import deque
@@ -33,6 +34,8 @@ _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 # Pillow releases the GIL in the codec only: below this size threads would slow each other down.
 _THREAD_BYTES = 16 * 1024
 _REPORT_EVERY = 100
+
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # else it prints what its exceptions say too
 
 Pixels = NDArray[np.uint8]
 """(H, W) grey or (H, W, 3) RGB."""

@@ -70,12 +70,13 @@ def _load(path: Path) -> dict[str, Any]:
     return arrays
 
 
-_PACKED, _NUMBERS = 15, range(6, 16)
-"""The type of a packed variable, and the classes of arrays of numbers, in MATLAB's format 5."""
+# In MATLAB's format 5: the type of a packed variable; the classes of arrays of numbers; the types of their values.
+_PACKED, _COMPLEX = 15, 0x800
+_CLASSES, _TYPES = range(6, 16), {1, 2, 3, 4, 5, 6, 7, 9, 12, 13}
 
 
 def _unpack(path: Path, content: bytes) -> bytes:
-    """Unpack a file's variables and keep the arrays of numbers: SciPy knows no bound, of sizes or of nested cells."""
+    """Unpack a file's variables and keep the arrays of numbers: SciPy knows no bounds, and crashes over odd types."""
     if content[124:128] not in {b"\x00\x01IM", b"\x01\x00MI"}:
         raise ValueError("not in MATLAB's format 5")
     words = "<II" if content[126:128] == b"IM" else ">II"
@@ -93,7 +94,16 @@ def _unpack(path: Path, content: bytes) -> bytes:
                 raise ValueError(f"a variable that ends too early, or of more than {MAX_FILE_BYTES} bytes")
         size += len(variable)
         require_file_bytes(str(path), size)
-        flags = struct.unpack_from(words, variable, 16)[0]  # after two tags
-        if flags & 0xFF in _NUMBERS:
+        if _holds_numbers(words, variable):
             parts.append(variable)
     return b"".join(parts)
+
+
+def _holds_numbers(words: str, variable: bytes) -> bool:
+    """Whether a variable (a tag, then flags, extent, name and values, each with a tag of its own) is real numbers."""
+    flags, place = struct.unpack_from(words, variable, 16)[0], 8
+    for _ in range(3):
+        kind, length = struct.unpack_from(words, variable, place)
+        place += 8 if kind >> 16 else 8 + (length + 7) // 8 * 8  # up to four bytes stand within the tag
+    kind, _ = struct.unpack_from(words, variable, place)
+    return flags & 0xFF in _CLASSES and not flags & _COMPLEX and (kind & 0xFFFF) in _TYPES
