@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, Protocol
 
 from warmstart.data.bounds import (
+    MAX_FILE_BYTES,
     MAX_HEADER_BYTES,
     read_file,
     require_file_bytes,
@@ -150,6 +151,7 @@ class _TarFiles:
             elif name is not None and member.isreg():
                 self._members[name] = member
         self._check_end()
+        self._stream.longest = MAX_FILE_BYTES
         self.names = sorted(self._members, key=lambda name: self._members[name].offset)
 
     def _check_end(self) -> None:
@@ -163,18 +165,20 @@ class _TarFiles:
         require_file_bytes(where, member.size)
         with reading(where, _DAMAGED):
             stream = self._archive.extractfile(member)
-            return b"".join(iter(partial(stream.read, MAX_HEADER_BYTES), b"")) if stream else b""
+            return stream.read() if stream else b""
 
 
 class _TarStream(io.RawIOBase):
     """What tarfile reads from: nothing is read or skipped that is larger than it may be."""
 
+    longest = MAX_HEADER_BYTES
+
     def __init__(self, where: str, packed: int, stream: IO[bytes]) -> None:
         self._where, self._packed, self._stream = where, packed, stream
 
     def read(self, size: int = -1) -> bytes:
-        if not 0 <= size <= MAX_HEADER_BYTES:
-            raise tarfile.ReadError(f"a header of {size} bytes")
+        if not 0 <= size <= self.longest:
+            raise tarfile.ReadError(f"{size} bytes at once")
         return self._stream.read(size)
 
     def seek(self, position: int, whence: int = 0) -> int:

@@ -80,16 +80,16 @@ def _unpack(path: Path, content: bytes) -> bytes:
     if content[124:128] not in {b"\x00\x01IM", b"\x01\x00MI"}:
         raise ValueError("not in MATLAB's format 5")
     words = "<II" if content[126:128] == b"IM" else ">II"
-    parts, size, place = [content[:128]], 0, 128
+    parts, size, place = [memoryview(content)[:128]], 0, 128
     while place < len(content):
         kind, length = struct.unpack_from(words, content, place)
-        variable = content[place : place + 8 + length]
+        variable = memoryview(content)[place : place + 8 + length]
         if len(variable) < 8 + length:
             raise ValueError("unexpected end of data")
         place += len(variable)
         if kind == _PACKED:
             unpacker = zlib.decompressobj()
-            variable = unpacker.decompress(variable[8:], MAX_FILE_BYTES)
+            variable = memoryview(unpacker.decompress(variable[8:], MAX_FILE_BYTES))
             if not unpacker.eof:
                 raise ValueError(f"a variable that ends too early, or of more than {MAX_FILE_BYTES} bytes")
         size += len(variable)
@@ -99,7 +99,7 @@ def _unpack(path: Path, content: bytes) -> bytes:
     return b"".join(parts)
 
 
-def _holds_numbers(words: str, variable: bytes) -> bool:
+def _holds_numbers(words: str, variable: memoryview) -> bool:
     """Whether a variable (a tag, then flags, extent, name and values, each with a tag of its own) is real numbers."""
     flags, place = struct.unpack_from(words, variable, 16)[0], 8
     for _ in range(3):

@@ -25,6 +25,7 @@ from warmstart.errors import InputError, nearest
 _IMAGE_NAMES = ("image", "img")
 _LABEL_NAMES = ("label", "fine_label")
 _ROWS = 512  # rows held in memory at a time, encoded
+_AT_ONCE = 32
 
 
 @dataclass(frozen=True)
@@ -114,9 +115,15 @@ def _hub_split(name: str, table: Any) -> _Split:
     def read(column: str) -> Iterator[Any]:
         with reading(name):
             for batch in table.select_columns([column]).with_format("arrow").iter(batch_size=_ROWS):
-                yield from (value.as_py() for value in batch[column])
+                yield from _python(batch[column])
 
     return _Split(name, dict(table.features), table.num_rows, table.data.nbytes, read)
+
+
+def _python(values: Any) -> Iterator[Any]:
+    """The values of an Arrow array, few at a time: those of a dictionary take no memory there, but each does here."""
+    for start in range(0, len(values), _AT_ONCE):
+        yield from values[start : start + _AT_ONCE].to_pylist()
 
 
 def _parquet_parts(path: Path) -> dict[str, list[Path]]:
@@ -163,7 +170,7 @@ def _local_split(name: str, files: Sequence[Path]) -> _Split:
                     left -= len(values)
                     if left < 0:
                         break
-                    yield from (value.as_py() for value in values)
+                    yield from _python(values)
                 if left:
                     raise ValueError(f"other than the {rows[file]} rows it says it has")
 
