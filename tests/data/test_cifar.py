@@ -64,7 +64,7 @@ def batch(data: object = None, labels: object = None) -> bytes:
         ({"data_batch_3": None}, "data_batch_3 is missing beside the other files of cifar-10-batches-py; download"),
         ({"test_batch": None}, "test_batch is missing"),
         ({"batches__meta": None}, "batches.meta is missing"),
-        ({"batches__meta": pickled({"names": []})}, "batches.meta holds no list 'label_names'"),
+        ({"batches__meta": pickled({"names": []})}, "batches.meta holds no list of names 'label_names'"),
         ({"data_batch_2": batch()[:-2000]}, r"data_batch_2: cannot be read \(.*\); it is truncated or damaged"),
         ({"data_batch_2": b""}, r"data_batch_2: cannot be read \(.*\); it is truncated or damaged"),
         ({"data_batch_2": pickled({"labels": [1]})}, "data_batch_2 holds no 'data', but labels"),

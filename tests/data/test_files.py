@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from made_images import write_folder, write_tar, write_zip
 
-from warmstart.data import files as files_module
+from warmstart.data import bounds
 from warmstart.data.files import open_files, visible_name
 from warmstart.errors import InputError
 
@@ -113,7 +113,7 @@ def test_flipped_bits_are_noticed(tmp_path: Path, name: str) -> None:
 def test_members_above_the_limit_are_named(
     tmp_path: Path, name: str, write: Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files_module, "MAX_FILE_BYTES", 10_000)
+    monkeypatch.setattr(bounds, "MAX_FILE_BYTES", 10_000)
     with open_files(write(tmp_path / name, TREE)) as files:
         assert files.read("a/1.png") == b"one"
         with pytest.raises(InputError, match=r"a/2.png: .* MiB; remove it"):

@@ -125,7 +125,7 @@ def test_torchvisions_root_holds_several(tmp_path: Path, monkeypatch: pytest.Mon
     assert load_paper_data("tiny-imagenet", tmp_path).classes == ("n01", "n02")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert load_paper_data("cifar10", Path("~")).name == "cifar10"
-    assert find_original("svhn", tmp_path / "elsewhere") == tmp_path / "elsewhere"
+    assert find_original("svhn", tmp_path / "train_32x32.mat") == tmp_path / "train_32x32.mat"
 
 
 def test_a_part_of_a_data_set_will_do_and_is_said_to_be_one(tmp_path: Path) -> None:

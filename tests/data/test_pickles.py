@@ -101,5 +101,5 @@ def test_a_shape_that_the_bytes_do_not_fill_is_refused() -> None:
 
 
 def test_only_dictionaries_are_read() -> None:
-    with pytest.raises(InputError, match="batch: holds a list, not a dictionary"):
+    with pytest.raises(InputError, match="batch: holds a list, not a dictionary of a few"):
         read_pickle("batch", pickle.dumps([1, 2]))

@@ -7,7 +7,6 @@ Images of an .npz file are (N, H, W), (N, H, W, C) or (N, C, H, W), uint8 or oth
 from __future__ import annotations
 
 import zipfile
-import zlib
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -17,12 +16,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from warmstart.data.bounds import require_memory, require_regular, require_unpackable
 from warmstart.data.images import ImageData, resize_images, to_uint8
 from warmstart.data.train_and_test import index_labels, with_test_part
-from warmstart.data.unreadable import unreadable
+from warmstart.data.unreadable import reading
 from warmstart.errors import InputError
 
 _KEYS = (("x_train", "y_train", "x_test", "y_test"), ("images", "labels", "test_images", "test_labels"))
+_AGAIN = "save it again with numpy.savez"
 _RANGES = "images must be uint8, or within [0, 1] or [0, 255]"
 _CHUNK = 1024  # images converted at a time, so that no float copy of everything is made
 _DIGITS_MAX = 16  # scikit-learn's digits are 4-bit counts, 0 to 16
@@ -53,23 +54,20 @@ def _digits_file() -> Path:
 
 def read_npz(path: Path, image_size: int | None = None) -> ImageData:
     """Read ``x_train, y_train[, x_test, y_test]`` or ``images, labels[, test_images, test_labels]`` from a file."""
+    size = require_regular(path)
     if not zipfile.is_zipfile(path):
         raise InputError(f"{path}: not an .npz file, or a truncated one; save it again with numpy.savez")
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            x, y, x_test, y_test = next((keys for keys in _KEYS if keys[0] in file.files), _KEYS[0])
-            for key in (x, y):
-                if key not in file.files:
-                    held = ", ".join(file.files)
-                    raise InputError(f"{path}: there is no {key}, only {held}; name the arrays {x} and {y}")
-            present = [key for key in (x_test, y_test) if key in file.files]
-            if len(present) == 1:
-                raise InputError(f"{path}: a test part needs both {x_test} and {y_test}; add or remove one")
-            arrays = {key: _read_key(path, file, key) for key in (x, y, *present)}
-    except InputError:
-        raise
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-        raise InputError(unreadable(str(path), error)) from error
+    with reading(str(path), _AGAIN), path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+        _check_size(path, file.zip, size)
+        x, y, x_test, y_test = next((keys for keys in _KEYS if keys[0] in file.files), _KEYS[0])
+        for key in (x, y):
+            if key not in file.files:
+                held = ", ".join(file.files)
+                raise InputError(f"{path}: there is no {key}, only {held}; name the arrays {x} and {y}")
+        present = [key for key in (x_test, y_test) if key in file.files]
+        if len(present) == 1:
+            raise InputError(f"{path}: a test part needs both {x_test} and {y_test}; add or remove one")
+        arrays = {key: _read_key(path, file, key) for key in (x, y, *present)}
 
     labels, test_labels, classes = index_labels(
         str(path),
@@ -82,17 +80,24 @@ def read_npz(path: Path, image_size: int | None = None) -> ImageData:
     return with_test_part(path.stem, images, labels, test_images, test_labels, classes)
 
 
+def _check_size(path: Path, archive: zipfile.ZipFile, size: int) -> None:
+    """Raise InputError if the arrays are too large, or packed as NumPy never does: such unpack without a bound."""
+    members = archive.infolist()
+    if any(member.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED} for member in members):
+        raise InputError(f"{path}: not packed by NumPy; {_AGAIN}")
+    unpacked = sum(member.file_size for member in members)
+    require_unpackable(str(path), unpacked, size, len(members))
+    require_memory(f"{path}: its arrays", unpacked, "save fewer images")
+
+
 def _read_key(path: Path, file: Any, key: str) -> NDArray[Any]:
-    try:
-        array: NDArray[Any] = np.atleast_1d(file[key])
-    except ValueError as error:
-        if "pickle" in str(error):
-            raise InputError(f"{path}: {key} holds pickled objects, which are not read; save numbers") from error
-        raise InputError(unreadable(f"{path}: {key}", error)) from error
-    except MemoryError as error:
-        raise InputError(
-            unreadable(f"{path}: {key}", error, "it does not fit into memory; save fewer images")
-        ) from error
+    with reading(f"{path}: {key}", _AGAIN):
+        try:
+            array: NDArray[Any] = np.atleast_1d(file[key])
+        except ValueError as error:
+            if "pickle" in str(error):
+                raise InputError(f"{path}: {key} holds pickled objects, which are not read; save numbers") from error
+            raise
     return array
 
 

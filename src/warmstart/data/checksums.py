@@ -8,8 +8,9 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+from warmstart.data.bounds import require_regular
 from warmstart.data.svhn import SVHN_FILES
-from warmstart.data.unreadable import unreadable
+from warmstart.data.unreadable import in_one_line, reading
 from warmstart.errors import InputError
 
 _MD5 = {
@@ -31,9 +32,12 @@ _MD5 = {
 }
 
 
+@in_one_line()
 def verify_official(path: Path) -> None:
     """Raise InputError if a file with an official name has another checksum; other names are not checked."""
-    for file in _files(path):
+    with reading(str(path)):
+        files = _files(path)
+    for file in files:
         expected = _MD5.get(file.name) or _MD5.get(f"{file.resolve().parent.name}/{file.name}")
         if expected is None:
             continue
@@ -55,8 +59,6 @@ def _files(path: Path) -> list[Path]:
 
 
 def _md5(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-    except OSError as error:
-        raise InputError(unreadable(str(path), error)) from error
+    require_regular(path)
+    with reading(str(path)), path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()

@@ -79,8 +79,8 @@ def read_cifar(
     }
     where = f"{files.where}: {folder}" if folder.name else files.where
     names = held[layout.meta].get(layout.names_key)
-    if not isinstance(names, list) or not names:
-        raise InputError(f"{where}: {layout.meta} holds no list '{layout.names_key}'; {_AGAIN}")
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        raise InputError(f"{where}: {layout.meta} holds no list of names '{layout.names_key}'; {_AGAIN}")
     parts = {file: _batch(f"{where}: {file}", held[file], layout.label_key) for file in (*layout.train, layout.test)}
     train_labels = np.concatenate([parts[file][1] for file in layout.train])
     labels, test_labels, classes = index_labels(where, train_labels, parts[layout.test][1], names)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import warnings
 from collections import deque
@@ -15,7 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from warmstart.data.unreadable import unreadable
+from warmstart.data.bounds import require_memory
+from warmstart.data.unreadable import reading
 from warmstart.errors import InputError
 
 SUFFIXES = frozenset(
@@ -32,6 +34,8 @@ _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 # Pillow releases the GIL in the codec only: below this size threads would slow each other down.
 _THREAD_BYTES = 16 * 1024
 _REPORT_EVERY = 100
+
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # else it prints what its exceptions say too
 
 Pixels = NDArray[np.uint8]
 """(H, W) grey or (H, W, 3) RGB."""
@@ -52,6 +56,7 @@ def decode_images(
     workers = os.cpu_count() or 1
     pending: deque[tuple[int, str, Future[Pixels]]] = deque()
     with ThreadPoolExecutor(workers) as pool, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of damage that is none to the pixels
         # Pillow's own guard only warns at first; here it is an error that names the image.
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         for index, name, content in encoded:
@@ -73,21 +78,18 @@ def _put_next(stack: ImageStack, pending: deque[tuple[int, str, Future[Pixels]]]
 
 def decode(content: bytes, name: str, image_size: int | None = None) -> Pixels:
     """Decode an image file, called ``name`` in errors: (H, W) if it is grey, else (H, W, 3)."""
-    try:
-        with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
-            _check_extent(image, name)
-            if image_size:
-                # A JPEG far larger than wanted is decoded at a fraction, never below twice the wanted size.
-                image.draft(None, (2 * image_size, 2 * image_size))
-            return pixels(image, name, image_size)
-    except InputError:
-        raise
-    except UnidentifiedImageError as error:
-        raise InputError(f"{name}: not an image of a known format; replace or remove it") from error
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise InputError(f"{name}: {_TOO_LARGE}") from error
-    except Exception as error:  # damaged files make Pillow raise exceptions of many kinds
-        raise InputError(unreadable(name, error)) from error
+    with reading(name):
+        try:
+            with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
+                _check_extent(image, name)
+                if image_size:
+                    # A JPEG far larger than wanted is decoded at a fraction, never below twice the wanted size.
+                    image.draft(None, (2 * image_size, 2 * image_size))
+                return pixels(image, name, image_size)
+        except UnidentifiedImageError as error:
+            raise InputError(f"{name}: not an image of a known format; replace or remove it") from error
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+            raise InputError(f"{name}: {_TOO_LARGE}") from error
 
 
 _TOO_LARGE = f"image too large (the limit is {MAX_PIXELS // 1_000_000} megapixels, {MAX_SIDE} a side); remove it"
@@ -152,17 +154,15 @@ class ImageStack:
 
     def _allocate(self, name: str, image: Pixels) -> NDArray[np.uint8]:
         height, width = image.shape[:2]
+        if height == 0:
+            raise InputError(f"{name} has no pixels; remove it")
         if height != width:
             raise InputError(f"{name} is {_extent(image.shape)}, not square; give --image-size N to resize all")
         channels = 1 if image.ndim == 2 else 3
-        try:
+        what, size = f"{self._total} images of {_extent(image.shape)}", self._total * channels * height * width
+        require_memory(what, size, "give a smaller --image-size N")
+        with reading(what, "give a smaller --image-size N"):
             self._array = np.empty((self._total, channels, height, width), np.uint8)
-        except MemoryError as error:
-            gigabytes = self._total * channels * height * width / 1e9
-            raise InputError(
-                f"{self._total} images of {_extent(image.shape)} need {gigabytes:.0f} GB of memory; "
-                "give a smaller --image-size N"
-            ) from error
         self._first = name
         return self._array
 

@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import io
+import lzma
 import os
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
-from lzma import LZMAError
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Protocol
+from typing import IO, Any, Protocol
 
-from warmstart.data.unreadable import unreadable
+from warmstart.data.bounds import (
+    MAX_FILE_BYTES,
+    MAX_HEADER_BYTES,
+    read_file,
+    require_file_bytes,
+    require_regular,
+    require_unpackable,
+)
+from warmstart.data.unreadable import reading
 from warmstart.errors import InputError
 
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
-MAX_FILE_BYTES = 256 * 1024 * 1024
-"""A file inside a data set that is larger, unpacked, is refused."""
 
 _MAX_DEPTH = 64
+_PIECE = 4096  # zipfile unpacks so much of bzip2 and LZMA at once, whatever comes of it
 _DAMAGED = "the archive is truncated or damaged; download or pack it again"
-_UNREADABLE = (OSError, EOFError, zlib.error, LZMAError, zipfile.BadZipFile, tarfile.TarError)
+_UNPACK: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}
+"""By the first two bytes; a tar that begins otherwise is not packed."""
 
 
 class Files(Protocol):
@@ -53,17 +64,22 @@ def open_files(path: Path) -> Iterator[Files]:
     if path.is_dir():
         yield _FolderFiles(path)
         return
-    try:
-        archive = zipfile.ZipFile(path) if path.suffix.lower() == ".zip" else tarfile.open(path)  # noqa: SIM115, closed by `with archive` below
-    except _UNREADABLE as error:
-        raise InputError(unreadable(str(path), error, _DAMAGED)) from error
-    with archive:
-        yield _ZipFiles(path, archive) if isinstance(archive, zipfile.ZipFile) else _TarFiles(path, archive)
+    size = require_regular(path)
+    with ExitStack() as opened:
+        with reading(str(path), _DAMAGED):
+            files: Files
+            if path.suffix.lower() == ".zip":
+                files = _ZipFiles(path, size, opened.enter_context(zipfile.ZipFile(path)))
+            else:
+                files = _TarFiles(path, size, opened.enter_context(_unpacked(path)))
+        yield files
 
 
-def _check_bytes(where: str, size: int) -> None:
-    if size > MAX_FILE_BYTES:
-        raise InputError(f"{where}: {size / 2**20:.0f} MiB, the limit is {MAX_FILE_BYTES // 2**20} MiB; remove it")
+def _unpacked(path: Path) -> IO[bytes]:
+    with path.open("rb") as file:
+        start = file.read(2)
+    stream: IO[bytes] = _UNPACK.get(start, open)(path, "rb")
+    return stream
 
 
 class _FolderFiles:
@@ -86,21 +102,18 @@ class _FolderFiles:
             self.names += [(relative / name).as_posix() for name in sorted(names) if visible_name(name)]
 
     def read(self, name: str) -> bytes:
-        path = self._path / name
-        try:
-            _check_bytes(str(path), path.stat().st_size)
-            return path.read_bytes()
-        except OSError as error:
-            raise InputError(unreadable(str(path), error)) from error
+        return read_file(self._path / name)
 
 
 class _ZipFiles:
-    def __init__(self, path: Path, archive: zipfile.ZipFile) -> None:
+    def __init__(self, path: Path, size: int, archive: zipfile.ZipFile) -> None:
         self.where = str(path)
         self._archive = archive
         self._members: dict[str, zipfile.ZipInfo] = {}
         self.folders: set[str] = set()
-        for member in archive.infolist():
+        members = archive.infolist()
+        require_unpackable(self.where, sum(member.file_size for member in members), size, len(members))
+        for member in members:
             name = visible_name(member.filename)
             kind = member.external_attr >> 16 & 0o170000  # the Unix file type; 0 where the packer sets none
             if name is None or kind not in {0, 0o100000, 0o040000}:
@@ -113,49 +126,64 @@ class _ZipFiles:
 
     def read(self, name: str) -> bytes:
         member, where = self._members[name], f"{self.where}: {name}"
-        _check_bytes(where, member.file_size)
+        require_file_bytes(where, member.file_size)
         if member.flag_bits & 1:
             raise InputError(f"{where}: encrypted; pack the archive without a password")
-        try:
-            # read() with a bound: without one, a member with a false size is unpacked up to 2 GiB first
-            with self._archive.open(member) as stream:
-                return stream.read(member.file_size + 1)
-        except (*_UNREADABLE, NotImplementedError) as error:
-            raise InputError(unreadable(where, error, _DAMAGED)) from error
+        with reading(where, _DAMAGED), self._archive.open(member) as stream:
+            # In pieces that end with the stated size: a member with a false one would be unpacked whole first.
+            return b"".join(iter(partial(stream.read, _PIECE), b""))
 
 
 class _TarFiles:
-    def __init__(self, path: Path, archive: tarfile.TarFile) -> None:
+    def __init__(self, path: Path, size: int, stream: IO[bytes]) -> None:
         self.where = str(path)
-        self._archive = archive
+        self._stream = _TarStream(self.where, size, stream)
         self._members: dict[str, tarfile.TarInfo] = {}
         self.folders: set[str] = set()
-        try:
-            for member in archive:
-                name = visible_name(member.name)
-                if name is not None and member.isdir():
-                    self.folders.add(name)
-                elif name is not None and member.isreg():
-                    self._members[name] = member
-            self._check_end()
-        except _UNREADABLE as error:
-            raise InputError(unreadable(self.where, error, _DAMAGED)) from error
+        self._archive = tarfile.TarFile(fileobj=self._stream)
+        unpacked = 0
+        for count, member in enumerate(self._archive, start=1):
+            unpacked += member.size  # what a sparse file unpacks to is not in the stream
+            require_unpackable(self.where, unpacked, size, count)
+            name = visible_name(member.name)
+            if name is not None and member.isdir():
+                self.folders.add(name)
+            elif name is not None and member.isreg():
+                self._members[name] = member
+        self._check_end()
+        self._stream.longest = MAX_FILE_BYTES
         self.names = sorted(self._members, key=lambda name: self._members[name].offset)
 
     def _check_end(self) -> None:
         """A whole tar ends with a block of zeros; tarfile accepts any end, even in the middle of a header."""
-        stream = self._archive.fileobj
-        if stream is None:
-            raise tarfile.ReadError("closed")
-        stream.seek(self._archive.offset)
-        if stream.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+        self._stream.seek(self._archive.offset)
+        if self._stream.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
             raise tarfile.ReadError("unexpected end of data")
 
     def read(self, name: str) -> bytes:
         member, where = self._members[name], f"{self.where}: {name}"
-        _check_bytes(where, member.size)
-        try:
+        require_file_bytes(where, member.size)
+        with reading(where, _DAMAGED):
             stream = self._archive.extractfile(member)
             return stream.read() if stream else b""
-        except _UNREADABLE as error:
-            raise InputError(unreadable(where, error, _DAMAGED)) from error
+
+
+class _TarStream(io.RawIOBase):
+    """What tarfile reads from: nothing is read or skipped that is larger than it may be."""
+
+    longest = MAX_HEADER_BYTES
+
+    def __init__(self, where: str, packed: int, stream: IO[bytes]) -> None:
+        self._where, self._packed, self._stream = where, packed, stream
+
+    def read(self, size: int = -1) -> bytes:
+        if not 0 <= size <= self.longest:
+            raise tarfile.ReadError(f"{size} bytes at once")
+        return self._stream.read(size)
+
+    def seek(self, position: int, whence: int = 0) -> int:
+        require_unpackable(self._where, position, self._packed)
+        return self._stream.seek(position, whence)
+
+    def tell(self) -> int:
+        return self._stream.tell()

@@ -113,7 +113,7 @@ def to_uint8(where: str, values: NDArray[Any], top: int, remedy: str) -> NDArray
     if values.dtype != np.uint8:
         low, high = values.min(), values.max()
         if not (low >= 0 and high <= top):  # also where one of them is NaN
-            found = "NaN" if np.isnan(low + high) else f"values from {low:g} to {high:g}"
+            found = "NaN" if np.isnan(low) else f"values from {low:g} to {high:g}"
             raise InputError(f"{where} holds {found}; {remedy}")
         values = np.rint(values * (255 / top))
     return values.astype(np.uint8, copy=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from torch.utils.data import Dataset
 
 from warmstart.data.arrays import read_digits, read_npz
+from warmstart.data.bounds import require_regular
 from warmstart.data.cifar import find_cifar, read_cifar
 from warmstart.data.decode import OnDecoded
 from warmstart.data.features_and_noise import NAME as FEATURES_AND_NOISE
@@ -19,6 +21,7 @@ from warmstart.data.images import ImageData, resize_images
 from warmstart.data.svhn import SVHN_FILES, read_svhn
 from warmstart.data.tables import parquet_files, read_hub, read_parquet
 from warmstart.data.torch_datasets import from_dataset
+from warmstart.data.unreadable import in_one_line, reading
 from warmstart.errors import InputError, at_least_one
 
 _MADE = {"digits": read_digits, FEATURES_AND_NOISE: read_features_and_noise}
@@ -32,6 +35,7 @@ _ACCEPTED = (
 )
 
 
+@in_one_line()
 def load(
     data: str | Path | ImageData | tuple[Dataset[Any], Dataset[Any] | None],
     *,
@@ -69,14 +73,25 @@ def load(
     if isinstance(data, tuple):
         train, test = data
         return from_dataset(train, test, image_size=image_size, progress=progress)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of libraries, over damage: what matters of it is an error
+        return _read(data, image_size, image_column, label_column, progress)
+
+
+def _read(
+    data: str | Path,
+    image_size: int | None,
+    image_column: str | None,
+    label_column: str | None,
+    progress: OnDecoded | None,
+) -> ImageData:
+    """Read what a text names."""
     if isinstance(data, str) and data.startswith("hf:"):
         return read_hub(data.removeprefix("hf:"), image_size, image_column, label_column, progress)
     made = _MADE.get(data) if isinstance(data, str) else None
-    path = Path(data).expanduser()
-    if made is None:
-        require_path(path, str(data), tuple(_MADE), _ACCEPTED)
-        if parquet_files(path):
-            return read_parquet(path, image_size, image_column, label_column, progress)
+    path = Path(data) if made else require_path(str(data), tuple(_MADE), _ACCEPTED)
+    if made is None and parquet_files(path):
+        return read_parquet(path, image_size, image_column, label_column, progress)
     if image_column is not None or label_column is not None:
         raise InputError(f"{data}: --image-column and --label-column are for parquet and hub data; leave them out")
     if made is not None:
@@ -113,15 +128,19 @@ def _resized(data: ImageData, size: int) -> ImageData:
     return ImageData(data.name, train, data.train_labels, test, data.test_labels, data.classes)
 
 
-def require_path(path: Path, given: str, made: tuple[str, ...], accepted: str) -> None:
-    """Raise InputError unless a path exists, and suggest one of ``made`` or a file beside it; ``given`` is as typed."""
-    if path.exists():
-        return
-    beside = (
-        [entry.name for entry in path.parent.iterdir() if not entry.name.startswith(".")]
-        if path.parent.is_dir()
-        else []
-    )
+def require_path(given: str, made: tuple[str, ...], accepted: str) -> Path:
+    """The path of a folder or regular file; InputError if it is none, which suggests one of ``made`` or a neighbour."""
+    with reading(given, f"accepted are {accepted}"):  # a name may be too long, and ~USER unknown
+        path = Path(given).expanduser()
+        if path.exists():
+            if not path.is_dir():
+                require_regular(path)
+            return path
+        beside = (
+            [entry.name for entry in path.parent.iterdir() if not entry.name.startswith(".")]
+            if path.parent.is_dir()
+            else []
+        )
     known = [*made, *beside] if path.parent == Path() else beside
     close = get_close_matches(path.name, known, n=1)
     if close:

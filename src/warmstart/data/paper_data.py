@@ -9,21 +9,24 @@ from warmstart.data.decode import OnDecoded
 from warmstart.data.images import ImageData
 from warmstart.data.load import load, require_path
 from warmstart.data.paper_sets import PAPER_DATA, PaperData
+from warmstart.data.unreadable import in_one_line, reading
 from warmstart.errors import InputError, nearest
 
 
+@in_one_line()
 def find_original(name: str, path: Path) -> Path:
     """The data set's folder or archive where ``path`` is a folder of several, as torchvision's root; else ``path``."""
-    originals, path = _paper_data(name).originals, path.expanduser()
-    return next((path / original for original in originals if (path / original).exists()), path)
+    originals = _paper_data(name).originals
+    found = require_path(str(path), (), f"{', '.join(originals)} or parquet; without --data it comes from the hub")
+    with reading(str(found)):
+        return next((found / original for original in originals if (found / original).exists()), found)
 
 
+@in_one_line()
 def load_paper_data(name: str, path: Path | None = None, *, progress: OnDecoded | None = None) -> ImageData:
     """Read one of the four from a path that `load` takes, or from the hub; a subset will do, see `shortfall`."""
     paper = _paper_data(name)
     if path is not None:
-        accepted = f"{', '.join(paper.originals)} or parquet; without --data it comes from the hub"
-        require_path(path.expanduser(), str(path), (), accepted)
         data = load(find_original(name, path), progress=progress)
     else:
         try:

@@ -5,7 +5,10 @@ Netzer et al., Reading Digits in Natural Images with Unsupervised Feature Learni
 
 from __future__ import annotations
 
+import io
+import struct
 import warnings
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +17,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from warmstart.data.bounds import MAX_FILE_BYTES, read_file, require_file_bytes
 from warmstart.data.images import ImageData, resize_images
 from warmstart.data.train_and_test import index_labels, with_test_part
-from warmstart.data.unreadable import unreadable
+from warmstart.data.unreadable import reading
 from warmstart.errors import InputError
 
 SVHN_FILES = ("train_32x32.mat", "test_32x32.mat")
@@ -54,14 +58,52 @@ def _read_part(path: Path, image_size: int | None) -> tuple[Tensor, NDArray[np.i
 def _load(path: Path) -> dict[str, Any]:
     from scipy.io import loadmat
 
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")  # where SciPy warns, the file is damaged
-            arrays: dict[str, Any] = loadmat(str(path), variable_names=("X", "y"))
-    except NotImplementedError as error:
+    content = read_file(path)
+    if content[124:128] in {b"\x00\x02IM", b"\x02\x00MI"}:
         raise InputError(
             f"{path}: in MATLAB's format 7.3 (HDF5), which is not read; download the original, or save it with '-v7'"
-        ) from error
-    except Exception as error:  # damaged bytes make SciPy raise exceptions of many kinds
-        raise InputError(unreadable(str(path), error, f"it is truncated or damaged; {_AGAIN}")) from error
+        )
+    with reading(str(path), f"it is truncated or damaged; {_AGAIN}"), warnings.catch_warnings():
+        warnings.simplefilter("error")  # where SciPy warns, the file is damaged
+        unpacked: Any = io.BytesIO(_unpack(path, content))  # which scipy-stubs does not expect
+        arrays: dict[str, Any] = loadmat(unpacked, variable_names=("X", "y"))
     return arrays
+
+
+# In MATLAB's format 5: the type of a packed variable; the classes of arrays of numbers; the types of their values.
+_PACKED, _COMPLEX = 15, 0x800
+_CLASSES, _TYPES = range(6, 16), {1, 2, 3, 4, 5, 6, 7, 9, 12, 13}
+
+
+def _unpack(path: Path, content: bytes) -> bytes:
+    """Unpack a file's variables and keep the arrays of numbers: SciPy knows no bounds, and crashes over odd types."""
+    if content[124:128] not in {b"\x00\x01IM", b"\x01\x00MI"}:
+        raise ValueError("not in MATLAB's format 5")
+    words = "<II" if content[126:128] == b"IM" else ">II"
+    parts, size, place = [memoryview(content)[:128]], 0, 128
+    while place < len(content):
+        kind, length = struct.unpack_from(words, content, place)
+        variable = memoryview(content)[place : place + 8 + length]
+        if len(variable) < 8 + length:
+            raise ValueError("unexpected end of data")
+        place += len(variable)
+        if kind == _PACKED:
+            unpacker = zlib.decompressobj()
+            variable = memoryview(unpacker.decompress(variable[8:], MAX_FILE_BYTES))
+            if not unpacker.eof:
+                raise ValueError(f"a variable that ends too early, or of more than {MAX_FILE_BYTES} bytes")
+        size += len(variable)
+        require_file_bytes(str(path), size)
+        if _holds_numbers(words, variable):
+            parts.append(variable)
+    return b"".join(parts)
+
+
+def _holds_numbers(words: str, variable: memoryview) -> bool:
+    """Whether a variable (a tag, then flags, extent, name and values, each with a tag of its own) is real numbers."""
+    flags, place = struct.unpack_from(words, variable, 16)[0], 8
+    for _ in range(3):
+        kind, length = struct.unpack_from(words, variable, place)
+        place += 8 if kind >> 16 else 8 + (length + 7) // 8 * 8  # up to four bytes stand within the tag
+    kind, _ = struct.unpack_from(words, variable, place)
+    return flags & 0xFF in _CLASSES and not flags & _COMPLEX and (kind & 0xFFFF) in _TYPES

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from warmstart.data.bounds import MAX_CLASSES, MAX_TEXT, read_file, require_regular, require_unpackable
 from warmstart.data.decode import OnDecoded, decode_images
 from warmstart.data.images import ImageData
 from warmstart.data.train_and_test import index_labels, order_parts, with_test_part
-from warmstart.data.unreadable import unreadable
+from warmstart.data.unreadable import reading, unreadable
 from warmstart.errors import InputError, nearest
 
 _IMAGE_NAMES = ("image", "img")
 _LABEL_NAMES = ("label", "fine_label")
 _ROWS = 512  # rows held in memory at a time, encoded
+_AT_ONCE = 32
 
 
 @dataclass(frozen=True)
@@ -31,15 +35,18 @@ class _Split:
     name: str
     features: dict[str, Any]
     rows: int
-    read: Callable[[str], Iterator[list[Any]]]
-    """The values of one column, some rows at a time."""
+    packed: int
+    """Bytes in its files."""
+    read: Callable[[str], Iterator[Any]]
+    """The values of one column."""
 
 
 def parquet_files(path: Path) -> list[Path]:
     """The parquet files that a path names: itself, or those at any depth of a folder, sorted, without hidden ones."""
     if path.is_file():
         return [path] if path.suffix.lower() == ".parquet" else []
-    found = sorted(path.rglob("*.parquet"))
+    with reading(str(path)):
+        found = sorted(path.rglob("*.parquet"))
     return [file for file in found if not any(part.startswith(".") for part in file.relative_to(path).parts)]
 
 
@@ -67,13 +74,15 @@ def read_hub(
     import datasets
 
     repository, _, config = name.partition(":")
+    if not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", repository):
+        raise InputError(f"hf:{name}: no name of a data set; write hf:NAME or hf:NAME:CONFIG, as hf:uoft-cs/cifar10")
     _check_hub(repository)
     try:
         found = datasets.load_dataset(repository, config or None)
     except ValueError as error:  # no configuration named, or one that is not there: the message lists them
         listing = " ".join(str(error).partition("Example of usage")[0].split())
         raise InputError(f"hf:{name}: {listing}; write hf:NAME:CONFIG") from error
-    except (ConnectionError, FileNotFoundError, RuntimeError) as error:
+    except Exception as error:  # of libraries of every kind, as the data set has it
         raise InputError(unreadable(f"hf:{name}", error, "go online, or choose another data set")) from error
     splits = [_hub_split(split, table) for split, table in found.items()]
     return _read_splits(name, f"hf:{name}", splits, image_size, image_column, label_column, progress)
@@ -103,11 +112,18 @@ def _check_hub(repository: str) -> None:
 
 
 def _hub_split(name: str, table: Any) -> _Split:
-    def read(column: str) -> Iterator[list[Any]]:
-        for batch in table.select_columns([column]).with_format("arrow").iter(batch_size=_ROWS):
-            yield batch[column].to_pylist()
+    def read(column: str) -> Iterator[Any]:
+        with reading(name):
+            for batch in table.select_columns([column]).with_format("arrow").iter(batch_size=_ROWS):
+                yield from _python(batch[column])
 
-    return _Split(name, dict(table.features), table.num_rows, read)
+    return _Split(name, dict(table.features), table.num_rows, table.data.nbytes, read)
+
+
+def _python(values: Any) -> Iterator[Any]:
+    """The values of an Arrow array, few at a time: those of a dictionary take no memory there, but each does here."""
+    for start in range(0, len(values), _AT_ONCE):
+        yield from values[start : start + _AT_ONCE].to_pylist()
 
 
 def _parquet_parts(path: Path) -> dict[str, list[Path]]:
@@ -126,18 +142,18 @@ def _parquet_parts(path: Path) -> dict[str, list[Path]]:
 
 
 def _local_split(name: str, files: Sequence[Path]) -> _Split:
-    import datasets
-    import pyarrow
     from pyarrow import parquet
 
-    rows, schemas = 0, {}
+    sizes, rows, schemas = {}, {}, {}
     for file in files:
-        try:
-            metadata = parquet.ParquetFile(file)
-            rows += metadata.metadata.num_rows
-            schemas[file] = dict(datasets.Features.from_arrow_schema(metadata.schema_arrow))
-        except (OSError, ValueError, pyarrow.ArrowException) as error:
-            raise InputError(unreadable(str(file), error, "replace it")) from error
+        sizes[file] = require_regular(file)
+        with reading(str(file), "replace it"):
+            opened = parquet.ParquetFile(file)
+            groups = [opened.metadata.row_group(index) for index in range(opened.num_row_groups)]
+            rows[file] = sum(group.num_rows for group in groups)
+            unpacked = sum(group.total_byte_size for group in groups)
+            require_unpackable(str(file), unpacked, sizes[file], rows[file])
+            schemas[file] = _features(opened.schema_arrow)
     features = schemas[files[0]]
     differing = [file for file in files if schemas[file] != features]
     if differing:
@@ -145,15 +161,32 @@ def _local_split(name: str, files: Sequence[Path]) -> _Split:
             f"{differing[0]} has other columns than {files[0]}; give a folder that holds one data set only"
         )
 
-    def read(column: str) -> Iterator[list[Any]]:
+    def read(column: str) -> Iterator[Any]:
         for file in files:
-            try:
+            left = rows[file]
+            with reading(str(file), "replace it"):
                 for batch in parquet.ParquetFile(file).iter_batches(_ROWS, columns=[column]):
-                    yield batch.column(0).to_pylist()
-            except (OSError, pyarrow.ArrowException) as error:
-                raise InputError(unreadable(str(file), error, "replace it")) from error
+                    values = batch.column(0)
+                    left -= len(values)
+                    if left < 0:
+                        break
+                    yield from _python(values)
+                if left:
+                    raise ValueError(f"other than the {rows[file]} rows it says it has")
 
-    return _Split(name, features, rows, read)
+    return _Split(name, features, sum(rows.values()), sum(sizes.values()), read)
+
+
+def _features(schema: Any) -> dict[str, Any]:
+    """The columns of a file and their types, as `datasets` wrote them into it or else as Arrow has them."""
+    import datasets
+
+    def check(read: dict[str, Any]) -> None:
+        if isinstance(count := read.get("num_classes"), int) and count > MAX_CLASSES:
+            raise ValueError(f"{count} classes")  # for each of which `datasets` would make a name
+
+    json.loads((schema.metadata or {}).get(b"huggingface", b"{}"), object_hook=check)
+    return dict(datasets.Features.from_arrow_schema(schema))
 
 
 def _read_splits(
@@ -243,7 +276,13 @@ def _choose(
 
 
 def _labels(split: _Split, column: str) -> NDArray[Any]:
-    values = [value for batch in split.read(column) for value in batch]
+    values = list(split.read(column))
+    for value in values:
+        if not isinstance(value, (int, str, NoneType)) or (isinstance(value, str) and len(value) > MAX_TEXT):
+            found = f"a text of {len(value)} characters" if isinstance(value, str) else f"a {type(value).__name__}"
+            raise InputError(
+                f"{split.name}: '{column}' holds {found}; labels are integers or names, of another --label-column"
+            )
     return np.array(values, dtype=object if None in values else None)
 
 
@@ -255,10 +294,13 @@ def _unlabelled(labels: NDArray[Any]) -> bool:
 def _encoded(where: str, parts: Sequence[_Split], column: str) -> Iterator[tuple[int, str, bytes]]:
     index = 0
     for part in parts:
-        values = (value for batch in part.read(column) for value in batch)
-        for row, value in enumerate(values):
+        unpacked = 0
+        for row, value in enumerate(part.read(column)):
             name = f"{where}: row {row} of {part.name}"
-            yield index, name, _content(value, name)
+            content = _content(value, name)
+            unpacked += len(content)
+            require_unpackable(where, unpacked, part.packed)
+            yield index, name, content
             index += 1
 
 
@@ -266,8 +308,8 @@ def _content(value: Any, name: str) -> bytes:
     if isinstance(value, dict):
         path = value.get("path")
         value = value.get("bytes")
-        if value is None and path and os.path.isfile(path):  # as `datasets` keeps folders of images in its cache
-            return Path(path).read_bytes()
+        if value is None and isinstance(path, str) and os.path.isfile(path):  # so `datasets` keeps folders of images
+            return read_file(Path(path))
     if not isinstance(value, bytes):
         raise InputError(f"{name}: there is no image; remove the row")
     return value

@@ -7,6 +7,7 @@ label is an integer.
 from __future__ import annotations
 
 import operator
+import warnings
 from typing import Any
 
 import numpy as np
@@ -19,9 +20,11 @@ from torch.utils.data import Dataset, IterableDataset
 from warmstart.data.decode import ImageStack, OnDecoded, Pixels, pixels
 from warmstart.data.images import ImageData, to_uint8
 from warmstart.data.train_and_test import index_labels, with_test_part
+from warmstart.data.unreadable import in_one_line, reading, unreadable
 from warmstart.errors import InputError
 
 
+@in_one_line()
 def from_dataset(
     train: Dataset[Any],
     test: Dataset[Any] | None = None,
@@ -39,12 +42,15 @@ def from_dataset(
     for (where, part), length in zip(parts, lengths, strict=True):
         for index in range(length):
             example = f"{where} example {index}"
-            image, label = _pair(example, part[index])
+            image, label = _pair(example, part, index)
             stack.put(len(labels), example, _to_pixels(example, image, image_size))
             labels.append(_to_index(example, label))
     images, cut = stack.images(), lengths[0]
     train_labels, test_labels = np.array(labels[:cut]), np.array(labels[cut:]) if test is not None else None
-    indices, test_indices, names = index_labels(name, train_labels, test_labels, getattr(train, "classes", None))
+    classes = getattr(train, "classes", None)
+    if not isinstance(classes, (list, tuple)):  # torchvision's have them, but it is no rule
+        classes = None
+    indices, test_indices, names = index_labels(name, train_labels, test_labels, classes)
     test_images = images[cut:] if test is not None else None
     return with_test_part(name, images[:cut], indices, test_images, test_indices, names)
 
@@ -52,7 +58,7 @@ def from_dataset(
 def _length(where: str, part: Dataset[Any]) -> int:
     try:
         length = operator.length_hint(part, -1)
-    except TypeError:
+    except Exception:  # code of the user's, or none
         length = -1
     if length < 0 or isinstance(part, IterableDataset):
         raise InputError(f"{where}: len() and indexing must work; give a map-style Dataset")
@@ -61,7 +67,12 @@ def _length(where: str, part: Dataset[Any]) -> int:
     return length
 
 
-def _pair(where: str, example: Any) -> tuple[Any, Any]:
+def _pair(where: str, part: Dataset[Any], index: int) -> tuple[Any, Any]:
+    try:
+        example = part[index]
+    except Exception as error:  # code of the user's
+        named = RuntimeError(f"{type(error).__name__}: {error}")
+        raise InputError(unreadable(where, named, "mend the dataset, or leave the example out")) from error
     if not isinstance(example, (tuple, list)) or len(example) != 2:
         raise InputError(f"{where} is a {type(example).__name__}; a dataset must give (image, label)")
     image, label = example
@@ -75,11 +86,23 @@ def _to_index(where: str, label: Any) -> int:
         raise InputError(f"{where} has the label {label!r}; labels must be integers") from error
 
 
+def _in_numpy(image: Tensor) -> NDArray[Any]:
+    """The tensor's values, in float32 if NumPy lacks its type, such as bfloat16."""
+    image = image.detach().cpu()
+    try:
+        return image.numpy()
+    except TypeError:
+        return image.float().numpy()
+
+
 def _to_pixels(where: str, image: Any, image_size: int | None) -> Pixels:
-    if isinstance(image, Image.Image):
-        return pixels(image.copy(), where, image_size)
+    with reading(where), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of damage that is none to the pixels
+        if isinstance(image, Image.Image):
+            return pixels(image.copy(), where, image_size)
+        values = _in_numpy(image) if isinstance(image, Tensor) else image
     if isinstance(image, Tensor):
-        array: NDArray[Any] = image.detach().cpu().numpy()
+        array: NDArray[Any] = values
         array = array.transpose(1, 2, 0) if array.ndim == 3 else array
     elif isinstance(image, np.ndarray):
         array = image

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from warmstart.data.images import ImageData
+from warmstart.data.unreadable import printable
 from warmstart.errors import InputError
 
 TRAIN_NAMES = ("train", "training")
@@ -61,7 +62,7 @@ def with_test_part(
             )
         images, test_images = images[~held_out], images[held_out]
         labels, test_labels = labels[~held_out], labels[held_out]
-    return ImageData(name, images, labels, test_images, test_labels, tuple(classes))
+    return ImageData(printable(name), images, labels, test_images, test_labels, tuple(map(printable, classes)))
 
 
 def _stratified_share(labels: Tensor) -> Tensor:

@@ -1,6 +1,13 @@
-"""The message that something cannot be read, whichever library failed."""
+"""The message that something cannot be read, whichever library failed: one line, of characters that can be shown."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from warmstart.errors import InputError
+
+_LONGEST = 2000
 
 
 def unreadable(where: str, error: BaseException, remedy: str = "replace or remove it") -> str:
@@ -8,3 +15,31 @@ def unreadable(where: str, error: BaseException, remedy: str = "replace or remov
     lines = str(error).strip().splitlines()
     reason = lines[0].rstrip(". ") if lines else type(error).__name__
     return f"{where}: cannot be read ({reason}); {remedy}"
+
+
+@contextmanager
+def reading(where: str, remedy: str = "replace or remove it") -> Iterator[None]:
+    """Turn whatever is raised inside into an `InputError`: over damaged bytes, libraries raise errors of any kind."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(unreadable(where, error, remedy)) from error
+
+
+def printable(text: str) -> str:
+    """Text with line ends, terminal escapes, and bytes that were no UTF-8 written as Python writes them in a string."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
+@contextmanager
+def in_one_line() -> Iterator[None]:
+    """Make the message of an `InputError` harmless, whatever the names in it: around everything that readers do."""
+    try:
+        yield
+    except InputError as error:
+        line = printable(str(error))
+        cut = f"{line[: _LONGEST // 2]} … {line[-_LONGEST // 2 :]}"
+        error.args = (line if len(line) <= _LONGEST else cut,)
+        raise
