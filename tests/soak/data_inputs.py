@@ -20,6 +20,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 
@@ -173,6 +174,11 @@ def repacked(rng: random.Random, folder: Path) -> Path:
 def damaged_input(seed: int, number: int, folder: Path) -> Path:
     """Write one damaged data set into an empty folder; what `--data` would name."""
     rng = random.Random(f"{seed} {number}")
+    with patch("time.time", return_value=1e9), patch("time.asctime", return_value="now"):  # else in zip, gzip and .mat
+        return _damaged(rng, folder)
+
+
+def _damaged(rng: random.Random, folder: Path) -> Path:
     kind = rng.randrange(10)
     if kind < 2:
         return inside(rng, folder)

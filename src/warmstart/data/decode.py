@@ -17,7 +17,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from warmstart.data.bounds import require_memory
-from warmstart.data.unreadable import reading
+from warmstart.data.unreadable import reading, unreadable
 from warmstart.errors import InputError
 
 SUFFIXES = frozenset(
@@ -78,18 +78,21 @@ def _put_next(stack: ImageStack, pending: deque[tuple[int, str, Future[Pixels]]]
 
 def decode(content: bytes, name: str, image_size: int | None = None) -> Pixels:
     """Decode an image file, called ``name`` in errors: (H, W) if it is grey, else (H, W, 3)."""
-    with reading(name):
-        try:
-            with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
-                _check_extent(image, name)
-                if image_size:
-                    # A JPEG far larger than wanted is decoded at a fraction, never below twice the wanted size.
-                    image.draft(None, (2 * image_size, 2 * image_size))
-                return pixels(image, name, image_size)
-        except UnidentifiedImageError as error:
-            raise InputError(f"{name}: not an image of a known format; replace or remove it") from error
-        except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-            raise InputError(f"{name}: {_TOO_LARGE}") from error
+    try:
+        with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
+            _check_extent(image, name)
+            if image_size:
+                # A JPEG far larger than wanted is decoded at a fraction, never below twice the wanted size.
+                image.draft(None, (2 * image_size, 2 * image_size))
+            return pixels(image, name, image_size)
+    except InputError:
+        raise
+    except UnidentifiedImageError as error:
+        raise InputError(f"{name}: not an image of a known format; replace or remove it") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise InputError(f"{name}: {_TOO_LARGE}") from error
+    except Exception as error:  # damaged files make Pillow raise exceptions of many kinds
+        raise InputError(unreadable(name, error)) from error
 
 
 _TOO_LARGE = f"image too large (the limit is {MAX_PIXELS // 1_000_000} megapixels, {MAX_SIDE} a side); remove it"
