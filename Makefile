@@ -4,7 +4,7 @@ BIN := .venv/bin
 # One thread a process: the tests and the demo run in parallel processes instead.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test tests lint wheel clean
+.PHONY: demo test tests soak lint wheel clean
 
 demo: .venv/installed
 	$(BIN)/warmstart compare --out out/demo
@@ -13,6 +13,11 @@ test: .venv/installed lint tests wheel
 
 tests: .venv/installed
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# Trials of all that may go wrong: make soak MINUTES=60 SEED=1 ONLY=kills,data; FIRST=N COUNT=1 tries one again.
+soak: .venv/installed
+	PYTHONPATH=tests:tests/data $(BIN)/python tests/soak/soak.py --minutes $(or $(MINUTES),30) \
+		$(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only $(ONLY)) $(if $(FIRST),--first $(FIRST)) $(if $(COUNT),--count $(COUNT))
 
 lint: .venv/installed
 	$(BIN)/ruff check .

@@ -1,21 +1,13 @@
-"""Wrong and odd command lines, each in a process of its own: none may end in anything but a line and a known code.
+"""Wrong and odd command lines, each in a process of its own: none may end in anything but a line and a known code."""
 
-python tests/soak/commands_trial.py --count 1500 --seed 0
-"""
-
-import argparse
 import io
 import os
 import random
 import resource
-import shutil
 import signal
 import sys
-import tempfile
 import time
-from collections import Counter
 from importlib import import_module
-from pathlib import Path
 
 SECONDS = 20
 """What takes longer is a long piece of work, which must stop when it is told to."""
@@ -170,38 +162,21 @@ def complaints(code, out, err):
     return found
 
 
-def main():
-    """Try command lines; exits with 1 if any of them ends badly."""
-    asked = argparse.ArgumentParser()
-    asked.add_argument("--count", type=int, default=1500)
-    asked.add_argument("--seed", type=int, default=0)
-    asked.add_argument("--only", type=int, help="one of them, by its number")
-    given = asked.parse_args()
+def prepare():
+    """Import all that a command needs, so that each fork has it."""
     os.environ.update(COLUMNS="100", TERM="dumb", HF_HUB_OFFLINE="1")
     import torch
 
     heavy = ("comparison.images", "reproduction.reproduction", "theory.page", "theory.descent_study")
     for module in (*heavy, *(f"cli.{name}" for name in ("app", "compare", "reproduce", "theory", "report", "methods"))):
-        import_module(f"warmstart.{module}")  # so that each fork has it
-
+        import_module(f"warmstart.{module}")
     torch.set_num_threads(1)
-    codes, failures, longest = Counter(), 0, (0.0, [])
-    for number in range(given.count) if given.only is None else [given.only]:
-        folder = Path(tempfile.mkdtemp())
-        furnish(folder)
-        line = odd_line(random.Random(f"{given.seed} {number}"), folder)
-        began = time.monotonic()
-        code, out, err = run_apart(line, folder)
-        longest = max(longest, (time.monotonic() - began, line))
-        codes[code] += 1
-        if found := complaints(code, out, err):
-            failures += 1
-            print(f"{number}: {ascii(line)[:400]}: {', '.join(found)}\n    {err[-500:]!a}", flush=True)
-        shutil.rmtree(folder)
-    print(f"seed {given.seed}: {sum(codes.values())} command lines, codes {dict(codes)}, {failures} ended badly")
-    print(f"the longest took {longest[0]:.1f} s: {ascii(longest[1])[:300]}")
-    sys.exit(failures > 0)
 
 
-if __name__ == "__main__":
-    main()
+def trial(seed, number, folder):
+    """One odd command line in an empty folder; what was wrong or None."""
+    furnish(folder)
+    line = odd_line(random.Random(f"{seed} {number}"), folder)
+    code, out, err = run_apart(line, folder)
+    found = complaints(code, out, err)
+    return f"{line}: {', '.join(found)}: {err[-500:]}" if found else None

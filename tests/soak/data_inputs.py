@@ -1,31 +1,19 @@
-"""Damaged data of every kind that `--data PATH` takes: each is read, or refused in one line, soon and in little memory.
-
-    python tests/soak/data_inputs.py --inputs 5000 --seed 0
-
-Each input is made from (seed, number) alone, so `--first NUMBER --inputs 1` makes a failing one again.
-"""
+"""Damaged data of every kind that `--data PATH` takes: each is read, or refused in one line, soon, in little memory."""
 
 from __future__ import annotations
 
-import argparse
 import multiprocessing
 import random
 import resource
-import shutil
-import sys
-import tempfile
 import time
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 from unittest.mock import patch
 
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
-
 import pyarrow
 from made_images import Tree, class_tree, encode, noise, tiny_imagenet_tree, write_folder, write_tar, write_zip
 from made_originals import cifar10_tree, cifar100_tree, write_svhn
@@ -190,15 +178,6 @@ def _damaged(rng: random.Random, folder: Path) -> Path:
     return given
 
 
-def damaged_inputs(rng: random.Random, folder: Path) -> Iterator[Path]:
-    """Damaged data sets without end; each is removed when the next is asked for."""
-    for number in range(sys.maxsize):
-        place = folder / str(number)
-        place.mkdir(parents=True)
-        yield damaged_input(rng.randrange(2**32), number, place)
-        shutil.rmtree(place)
-
-
 # Reading
 
 
@@ -262,36 +241,3 @@ class Worker:
     def end(self) -> None:
         self._pipe.send(None)
         self._process.join()
-
-
-def failures(seed: int, numbers: range, folder: Path) -> Iterator[tuple[int, str]]:
-    """Try inputs in a process of their own: the number of each that fails, and how."""
-    worker = Worker()
-    for number in numbers:
-        place = folder / str(number)
-        place.mkdir(parents=True)
-        problem = worker.try_input(damaged_input(seed, number, place))
-        shutil.rmtree(place)
-        if problem is not None:
-            yield number, problem
-    worker.end()
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--inputs", type=int, default=1000)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--first", type=int, default=0, help="number of the first input")
-    given = parser.parse_args()
-    found = 0
-    began = time.monotonic()
-    with tempfile.TemporaryDirectory() as folder:
-        for number, problem in failures(given.seed, range(given.first, given.first + given.inputs), Path(folder)):
-            found += 1
-            print(f"seed {given.seed}, input {number}: {problem[:300]!r}", flush=True)
-    print(f"seed {given.seed}: {given.inputs} inputs, {found} failures, {time.monotonic() - began:.0f} s")
-    return min(found, 1)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
