@@ -88,7 +88,7 @@ def engine_epoch(
     initial = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     optimizer = make_optimizer(Recipe(), model)
     settings: dict[str, Any] = {
-        "augmentation": augmentation,
+        "augment": augmentation,
         "precision": bench.precision,
         "captured": captured,
         "channels_last": True,
@@ -98,7 +98,7 @@ def engine_epoch(
         model,
         optimizer,
         bench.examples(count),
-        Recipe(batch_size=bench.batch_size, until=None, max_epochs=2, **settings),
+        Recipe(batch_size=bench.batch_size, epochs=2, **settings),
         seed_of=lambda epoch, segment: 1000 * epoch + segment,
         hooks=Hooks(
             after_backward=(lambda: ws.l2_init_(model, initial)) if l2_init else None,

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from warmstart.methods.method import Method, Stage
     from warmstart.methods.registry import parse_method
     from warmstart.methods.report import Report
+    from warmstart.methods.rewarm import Rewarm
     from warmstart.methods.shrink_perturb import ShrinkPerturb, shrink_perturb_
     from warmstart.methods.warm import Warm, WarmReset, warm_, warm_reset_
     from warmstart.runs.function_task import TrainingStage
@@ -48,6 +49,7 @@ _WHERE = {
     "methods.method": ("Method", "Stage"),
     "methods.registry": ("parse_method",),
     "methods.report": ("Report",),
+    "methods.rewarm": ("Rewarm",),
     "methods.shrink_perturb": ("ShrinkPerturb", "shrink_perturb_"),
     "methods.warm": ("Warm", "WarmReset", "warm_", "warm_reset_"),
     "runs.function_task": ("TrainingStage",),
@@ -69,6 +71,7 @@ __all__ = [
     "Outcome",
     "Part",
     "Report",
+    "Rewarm",
     "ShrinkPerturb",
     "Stage",
     "TrainingStage",

@@ -15,9 +15,11 @@ ForwardLoss = Callable[[nn.Module, Any], Tensor]
 """``forward_loss(model, batch) -> scalar``: the loss of one batch, a mean over its examples."""
 
 
-def training_loss(output: Tensor, labels: Tensor, reduction: Literal["mean", "sum"] = "mean") -> Tensor:
+def training_loss(
+    output: Tensor, labels: Tensor, reduction: Literal["mean", "sum"] = "mean", *, label_smoothing: float = 0.0
+) -> Tensor:
     """Cross-entropy in nats of logits (N, classes) and labels (N,): what training minimises and DASH differentiates."""
-    return cross_entropy(output, labels, reduction=reduction)
+    return cross_entropy(output, labels, reduction=reduction, label_smoothing=label_smoothing)
 
 
 def as_forward_loss(

@@ -142,6 +142,11 @@ class Settings(BaseModel):
         return value
 
     @classmethod
+    def of_protocol(cls, given: Mapping[str, Any]) -> dict[str, Any]:
+        """What follows from a protocol that is named among the settings; what is given besides wins over it."""
+        return {}
+
+    @classmethod
     def of(cls, settings: Mapping[str, Any], where: str = "", *, recorded: bool = False) -> Self:
         """Check settings given by key; ``where``, such as a file's name, begins each message.
 
@@ -178,7 +183,10 @@ def _is_tuple(kind: Any) -> bool:
 def from_file_and_flags(kind: type[SomeSettings], file: Path | None, flags: Mapping[str, Any]) -> SomeSettings:
     """Settings from a YAML file, if any, and flags, which win; InputError if the file or a value is not valid."""
     content = {} if file is None else {key: value for key, value in read_yaml(file).items() if key != RECORDED}
-    return kind.of({**content, **flags}, where="" if file is None else f"{file}: ")
+    given = {**content, **flags}
+    named = kind.of_protocol(given)
+    filled = {**content, **named, **flags} if "protocol" in flags else {**named, **given}
+    return kind.of(filled, where="" if file is None else f"{file}: ")
 
 
 def read_yaml(file: Path) -> dict[str, Any]:

@@ -4,7 +4,9 @@ import torch
 from warmstart.comparison.settings import CompareSettings
 from warmstart.errors import InputError
 from warmstart.grids import settings as module
+from warmstart.reproduction.protocols import find_protocol
 from warmstart.settings import from_file_and_flags
+from warmstart.training.recipe import Recipe
 
 
 def make_config(file, flags):
@@ -144,3 +146,34 @@ def test_threads_are_shared_out_among_the_runs_whatever_jobs_says(monkeypatch):
         assert CompareSettings(methods=("cold", "dash"), seeds=5, jobs=jobs).resolved_threads() == 3
     assert CompareSettings(seeds=50).resolved_threads() == 1
     assert CompareSettings(threads=7).resolved_threads() == 7
+
+
+def test_a_protocol_stands_for_a_whole_recipe_which_flags_and_files_change(write, tmp_path):
+    named = CompareSettings.of({"protocol": "practice", "epochs": 3})
+    assert (named.epochs, named.schedule, named.warmup, named.nesterov, named.augment) == (
+        *(3, "cosine", 1, True),
+        ("crop", "flip"),
+    )
+    assert (named.lr, named.weight_decay, named.batch_size) == (0.1, 5e-4, 64)
+    assert CompareSettings.of({"protocol": "practice", "stage_size": 1000}).batch_size == 128
+
+    file = write("protocol: practice\nlr: 0.2\nstages: 3")
+    assert make_config(file, {"warmup": 2}).model_dump(include={"lr", "warmup", "epochs", "stages"}) == {
+        "lr": 0.2,
+        "warmup": 2,
+        "epochs": 30,
+        "stages": 3,
+    }
+    recorded = write("lr: 0.2\nepochs: 7")
+    assert make_config(recorded, {"protocol": "practice"}).lr == 0.1
+    with pytest.raises(InputError, match=r"protocol 'practise' is unknown; did you mean 'practice'\?"):
+        CompareSettings.of({"protocol": "practise"})
+
+
+def test_incremental_is_the_recipe_of_the_papers_table_and_sota_that_of_its_appendix():
+    for name in ("incremental", "sota"):
+        ours = CompareSettings.of({"protocol": name})
+        theirs = find_protocol(name, "cifar10").recipe
+        assert {key: getattr(ours, key) for key in Recipe.described()} == {
+            key: getattr(theirs, key) for key in Recipe.described()
+        }

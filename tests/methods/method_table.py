@@ -43,6 +43,8 @@ class Row:
     """Parameters whose gradient changes after a backward pass."""
     updates: frozenset[str] = NOTHING
     """Parameters and buffers that change after an update."""
+    rate: bool = False
+    """Whether the learning rate of an update changes."""
     optimizer: str = "kept"
     """What becomes of the optimizer's state when new data arrives: kept or reset."""
     random: bool = False
@@ -58,6 +60,13 @@ NOT_A_SHARE = ("-0.1", "1.1", "nan", "inf", "x", "")
 ROWS = [
     Row("warm"),
     Row("warm-reset", optimizer="reset"),
+    Row("rewarm", rate=False),
+    Row(
+        "rewarm[factor=1.5,updates=9]",
+        rate=True,
+        settings={"factor": "3.0", "updates": "20"},
+        wrong=("factor=0", "factor=-1", "factor=nan", "factor=x", "updates=0", "updates=1.5"),
+    ),
     Row("cold", new_data=TRAINABLE | FROZEN | BUFFERS, optimizer="reset"),
     Row(
         "dash",

@@ -124,7 +124,8 @@ def test_updates_change_exactly_these_tensors(row):
     assert changed(before, now.weights()) == row.updates
     assert not changed(gradients, now.gradients())
     assert not changed(momentum, now.momentum())
-    assert method.acts_on_updates == bool(row.gradients or row.updates)
+    assert (now.optimizer.param_groups[0]["lr"] != 0.05) == row.rate
+    assert method.acts_on_updates or not (row.gradients or row.updates or row.rate)
 
 
 @each

@@ -19,7 +19,7 @@ def test_the_main_table_is_what_one_gets():
     assert (settings.model, settings.stages, settings.stage_size) == ("resnet18", 50, 1000)
     assert (recipe.lr, recipe.momentum, recipe.weight_decay) == (1e-3, 0.9, 0)
     assert (recipe.batch_size, recipe.until, recipe.max_epochs) == (128, 0.999, 10_000)
-    assert (recipe.augmentation, recipe.schedule) == ((), None)
+    assert (recipe.augment, recipe.rates) == ((), None)
     assert config().optimizers == ("sgd", "sam")
     assert config().methods == ("cold", "warm", "shrink-perturb", "dash", "fire")
     assert config(dataset="tiny-imagenet").with_protocol().stage_size == 2000
@@ -30,8 +30,8 @@ def test_sota_is_the_appendix():
     protocol = config(dataset="cifar100", protocol="sota").published_protocol
 
     assert (protocol.recipe.lr, protocol.recipe.weight_decay, protocol.recipe.max_epochs) == (0.1, 5e-4, 260)
-    assert protocol.recipe.schedule == Schedule((60, 120, 160, 200), 0.2, warmup_epochs=1)
-    assert protocol.recipe.augmentation == ("crop", "flip", "rotate")
+    assert protocol.recipe.rates == Schedule("step", None, 1, (60, 120, 160, 200))
+    assert protocol.recipe.augment == ("crop", "flip", "rotate")
     model = model_factory("resnet18")(100, 3, 32, **protocol.model_settings["resnet18"])
     assert not [layer for layer in model.modules() if "MaxPool" in type(layer).__name__]
 
@@ -40,7 +40,7 @@ def test_half_is_two_stages_of_150_epochs_each():
     protocol = config(protocol="half").published_protocol
 
     assert (protocol.stream.stages, protocol.stream.stage_size) == (2, 25_000)
-    assert (protocol.recipe.until, protocol.recipe.max_epochs) == (None, 150)
+    assert (protocol.recipe.epochs, protocol.recipe.milestones) == (150, (60, 120))
 
 
 @pytest.mark.parametrize("protocol", SUMMARIES)

@@ -28,7 +28,7 @@ def normed_network():
 def train(model, optimizer, count, team):
     made = make_optimizer(Recipe(optimizer=optimizer, **SETTINGS), model)
     epochs = []
-    recipe = Recipe(batch_size=8, until=None, max_epochs=3)
+    recipe = Recipe(batch_size=8, epochs=3)
     hooks = Hooks(after_epoch=lambda progress: epochs.append(progress.accuracy))
     progress = train_stage(model, made, made_examples(count), recipe, seed_of=seed_of, hooks=hooks, team=team)
     return progress, epochs

@@ -17,7 +17,6 @@ from warmstart.training.cuda_graph import WARM_UP, RecordedGradients, can_record
 from warmstart.training.loop import Hooks, train_stage
 from warmstart.training.optimizers import make_optimizer
 from warmstart.training.recipe import OPTIMIZERS, Recipe
-from warmstart.training.schedule import Schedule
 from warmstart.training.step import make_step
 
 # --- on a made-up GPU --------------------------------------------------------------------------------------------
@@ -238,8 +237,8 @@ def test_a_stage_is_trained_by_replays_as_by_a_plain_loop_whatever_acts_on_updat
     watched = {}
     pass_ = step_module._gradients
 
-    def recordable(model, precision, shares, inputs, labels):
-        return gpu.recordable(partial(pass_, model, precision, shares), model, watched, inputs, labels)
+    def recordable(model, precision, shares, smoothing, inputs, labels):
+        return gpu.recordable(partial(pass_, model, precision, shares, smoothing), model, watched, inputs, labels)
 
     monkeypatch.setattr(step_module, "_gradients", recordable)
     monkeypatch.setattr(step_module, "can_record", lambda model: True)
@@ -285,7 +284,7 @@ def acted_on(name, acting, watched=None, device="cpu", captured=True):
 
     hooks = Hooks(after_backward, after_step, watched=watched) if acting else Hooks(watched=watched)
     recipe = Recipe(
-        batch_size=16, until=None, max_epochs=5, schedule=Schedule((2, 4), 0.5, 1), precision="fp32", captured=captured
+        batch_size=16, epochs=5, schedule="step", milestones=(2, 4), warmup=1, precision="fp32", captured=captured
     )
     examples = made_examples(62)
     examples = type(examples)(*(getattr(examples, field).to(device) for field in ("images", "labels", "mean", "std")))
@@ -308,7 +307,7 @@ def trained_on_gpu(captured, name="sgd", network=bare_cnn, hooks=None, **setting
     optimizer = make_optimizer(Recipe(optimizer=name, **SETTINGS), model)
     examples = made_examples(62)
     examples = type(examples)(*(getattr(examples, field).cuda() for field in ("images", "labels", "mean", "std")))
-    recipe = Recipe(batch_size=16, until=None, max_epochs=5, precision="fp32", captured=captured, **settings)
+    recipe = Recipe(batch_size=16, epochs=5, precision="fp32", captured=captured, **settings)
     progress = train_stage(model, optimizer, examples, recipe, seed_of=seed_of, hooks=hooks)
     return model, optimizer, progress
 
@@ -321,7 +320,7 @@ def assert_near(model, other):
 @on_gpu
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_twenty_recorded_steps_are_those_of_the_plain_loop(name):
-    settings = {"schedule": Schedule((2, 4), 0.5, 1), "augmentation": ("crop", "flip")}
+    settings = {"schedule": "step", "milestones": (2, 4), "warmup": 1, "augment": ("crop", "flip")}
     fast, optimizer, progress = trained_on_gpu(True, name, **settings)
     plain, _, expected = trained_on_gpu(False, name, **settings)
 

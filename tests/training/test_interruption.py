@@ -15,15 +15,15 @@ from warmstart.training import loop
 from warmstart.training.loop import Hooks, Progress, train_stage
 from warmstart.training.optimizers import make_optimizer
 from warmstart.training.recipe import OPTIMIZERS, Recipe
-from warmstart.training.schedule import Schedule
 
-PLAIN = Recipe(batch_size=2, until=None, max_epochs=2)
+PLAIN = Recipe(batch_size=2, epochs=2)
 EVERYTHING = Recipe(
     batch_size=2,
-    until=None,
-    max_epochs=2,
-    schedule=Schedule((1,), 0.5, 1),
-    augmentation=("crop", "flip", "rotate", "resized-crop"),
+    epochs=2,
+    schedule="step",
+    milestones=(1,),
+    warmup=1,
+    augment=("crop", "flip", "rotate", "resized-crop"),
 )
 
 

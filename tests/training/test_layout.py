@@ -46,7 +46,7 @@ def trained(model, name="sgd", examples=None, epochs=2, hooks=None):
         model,
         optimizer,
         examples,
-        Recipe(batch_size=8, until=None, max_epochs=epochs, channels_last=True),
+        Recipe(batch_size=8, epochs=epochs, channels_last=True),
         seed_of=seed_of,
         hooks=hooks,
     )
@@ -110,7 +110,7 @@ def test_weights_gradients_and_momenta_lie_as_ever_so_that_a_fused_update_pairs_
 
     optimizer, _ = trained(model, name, epochs=1, hooks=Hooks(after_backward=after_backward))
 
-    assert all(group["fused"] for group in optimizer.param_groups)
+    assert name == "muon" or all(group["fused"] for group in optimizer.param_groups)  # Muon has no fused update
     for parameter in model.parameters():
         state = optimizer.state[parameter].values()
         contiguous += [x.is_contiguous() for x in (parameter, *state) if isinstance(x, torch.Tensor)]
@@ -158,7 +158,7 @@ def test_a_stage_that_is_gone_on_with_gives_the_same_bits():
         resumed,
         other,
         made_examples(20, size=16),
-        Recipe(batch_size=8, until=None, max_epochs=3, channels_last=True),
+        Recipe(batch_size=8, epochs=3, channels_last=True),
         seed_of=seed_of,
         start=start,
     )

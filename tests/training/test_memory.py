@@ -77,9 +77,7 @@ def test_no_number_changes(monkeypatch):
     def trained():
         model = cnn()
         optimizer = make_optimizer(Recipe(optimizer="sgd", **SETTINGS), model)
-        train_stage(
-            model, optimizer, made_examples(20), Recipe(batch_size=8, until=None, max_epochs=3), seed_of=seed_of
-        )
+        train_stage(model, optimizer, made_examples(20), Recipe(batch_size=8, epochs=3), seed_of=seed_of)
         return model
 
     kept = trained()

@@ -10,10 +10,10 @@ from warmstart.training.recipe import Recipe
 from warmstart.training.step import make_step, tf32
 
 
-def trained(precision, until=None, epochs=3, **settings):
+def trained(precision, epochs=3, **settings):
     model = cnn()
     optimizer = make_optimizer(Recipe(optimizer="sgd", **SETTINGS), model)
-    recipe = Recipe(batch_size=8, until=until, max_epochs=epochs, precision=precision, **settings)
+    recipe = Recipe(batch_size=8, epochs=epochs, precision=precision, **settings)
     return model, train_stage(model, optimizer, made_examples(20), recipe, seed_of=seed_of)
 
 
@@ -40,7 +40,7 @@ def test_bf16_computes_in_bf16_and_keeps_weights_and_gradients_in_fp32():
         model,
         optimizer,
         made_examples(8),
-        Recipe(batch_size=8, until=None, max_epochs=1, precision="bf16"),
+        Recipe(batch_size=8, epochs=1, precision="bf16"),
         seed_of=seed_of,
         hooks=hooks,
     )
@@ -94,7 +94,7 @@ def test_on_the_cpu_nothing_is_recorded():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"augmentation": ("crop", "flop")}, r"augmentation 'flop' is unknown; did you mean 'flip'\?"),
+        ({"augment": ("crop", "flop")}, r"augment 'flop' is unknown; did you mean 'flip'\?"),
         ({"precision": "fp16"}, r"precision 'fp16' is unknown; did you mean"),
     ],
 )
@@ -103,7 +103,19 @@ def test_unknown_names_are_refused(settings, message):
         Recipe(batch_size=8, **settings)
 
 
-def test_without_a_threshold_a_stage_is_done_after_its_epochs():
-    _, progress = trained("tf32", until=None, epochs=2)
+def test_a_stage_of_so_many_epochs_is_done_after_them():
+    _, progress = trained("tf32", epochs=2)
 
     assert (progress.status, progress.epochs) == ("done", 2)
+
+
+def test_label_smoothing_is_that_of_pytorchs_loss():
+    model = cnn().eval()
+    inputs, labels = torch.randn(6, 3, 8, 8), torch.arange(6) % 4
+    plain, smooth = (
+        make_step(model, torch.optim.SGD(model.parameters(), lr=0.0), label_smoothing=s) for s in (0.0, 0.1)
+    )
+
+    expected = torch.nn.functional.cross_entropy(model(inputs), labels, label_smoothing=0.1)
+    assert torch.equal(smooth(inputs, labels)[0], expected.detach())
+    assert not torch.equal(plain(inputs, labels)[0], expected.detach())

@@ -43,12 +43,14 @@ def with_flags(kind: type[Settings], *, exclude: tuple[str, ...] = ()) -> Callab
 def _flag(settings: type[Settings], name: str, setting: Setting) -> inspect.Parameter:
     field = settings.model_fields[name]
     number = next((option for option in (int, float) if option in _options(field)), None)
-    kind = str if number is None or setting.auto else number
+    switch = bool in _options(field)
+    kind = bool if switch else str if number is None or setting.auto else number
+    flag = name.replace("_", "-")
     option = typer.Option(
-        f"--{name.replace('_', '-')}",
+        f"--{flag}/--no-{flag}" if switch else f"--{flag}",
         help=_help_text(setting, field),
         show_default=False,
-        metavar=setting.metavar,
+        metavar=setting.metavar or None,
         rich_help_panel=settings.title_of(name),
     )
     annotation = Annotated[kind | None, option]  # type: ignore[valid-type]  # a type made at runtime
@@ -72,6 +74,8 @@ def _listed(names: tuple[str, ...]) -> str:
 def _shown(value: Any) -> str:
     if isinstance(value, tuple):
         return ",".join(map(str, value)) or "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:g}"
     return "none" if value is None else str(value)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import ValidationInfo, field_validator
 
+from warmstart.comparison.protocols import PROTOCOLS
 from warmstart.data.settings import DataSettings
 from warmstart.grids.record import Record
 from warmstart.grids.settings import GridSettings, ImageGridSettings
@@ -34,7 +35,34 @@ class ReadingSettings(Settings):
     ] = 0.0
 
 
-class CompareSettings(ReadingSettings, ImageGridSettings, Recipe, StreamSettings, DataSettings):
+class NamedRecipe(Recipe):
+    """A recipe, or a protocol that stands for a whole one."""
+
+    protocol: Annotated[
+        str | None,
+        Setting(
+            "A whole recipe by name, which single flags then change",
+            "NAME",
+            choices=tuple(PROTOCOLS),
+            default="none",
+            role="running",
+        ),
+    ] = None
+    """It decides nothing by itself: what it stands for is recorded."""
+
+    @classmethod
+    def of_protocol(cls, given: Mapping[str, Any]) -> dict[str, Any]:
+        """What the protocol stands for; nothing where it is unknown, which its own check says."""
+        values = PROTOCOLS.get(str(given.get("protocol")))
+        return {} if values is None else values(given)
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any], where: str = "", *, recorded: bool = False) -> Self:
+        """Check settings, with what a protocol stands for where they do not say it."""
+        return super().of({**cls.of_protocol(settings), **settings}, where, recorded=recorded)
+
+
+class CompareSettings(ReadingSettings, ImageGridSettings, NamedRecipe, StreamSettings, DataSettings):
     """The settings of `warmstart compare`; a YAML file has the same keys."""
 
     @property

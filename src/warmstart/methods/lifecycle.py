@@ -81,14 +81,12 @@ class Updates:
         self.done = done
         """Updates made before the current one."""
         self._method, self._stage = method, stage
-        self._changed: int | None = None  # the update in which rates were saved
         self._rates: list[tuple[dict[str, Any], Any, float]] = []
 
     def after_backward(self, model: nn.Module) -> None:
         """Call it after each ``backward()`` of an update, once its gradients are complete."""
-        if self._changed != self.done:
-            self._put_rates_back()  # of a skipped update, whose loss scale was too high
-            self._keep_rates()
+        self._put_rates_back()  # of SAM's first pass, or of a skipped update, whose loss scale was too high
+        self._keep_rates()
         self._stage.step = self.done
         self._method.after_backward(model, self._stage)
 
@@ -102,7 +100,6 @@ class Updates:
         self.done += 1
 
     def _keep_rates(self) -> None:
-        self._changed = self.done
         groups = [] if self._stage.optimizer is None else self._stage.optimizer.param_groups
         self._rates = [(group, group["lr"], float(group["lr"])) for group in groups if "lr" in group]
 

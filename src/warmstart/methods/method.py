@@ -51,6 +51,8 @@ class Stage:
     then; it is empty until the method fills it, outlives the stage, and must share no memory with the model."""
     step: int = 0
     """During training, the updates made before this one in this stage; in `WarmStart` the loop's own count."""
+    updates: int | None = None
+    """Updates that the stage will have; None where its end is not known."""
     units: Callable[[], list[Units]] = _no_units
     """``units()``: the network's units, each with its incoming and outgoing weights, read from its graph once."""
     activations: Mapping[str, Tensor] = field(default_factory=dict)
@@ -167,5 +169,9 @@ def reset_optimizer_(optimizer: torch.optim.Optimizer) -> None:
     """Clear an optimizer's state, and that of its ``base_optimizer`` (SAM), in place; learning rates stay."""
     on_failure(partial(optimizer.state.update, dict(optimizer.state)))
     optimizer.state.clear()
+    for group in optimizer.param_groups:
+        if "step" in group:  # where the updates are counted for a whole group, as in Muon
+            on_failure(partial(group.__setitem__, "step", group["step"]))
+            group["step"] = 0
     if hasattr(optimizer, "base_optimizer"):
         reset_optimizer_(optimizer.base_optimizer)

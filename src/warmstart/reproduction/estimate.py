@@ -101,7 +101,9 @@ class Estimator:
     def _one_run(self, key: RunKey, done: int) -> tuple[float, float]:
         recipe, seen = self._task.recipe, self._task.seen
         epochs = min(published_epochs(self._dataset, key.optimizer, key.method), recipe.max_epochs)
-        if recipe.until is None or recipe.schedule is not None:
+        if recipe.epochs is not None:
+            epochs = recipe.epochs
+        elif recipe.rates is not None:
             epochs = recipe.max_epochs  # an upper limit with a schedule, for which the paper gives no counts
         steps, seconds = 0.0, 0.0
         for before, examples in list(pairwise((0, *seen)))[done:]:
@@ -120,7 +122,7 @@ def _seconds_a_step(task: ImageTask, optimizer: str) -> float:
     model = task.make_model()
     wanted = min(MEASURED_BATCHES * task.recipe.batch_size, task.seen[-1])
     examples = task.training_examples(slice(0, wanted))
-    recipe = task.training_recipe.model_copy(update={"until": None, "max_epochs": 2})
+    recipe = task.training_recipe.model_copy(update={"epochs": 2, "schedule": "constant", "warmup": 0})
     after: list[Progress] = []
     optimizer_ = task.make_optimizer(model, optimizer)
     hooks = Hooks(after_epoch=after.append)

@@ -10,7 +10,6 @@ from typing import Any
 from warmstart.data.paper_sets import PAPER_DATA, TINY
 from warmstart.streams.settings import StreamSettings
 from warmstart.training.recipe import Recipe
-from warmstart.training.schedule import Schedule
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ _SOTA_RESNET = {"resnet18": {"max_pool": False, "fan_out_init": False}}
 
 
 def _sota(dataset: str) -> Protocol:
-    augmentation = {
+    augment = {
         "cifar10": ("crop", "flip"),
         "cifar100": ("crop", "flip", "rotate"),
         "svhn": ("crop",),  # mirrored digits are no digits
@@ -60,8 +59,10 @@ def _sota(dataset: str) -> Protocol:
         lr=0.1,
         weight_decay=5e-4,
         max_epochs=260,
-        schedule=Schedule((60, 120, 160, 200), 0.2, warmup_epochs=1),
-        augmentation=augmentation[dataset],
+        schedule="step",
+        milestones=(60, 120, 160, 200),
+        warmup=1,
+        augment=augment[dataset],
     )
     return Protocol(_incremental(dataset).stream, recipe, _SOTA_RESNET)
 
@@ -69,8 +70,7 @@ def _sota(dataset: str) -> Protocol:
 def _half(dataset: str) -> Protocol:
     sota = _sota(dataset)
     stream = StreamSettings(stages=2, stage_size=PAPER_DATA[dataset].train_examples // 2)
-    schedule = Schedule((60, 120), 0.2, warmup_epochs=1)
-    recipe = sota.recipe.model_copy(update={"until": None, "max_epochs": 150, "schedule": schedule})
+    recipe = sota.recipe.model_copy(update={"epochs": 150, "milestones": (60, 120)})
     return Protocol(stream, recipe, sota.model_settings)
 
 

@@ -80,7 +80,9 @@ class Reproduction:
         each = ", ".join(f"{1000 * taken:.1f} ms with {name}" for name, taken in estimator.seconds_a_step.items())
         at_a_time = f", {jobs} at a time" if jobs > 1 else self._not_in_estimate()
         how = "as many epochs a stage as in the paper's table"
-        if self.task.recipe.until is None or self.task.recipe.schedule is not None:
+        if self.task.recipe.epochs is not None:
+            how = f"{self.task.recipe.epochs} epochs a stage"
+        elif self.task.recipe.rates is not None:
             how = f"{self.task.recipe.max_epochs} epochs a stage, the most there can be"
         return costs, [
             f"estimate: {counted(len(left), 'run')} left, about {steps:,.0f} steps, "

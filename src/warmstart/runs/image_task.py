@@ -14,7 +14,7 @@ from warmstart.data.images import ImageData
 from warmstart.layers.norms import batch_norms
 from warmstart.losses import training_loss
 from warmstart.methods.lifecycle import Updates
-from warmstart.methods.method import Method
+from warmstart.methods.method import Method, reset_optimizer_
 from warmstart.methods.registry import parse_method
 from warmstart.methods.units_and_activations import latest_activations
 from warmstart.models.factory import ModelFactory, check_factory
@@ -101,8 +101,9 @@ class ImageTask:
             seen=len(examples),
             new=new,
             batches=lambda batch_size: examples.in_order(batch_size or min(new, LARGEST_BATCH)),
-            forward_loss=_forward_loss,
+            forward_loss=partial(_forward_loss, self.recipe.label_smoothing),
             micro_batch_size=MICRO_BATCH if self._device.type == "cpu" else MICRO_BATCH_ON_GPU,
+            updates=self._updates(len(examples)),
             examples=examples,
             test=self._select(arrival.test),
         )
@@ -125,6 +126,8 @@ class ImageTask:
                 after_step=partial(updates.after_step, model),
             )
         assert stage.optimizer is not None
+        if self.recipe.new_optimizer and context.start == Progress():
+            reset_optimizer_(stage.optimizer)
         with latest_activations(method, model, stage) as seen:
             return train_stage(
                 model,
@@ -164,6 +167,14 @@ class ImageTask:
     def _stream(self, seed: int) -> Stream[Selection]:
         return RandomDraws(self.images, self.stream, seed)
 
+    def _updates(self, examples: int) -> int | None:
+        """Of a stage with so many examples; None where a rule ends it."""
+        if self.recipe.epochs is None:
+            return None
+        with torch.device("meta"):
+            model = self._factory(*self._shape)
+        return self.recipe.epochs * len(batch_slices(examples, self.recipe.batch_size, model))
+
     def _select(self, chosen: Selection) -> Examples:
         part = self._train if chosen.part == "train" else self._test
         return part if chosen.index is None else part.at(chosen.index.to(part.labels.device))
@@ -199,6 +210,6 @@ class ImageTask:
         return on_device(images, labels, mean, std, self._device)
 
 
-def _forward_loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+def _forward_loss(label_smoothing: float, model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
     inputs, labels = batch
-    return training_loss(model(inputs), labels)
+    return training_loss(model(inputs), labels, label_smoothing=label_smoothing)

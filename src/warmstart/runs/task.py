@@ -45,6 +45,8 @@ class StageData:
     forward_loss: ForwardLoss
     micro_batch_size: int | None = None
     """Examples that fit into one forward and backward pass; None for any number."""
+    updates: int | None = None
+    """Updates that the stage will have; None where its end is not known."""
     examples: Any = None
     """The task's own: what it trains on."""
     test: Any = None
@@ -72,6 +74,7 @@ class StageData:
             generator=torch.Generator(),
             optimizer=optimizer,
             micro_batch_size=self.micro_batch_size,
+            updates=self.updates,
             state=state,
             units=units,
         )

@@ -116,6 +116,7 @@ def train_stage(
         optimizer,
         precision=recipe.precision,
         captured=recipe.captured,
+        label_smoothing=recipe.label_smoothing,
         after_backward=hooks.after_backward,
         after_step=hooks.after_step,
         shares=shares if team.size > 1 else None,
@@ -170,8 +171,8 @@ class _Stage:
     def _train_segment(self, epoch: Examples, number: int, segment: range, losses: Tensor, accuracies: Tensor) -> None:
         """Some batches of an epoch; the optimizer's learning rates are its own again afterwards."""
         torch.manual_seed(self.seed_of(number, segment.start // SEGMENT) + self.rank)
-        changes = [AUGMENTATIONS[name] for name in self.recipe.augmentation]
-        groups, schedule = self.optimizer.param_groups, self.recipe.schedule
+        changes = [AUGMENTATIONS[name] for name in self.recipe.augment]
+        groups, schedule = self.optimizer.param_groups, self.recipe.rates
         rates = [group["lr"] for group in groups]
         try:
             with self.shares.whole_batch_norm(), tf32(self.recipe.precision != "fp32", losses.device):
@@ -222,10 +223,12 @@ def _status(progress: Progress, recipe: Recipe, model: nn.Module) -> Status:
     status: Status = "training"
     if not math.isfinite(progress.loss_sum):
         status = "diverged"
-    elif recipe.until is not None and progress.accuracy >= recipe.until:
+    elif recipe.epochs is not None:
+        status = "done" if progress.epochs >= recipe.epochs else "training"
+    elif progress.accuracy >= recipe.until:
         status = "done"
     elif progress.epochs >= recipe.max_epochs:
-        status = "max-epochs" if recipe.until is not None else "done"
+        status = "max-epochs"
     if status in ("done", "max-epochs") and not _finite(model):
         return "diverged"  # the last update came after the last loss
     return status

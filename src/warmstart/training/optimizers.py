@@ -33,13 +33,31 @@ def make_optimizer(recipe: Recipe, model: nn.Module) -> Optimizer:
     common: dict[str, Any] = {"lr": recipe.lr, "weight_decay": recipe.weight_decay, "fused": _fused(parameters)}
     if recipe.optimizer == "adamw":
         return torch.optim.AdamW(parameters, betas=(recipe.momentum, 0.999), **common)
-    common["momentum"] = recipe.momentum
+    if recipe.optimizer == "muon":
+        return _muon(recipe, parameters)
+    common |= {"momentum": recipe.momentum, "nesterov": recipe.nesterov}
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(parameters, **common)
     from pytorch_optimizer import SAM  # its import takes more than a second
 
     sam: Optimizer = SAM(parameters, torch.optim.SGD, rho=SAM_RHO, **common)
     return sam
+
+
+def _muon(recipe: Recipe, parameters: list[nn.Parameter]) -> Optimizer:
+    """Muon (Jordan et al. 2024) for what has two dimensions or more, AdamW for the rest."""
+    from pytorch_optimizer import Muon
+
+    # Adjusted, a matrix's update is as large as AdamW's (Moonlight, arXiv 2502.16982), so that one rate serves both.
+    usual = {"lr": recipe.lr, "weight_decay": recipe.weight_decay}
+    matrices = {"momentum": recipe.momentum, "use_muon": True, "use_adjusted_lr": True}
+    rest = {"betas": (recipe.momentum, 0.999), "eps": 1e-8, "use_muon": False}
+    groups = [
+        {"params": [p for p in parameters if (p.dim() >= 2) is kind["use_muon"]], **usual, **kind}
+        for kind in (matrices, rest)
+    ]
+    muon: Optimizer = Muon([group for group in groups if group["params"]])
+    return muon
 
 
 def step(optimizer: Optimizer, backward: Callable[[], T]) -> T:

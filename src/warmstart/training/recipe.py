@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from itertools import pairwise
+from typing import Annotated, ClassVar, Self
 
-from pydantic import field_validator
+from pydantic import model_validator
 
-from warmstart.errors import one_of
+from warmstart.errors import require
 from warmstart.settings import Setting, Settings
-from warmstart.training.schedule import Schedule
+from warmstart.training.schedule import MILESTONES, SCHEDULES, Schedule
 
-OPTIMIZERS = ("sgd", "sam", "adamw")
+OPTIMIZERS = ("sgd", "sam", "adamw", "muon")
+AUGMENTS = ("crop", "flip", "rotate", "resized-crop")
 PRECISIONS = ("tf32", "fp32", "bf16")
 """Of training steps; what else is computed is full fp32."""
 
@@ -21,13 +23,15 @@ class Recipe(Settings):
     title: ClassVar[str] = "The recipe"
 
     optimizer: Annotated[str, Setting("Optimizer", "NAME", choices=OPTIMIZERS)] = "sgd"
-    """`sgd` (no dampening), `sam` (sharpness-aware minimisation over that SGD, rho 0.1) or `adamw` (beta_2 0.999)."""
+    """`sgd` (no dampening), `sam` (sharpness-aware minimisation over that SGD, rho 0.1), `adamw` (beta_2 0.999) or
+    `muon` (orthogonalised momentum for matrices and kernels, AdamW for the rest)."""
     batch_size: Annotated[int, Setting("Examples an update", "N", at_least=1)] = 16
     lr: Annotated[float, Setting("Learning rate", "X", above=0)] = 1e-3
     momentum: Annotated[float, Setting("Momentum; beta_1 of adamw", "X", at_least=0, below=1)] = 0.9
+    nesterov: Annotated[bool, Setting("Nesterov's momentum, with sgd and sam", "")] = False
     weight_decay: Annotated[float, Setting("Weight decay, on every parameter", "X", at_least=0)] = 0.0
     until: Annotated[
-        float | None,
+        float,
         Setting(
             "A stage ends when an epoch's training accuracy reaches this",
             "X",
@@ -36,25 +40,58 @@ class Recipe(Settings):
             remark=" (a share of the examples)",
         ),
     ] = 0.999
-    """None trains for ``max_epochs`` and calls it done."""
     max_epochs: Annotated[int, Setting("A stage ends after so many epochs at the latest", "N", at_least=1)] = 10_000
+    epochs: Annotated[
+        int | None, Setting("Epochs of every stage, without a stopping rule", "N", at_least=1, at_most=1_000_000)
+    ] = None
+    schedule: Annotated[
+        str, Setting("How the rate moves within a stage; begun anew at each", "NAME", choices=SCHEDULES)
+    ] = "constant"
+    warmup: Annotated[int, Setting("Epochs in which the rate climbs first, at each stage", "N", at_least=0)] = 0
+    milestones: Annotated[
+        tuple[int, ...],
+        Setting(
+            "Epochs at which schedule step multiplies the rate by 0.2",
+            "N,N",
+            at_least=1,
+            default="at 30, 60 and 80 % of --epochs",
+        ),
+    ] = ()
+    augment: Annotated[
+        tuple[str, ...], Setting("Random changes of training images, in this order", "A,B", choices=AUGMENTS)
+    ] = ()
+    label_smoothing: Annotated[float, Setting("Label smoothing", "X", at_least=0, below=1)] = 0.0
+    new_optimizer: Annotated[bool, Setting("Momentum and moments begin anew at each stage", "")] = False
     precision: Annotated[str, Setting("Of training steps", "NAME", choices=PRECISIONS)] = "tf32"
     """``tf32`` (on GPUs; fp32 elsewhere), ``fp32`` or ``bf16`` (autocast; weights stay fp32)."""
-    schedule: Schedule | None = None
-    """The learning rate stays if not given."""
-    augmentation: tuple[str, ...] = ()
-    """What happens to a batch's images, in this order: names of `AUGMENTATIONS`."""
     channels_last: bool = True
     """On the CPU, let convolutions read channels-last maps where that is faster, with other roundings (`laid_out`)."""
     captured: bool = True
     """On a GPU, record a step once and replay it. Networks whose Python code acts differently from call to call, such
     as random depth drawn with `random`, need False; what PyTorch draws is anew in each replay."""
 
-    @field_validator("augmentation")
-    @classmethod
-    def _known_augmentation(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for name in value:
-            from warmstart.training.augmentation import AUGMENTATIONS
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.schedule in ("cosine", "one-cycle"):
+            require(self.epochs is not None, f"schedule {self.schedule} needs to know a stage's length; give --epochs")
+        if self.schedule == "step":
+            given = bool(self.milestones) or self.epochs is not None
+            require(given, "schedule step needs to know when to lower the rate; give --milestones or --epochs")
+        require(not self.milestones or self.schedule == "step", "milestones are for schedule step; add it or drop them")
+        ascending = all(before < after for before, after in pairwise(self.milestones))
+        require(ascending, f"milestones are {self.milestones}; they must be ascending epochs")
+        if self.schedule == "one-cycle":
+            require(self.warmup == 0, "schedule one-cycle rises by itself; leave warmup out")
+        if self.epochs is not None:
+            require(self.warmup < self.epochs, f"warmup is {self.warmup} of {self.epochs} epochs; it must be shorter")
+        if self.nesterov:
+            require(self.momentum > 0, "nesterov needs momentum; raise it above 0")
+        return self
 
-            one_of("augmentation", name, tuple(AUGMENTATIONS))
-        return value
+    @property
+    def rates(self) -> Schedule | None:
+        """How the rate moves; None if it stays."""
+        if self.schedule == "constant" and self.warmup == 0:
+            return None
+        usual = tuple(round(share * self.epochs) for share in MILESTONES) if self.epochs is not None else ()
+        return Schedule(self.schedule, self.epochs, self.warmup, self.milestones or usual)

@@ -1,35 +1,51 @@
-"""The learning rate of a step, in closed form: what is a function of position alone needs no state to go on from."""
+"""The learning rate of an update, in closed form: what is a function of position alone needs no state to go on from."""
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from dataclasses import dataclass
-from itertools import pairwise
 
-from warmstart.errors import InputError, within
+SCHEDULES = ("constant", "cosine", "step", "one-cycle")
+DECAY = 0.2
+"""What ``step`` multiplies the rate by at each milestone: that of Wide ResNets and of the DASH paper's appendix."""
+MILESTONES = (0.3, 0.6, 0.8)
+"""Shares of a stage at which ``step`` lowers the rate, unless epochs are given: those of Wide ResNets."""
+RISE, START, END = 0.3, 1 / 25, 1e-4
+"""``one-cycle``: the share of a stage in which the rate rises, what it rises from, and how far below that it ends."""
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """Linear warm-up, then a step down at each milestone; it starts anew in each stage."""
+    """How the rate moves within a stage; it begins anew at each stage."""
 
-    milestones: tuple[int, ...]
-    """Epochs, ascending, from which on the rate is multiplied once more."""
-    factor: float
-    """What it is multiplied by."""
-    warmup_epochs: int
+    kind: str = "constant"
+    """One of `SCHEDULES`."""
+    epochs: int | None = None
+    """Of a stage; ``cosine`` and ``one-cycle`` need them."""
+    warmup: int = 0
     """Epochs over which the rate climbs, update by update; the last of these updates has the full rate."""
-
-    def __post_init__(self) -> None:
-        if any(before >= after for before, after in pairwise((0, *self.milestones))):
-            raise InputError(f"milestones are {self.milestones}; they must be ascending epochs, above 0")
-        within("the schedule's factor", self.factor, self.factor > 0, "above 0")
-        if self.warmup_epochs < 0:
-            raise InputError(f"warm-up is {self.warmup_epochs} epochs; it must be at least 0")
+    milestones: tuple[int, ...] = ()
+    """Epochs from which on ``step`` has lowered the rate once more."""
 
     def rate(self, base: float, epoch: int, batch: int, batches: int) -> float:
         """The learning rate of an update, ``base`` being the full one; epochs and their batches count from 0."""
-        rate = base * self.factor ** bisect_right(self.milestones, epoch)
-        if epoch >= self.warmup_epochs:
-            return rate
-        return rate * (epoch * batches + batch + 1) / (self.warmup_epochs * batches)
+        done, climb = epoch * batches + batch, self.warmup * batches
+        if done < climb:
+            return base * (done + 1) / climb
+        if self.kind == "step":
+            return base * DECAY ** bisect_right(self.milestones, epoch)
+        if self.kind == "constant" or self.epochs is None:
+            return base
+        past = (done - climb) / (self.epochs * batches - climb)
+        if self.kind == "cosine":
+            return _between(base, 0.0, past)
+        low = base * START
+        return (
+            _between(low, base, past / RISE) if past < RISE else _between(base, low * END, (past - RISE) / (1 - RISE))
+        )
+
+
+def _between(first: float, last: float, share: float) -> float:
+    """From the first value to the last along half a cosine."""
+    return last + (first - last) * (1 + math.cos(math.pi * share)) / 2

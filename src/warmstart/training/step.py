@@ -26,6 +26,7 @@ def make_step(
     *,
     precision: str = "tf32",
     captured: bool = True,
+    label_smoothing: float = 0.0,
     after_backward: Callable[[], None] | None = None,
     after_step: Callable[[], None] | None = None,
     shares: Shares | None = None,
@@ -38,6 +39,7 @@ def make_step(
         optimizer: Its optimizer; a change of a group's ``lr`` holds from the next update on.
         precision: ``bf16`` computes the forward pass under autocast. TF32 is switched by `tf32`, around the calls.
         captured: On a GPU, record forward and backward pass as a CUDA graph; update and callbacks run after it.
+        label_smoothing: Of the loss.
         after_backward: Called with the gradients in place, before the update; twice an update of SAM's.
         after_step: Called after the update. Both callbacks change the network in place.
         shares: How the batches are shared among several processes; None alone. What the step returns is then this
@@ -48,7 +50,7 @@ def make_step(
     Returns:
         The step.
     """
-    gradients: Gradients = partial(_gradients, model, precision, shares)
+    gradients: Gradients = partial(_gradients, model, precision, shares, label_smoothing)
     if captured and shares is None and can_record(model):
         gradients = RecordedGradients(gradients, model, watched)
 
@@ -70,7 +72,7 @@ def make_step(
 
 
 def _gradients(
-    model: nn.Module, precision: str, shares: Shares | None, inputs: Tensor, labels: Tensor
+    model: nn.Module, precision: str, shares: Shares | None, smoothing: float, inputs: Tensor, labels: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Forward and backward pass; loss and accuracy, weighted as this process's share."""
     if inputs.is_cuda and inputs.dim() == 4 and precision != "fp32":
@@ -78,7 +80,7 @@ def _gradients(
         inputs = inputs.contiguous(memory_format=torch.channels_last)
     with _autocast(precision, inputs.device):
         output = model(inputs)
-        loss = training_loss(output, labels)
+        loss = training_loss(output, labels, label_smoothing=smoothing)
         loss = loss if shares is None else loss * shares.weight
     loss.backward()
     accuracy = (output.detach().argmax(1) == labels).float().mean()

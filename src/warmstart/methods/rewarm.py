@@ -1,0 +1,75 @@
+"""Re-warming:  rate x (1 + (factor - 1) (1 + cos(pi t / T)) / 2) at update t of a stage's T
+
+Raised when data arrives and let down again over the stage. Behind norm layers a weight's scale only sets the effective
+rate, rate / ||w||^2 for SGD, so shrinking by s raises it by 1/s^2: this is such methods' control without shrinking.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from warmstart.errors import at_least_one, number, within
+from warmstart.methods.method import Method, Stage
+from warmstart.methods.report import Report
+
+_LAST = "updates"
+"""In the method's state: the number of the stage under way, the updates of the one before it, and its own so far."""
+
+
+@dataclass(frozen=True)
+class Rewarm(Method):
+    """Go on, with the learning rate raised when data arrives and let down again over the stage."""
+
+    factor: float = 11.0
+    """1 / 0.3^2, rounded: the partner of shrinking by 0.3."""
+    updates: int | None = None
+    """Over how many updates the rate falls back; None: over the stage's where they are known, else the last stage's."""
+
+    name: ClassVar[str] = "rewarm"
+    summary: ClassVar[str] = "go on, with the rate raised by a factor when data arrives, falling back over the stage"
+    source: ClassVar[str] = "the effective rate re-warmed: Lyle et al. 2025, arXiv 2507.20057; 2403.08763; 2510.09687"
+
+    def __post_init__(self) -> None:
+        within("factor", number("factor", self.factor), self.factor > 0, "above 0")
+        if self.updates is not None:
+            at_least_one("updates", self.updates)
+
+    def on_new_data(self, model: nn.Module, stage: Stage) -> Report:
+        """Say over how many updates the rate falls back."""
+        report = Report(self.name, self.settings())
+        if length := self._length(stage):
+            return report.with_notes(f"learning rate x {self.factor:g}, falling back over {length:,} updates")
+        return report.with_notes("nothing changed").with_warnings(
+            "the learning rate stays: the length of a stage is not known, and no stage was trained with rewarm before; "
+            "write rewarm[updates=N]"
+        )
+
+    def after_backward(self, model: nn.Module, stage: Stage) -> None:
+        """Raise the rate of this update."""
+        length = self._length(stage) if stage.number > 1 else None
+        if length and stage.optimizer is not None:
+            for group in stage.optimizer.param_groups:
+                group["lr"] = group["lr"] * self.raised(stage.step / length)
+
+    def after_step(self, model: nn.Module, stage: Stage) -> None:
+        """Count the stage's updates, for the next one."""
+        stage.state[_LAST] = torch.tensor([stage.number, _updates_of_last_stage(stage) or 0, stage.step + 1])
+
+    def raised(self, share: float) -> float:
+        """The factor after this share of the updates; 1 beyond them."""
+        return 1 + (self.factor - 1) * (1 + math.cos(math.pi * min(share, 1.0))) / 2
+
+    def _length(self, stage: Stage) -> int | None:
+        return self.updates or stage.updates or _updates_of_last_stage(stage)
+
+
+def _updates_of_last_stage(stage: Stage) -> int | None:
+    counted: Tensor | None = stage.state.get(_LAST)
+    if counted is None:
+        return None
+    return int(counted[1] if int(counted[0]) == stage.number else counted[2])
