@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from torch.nn.functional import cross_entropy
 
 from networks import cnn, mlp
 from warmstart.errors import InputError
+from warmstart.training import loop
 from warmstart.training.examples import Examples
 from warmstart.training.loop import Hooks, Progress, batch_slices, train_stage
 from warmstart.training.optimizers import make_optimizer
@@ -124,6 +126,69 @@ def test_weights_that_blow_up_in_the_last_update_are_noticed(until, max_epochs):
 def mlp_on_images(norm=True):
     torch.manual_seed(0)
     return nn.Sequential(nn.AdaptiveAvgPool2d((1, 2)), nn.Flatten(), *mlp(norm=norm))
+
+
+def contradictory():
+    """Twenty images, each of which is there twice; one in three has two labels."""
+    examples = made_examples(20)
+    labels = torch.cat([examples.labels, (examples.labels + (torch.arange(20) % 3 == 0)) % 4])
+    return replace(examples, images=examples.images.repeat(2, 1, 1, 1), labels=labels)
+
+
+def test_a_stage_that_has_stopped_rising_ends_as_a_plateau():
+    progress = train(cnn(), contradictory(), until=0.999, max_epochs=100_000)
+
+    assert progress.status == "plateau"
+    assert progress.epochs >= 200
+    assert progress.epochs == 2 * progress.rose_at or progress.epochs == 200
+    assert progress.best_accuracy < 0.999
+    assert (progress.is_slowing, progress.is_stuck) == (True, True)
+
+
+def test_a_plateau_is_found_in_the_same_epoch_where_the_stage_was_interrupted():
+    def trained(model, optimizer, start=None, hooks=None):
+        recipe = Recipe(batch_size=8, until=0.999, max_epochs=100_000)
+        return train_stage(model, optimizer, contradictory(), recipe, seed_of=seed_of, start=start, hooks=hooks)
+
+    def stop(progress):
+        stopped.append(progress)
+        if progress.epochs == 150:
+            raise KeyboardInterrupt
+
+    model, whole, stopped = cnn(), cnn(), []
+    optimizer = make_optimizer(Recipe(**SETTINGS), model)
+    with pytest.raises(KeyboardInterrupt):
+        trained(model, optimizer, hooks=Hooks(after_epoch=stop))
+
+    there = trained(model, optimizer, start=stopped[-1])
+    assert replace(there, seconds=0.0) == replace(
+        trained(whole, make_optimizer(Recipe(**SETTINGS), whole)), seconds=0.0
+    )
+    assert there.status == "plateau"
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "stuck"),
+    [
+        ([epoch / 1000 for epoch in range(400)], False),  # it rises ever so slowly
+        ([0.5] * 199, False),
+        ([0.5] * 200, True),
+        ([epoch / 1000 for epoch in range(150)] + [0.1] * 149, False),
+        ([epoch / 1000 for epoch in range(150)] + [0.1] * 150, True),
+    ],
+)
+def test_half_of_the_epochs_without_a_rise_are_a_plateau(accuracies, stuck):
+    progress = Progress()
+    for accuracy in accuracies:
+        progress = loop._closed(replace(progress, accuracy_sum=accuracy, loss_sum=1.0), 1)
+    assert progress.is_stuck == stuck
+
+
+def test_a_loss_that_still_falls_is_no_plateau():
+    progress = Progress()
+    for epoch in range(400):
+        progress = loop._closed(replace(progress, accuracy_sum=0.5, loss_sum=0.995**epoch), 1)
+    assert not progress.is_stuck
 
 
 # --- batches -----------------------------------------------------------------------------------------------------

@@ -278,6 +278,12 @@ def _notes(results: Results, comparisons: Sequence[Comparison], reference: str) 
                 f"{method}: in {at_limit} of {counted(len(rows), 'stage')} the stopping rule never held; the steps "
                 "there are the limit of epochs, not what it needs."
             )
+        stuck = [row for row in rows if row.status == "plateau"]
+        if stuck:
+            notes.append(
+                f"{method}: in {len(stuck)} of {counted(len(rows), 'stage')} training accuracy stopped rising, at "
+                f"{min(row.train_accuracy for row in stuck):.1%} or more, before the stopping rule held (plateau)."
+            )
         missing = len(results.seeds) - len(results.finished(method)) - len(diverged)
         if missing:
             notes.append(f"{method}: {missing} of {seeds} not finished; they are in no mean.")

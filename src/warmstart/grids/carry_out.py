@@ -112,7 +112,7 @@ class _Work:
             write_record(out, plan.record)
         lines = [*plan.lines, _how_computed(plan, len(keys), max(self._jobs, self.team.size))]
         rows = [row for state in self.done.values() for row in state.rows]
-        self.display.plan(lines, warnings, runs=len(keys), stages=stages, done=rows)
+        self.display.plan(lines, warnings, keys=keys, stages=stages, done=rows)
         results_file = _ResultsFile(self.folder, settings, self.done)
         stack.callback(tracker.close)
         stack.callback(results_file.write)

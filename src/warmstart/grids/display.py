@@ -15,6 +15,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from warmstart.grids.time_left import TimeLeft
 from warmstart.reporting.terminal import Terminal
 from warmstart.runs.key import RunKey
 from warmstart.runs.metric import ACCURACY, Metric
@@ -23,9 +24,12 @@ from warmstart.runs.stage_result import StageResult
 from warmstart.training.launch import is_first_process
 from warmstart.training.loop import Progress
 
+QUIET_SECONDS = 25.0
+"""Without a terminal, a line is written when none was for so long."""
+
 
 class Display:
-    """Live on a terminal; elsewhere one plain line for each finished run. Everything goes to stderr."""
+    """Live on a terminal; elsewhere a plain line for each finished run, and now and then. Everything goes to stderr."""
 
     def __init__(self, *, quiet: bool = False, metric: Metric = ACCURACY) -> None:
         """Show nothing yet; with ``quiet`` nothing at all, and warnings become Python's."""
@@ -40,7 +44,9 @@ class Display:
         self._work = 0
         """All stages of the grid, each counted by its number, since a stage trains on all data so far."""
         self._work_done = 0
-        self._work_before = 0
+        self._time_left = TimeLeft((), 0)
+        self._last_line = self._began
+        self._ended = threading.Event()
         self._live = Live(console=self._console, get_renderable=self._view, refresh_per_second=4, transient=True)
 
     def __enter__(self) -> Display:
@@ -51,6 +57,7 @@ class Display:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Remove the live part from the screen."""
+        self._ended.set()
         if self._live.is_started:
             self._live.stop()
 
@@ -64,7 +71,7 @@ class Display:
         lines: Sequence[str],
         warnings: Sequence[str] = (),
         *,
-        runs: int,
+        keys: Sequence[RunKey],
         stages: int,
         done: Sequence[StageResult],
     ) -> None:
@@ -77,16 +84,35 @@ class Display:
             else:
                 self._console.print(f"warning: {warning}", style="yellow")
         self._stages = stages
-        self._runs = runs
-        self._work = runs * stages * (stages + 1) // 2
+        self._runs = len(keys)
+        self._work = self._runs * stages * (stages + 1) // 2
+        self._time_left = TimeLeft(keys, stages)
         for row in done:
-            self._count(row)
-        self._work_before = self._work_done
+            self._count(row, now=False)
         if done:
-            self._console.print(f"going on: {self._runs_done} of {runs} runs are done")
-        self._began = time.monotonic()
-        if self._console.is_terminal and not self._console.quiet:
+            self._console.print(f"going on: {self._runs_done} of {self._runs} runs are done")
+        self._began = self._last_line = time.monotonic()
+        if self._console.quiet:
+            return
+        if self._console.is_terminal:
             self._live.start()
+        else:
+            threading.Thread(target=self._break_silence, daemon=True).start()
+
+    def _break_silence(self) -> None:
+        """Without a terminal: say now and then that work goes on."""
+        while not self._ended.wait(max(0.0, self._last_line + QUIET_SECONDS - time.monotonic())):
+            with self._lock:
+                if time.monotonic() - self._last_line >= QUIET_SECONDS:
+                    running = [f"{_name(key)} stage {e.stage}, {_training(e.progress)}" for key, e in self._sorted()]
+                    self._line("; ".join([f"{self._runs_done}/{self._runs} runs, {self._left()} left", *running[:2]]))
+
+    def _line(self, text: str) -> None:
+        self._last_line = time.monotonic()
+        self._console.print(text, soft_wrap=True)
+
+    def _sorted(self) -> list[tuple[RunKey, Event]]:
+        return sorted(self._running.items(), key=lambda item: (item[0].seed, item[0].method))
 
     def event(self, event: Event) -> None:
         """Show an epoch, or count a finished stage."""
@@ -100,13 +126,14 @@ class Display:
             self._running.pop(event.key, None)
             if not self._console.is_terminal:
                 how = "" if row.status == "done" else f" ({row.status} in stage {row.stage})"
-                self._console.print(
+                self._line(
                     f"[{self._runs_done}/{self._runs}] {_name(event.key)}: "
-                    f"{self._metric.text(row.test_accuracy)}, {row.steps} steps{how}; {self._time_left()} left"
+                    f"{self._metric.text(row.test_accuracy)}, {row.steps} steps{how}; {self._left()} left"
                 )
 
-    def _count(self, row: StageResult) -> bool:
+    def _count(self, row: StageResult, *, now: bool = True) -> bool:
         """Add a finished stage to the bar; True if its run is over."""
+        self._time_left.count(row, now=now)
         self._work_done += row.stage
         if row.status == "diverged":
             self._work_done += sum(range(row.stage + 1, self._stages + 1))
@@ -114,11 +141,11 @@ class Display:
         self._runs_done += over
         return over
 
-    def _time_left(self) -> str:
-        worked = self._work_done - self._work_before
-        if worked == 0:
+    def _left(self) -> str:
+        under_way = {k: 0.0 if e.finished_stage else e.progress.seconds for k, e in self._running.items()}
+        seconds = self._time_left.seconds(time.monotonic() - self._began, under_way)
+        if seconds is None:
             return "?"
-        seconds = (time.monotonic() - self._began) / worked * (self._work - self._work_done)
         hours, minutes = divmod(round(seconds) // 60, 60)
         return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {round(seconds) % 60:02} s"
 
@@ -128,7 +155,7 @@ class Display:
             bar.add_row(
                 ProgressBar(total=self._work or 1, completed=self._work_done, width=30),
                 f"{self._runs_done}/{self._runs} runs",
-                f"{self._time_left()} left",
+                f"{self._left()} left",
             )
             lines = [
                 Text(
@@ -137,7 +164,7 @@ class Display:
                     overflow="ellipsis",
                     no_wrap=True,
                 )
-                for key, event in sorted(self._running.items(), key=lambda item: (item[0].seed, item[0].method))
+                for key, event in self._sorted()
             ]
             return Group(bar, *lines)
 
@@ -146,7 +173,8 @@ def _training(progress: Progress) -> str:
     """How far training is, in steps only where a user's own function gives no epochs and accuracy."""
     if not math.isfinite(progress.accuracy):
         return f"{progress.steps} steps"
-    return f"epoch {progress.epochs:<4} train {progress.accuracy:.1%}"
+    stuck = f", no rise since epoch {progress.rose_at}" if progress.is_slowing else ""
+    return f"epoch {progress.epochs:<4} train {progress.accuracy:.1%}{stuck}"
 
 
 def _name(key: RunKey) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -118,8 +119,9 @@ class FunctionTask:
         )
         torch.manual_seed(derive(context.seed, "order", stage.number))
         stage.generator.manual_seed(derive(context.seed, "noise", stage.number))
+        began = time.perf_counter()
         with joined_activations(method, model, stage) as joined:
-            progress = _progress(self.train_function(model, given))
+            progress = _progress(self.train_function(model, given), time.perf_counter() - began)
         if method.acts_on_updates and not all(calls.values()):
             raise InputError(
                 f"method {method} acts on every update: train must call stage.after_backward() after each "
@@ -152,8 +154,8 @@ def _described(value: Any) -> str:
     return "nothing" if value is None else f"{type(value).__name__} {value!r:.60}"
 
 
-def _progress(result: Any) -> Progress:
-    """What ``train`` returned: the number of steps, or a mapping."""
+def _progress(result: Any, seconds: float) -> Progress:
+    """What ``train`` returned: the number of steps, or a mapping; it took so long unless it says otherwise."""
     if isinstance(result, Mapping):
         known = {"steps", "epochs", "train_accuracy", "seconds"}
         if "steps" not in result or not set(result) <= known:
@@ -162,9 +164,9 @@ def _progress(result: Any) -> Progress:
             epochs=int(result.get("epochs", 0)),
             steps=int(result["steps"]),
             accuracy=float(result.get("train_accuracy", float("nan"))),
-            seconds=float(result.get("seconds", 0.0)),
+            seconds=float(result.get("seconds", seconds)),
             status="done",
         )
     if isinstance(result, int) and not isinstance(result, bool) and result >= 0:
-        return Progress(steps=result, accuracy=float("nan"), status="done")
+        return Progress(steps=result, accuracy=float("nan"), seconds=seconds, status="done")
     raise InputError(f"train returned {_described(result)}; it must return its number of optimizer updates")

@@ -34,7 +34,8 @@ class StageResult:
     recalibrated_test_accuracy: float = float("nan")
     """Test accuracy with batch-norm statistics recomputed on the training data; NaN without batch norm."""
     status: str = "done"
-    """``done``; ``diverged``: the loss became non-finite; ``max-epochs``: the stopping rule never held."""
+    """``done``; ``diverged``: the loss became non-finite; ``max-epochs``: the stopping rule never held; ``plateau``:
+    accuracy and loss had stopped improving before it did."""
 
 
 COLUMNS = tuple(column.name for column in fields(StageResult))

@@ -33,7 +33,12 @@ from warmstart.training.step import Step, make_step, tf32
 SEGMENT = 64
 """Batches between two places where a stage can be saved."""
 
-Status = Literal["training", "done", "max-epochs", "diverged"]
+PATIENCE = 200
+"""Epochs before which no stage counts as stuck; after that it does when half of its epochs brought no rise."""
+LOWER = 0.99
+"""The loss falls when an epoch's is this share of the lowest before."""
+
+Status = Literal["training", "done", "max-epochs", "plateau", "diverged"]
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,22 @@ class Progress:
     """Of these batches' accuracies."""
     loss_sum: float = 0.0
     """Of their losses."""
+    best_accuracy: float = -1.0
+    """The highest of an epoch."""
+    lowest_loss: float = math.inf
+    """The epoch's mean loss that last counted as a fall."""
+    rose_at: int = 0
+    """The last epoch, from 1, in which the accuracy rose to a new height or the loss fell."""
+
+    @property
+    def is_slowing(self) -> bool:
+        """Whether so many epochs have brought no rise that half as many again would be a plateau."""
+        return self.epochs >= PATIENCE // 2 and 3 * (self.epochs - self.rose_at) >= self.epochs
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether the last half of its epochs, of which there are enough, brought no rise: a plateau."""
+        return self.epochs >= PATIENCE and 2 * (self.epochs - self.rose_at) >= self.epochs
 
 
 @dataclass(frozen=True)
@@ -214,8 +235,13 @@ def _added(total: float, values: Tensor) -> float:
 
 def _closed(progress: Progress, batches: int) -> Progress:
     """The epoch that is under way is over."""
-    accuracy = progress.accuracy_sum / batches
-    return replace(progress, epochs=progress.epochs + 1, accuracy=accuracy, batches=0, accuracy_sum=0.0)
+    accuracy, loss = progress.accuracy_sum / batches, progress.loss_sum / batches
+    progress = replace(progress, epochs=progress.epochs + 1, accuracy=accuracy, batches=0, accuracy_sum=0.0)
+    if loss <= LOWER * progress.lowest_loss:
+        progress = replace(progress, lowest_loss=loss, rose_at=progress.epochs)
+    if accuracy > progress.best_accuracy:
+        progress = replace(progress, best_accuracy=accuracy, rose_at=progress.epochs)
+    return progress
 
 
 def _status(progress: Progress, recipe: Recipe, model: nn.Module) -> Status:
@@ -229,7 +255,9 @@ def _status(progress: Progress, recipe: Recipe, model: nn.Module) -> Status:
         status = "done"
     elif progress.epochs >= recipe.max_epochs:
         status = "max-epochs"
-    if status in ("done", "max-epochs") and not _finite(model):
+    elif progress.is_stuck:
+        status = "plateau"
+    if status not in ("training", "diverged") and not _finite(model):
         return "diverged"  # the last update came after the last loss
     return status
 

@@ -1,0 +1,39 @@
+import time
+
+from warmstart.grids import display as module
+from warmstart.grids.display import Display
+from warmstart.runs.key import RunKey
+from warmstart.runs.run import Event
+from warmstart.training.loop import Progress
+
+KEY = RunKey("cold", 0, "sgd")
+
+
+def test_without_a_terminal_a_line_says_now_and_then_that_work_goes_on(capfd, monkeypatch):
+    monkeypatch.setattr(module, "QUIET_SECONDS", 0.05)
+    with Display() as display:
+        display.plan(["a plan"], keys=[KEY], stages=3, done=[])
+        display.event(Event(KEY, 2, Progress(epochs=7, steps=70, accuracy=0.5)))
+        time.sleep(0.5)
+    written = capfd.readouterr().err.splitlines()
+
+    assert written[0] == "a plan"
+    assert "0/1 runs, ? left; cold seed 0, sgd stage 2, epoch 7    train 50.0%" in written
+    assert 3 <= len(written) <= 12
+
+
+def test_a_stage_that_no_longer_rises_is_said_to(capfd, monkeypatch):
+    monkeypatch.setattr(module, "QUIET_SECONDS", 0.05)
+    with Display() as display:
+        display.plan([], keys=[KEY], stages=3, done=[])
+        display.event(Event(KEY, 1, Progress(epochs=300, steps=1, accuracy=0.951, rose_at=180)))
+        time.sleep(0.3)
+    assert "train 95.1%, no rise since epoch 180" in capfd.readouterr().err
+
+
+def test_a_quiet_display_is_quiet(capfd, monkeypatch):
+    monkeypatch.setattr(module, "QUIET_SECONDS", 0.01)
+    with Display(quiet=True) as display:
+        display.plan(["a plan"], keys=[KEY], stages=3, done=[])
+        time.sleep(0.1)
+    assert capfd.readouterr().err == ""
