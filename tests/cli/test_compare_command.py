@@ -275,7 +275,7 @@ def test_a_crash_is_one_line_too_unless_one_wants_to_see_it(folder, capfd, monke
     def crash(*_, **__):
         raise RuntimeError("out of\nmemory")
 
-    monkeypatch.setattr("warmstart.comparison.images.run_comparison", crash)
+    monkeypatch.setattr("warmstart.comparison.images.ImageComparison", crash)
     assert warmstart("compare") == 1
     err = capfd.readouterr().err
     assert "RuntimeError: out of memory (WARMSTART_DEBUG=1 shows where); the same command goes on from here" in err
@@ -321,3 +321,32 @@ def test_threads_are_put_back(earlier):
     before = torch.get_num_threads()
     assert warmstart("compare", *earlier[1]) == 0
     assert torch.get_num_threads() == before
+
+
+def test_a_dry_run_says_what_it_will_cost_and_leaves_nothing(folder, capfd):
+    assert warmstart("compare", *SMALL, "--epochs", 3, "--methods", "cold,dash", "--dry-run") == 0
+    shown = capfd.readouterr().out
+
+    # Three epochs of 2 and then 4 batches of 16: 18 steps a run.
+    assert [line.split()[:4] for line in shown.splitlines() if line.startswith("sgd")] == [
+        ["sgd", "cold", "2", "36"],
+        ["sgd", "dash", "2", "36"],
+    ]
+    assert "estimate: 4 runs left, about 72 steps, " in shown
+    assert "3 epochs a stage" in shown
+    assert "memory: about " in shown
+    assert list(folder.iterdir()) == []
+
+
+def test_a_dry_run_tries_the_first_stage_where_a_rule_ends_it_and_counts_what_is_left(folder, capfd):
+    grid = [*SMALL, "--methods", "cold", "--jobs", 1, "--out", folder / "out"]
+    assert warmstart("compare", *grid, "--seeds", 1) == 0
+    before = {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+    assert warmstart("compare", *grid, "--seeds", 2, "--dry-run") == 0
+    shown = capfd.readouterr().out
+
+    assert "estimate: 1 run left, about" in shown
+    assert "as many epochs a stage as cold took in the" in shown
+    assert {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()} == before
+    assert warmstart("compare", *grid, "--seeds", 1, "--dry-run") == 0
+    assert "estimate: nothing is left to do" in capfd.readouterr().out

@@ -1,8 +1,9 @@
 import pytest
 
+from warmstart.grids.estimate import duration
 from warmstart.reproduction.against_published import FigurePair, orders, paired_figures
-from warmstart.reproduction.estimate import duration, published_epochs
 from warmstart.reproduction.published import PUBLISHED, MeanStd, PublishedRow
+from warmstart.reproduction.published_epochs import published_epochs
 from warmstart.runs.results import Results
 from warmstart.runs.stage_result import StageResult
 

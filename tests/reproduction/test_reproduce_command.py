@@ -4,10 +4,11 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 
 from commands import numbers, rows, start, wait_until, warmstart
+from warmstart.grids import estimate
 from warmstart.grids.tracking.tensorboard import TensorBoardRecord
-from warmstart.reproduction import estimate
 
 SMALL = [
     *("--protocol", "reduced", "--model", "small-cnn", "--stages", 2, "--stage-size", 20, "--batch-size", 8),
@@ -208,7 +209,7 @@ def test_a_gpu_that_is_too_small_is_found_before_the_work(monkeypatch):
     from warmstart.errors import InputError
 
     task = SimpleNamespace(device="cuda", model="vgg16", recipe=SimpleNamespace(batch_size=128))
-    monkeypatch.setattr(estimate, "find_device", lambda name: "cuda:0")
+    monkeypatch.setattr(estimate, "find_device", lambda name: torch.device("cuda:0"))
     card = SimpleNamespace(total_memory=8 * 2**30)
     monkeypatch.setattr(estimate.torch.cuda, "get_device_properties", lambda device: card)
     estimator = object.__new__(estimate.Estimator)

@@ -22,6 +22,8 @@ warmstart compare --data hf:uoft-cs/cifar10 --stage-size 500 --batch-size 64 --m
 
 warmstart compare out/compare/config.yaml --seeds 10
 
+warmstart compare --data photos/ --image-size 64 --protocol practice --methods cold,warm,rewarm,dash --dry-run
+
 Stop it at any time; the same command resumes it.
 """
 
@@ -31,6 +33,7 @@ def compare(
     config: Annotated[
         Path | None, typer.Argument(metavar="CONFIG.yaml", help="Settings by key; flags win.", show_default=False)
     ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it will cost, and stop there.")] = False,
     **given: Any,
 ) -> None:
     """Compare methods on your data: the grid of methods and seeds, a table, a report and a plain verdict.
@@ -38,16 +41,23 @@ def compare(
     Writes results.csv, table.md, report.html and config.yaml into --out.
     """
     settings = from_file_and_flags(CompareSettings, config, given)
-    if settings.may_use_workers:
+    if settings.may_use_workers and not dry_run:
         start_importing()
 
-    from warmstart.comparison.images import run_comparison
+    from warmstart.cli.costs import print_costs
+    from warmstart.comparison.images import ImageComparison
     from warmstart.comparison.report import render_terminal
     from warmstart.grids.display import Display
     from warmstart.reporting.terminal import Terminal
+    from warmstart.training.launch import is_first_process
 
     with Display() as display:
-        results, verdict = run_comparison(settings, display)
+        comparison = ImageComparison(settings, display)
+        if dry_run:
+            costs, lines = comparison.estimate()
+            print_costs(Terminal(quiet=not is_first_process()), [*comparison.lines, *lines], costs)
+            return
+        results, verdict = comparison.run()
     terminal = Terminal()
     render_terminal(results, verdict, terminal)
     terminal.print_path("report", Path(settings.out) / "report.html")

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from warmstart.cli.flags import with_flags
 from warmstart.grids.worker_server import start_importing
 from warmstart.reproduction.settings import ReproduceSettings
-
-if TYPE_CHECKING:
-    from rich.table import Table
-
-    from warmstart.reproduction.estimate import Cost
 
 EXAMPLES = """Examples:
 
@@ -49,6 +44,7 @@ def reproduce(
     if settings.may_use_workers and not dry_run:
         start_importing()
 
+    from warmstart.cli.costs import print_costs
     from warmstart.grids.display import Display
     from warmstart.reporting.terminal import Terminal
     from warmstart.reproduction.report import render_terminal
@@ -61,25 +57,9 @@ def reproduce(
         if dry_run:
             terminal = Terminal(quiet=not is_first_process())
             warnings = [f"warning: {warning}" for warning in reproduction.warnings]
-            for line in [*reproduction.lines, *warnings, *lines]:
-                terminal.print(line)
-            terminal.print(_cost_table(costs))
+            print_costs(terminal, [*reproduction.lines, *warnings, *lines], costs)
             return
         tables = reproduction.run(lines)
     terminal = Terminal()
     render_terminal(tables, terminal)
     terminal.print_path("report", Path(settings.out) / "report.html")
-
-
-def _cost_table(costs: list[Cost]) -> Table:
-    from rich import box
-    from rich.table import Table
-
-    from warmstart.reproduction.estimate import duration
-
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for head in ("optimizer", "method", "runs", "steps", "time, one by one"):
-        table.add_column(head, justify="left" if head in ("optimizer", "method") else "right")
-    for cost in costs:
-        table.add_row(cost.optimizer, cost.method, str(cost.runs), f"{cost.steps:,.0f}", duration(cost.seconds))
-    return table

@@ -21,7 +21,7 @@ from warmstart.comparison.function_checks import (
     require_sendable,
     try_functions,
 )
-from warmstart.comparison.images import run_comparison
+from warmstart.comparison.images import ImageComparison
 from warmstart.comparison.report import render_terminal, write_report
 from warmstart.comparison.settings import CompareRecord, CompareSettings, FunctionSettings, FunctionsRecord
 from warmstart.data.torch_datasets import from_dataset
@@ -221,5 +221,5 @@ def compare_images(
     chosen = CompareSettings.of({"jobs": 1, **settings, "data": name})
     images = from_dataset(train, test, name=name, image_size=chosen.image_size)
     with Display(quiet=not progress) as display, torch.random.fork_rng():
-        results, verdict = run_comparison(chosen, display, images)
+        results, verdict = ImageComparison(chosen, display, images).run()
     return Outcome(results, verdict, CompareRecord.read(Path(chosen.out)))

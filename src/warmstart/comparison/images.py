@@ -11,46 +11,99 @@ from warmstart.data.images import ImageData
 from warmstart.data.load import load
 from warmstart.errors import InputError
 from warmstart.evidence.verdict import Verdict, judge
-from warmstart.grids.carry_out import Plan, carry_out
+from warmstart.grids.carry_out import Plan, carry_out, jobs_for, unfinished
 from warmstart.grids.collect import collect
 from warmstart.grids.display import Display
-from warmstart.grids.record import Provenance, kind_of, settled
+from warmstart.grids.estimate import Cost, Estimator, duration, measured_epochs
+from warmstart.grids.record import Provenance, check_output, kind_of, settled
 from warmstart.runs.image_task import ImageTask
 from warmstart.runs.key import RunKey
+from warmstart.runs.rehearsal import rehearse
 from warmstart.runs.results import Results
 from warmstart.runs.state import RunState
 from warmstart.wording import counted
 
+TRIED_SECONDS = 5.0
+"""For a dry run, the first stage is trained for so long at most."""
 
-def run_comparison(
-    settings: CompareSettings, display: Display, given: ImageData | None = None
-) -> tuple[Results, Verdict]:
-    """Run a comparison, or resume one, and write its report.
 
-    Without ``given`` the data that ``settings.data`` names is loaded.
+class ImageComparison:
+    """A comparison on images, checked and ready to be carried out."""
 
-    Returns:
-        All results and the verdict.
+    def __init__(self, settings: CompareSettings, display: Display, given: ImageData | None = None) -> None:
+        """Read the data and check everything; without ``given`` the data that ``settings.data`` names is loaded.
 
-    Raises:
-        InputError: If the input is wrong, or the folder is in use or holds another configuration.
-    """
-    out = Path(settings.out)
-    device, settings = settings.device, settled(settings, out)
-    images = given or load(
-        settings.data,
-        image_size=settings.image_size,
-        image_column=settings.image_column,
-        label_column=settings.label_column,
-        progress=display.loading,
-    )
-    task = ImageTask(images, settings.model, recipe=settings, stream=settings, device=device)
-    task.check(settings.seed_numbers)
-    record = CompareRecord(
-        settings=settings, data_fingerprint=images.fingerprint(), provenance=Provenance.here(), **_called(given)
-    )
-    runs = carry_out(Plan(task, record, out, _description(settings, images)), display)
-    return report(out, record, runs)
+        Raises:
+            InputError: If the data cannot be read, or the settings do not fit together.
+        """
+        self._out, self._display = Path(settings.out), display
+        device, settings = settings.device, settled(settings, self._out)
+        images = given or load(
+            settings.data,
+            image_size=settings.image_size,
+            image_column=settings.image_column,
+            label_column=settings.label_column,
+            progress=display.loading,
+        )
+        self._settings = settings
+        self.task = ImageTask(images, settings.model, recipe=settings, stream=settings, device=device)
+        self.task.check(settings.seed_numbers)
+        self.record = CompareRecord(
+            settings=settings, data_fingerprint=images.fingerprint(), provenance=Provenance.here(), **_called(given)
+        )
+        self.lines = _description(settings, images)
+
+    def estimate(self) -> tuple[list[Cost], list[str]]:
+        """Measure a few steps, and try how many epochs the first stage takes.
+
+        Returns:
+            A row for each method, and lines on the total and how it was estimated.
+
+        Raises:
+            InputError: If the folder holds another comparison, or the runs do not fit into the GPU's memory.
+        """
+        settings, threads = self._settings, int(self._settings.threads)
+        keys = settings.runs()
+        if self._out.exists():
+            check_output(self._out, self.record)
+        done = self.record.grid_folder(self._out).states(keys)
+        left = unfinished(keys, done, self.task.stages)
+        if not left:
+            return [], ["estimate: nothing is left to do"]
+        rehearse(self.task, left)
+        epochs, ended = measured_epochs(self.task, left[0], TRIED_SECONDS)
+        jobs = jobs_for(settings, threads, len(left))
+        estimator = Estimator(self.task, settings.optimizer_names, threads, lambda key: epochs)
+        estimator.check_memory(jobs)
+        costs = estimator.costs([(key, len(done[key].rows) if key in done else 0) for key in left])
+        steps, seconds = sum(cost.steps for cost in costs), sum(cost.seconds for cost in costs)
+        how = f"as many epochs a stage as {left[0].method} took in the first, {epochs:.0f} (measured)"
+        if settings.epochs is not None:
+            how = f"{epochs:.0f} epochs a stage"
+        elif not ended:
+            how = f"at least {epochs:.0f} epochs a stage: the first one had not ended after {TRIED_SECONDS:.0f} s"
+        each = 1000 * estimator.seconds_a_step[settings.optimizer]
+        at_a_time = f", {jobs} at a time" if jobs > 1 else ""
+        least = "" if ended else "at least "
+        return costs, [
+            f"estimate: {counted(len(left), 'run')} left, {least}about {steps:,.0f} steps, "
+            f"{duration(seconds / jobs)}{at_a_time}",
+            f"  a step takes {each:.1f} ms (measured); {how}",
+            f"  memory: about {estimator.peak_memory / 2**30:.1f} GiB a run",
+        ]
+
+    def run(self) -> tuple[Results, Verdict]:
+        """Run the comparison, or resume it, and write its report.
+
+        Returns:
+            All results and the verdict.
+
+        Raises:
+            InputError: If the folder is in use or holds another configuration.
+        """
+        return report(
+            self._out, self.record, carry_out(Plan(self.task, self.record, self._out, self.lines), self._display)
+        )
 
 
 def _called(given: ImageData | None) -> dict[str, str]:

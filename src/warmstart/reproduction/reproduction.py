@@ -11,9 +11,10 @@ from warmstart.errors import InputError
 from warmstart.grids.carry_out import Plan, carry_out, jobs_for, unfinished
 from warmstart.grids.collect import collect
 from warmstart.grids.display import Display
+from warmstart.grids.estimate import Cost, Estimator, duration
 from warmstart.grids.record import Provenance, check_output, settled
-from warmstart.reproduction.estimate import Cost, Estimator, duration
 from warmstart.reproduction.manifest import session
+from warmstart.reproduction.published_epochs import published_epochs
 from warmstart.reproduction.report import Tables, write_report
 from warmstart.reproduction.settings import ReproduceSettings, ReproductionRecord
 from warmstart.runs.image_task import ImageTask
@@ -73,7 +74,7 @@ class Reproduction:
         if not left:
             return [], ["estimate: nothing is left to do"]
         jobs = 1 if settings.executor == "ray" else jobs_for(settings, threads, len(left))
-        estimator = Estimator(self.task, settings.dataset, settings.optimizers, threads)
+        estimator = Estimator(self.task, settings.optimizers, threads, self._epochs_of)
         estimator.check_memory(jobs)
         costs = estimator.costs([(key, len(done[key].rows) if key in done else 0) for key in left])
         seconds, steps = sum(cost.seconds for cost in costs), sum(cost.steps for cost in costs)
@@ -89,6 +90,12 @@ class Reproduction:
             f"{duration(seconds / jobs)}{at_a_time}",
             f"  a step takes {each} (measured); {how}",
         ]
+
+    def _epochs_of(self, key: RunKey) -> float:
+        """The paper's; with a schedule, for which it gives no counts, the most there can be."""
+        if self.task.recipe.rates is not None:
+            return self.task.recipe.max_epochs
+        return published_epochs(self._settings.dataset, key.optimizer, key.method)
 
     def _not_in_estimate(self) -> str:
         """How several runs or processes compute at a time, which the estimate does not take into account."""

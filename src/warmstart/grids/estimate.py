@@ -1,24 +1,23 @@
-"""What a reproduction will cost: steps from the paper's own counts, seconds from a few measured steps."""
+"""What a grid on images will cost: steps from epochs that are known or guessed, seconds from a few measured steps."""
 
 from __future__ import annotations
 
 import math
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from statistics import fmean
 
 import torch
 
 from warmstart.batches import batches_that_matter
-from warmstart.data.paper_sets import TINY
 from warmstart.errors import InputError
 from warmstart.grids.local_processes import computing_with
 from warmstart.methods.dash import Dash
-from warmstart.reproduction.published import PUBLISHED
 from warmstart.runs.image_task import ImageTask
 from warmstart.runs.key import RunKey
+from warmstart.runs.run import Event, Run
 from warmstart.runs.task import LARGEST_BATCH
 from warmstart.training.devices import find_device, too_little_memory
 from warmstart.training.evaluation import evaluate
@@ -40,34 +39,20 @@ class Cost:
     """With one run at a time."""
 
 
-def published_epochs(dataset: str, optimizer: str, method: str) -> float:
-    """The mean number of epochs of a stage in the paper.
-
-    SGD's figures stand in for an optimizer, and Shrink & Perturb's for a method, that the paper does not have.
-
-    Returns:
-        Mean steps of a stage over the mean number of batches in its epochs.
-    """
-    rows = PUBLISHED[dataset]
-    optimizer = optimizer if (optimizer, "cold") in rows else "sgd"
-    base = method.partition("[")[0]
-    row = rows.get((optimizer, base)) or rows[optimizer, "shrink-perturb"]
-    size = 2000 if dataset == TINY else 1000
-    return row.mean_steps.mean / fmean(math.ceil(size * stage / 128) for stage in range(1, 51))
-
-
 class Estimator:
     """Measures a few steps of each optimizer, and estimates costs from them."""
 
-    def __init__(self, task: ImageTask, dataset: str, optimizers: Sequence[str], threads: int) -> None:
-        """Measure with ``threads`` threads.
+    def __init__(
+        self, task: ImageTask, optimizers: Sequence[str], threads: int, epochs_of: Callable[[RunKey], float]
+    ) -> None:
+        """Measure with ``threads`` threads; ``epochs_of`` says how many a stage of a run takes.
 
         Raises:
             InputError: If a single run does not fit into the GPU's memory.
         """
-        self._task, self._dataset = task, dataset
+        self._task, self._epochs_of = task, epochs_of
         self.peak_memory = 0
-        """Bytes that one run takes on a GPU, its data included; 0 on other devices."""
+        """Bytes that one run takes on a GPU, its data included; on a CPU, that this process has taken so far."""
         device = find_device(task.device)
         if device.type == "cuda":
             torch.cuda.init()  # without it the allocator's statistics raise an error
@@ -81,11 +66,13 @@ class Estimator:
             raise InputError(f"{task.model}: {too_little_memory(error)}") from None
         if device.type == "cuda":
             self.peak_memory = torch.cuda.max_memory_allocated(device)
+        else:
+            self.peak_memory = _resident_memory()
 
     def check_memory(self, jobs: int) -> None:
         """Raise InputError unless ``jobs`` runs at a time fit into the GPU's memory."""
         device = find_device(self._task.device)
-        if self.peak_memory and self.peak_memory * jobs > torch.cuda.get_device_properties(device).total_memory:
+        if device.type == "cuda" and self.peak_memory * jobs > torch.cuda.get_device_properties(device).total_memory:
             raise InputError(_memory_message(self._task, device, self.peak_memory, jobs))
 
     def costs(self, left: Sequence[tuple[RunKey, int]]) -> list[Cost]:
@@ -100,11 +87,7 @@ class Estimator:
 
     def _one_run(self, key: RunKey, done: int) -> tuple[float, float]:
         recipe, seen = self._task.recipe, self._task.seen
-        epochs = min(published_epochs(self._dataset, key.optimizer, key.method), recipe.max_epochs)
-        if recipe.epochs is not None:
-            epochs = recipe.epochs
-        elif recipe.rates is not None:
-            epochs = recipe.max_epochs  # an upper limit with a schedule, for which the paper gives no counts
+        epochs = float(recipe.epochs) if recipe.epochs is not None else min(self._epochs_of(key), recipe.max_epochs)
         steps, seconds = 0.0, 0.0
         for before, examples in list(pairwise((0, *seen)))[done:]:
             of_stage = epochs * math.ceil(examples / recipe.batch_size)
@@ -115,6 +98,40 @@ class Estimator:
                 averaged = min(examples, chunks * min(examples - before, LARGEST_BATCH))
                 seconds += averaged / recipe.batch_size * self.seconds_a_step[key.optimizer]
         return steps, seconds
+
+
+def measured_epochs(task: ImageTask, key: RunKey, seconds: float) -> tuple[float, bool]:
+    """Epochs that a run's first stage takes, and whether it ended within so many seconds."""
+    if task.recipe.epochs is not None:
+        return float(task.recipe.epochs), True
+    began, last = time.monotonic(), 0
+
+    def watch(event: Event) -> None:
+        nonlocal last
+        last = event.progress.epochs
+        if event.finished_stage is not None or time.monotonic() - began > seconds:
+            raise _EnoughError(event.finished_stage is not None)
+
+    try:
+        with torch.random.fork_rng(devices=[]):
+            Run(task, key, None).go_on(watch)
+    except _EnoughError as enough:
+        return float(last), bool(enough.args[0])
+    return float(last), True
+
+
+class _EnoughError(Exception):
+    """All that was to be measured is measured."""
+
+
+def _resident_memory() -> int:
+    """Bytes of memory that this process has taken at most; 0 where nothing tells."""
+    try:
+        import resource
+    except ImportError:  # on Windows
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
 
 
 def _seconds_a_step(task: ImageTask, optimizer: str) -> float:
