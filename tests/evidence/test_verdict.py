@@ -162,11 +162,47 @@ def test_ratios_and_differences_are_those_of_the_rows():
 def test_inconclusive_says_what_remains_possible_and_keeps_cold():
     verdict = judge(make_results(("cold", "dash"), test_size=300, levels={"dash": (0.943, 60)}, stages=2))
     comparison = verdict.comparisons[0]
-    most = 100 * max(-comparison.low, comparison.high)
+    low, high = 100 * comparison.low, 100 * comparison.high
     assert comparison.decision == "unclear"
     assert verdict.recommended == "cold"
     assert verdict.sentence.startswith("Stay with cold for now: dash at ")
-    assert f"no difference that 5 seeds can show; up to ±{most:.1f} points remains possible" in verdict.sentence
+    assert f"no difference that 5 seeds can show (95 % interval {low:.1f} to +{high:.1f} points). " in verdict.sentence
+    assert comparison.admitting_margin == -comparison.low
+    assert (
+        f"{comparison.seeds_needed} seeds would decide; a margin of {-low:.1f} points would admit it."
+        in verdict.sentence
+    )
+    assert comparison.seeds_needed > 5
+    assert (
+        judge(
+            make_results(("cold", "dash"), test_size=300, levels={"dash": (0.943, 60)}, stages=2),
+            margin=comparison.admitting_margin * 1.001,
+        ).recommended
+        == "dash"
+    )
+
+
+def test_the_seeds_that_are_needed_decide_where_they_go_on_as_before():
+    rng = np.random.default_rng(3)
+    by_seed = rng.normal(0.01, 0.02, 6)
+    found = estimate(by_seed)
+    needed = found.seeds_needed(0.0, 0.95)
+
+    def with_seeds(count):
+        wanted = rng.normal(0, 1, count)
+        wanted = (wanted - wanted.mean()) / wanted.std(ddof=1)
+        return estimate(by_seed.mean() + by_seed.std(ddof=1) * wanted).interval(0.95)[0]
+
+    assert needed > 6
+    assert with_seeds(needed) > 0 >= with_seeds(needed - 1)
+
+
+def test_no_number_of_seeds_decides_what_the_test_examples_leave_open():
+    rng = np.random.default_rng(4)
+    scores = np.tile(rng.choice([-1.0, 0.0, 1.0], 100, p=[0.2, 0.59, 0.21]), (5, 1))
+    found = estimate(scores.mean(axis=1), scores)
+    assert found.seeds_needed(0.0, 0.95) is None
+    assert found.seeds_needed(-0.5, 0.95) == 5
 
 
 def test_margin_admits_a_small_loss_and_says_so():

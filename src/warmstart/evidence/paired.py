@@ -32,6 +32,8 @@ from numpy.typing import NDArray
 
 ERROR = 0.05
 """The accepted chance of a false claim: intervals are at 95 %."""
+MOST_SEEDS = 200
+"""More are not advised: with so many, what is left is that the test examples are few."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,31 @@ class Estimate:
     freedom: float
     """Degrees of freedom of the t distribution."""
     seeds: int
+    of_examples: float = 0.0
+    """The part of the variance that the test examples make, which more seeds do not narrow."""
+    example_freedom: float = math.inf
+
+    def seeds_needed(self, excluded: float, level: float) -> int | None:
+        """The fewest seeds with which the interval would not hold a value, if they go on as these did.
+
+        Args:
+            excluded: The value.
+            level: The interval's.
+
+        Returns:
+            At least the number there is; None if more than `MOST_SEEDS` would be needed, as where the test examples
+            alone leave the value possible.
+        """
+        from scipy.special import stdtrit
+
+        of_one = (self.variance - self.of_examples) * self.seeds
+        for seeds in range(max(2, self.seeds), MOST_SEEDS + 1):
+            variance = of_one / seeds + self.of_examples
+            parts = (of_one / seeds) ** 2 / (seeds - 1) + self.of_examples**2 / self.example_freedom
+            freedom = variance**2 / parts if parts > 0 else math.inf
+            if abs(self.difference - excluded) > float(stdtrit(freedom, (1 + level) / 2)) * math.sqrt(variance):
+                return seeds
+        return None
 
     def interval(self, level: float = 1 - ERROR) -> tuple[float, float]:
         """The two-sided confidence interval at ``level``; infinite if ``variance`` is 0."""
@@ -93,7 +120,7 @@ def estimate(by_seed: NDArray[np.float64], by_example: NDArray[np.float64] | Non
     if variance == 0:
         return Estimate(mean, 0.0, n - 1, n)
     freedom = variance**2 / (of_seeds**2 / (n - 1) + of_examples**2 / (size - 1))
-    return Estimate(mean, variance, freedom, n)
+    return Estimate(mean, variance, freedom, n, of_examples, size - 1)
 
 
 def holm_adjusted(p_values: Sequence[float]) -> list[float]:

@@ -39,6 +39,11 @@ class Comparison:
     """Steps of the last stage over the reference's; NaN where steps are not counted."""
     total_steps_ratio: float
     """Steps of all stages over the reference's."""
+    seeds_needed: int | None
+    """With how many seeds the interval would exclude a loss beyond the margin, if they go on as these did; None if no
+    practical number would."""
+    admitting_margin: float
+    """The smallest margin with which the method would be admitted; infinite where nothing can be claimed."""
     decision: str
     """``better``; ``no worse``: a loss beyond the margin is excluded; ``worse``: such a loss is shown; ``unclear``;
     ``too few seeds``; ``diverged``: in at least one seed, and so never recommended."""
@@ -155,6 +160,10 @@ def _compare(
         total_steps_ratio=_ratio(
             [row.steps for s in seeds for row in ours[s]], [row.steps for s in seeds for row in theirs[s]]
         ),
+        seeds_needed=found.seeds_needed(-margin * results.metric.sign, level)
+        if found and level and math.isfinite(low) and results.metric.sign * found.difference > -margin
+        else None,
+        admitting_margin=max(0.0, -worst),
         decision=decision,
     )
 
@@ -241,11 +250,20 @@ def _keep_reference(results: Results, verdict: Verdict, cheaper: Sequence[Compar
     if not c.low <= 0 <= c.high:
         return f"Stay with {reference} for now: {c.method} may lose too much: {_outcome(results, verdict, c)}."
     cost = f" at {multiple(c.total_steps_ratio)} of its steps" if math.isfinite(c.total_steps_ratio) else ""
-    most = results.metric.difference(max(-c.low, c.high))
+    low = results.metric.difference(c.low, "+", unit=False)
     return (
         f"Stay with {reference} for now: {c.method}{cost} makes no difference that {counted(c.seeds, 'seed')} can "
-        f"show; up to ±{most} remains possible, which more seeds or test examples can narrow."
+        f"show (95 % interval {low} to {results.metric.difference(c.high, '+')}). {_what_would_decide(results, c)}"
     )
+
+
+def _what_would_decide(results: Results, c: Comparison) -> str:
+    margin = f"a margin of {results.metric.difference(c.admitting_margin)} would admit it"
+    if c.seeds_needed is not None:
+        return f"At the spread seen, {counted(c.seeds_needed, 'seed')} would decide; {margin}."
+    if results.metric.sign * c.difference <= 0:
+        return f"It may lose more than the margin, which more seeds would show; {margin}."
+    return f"More test examples are needed: at the spread seen, no practical number of seeds would decide; {margin}."
 
 
 def _outcome(results: Results, verdict: Verdict, c: Comparison) -> str:

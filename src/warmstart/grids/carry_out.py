@@ -222,7 +222,7 @@ class _ResultsFile:
         with self._lock:
             ordered = sorted(self._rows, key=lambda place: (self._order[place[0]], place[1]))
             rows: list[StageResult] = [self._rows[place] for place in ordered]
-            write_results(self._folder.path / "results.csv", rows)
+            write_results(self._folder.path / "results.csv", rows, check=self._folder.require_claim)
             self._written = time.monotonic()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +12,14 @@ from warmstart.storage.atomic import write_text
 from warmstart.wording import one_line
 
 
-def write_results(file: Path, rows: Iterable[StageResult]) -> None:
-    """Write results.csv whole or not at all.
+def write_results(file: Path, rows: Iterable[StageResult], *, check: Callable[[], None] | None = None) -> None:
+    """Write results.csv whole or not at all; ``check`` as for `write_bytes`.
 
     Names that anybody may have chosen, such as a data folder's, stand there as they are, with two exceptions: control
     characters and bytes that are no UTF-8 become escapes, and what a spreadsheet would take for a formula gets a single
     quote before it, as text does there. Nothing of ours reads the file: a restart reads the checkpoints.
     """
-    write_text(file, to_csv(map(_inert, rows)))
+    write_text(file, to_csv(map(_inert, rows)), check=check)
 
 
 def _inert(row: StageResult) -> StageResult:

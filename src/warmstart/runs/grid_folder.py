@@ -49,7 +49,14 @@ class GridFolder:
         file = self.file(key)
         file.parent.mkdir(parents=True, exist_ok=True)
         metadata = {**self._owner(key), **state.to_metadata()}
-        checkpoint.save(file, model=model, optimizer=optimizer, metadata=metadata, tensors=state.to_tensors())
+        checkpoint.save(
+            file,
+            model=model,
+            optimizer=optimizer,
+            metadata=metadata,
+            tensors=state.to_tensors(),
+            check=self.require_claim,
+        )
 
     def load(self, key: RunKey) -> Checkpoint | None:
         """The checkpoint of a run, None if there is none; InputError if it is damaged or not this run's."""

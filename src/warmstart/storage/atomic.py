@@ -2,18 +2,21 @@
 
 import os
 import secrets
+from collections.abc import Callable
 from pathlib import Path
 
 _SUFFIX = ".warmstart-tmp"
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text file in UTF-8, its line ends as they are, or leave the old one untouched."""
-    write_bytes(path, text.encode())
+def write_text(path: Path, text: str, *, check: Callable[[], None] | None = None) -> None:
+    """Write a text file in UTF-8, its line ends as they are, or leave the old one untouched; as `write_bytes`."""
+    write_bytes(path, text.encode(), check=check)
 
 
-def write_bytes(path: Path, data: bytes) -> None:
+def write_bytes(path: Path, data: bytes, *, check: Callable[[], None] | None = None) -> None:
     """Write a file in an existing folder, or leave the old one untouched.
+
+    ``check`` is called when all is written, right before it takes the old file's place, and may raise.
 
     The data reaches the disk under another name in the same folder before it takes the old file's place, so an
     `OSError` (a full disk, say) changes nothing and leaves nothing behind. A kill leaves a temporary file, which
@@ -25,6 +28,8 @@ def write_bytes(path: Path, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())  # else a power cut may keep the new name and lose the data
+        if check is not None:
+            check()
         temporary.replace(path)
     except BaseException as error:
         temporary.unlink(missing_ok=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +46,7 @@ def save(
     optimizer: Optimizer | None = None,
     metadata: Mapping[str, Any] | None = None,
     tensors: Mapping[str, Tensor] | None = None,
+    check: Callable[[], None] | None = None,
 ) -> None:
     """Write a checkpoint, or leave the old one untouched.
 
@@ -55,6 +56,7 @@ def save(
         optimizer: Its state is stored: tensors bit for bit, strides included.
         metadata: The caller's notes, anything that JSON can hold.
         tensors: Further tensors, such as the states of random generators.
+        check: Called right before the new file takes the old one's place; it may raise.
     """
     table = TensorTable()
     state = optimizer.state_dict() if optimizer is not None else None
@@ -73,7 +75,7 @@ def save(
     # Through memory: safetensors' own writer is not atomic, and reports a full disk as an error of its own.
     text = json.dumps(header)
     notes = {"format": "pt", _KEY: text, _CHECKSUM_KEY: str(zlib.crc32(text.encode()))}
-    write_bytes(path, to_safetensors(table.tensors, notes))
+    write_bytes(path, to_safetensors(table.tensors, notes), check=check)
 
 
 def load(path: Path) -> Checkpoint:
