@@ -3,6 +3,7 @@
 import json
 import random
 import shutil
+from contextlib import suppress
 
 from commands_trial import complaints, run_apart
 from data_inputs import damage
@@ -53,7 +54,8 @@ def _tamper(chance, out):
     elif way == "exchange":
         file.write_bytes(chance.choice(files).read_bytes())
     elif way == "header" and file in runs:
-        _change_header(chance, file)
+        with suppress(ValueError, KeyError, IndexError):  # it is damaged already
+            _change_header(chance, file)
     elif way == "swap digits":
         text = bytearray(file.read_bytes())
         if digits := [place for place, byte in enumerate(text[:4000]) if chr(byte).isdigit()]:
