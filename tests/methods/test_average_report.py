@@ -71,3 +71,19 @@ def test_dash_names_the_share_and_warns_where_it_is_small():
     assert any(note.startswith("old data has 70.0%") for note in report.notes)
     report = ws.dash_(mlp(), batches, cross_entropy, new_examples=8 * 20, apply=False)
     assert any("old data is under 1 %" in warning for warning in report.warnings)
+
+
+def test_where_little_of_the_data_counts_it_asks_how_many_examples_are_new():
+    for left_out, warned in ((350, False), (352, True)):
+        (*_, warnings) = coverage(average_over((10,) * 39, left_out=left_out), None)
+        assert any("10.0% of the data" in text and "new_examples=N" in text for text in warnings) == warned, left_out
+    assert not coverage(average_over((10,) * 39, left_out=10_000), 20)[1], "the share of old data is known"
+
+
+def test_dash_over_oldest_first_asks_as_well():
+    data = TensorDataset(torch.randn(800, 6), torch.randint(0, 4, (800,)))
+    batches = ws.oldest_first(DataLoader(data, 4, shuffle=True), batch_size=2)
+    report = ws.dash_(mlp(), batches, cross_entropy, apply=False)
+    assert any("9.8% of the data" in warning for warning in report.warnings)
+    report = ws.dash_(mlp(), ws.oldest_first(DataLoader(data, 4, shuffle=True)), cross_entropy, apply=False)
+    assert not report.warnings

@@ -11,6 +11,9 @@ from warmstart.errors import InputError
 from warmstart.gradient_ema import GradientEMA
 from warmstart.wording import counted
 
+_TOO_SMALL_A_SPAN = 0.1
+"""Share of the batches below which old data may not count at all; the number of new examples would tell."""
+
 
 def coverage(ema: GradientEMA, new_examples: int | None) -> tuple[list[str], list[str]]:
     """Notes and warnings on what an average covered; ``new_examples`` of the last examples are new, if known."""
@@ -30,6 +33,12 @@ def coverage(ema: GradientEMA, new_examples: int | None) -> tuple[list[str], lis
         warnings.append(
             f"the newest batch has {counted(sizes[0], 'example')}, others {max(sizes):,}, and weighs "
             f"{weights[0]:.0%}: pass ws.oldest_first(loader), where the oldest is the short one"
+        )
+    span = ema.updates / (ema.updates + ema.left_out)
+    if new_examples is None and span < _TOO_SMALL_A_SPAN:
+        warnings.append(
+            f"the batches that count are {span:.1%} of the data, so maybe all new: pass new_examples=N, which tells "
+            "old data's share; larger batches (batch_size=) or a smaller alpha reach further back"
         )
     if new_examples is not None:
         old = _old_share(weights, sizes, new_examples)

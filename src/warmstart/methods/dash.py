@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from warmstart.batches import batches_that_matter, examples_in, tail
+from warmstart.batches import InOrder, batches_that_matter, examples_in, tail
 from warmstart.errors import InputError, at_least_one, number, require, whole_number
 from warmstart.gradient_ema import ALPHA, TOLERANCE, GradientEMA, Weight, average_gradient
 from warmstart.layers.left_alone import LeftAlone
@@ -117,7 +117,8 @@ def dash_(
         granularity: What one scale covers in a convolution: ``"kernel"``, an (out, in) pair as in the paper, or
             ``"neuron"``, an output filter.
         filter_fn: ``filter_fn(module, name)`` says which layers take part; all do if not given.
-        micro_batch_size: Examples computed at a time, for batches that do not fit; the result is the same.
+        micro_batch_size: Examples computed at a time, for batches that do not fit; the result is the same. If None,
+            as many as the loader given to `oldest_first` has, where that made the batches, else a whole batch.
         full_precision: Switch autocast and TF32 off for the gradients.
         weight: ``weight(batch)``, what the loss is a mean over where that is not examples: tokens, for instance. It
             weighs the micro-batches, and the processes' shares, of a batch.
@@ -138,6 +139,8 @@ def dash_(
     """
     team = team_of(model)[1]
     _check_lambda(lambda_)
+    if micro_batch_size is None and isinstance(batches, InOrder):
+        micro_batch_size = batches.micro_batch_size
     if new_examples is not None:
         whole_number("new_examples", new_examples, 0)
     if batch_norm == "recalibrate":
