@@ -154,10 +154,8 @@ def _require_loader_in_order(batches: Any) -> None:
 
 
 def _require_order(loader: DataLoader[Any], what: str = "the loader", remedy: str = "ws.oldest_first(loader)") -> None:
-    """Raise InputError if a loader over an indexable data set draws its examples in another order than the data set's.
-
-    Lists of indices are the caller's own order. Of samplers that nobody knows, the indices decide.
-    """
+    """Raise InputError if a loader over an indexable data set draws examples in another order than the data set's."""
+    # A list of indices is the caller's own order; of samplers that nobody knows, what they draw decides.
     sampler: Any = loader.sampler if loader.batch_sampler is None else loader.batch_sampler
     outermost = sampler
     while sampler is not None:  # a sampler may wrap another one
