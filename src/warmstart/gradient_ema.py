@@ -21,7 +21,7 @@ from warmstart.errors import InputError, at_least_one, number, require
 from warmstart.layers.neurons import Filter, Neurons, neurons
 from warmstart.layers.recurrent import recurrent_layers
 from warmstart.losses import ForwardLoss
-from warmstart.network import eval_mode, saved_buffers
+from warmstart.network import detached_caches, eval_mode, saved_buffers, saved_caches
 from warmstart.precision import in_fp32
 from warmstart.processes import Team, local, reshard, team_of
 from warmstart.undo import afterwards, all_or_nothing, keep, on_failure
@@ -216,7 +216,7 @@ def average_gradient(
         raise InputError("a hook acts on gradients as they come (an optimizer in the backward pass?): remove it first")
     ema = GradientEMA(model, alpha, filter_fn=filter_fn)
     device = next(model.parameters()).device
-    with gradient_pass(model, full_precision=full_precision):
+    with gradient_pass(model, full_precision=full_precision) as drop_caches:
         source = team.attempt(lambda: tail(batches, batches_that_matter(alpha, tolerance)))
         ema.left_out = source.left_out
         for share in _shares(source.batches, weight, team):
@@ -224,6 +224,7 @@ def average_gradient(
             for piece, part in _pieces(share, micro_batch_size, weight, team):
                 loss = team.attempt(partial(_loss, model, piece, forward_loss, device))
                 (loss * part).backward()
+                drop_caches()
             ema.take_in()
             model.zero_grad(set_to_none=True)
     _add_up(ema, team)
@@ -312,11 +313,11 @@ def _loss(model: nn.Module, batch: Any, forward_loss: ForwardLoss, device: torch
 
 
 @contextmanager
-def gradient_pass(model: nn.Module, *, full_precision: bool = True) -> Iterator[None]:
+def gradient_pass(model: nn.Module, *, full_precision: bool = True) -> Iterator[Callable[[], None]]:
     """Eval mode, gradients on, empty ``.grad``; restores these and all buffers at the end, also after an error.
 
     Yields:
-        Nothing; the model is ready for forward and backward passes.
+        What has to be called after each backward pass: it drops the tensors of its graph that the model has kept.
     """
     gradients = {parameter: parameter.grad for parameter in model.parameters()}
     dropouts = {layer: layer.dropout for layer in recurrent_layers(model)}
@@ -335,9 +336,12 @@ def gradient_pass(model: nn.Module, *, full_precision: bool = True) -> Iterator[
         if full_precision:
             stack.enter_context(in_fp32(next(model.parameters()).device.type))
         stack.enter_context(afterwards(saved_buffers(model)))
+        stack.enter_context(afterwards(detached_caches(model)))
+        drop_caches = saved_caches(model)
+        stack.enter_context(afterwards(drop_caches))
         stack.enter_context(eval_mode(model))
         stack.enter_context(afterwards(put_back))
         for layer in dropouts:  # cuDNN differentiates them in train mode only; without dropout it is the same
             layer.training, layer.dropout = True, 0.0
         model.zero_grad(set_to_none=True)
-        yield
+        yield drop_caches

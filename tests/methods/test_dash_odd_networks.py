@@ -224,3 +224,82 @@ def test_training_after_dash_moves_the_network_that_was_given():
     cross_entropy(model(BATCHES[0][0]), BATCHES[0][1]).backward()
     optimizer.step()
     assert not torch.equal(before, model[0].weight)
+
+
+class Caching(nn.Module):
+    """As timm's LeViT, EfficientFormer and TinyViT: computed from a parameter, and kept in eval mode."""
+
+    def __init__(self, keep):
+        super().__init__()
+        self.body = trained(mlp(), BATCHES)
+        self.biases = nn.Parameter(torch.linspace(-1, 1, 8).view(2, 4))
+        self.index = torch.tensor([3, 1, 0, 2])
+        self.attention_bias_cache, self.kept, self.last = {}, [], None
+        self.keep = keep
+
+    def forward(self, x):
+        bias = self.biases[:, self.index]
+        if not self.training and self.keep == "dict":
+            bias = self.attention_bias_cache.setdefault(str(x.device), bias)
+        elif not self.training and self.keep == "list":
+            self.kept = self.kept or [bias]
+            (bias,) = self.kept
+        elif not self.training and self.keep == "attribute":
+            self.last = bias = bias if self.last is None else self.last
+        elif not self.training and self.keep == "new attribute":
+            self.new = bias = getattr(self, "new", bias)
+        return self.body(x) + bias.sum(0)
+
+
+@pytest.mark.parametrize("keep", ["dict", "list", "attribute", "new attribute"])
+def test_tensors_that_a_network_keeps_in_eval_mode_stop_no_backward_pass_and_no_copy(keep):
+    model, twin = Caching(keep), Caching("nothing")
+    cache = model.attention_bias_cache
+    for network in (model, twin):
+        ws.dash_(network, BATCHES, cross_entropy, micro_batch_size=3)
+    assert_same(snapshot(twin), snapshot(model))
+    assert (cache, model.attention_bias_cache, model.kept, model.last) == ({}, {}, [], None)
+    assert model.attention_bias_cache is cache
+    copy.deepcopy(model)
+    assert not hasattr(model, "new")
+
+
+def test_what_it_had_kept_before_is_there_again():
+    model = Caching("dict")
+    constant, own = torch.ones(2, 4), model.biases * 2
+    model.attention_bias_cache |= {"cpu": constant}
+    model.last = own
+    ws.dash_(model, BATCHES, cross_entropy)
+    assert model.attention_bias_cache == {"cpu": constant}
+    assert model.last is own
+
+
+@pytest.mark.parametrize("keep", ["dict", "list", "attribute"])
+@pytest.mark.parametrize("mode", [torch.enable_grad, torch.inference_mode])
+def test_it_works_after_an_evaluation_that_has_filled_the_caches(keep, mode):
+    model = Caching(keep).eval()
+    with mode():
+        model(BATCHES[0][0])
+    kept = [*model.attention_bias_cache.values(), *model.kept, model.last][0]
+    report = ws.dash_(model, BATCHES, cross_entropy)
+    assert report.applied
+    assert [*model.attention_bias_cache.values(), *model.kept, model.last][0] is kept
+
+
+def test_nothing_is_kept_where_it_fails_either():
+    model = Caching("dict")
+
+    def fails(output, target):
+        raise OSError("gone")
+
+    with pytest.raises(OSError, match="gone"):
+        ws.dash_(model, BATCHES, fails)
+    assert model.attention_bias_cache == {}
+
+
+def test_old_style_weight_norm_works_beside_what_is_dropped():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyTorch deprecates it
+        model = nn.Sequential(nn.utils.weight_norm(nn.Linear(6, 8)), nn.ReLU(), nn.Linear(8, 4))
+    ws.dash_(model, BATCHES, cross_entropy)
+    assert model(BATCHES[0][0]).shape == (8, 4)
