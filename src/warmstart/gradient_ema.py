@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from warmstart.batches import batches_that_matter, examples_in, is_empty, micro_batches, tail, to_device
+from warmstart.class_labels import labels_of
 from warmstart.errors import InputError, at_least_one, number, require
 from warmstart.layers.neurons import Filter, Neurons, neurons
 from warmstart.layers.recurrent import recurrent_layers
@@ -48,6 +49,7 @@ class GradientEMA:
         alpha: Rate of the average; the newest batch has the weight alpha.
         updates: How many batches have gone in.
         sizes: The examples of each batch that went in, oldest first, as far as `average_gradient` fed them.
+        labels: The class labels of each such batch, of this process's share; None where it has none.
         left_out: How many older batches were left out before the first update.
         largest: Parameter name -> the largest norm of a gradient that went in (under FSDP2, of this process's part),
             which bounds what the batches left out could have added; empty where none was.
@@ -69,6 +71,7 @@ class GradientEMA:
         self.alpha = alpha
         self.updates = 0
         self.sizes: list[int] = []
+        self.labels: list[Tensor | None] = []
         self.left_out = 0
         self.largest: dict[str, Tensor] = {}
         self._sum: dict[str, Tensor] = {}
@@ -221,6 +224,7 @@ def average_gradient(
         ema.left_out = source.left_out
         for share in _shares(source.batches, weight, team):
             ema.sizes.append(share.examples)
+            ema.labels.append(labels_of(share.batch))
             for piece, part in _pieces(share, micro_batch_size, weight, team):
                 loss = team.attempt(partial(_loss, model, piece, forward_loss, device))
                 (loss * part).backward()

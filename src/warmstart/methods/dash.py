@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from warmstart.batches import InOrder, batches_that_matter, examples_in, tail
+from warmstart.class_labels import all_labels
 from warmstart.errors import InputError, at_least_one, number, require, whole_number
 from warmstart.gradient_ema import ALPHA, TOLERANCE, GradientEMA, Weight, average_gradient
 from warmstart.layers.left_alone import LeftAlone
@@ -160,7 +161,7 @@ def dash_(
         full_precision=full_precision,
         weight=weight,
     )
-    notes, warnings = coverage(ema, new_examples)
+    notes, warnings = coverage(ema, new_examples, all_labels(batches))
     measure: Callable[[], int] | None = None
     if apply and batch_norm == "recalibrate":
         again = _read_again(batches, batches_that_matter(alpha, tolerance))
