@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy, embedding
+from torch.nn.utils import prune
 
 import reference
 import warmstart as ws
@@ -297,9 +298,23 @@ def test_nothing_is_kept_where_it_fails_either():
     assert model.attention_bias_cache == {}
 
 
-def test_old_style_weight_norm_works_beside_what_is_dropped():
+@pytest.mark.parametrize(
+    ("change", "undo"),
+    [
+        (nn.utils.weight_norm, nn.utils.remove_weight_norm),
+        (nn.utils.spectral_norm, nn.utils.remove_spectral_norm),
+        (lambda layer: prune.l1_unstructured(layer, "weight", 0.5), lambda layer: prune.remove(layer, "weight")),
+    ],
+    ids=["weight norm", "spectral norm", "pruning"],
+)
+def test_a_weight_that_a_hook_computes_stays_with_advice_that_works(change, undo):
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # PyTorch deprecates it
-        model = nn.Sequential(nn.utils.weight_norm(nn.Linear(6, 8)), nn.ReLU(), nn.Linear(8, 4))
-    ws.dash_(model, BATCHES, cross_entropy)
-    assert model(BATCHES[0][0]).shape == (8, 4)
+        warnings.simplefilter("ignore")  # PyTorch deprecates them
+        model = nn.Sequential(change(nn.Linear(6, 8)), nn.LayerNorm(8), nn.Linear(8, 4))
+        report = ws.dash_(model, BATCHES, cross_entropy)
+        made = [entry for entry in report.left_alone if entry.name.startswith("0.weight")]
+        assert all(f"torch.nn.utils.{undo.__name__}" in e.reason for e in made if undo.__name__ != "<lambda>")
+        assert all("hook" in entry.reason for entry in made)
+        assert made
+        undo(model[0])
+    assert "0.weight" in [layer.name for layer in ws.dash_(model, BATCHES, cross_entropy).layers]

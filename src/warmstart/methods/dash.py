@@ -21,6 +21,7 @@ from warmstart.batches import InOrder, batches_that_matter, examples_in, tail
 from warmstart.class_labels import all_labels
 from warmstart.errors import InputError, at_least_one, number, require, whole_number
 from warmstart.gradient_ema import ALPHA, TOLERANCE, GradientEMA, Weight, average_gradient
+from warmstart.layers.coverage import remarks, weights_in
 from warmstart.layers.left_alone import LeftAlone
 from warmstart.layers.neurons import Filter, Granularity, Neurons, neurons
 from warmstart.layers.norms import batch_norms, has_norm
@@ -234,8 +235,10 @@ def _planned(
     scales = [_scale(entry, ema, lambda_) for entry in reached]
     layers = [_described(entry, scale, ema, lambda_) for entry, scale in zip(reached, scales, strict=True)]
     settings = {"alpha": ema.alpha, "lambda": lambda_, "granularity": granularity}
-    warnings = () if has_norm(model) else (SHRINKS_SIGNAL,)
-    report = Report("dash", settings, tuple(layers), tuple(left), warnings=warnings, applied=False)
+    report = Report("dash", settings, tuple(layers), tuple(left), applied=False, weights=weights_in(model))
+    report = report.with_warnings(*(() if has_norm(model) else (SHRINKS_SIGNAL,)))
+    for remark in remarks(model, reached, left):
+        report = report.with_warnings(str(remark)) if remark.warns else report.with_notes(str(remark))
     return _Plan(model, team, [(entry, scale.factor) for entry, scale in zip(reached, scales, strict=True)], report)
 
 
