@@ -5,6 +5,7 @@ from types import MappingProxyType, SimpleNamespace
 
 import pytest
 import torch
+from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pack_sequence
 from torch.utils.data import (
     BatchSampler,
@@ -21,6 +22,7 @@ from torch.utils.data import (
 )
 
 import warmstart as ws
+from networks import assert_same, batches_for, mlp, snapshot, trained
 from warmstart.batches import (
     MOST,
     batches_that_matter,
@@ -32,6 +34,7 @@ from warmstart.batches import (
     tail,
     to_device,
 )
+from warmstart.integrations import WarmStart
 
 
 class Numbers(Dataset):
@@ -223,6 +226,90 @@ SHUFFLING = {
 }
 
 
+class Drawn(Sampler):
+    """A sampler of somebody's own, with the order that a function makes."""
+
+    def __init__(self, order, ends=True):
+        self.order, self.ends = order, ends
+
+    def __iter__(self):
+        while True:
+            yield from self.order()
+            if self.ends:
+                return
+
+    def __len__(self):
+        return 10
+
+
+def seeded():
+    return torch.randperm(10, generator=torch.Generator().manual_seed(0)).tolist()
+
+
+OUT_OF_ORDER = {
+    "random": {"batch_size": 2, "sampler": Drawn(lambda: iter(torch.randperm(10)))},
+    "seeded": {"batch_size": 2, "sampler": Drawn(seeded)},
+    "newest first": {"batch_size": 2, "sampler": Drawn(lambda: range(9, -1, -1))},
+    "whole batches": {"batch_sampler": Drawn(lambda: torch.randperm(10).view(5, 2).tolist())},
+    "unbatched": {"batch_size": None, "sampler": Drawn(seeded)},
+}
+
+
+@pytest.mark.parametrize("settings", OUT_OF_ORDER.values(), ids=OUT_OF_ORDER)
+def test_an_unknown_sampler_is_refused_by_what_it_draws_with_two_ways_out(settings):
+    loader = DataLoader(DATA, **settings)
+    with pytest.raises(ws.InputError, match=r"order \(Drawn\): pass ws\.oldest_first\(loader\)") as refused:
+        tail(loader, 3)
+    key = "sampler" if "sampler" in settings else "batch_sampler"
+    assert f"DataLoader(dataset, {key}=list({key}))" in str(refused.value)
+    tail(DataLoader(DATA, **{**settings, key: list(settings[key])}), 3)
+
+
+IN_ORDER = {
+    "ascending": {"batch_size": 2, "sampler": Drawn(lambda: range(10))},
+    "a process's part, filled up from the beginning": {"batch_size": 2, "sampler": Drawn(lambda: [1, 4, 7, 0])},
+    "whole batches": {"batch_sampler": Drawn(lambda: [[0, 1], [2, 3]])},
+    "begun anew without end": {"batch_size": 2, "sampler": Drawn(lambda: range(10), ends=False)},
+    "names": {"batch_size": 2, "sampler": Drawn(lambda: ["b", "a"])},
+    "wrapped": {"batch_size": 2, "sampler": Wrapper(inner=list(range(10)))},
+}
+
+
+@pytest.mark.parametrize("settings", IN_ORDER.values(), ids=IN_ORDER)
+def test_an_unknown_sampler_that_draws_in_order_is_accepted(settings):
+    tail(DataLoader(DATA, **settings), 3)
+
+
+class PrefetchLoader:
+    """As timm's: a loader within another object, which has its sampler and data set."""
+
+    def __init__(self, loader):
+        self.loader = loader
+
+    def __iter__(self):
+        return iter(self.loader)
+
+    def __len__(self):
+        return len(self.loader)
+
+    sampler = property(lambda self: self.loader.sampler)
+    dataset = property(lambda self: self.loader.dataset)
+
+
+@pytest.mark.parametrize("settings", [*SHUFFLING.values(), *OUT_OF_ORDER.values()], ids=[*SHUFFLING, *OUT_OF_ORDER])
+def test_a_shuffling_loader_within_another_is_refused_with_a_way_out(settings):
+    with pytest.raises(ws.InputError, match=r"in the PrefetchLoader .*around ws\.oldest_first\(batches\.loader\)"):
+        tail(PrefetchLoader(DataLoader(DATA, **settings)), 3)
+
+
+def test_the_way_out_of_a_loader_within_another_works():
+    batches = PrefetchLoader(DataLoader(Numbers(10), 4, shuffle=True))
+    source = tail(PrefetchLoader(ws.oldest_first(batches.loader, 4)), 2)
+    assert (listed(source), source.left_out) == ([[2, 3, 4, 5], [6, 7, 8, 9]], 1)
+    with pytest.raises(ws.InputError, match=r"not a PrefetchLoader; pass the one in its \.loader"):
+        ws.oldest_first(batches)
+
+
 @pytest.mark.parametrize("settings", SHUFFLING.values(), ids=SHUFFLING)
 def test_a_shuffling_loader_is_refused_with_the_remedy(settings):
     with pytest.raises(ws.InputError, match=r"the loader shuffles \(\w+\).*ws\.oldest_first"):
@@ -232,15 +319,30 @@ def test_a_shuffling_loader_is_refused_with_the_remedy(settings):
 def test_oldest_first_puts_a_shuffling_loader_in_order():
     loader = DataLoader(Numbers(10), batch_size=4, shuffle=True, collate_fn=lambda examples: -torch.stack(examples))
     expected = [[0, -1], [-2, -3, -4, -5], [-6, -7, -8, -9]]
-    ordered = ws.oldest_first(loader)
+    ordered = ws.oldest_first(loader, batch_size=4)
     assert [batch.tolist() for batch in ordered] == expected
     assert listed(tail(ordered, 2)) == expected[1:]
     assert [len(batch) for batch in ws.oldest_first(loader, batch_size=3)] == [1, 3, 3, 3]
 
 
+def test_oldest_first_cuts_batches_of_1000_like_the_callbacks_and_computes_as_many_at_a_time_as_the_loader_gave():
+    data = TensorDataset(*batches_for((6,), 1, size=2500)[0])
+    batches = ws.oldest_first(DataLoader(data, batch_size=64, shuffle=True))
+    assert [len(inputs) for inputs, _ in batches] == [500, 1000, 1000]
+    model, twin, seen = trained(mlp(), batches_for((6,), 4)), trained(mlp(), batches_for((6,), 4)), []
+    model.register_forward_hook(lambda layer, inputs, output: seen.append(len(output)))
+    ws.dash_(model, batches, cross_entropy)
+    assert max(seen) == 64
+    WarmStart(ws.Dash(), DataLoader(data, batch_size=64, shuffle=True), cross_entropy).apply_(twin)
+    assert_same(snapshot(model), snapshot(twin))
+    seen.clear()
+    ws.dash_(model, batches, cross_entropy, micro_batch_size=1000)
+    assert seen == [500, 1000, 1000]
+
+
 def test_oldest_first_keeps_workers_and_how_they_start():
     loader = DataLoader(Numbers(10), batch_size=4, shuffle=True, num_workers=2, multiprocessing_context="fork")
-    ordered = ws.oldest_first(loader)
+    ordered = ws.oldest_first(loader, batch_size=4)
     assert ordered.num_workers == 2
     assert ordered.multiprocessing_context.get_start_method() == "fork"
     assert [batch.tolist() for batch in ordered] == [[0, 1], [2, 3, 4, 5], [6, 7, 8, 9]]
@@ -249,9 +351,9 @@ def test_oldest_first_keeps_workers_and_how_they_start():
 @pytest.mark.parametrize(
     ("loader", "size", "message"),
     [
-        (DataLoader(Stream(4)), None, "IterableDataset has no order"),
-        (DataLoader(DATA, batch_sampler=[[1], [0]]), None, "batch_size=N"),
-        (DataLoader(DATA, batch_size=None, shuffle=True), None, "whole batches"),
+        (DataLoader(Stream(4)), 2, "IterableDataset has no order"),
+        (DataLoader(DATA, batch_size=None, shuffle=True), 2, "whole batches"),
+        (DataLoader(DATA, batch_size=2, shuffle=True), None, "batch_size is None"),
         (DataLoader(DATA, batch_size=2, shuffle=True), 0, "batch_size is 0"),
         (DataLoader(DATA, batch_size=2, shuffle=True), -1, "batch_size is -1"),
     ],
@@ -327,9 +429,9 @@ def test_mappings_that_cannot_change_become_dictionaries():
 def test_one_piece_where_nothing_is_to_be_split():
     batch = nested()
     assert [(piece is batch, share) for piece, share in micro_batches(batch, None)] == [(True, 1.0)]
-    ((whole, share),) = micro_batches(batch, 100)
-    assert share == 1.0
-    assert torch.equal(whole["pair"].x, batch["pair"].x)
+    uneven = (torch.zeros(4, 2), torch.zeros(3))  # which could not be split
+    for kept in (batch, uneven):
+        assert [(piece is kept, share) for piece, share in micro_batches(kept, 100)] == [(True, 1.0)]
 
 
 @pytest.mark.parametrize(

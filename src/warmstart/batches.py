@@ -8,8 +8,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, count, cycle, islice, pairwise
-from operator import itemgetter
-from typing import Any
+from operator import gt, index, itemgetter
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from torch.utils.data import (
     BatchSampler,
     DataLoader,
     Dataset,
+    DistributedSampler,
     IterableDataset,
     RandomSampler,
     SequentialSampler,
@@ -25,6 +26,9 @@ from torch.utils.data import (
 )
 
 from warmstart.errors import InputError, at_least_one, number
+
+BATCH = 1000
+"""Examples a batch where batches are cut anew and nobody sets a size: the paper's."""
 
 
 def batches_that_matter(alpha: float, tolerance: float) -> int | None:
@@ -78,6 +82,7 @@ def tail(batches: Iterable[Any], last: int | None) -> Tail:
         raise InputError("batches is a Dataset, which holds examples: pass DataLoader(dataset, batch_size=N)")
     if isinstance(batches, DataLoader):
         return _tail_of_loader(batches, last)
+    _require_loader_in_order(batches)
     if isinstance(batches, Sequence) or (hasattr(batches, "__getitem__") and hasattr(batches, "__len__")):
         return _tail_of_sequence(batches, last)
     if not hasattr(batches, "__iter__") and not hasattr(batches, "__getitem__"):
@@ -132,14 +137,7 @@ def _tail_of_iterable(batches: Iterable[Any], last: int | None) -> Tail:
 def _tail_of_loader(loader: DataLoader[Any], last: int | None) -> Tail:
     if isinstance(loader.dataset, IterableDataset):
         return _tail_of_iterable(loader, last)
-    sampler: Any = loader.sampler if loader.batch_sampler is None else loader.batch_sampler
-    while sampler is not None:  # a sampler may wrap another one
-        if isinstance(sampler, _SHUFFLING) or getattr(sampler, "shuffle", False):
-            raise InputError(
-                f"the loader shuffles ({type(sampler).__name__}), so its last batches are not the newest data: pass "
-                "ws.oldest_first(loader), or a DataLoader without shuffle=True over the examples in order of arrival"
-            )
-        sampler = getattr(sampler, "batch_sampler", None) or getattr(sampler, "sampler", None)
+    _require_order(loader)
     count = len(loader)
     if count == 0:
         raise InputError("the loader has no batch: its data set is empty or smaller than one batch with drop_last")
@@ -147,17 +145,68 @@ def _tail_of_loader(loader: DataLoader[Any], last: int | None) -> Tail:
     return Tail(loader if first == 0 else _slice_of_loader(loader, first, count), first)
 
 
+def _require_loader_in_order(batches: Any) -> None:
+    """Raise InputError if batches are an object around a loader that shuffles, as timm's PrefetchLoader is."""
+    inner = getattr(batches, "loader", None)
+    if isinstance(inner, DataLoader) and not isinstance(inner.dataset, IterableDataset):
+        kind = type(batches).__name__
+        _require_order(inner, f"the loader in the {kind}", f"a {kind} around ws.oldest_first(batches.loader)")
+
+
+def _require_order(loader: DataLoader[Any], what: str = "the loader", remedy: str = "ws.oldest_first(loader)") -> None:
+    """Raise InputError if a loader over an indexable data set draws examples in another order than the data set's."""
+    # A list of indices is the caller's own order; of samplers that nobody knows, what they draw decides.
+    sampler: Any = loader.sampler if loader.batch_sampler is None else loader.batch_sampler
+    outermost = sampler
+    while sampler is not None:  # a sampler may wrap another one
+        if isinstance(sampler, _SHUFFLING) or getattr(sampler, "shuffle", False):
+            raise InputError(
+                f"{what} shuffles ({type(sampler).__name__}), so its last batches are not the newest data: pass "
+                f"{remedy}, or a DataLoader without shuffle=True over the examples in order of arrival"
+            )
+        sampler = getattr(sampler, "batch_sampler", None) or getattr(sampler, "sampler", None)
+    sampler, count, key = outermost, len(loader), "batch_sampler"
+    while type(sampler) is BatchSampler:
+        sampler, count = sampler.sampler, count * sampler.batch_size
+    if sampler is not outermost or loader.batch_sampler is None:
+        key = "sampler"
+    if not _is_in_order(sampler, count):
+        raise InputError(
+            f"{what} does not draw its examples in the data set's order ({type(sampler).__name__}): pass {remedy}; "
+            f"if its own order is that of arrival, pass this as a list, DataLoader(dataset, {key}=list({key}))"
+        )
+
+
+def _is_in_order(sampler: Any, count: int) -> bool:
+    """Whether the first ``count`` indices of a sampler are ascending and come again; True where they are no numbers."""
+    if isinstance(sampler, (Sequence, SequentialSampler, DistributedSampler)) or iter(sampler) is sampler:
+        return True
+    try:
+        first, second = (_indices(islice(sampler, min(count, MOST))) for _ in range(2))
+    except TypeError:
+        return True
+    # Samplers for several processes may begin anew at the end, so that each process has as many examples.
+    return first == second and sum(map(gt, first, first[1:])) <= 1
+
+
+def _indices(drawn: Iterable[Any]) -> list[int]:
+    """The numbers that a sampler, or one of whole batches, gives."""
+    return [index(i) for one in drawn for i in (one if isinstance(one, (list, tuple, range)) else (one,))]
+
+
 def _slice_of_loader(loader: DataLoader[Any], first: int, count: int) -> DataLoader[Any]:
     """The same loader over its batches first..count-1; earlier ones are never read."""
     settings = {**loading_of(loader), "num_workers": min(loader.num_workers, count - first)}
     if loader.batch_sampler is None:  # the data set yields whole batches
-        return DataLoader(loader.dataset, batch_size=None, sampler=list(loader.sampler)[first:], **settings)
+        return DataLoader(
+            loader.dataset, batch_size=None, sampler=list(islice(loader.sampler, first, count)), **settings
+        )
     plain = type(loader.batch_sampler) is BatchSampler and type(loader.sampler) is SequentialSampler
     if plain and loader.batch_size is not None:
         size, end = loader.batch_size, len(loader.dataset)  # type: ignore[arg-type]  # map-style: it has a length
         chosen: list[Any] = [range(i * size, min((i + 1) * size, end)) for i in range(first, count)]
     else:
-        chosen = list(loader.batch_sampler)[first:]
+        chosen = list(islice(loader.batch_sampler, first, count))
     return DataLoader(loader.dataset, batch_sampler=chosen, **settings)
 
 
@@ -167,35 +216,55 @@ def loading_of(loader: DataLoader[Any]) -> dict[str, Any]:
     return {name: getattr(loader, name) for name in names}
 
 
-def oldest_first(loader: DataLoader[Any], batch_size: int | None = None) -> DataLoader[Any]:
+class InOrder(DataLoader[Any], Sequence[Any]):
+    """A loader in order of arrival. Iteration uses its workers; an index loads that batch in this process."""
+
+    micro_batch_size: int | None = None
+    """Examples computed at a time where the caller does not say: as many as the loader that it was made from gave."""
+
+    def __getitem__(self, index: Any) -> Any:
+        chosen: Any = cast("Sequence[Any]", self.batch_sampler)[index]
+        return self.collate_fn([self.dataset[i] for i in chosen])
+
+
+def oldest_first(loader: DataLoader[Any], batch_size: int = BATCH) -> DataLoader[Any]:
     """Rebuild a shuffling loader so that it yields its data set in order, oldest first.
 
     Args:
         loader: A loader over an indexable data set whose examples stand in order of arrival.
-        batch_size: Examples a batch; the loader's own if not given.
+        batch_size: Examples a batch, which is the unit of DASH's memory and not of the computer's: `dash_` computes
+            as many examples at a time as the loader gave, unless it is told otherwise.
 
     Returns:
         A loader over the same data set, collating in the same way, without shuffling. Batches are cut from
         the newest example backwards, so that a short one is the oldest.
 
     Raises:
-        InputError: If it is no loader, its data set cannot be indexed or is drawn from in part, or no batch size of
-            at least 1 is known.
+        InputError: If it is no loader, its data set cannot be indexed or is drawn from in part, or the batch size is
+            no whole number of at least 1.
     """
     if not isinstance(loader, DataLoader):
-        raise InputError(f"oldest_first puts a DataLoader in order, not a {type(loader).__name__}")
+        raise InputError(f"oldest_first puts a DataLoader in order, not a {type(loader).__name__}{_inside(loader)}")
     if isinstance(loader.dataset, IterableDataset):
         raise InputError("an IterableDataset has no order to restore: pass an iterable of batches, oldest first")
-    size = loader.batch_size if batch_size is None else batch_size
     if isinstance(loader.sampler, SubsetRandomSampler):
         raise InputError("the loader draws from a part of its data set: pass a DataLoader over Subset(data, indices)")
     if loader.batch_sampler is None:
         raise InputError("the loader's data set yields whole batches: put these in order yourself, oldest first")
-    if size is None:
-        raise InputError("the loader has no batch size of its own: pass ws.oldest_first(loader, batch_size=N)")
-    at_least_one("batch_size", size)
-    ranges: Any = cut_from_newest(len(loader.dataset), size)  # type: ignore[arg-type]  # map-style: it has a length
-    return DataLoader(loader.dataset, batch_sampler=ranges, **loading_of(loader))
+    at_least_one("batch_size", batch_size)
+    ranges: Any = cut_from_newest(len(loader.dataset), batch_size)  # type: ignore[arg-type]  # map-style: has a length
+    ordered = InOrder(loader.dataset, batch_sampler=ranges, **loading_of(loader))
+    ordered.micro_batch_size = batch_size_of(loader)
+    return ordered
+
+
+def _inside(other: Any) -> str:
+    return "; pass the one in its .loader" if isinstance(getattr(other, "loader", None), DataLoader) else ""
+
+
+def batch_size_of(loader: DataLoader[Any]) -> int | None:
+    """Examples that a loader gives at a time; None where it does not say."""
+    return loader.batch_size or getattr(loader.batch_sampler, "batch_size", None)
 
 
 @dataclass(frozen=True)
@@ -243,7 +312,7 @@ def micro_batches(
 
     Args:
         batch: A nest of tensors that agree in their first dimension.
-        size: Examples a piece; None leaves the batch whole.
+        size: Examples a piece; None, and as many as the batch has, leave it whole.
         weight: What the loss of a piece is a mean over: examples, or tokens.
 
     Yields:
@@ -253,12 +322,15 @@ def micro_batches(
     Raises:
         InputError: If there are no tensors, or they disagree in their first dimension.
     """
-    if size is None:
+    count = examples_in(batch)
+    if size is None or 0 < count <= size:
         yield batch, 1.0
         return
-    count = examples_in(batch)
     if count == 0 or any(tensor.dim() == 0 or tensor.shape[0] != count for tensor in tensors_in(batch)):
-        raise InputError("micro_batch_size needs batches whose tensors all have the examples as first dimension")
+        raise InputError(
+            "micro_batch_size needs batches whose tensors all have the examples as first dimension: make it so large "
+            "that a batch stays whole"
+        )
     pieces = [_map(batch, itemgetter(slice(start, min(count, start + size)))) for start in range(0, count, size)]
     weights = [weight(piece) for piece in pieces]
     for piece, part in zip(pieces, weights, strict=True):

@@ -17,11 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from warmstart.batches import batches_that_matter, examples_in, is_empty, micro_batches, tail, to_device
+from warmstart.class_labels import labels_of
 from warmstart.errors import InputError, at_least_one, number, require
 from warmstart.layers.neurons import Filter, Neurons, neurons
 from warmstart.layers.recurrent import recurrent_layers
 from warmstart.losses import ForwardLoss
-from warmstart.network import eval_mode, saved_buffers
+from warmstart.network import detached_caches, eval_mode, saved_buffers, saved_caches
 from warmstart.precision import in_fp32
 from warmstart.processes import Team, local, reshard, team_of
 from warmstart.undo import afterwards, all_or_nothing, keep, on_failure
@@ -48,6 +49,7 @@ class GradientEMA:
         alpha: Rate of the average; the newest batch has the weight alpha.
         updates: How many batches have gone in.
         sizes: The examples of each batch that went in, oldest first, as far as `average_gradient` fed them.
+        labels: The class labels of each such batch, of this process's share; None where it has none.
         left_out: How many older batches were left out before the first update.
         largest: Parameter name -> the largest norm of a gradient that went in (under FSDP2, of this process's part),
             which bounds what the batches left out could have added; empty where none was.
@@ -69,6 +71,7 @@ class GradientEMA:
         self.alpha = alpha
         self.updates = 0
         self.sizes: list[int] = []
+        self.labels: list[Tensor | None] = []
         self.left_out = 0
         self.largest: dict[str, Tensor] = {}
         self._sum: dict[str, Tensor] = {}
@@ -216,14 +219,16 @@ def average_gradient(
         raise InputError("a hook acts on gradients as they come (an optimizer in the backward pass?): remove it first")
     ema = GradientEMA(model, alpha, filter_fn=filter_fn)
     device = next(model.parameters()).device
-    with gradient_pass(model, full_precision=full_precision):
+    with gradient_pass(model, full_precision=full_precision) as drop_caches:
         source = team.attempt(lambda: tail(batches, batches_that_matter(alpha, tolerance)))
         ema.left_out = source.left_out
         for share in _shares(source.batches, weight, team):
             ema.sizes.append(share.examples)
+            ema.labels.append(labels_of(share.batch))
             for piece, part in _pieces(share, micro_batch_size, weight, team):
                 loss = team.attempt(partial(_loss, model, piece, forward_loss, device))
                 (loss * part).backward()
+                drop_caches()
             ema.take_in()
             model.zero_grad(set_to_none=True)
     _add_up(ema, team)
@@ -312,11 +317,11 @@ def _loss(model: nn.Module, batch: Any, forward_loss: ForwardLoss, device: torch
 
 
 @contextmanager
-def gradient_pass(model: nn.Module, *, full_precision: bool = True) -> Iterator[None]:
+def gradient_pass(model: nn.Module, *, full_precision: bool = True) -> Iterator[Callable[[], None]]:
     """Eval mode, gradients on, empty ``.grad``; restores these and all buffers at the end, also after an error.
 
     Yields:
-        Nothing; the model is ready for forward and backward passes.
+        What has to be called after each backward pass: it drops the tensors of its graph that the model has kept.
     """
     gradients = {parameter: parameter.grad for parameter in model.parameters()}
     dropouts = {layer: layer.dropout for layer in recurrent_layers(model)}
@@ -335,9 +340,12 @@ def gradient_pass(model: nn.Module, *, full_precision: bool = True) -> Iterator[
         if full_precision:
             stack.enter_context(in_fp32(next(model.parameters()).device.type))
         stack.enter_context(afterwards(saved_buffers(model)))
+        stack.enter_context(afterwards(detached_caches(model)))
+        drop_caches = saved_caches(model)
+        stack.enter_context(afterwards(drop_caches))
         stack.enter_context(eval_mode(model))
         stack.enter_context(afterwards(put_back))
         for layer in dropouts:  # cuDNN differentiates them in train mode only; without dropout it is the same
             layer.training, layer.dropout = True, 0.0
         model.zero_grad(set_to_none=True)
-        yield
+        yield drop_caches

@@ -89,3 +89,83 @@ def saved_buffers(model: nn.Module) -> Callable[[], None]:
                 buffer.detach().copy_(values)
 
     return put_back
+
+
+_USUAL = frozenset(vars(nn.Module()))
+_LARGEST_CACHE = 1000
+"""Entries of a dictionary or list beyond which it is data of the network's, which nobody searches for tensors."""
+
+
+def detached_caches(model: nn.Module) -> Callable[[], None]:
+    """Detach the tensors in plain attributes that would stop a backward pass; returns what puts them back."""
+    # It goes through no graph that another one has used up, and through no tensor of inference mode.
+    found = [
+        (layer, name, value) for layer in model.modules() for name, value in _plain(layer) if _is_made(value, _stops)
+    ]
+    for layer, name, value in found:
+        vars(layer)[name] = _detached(value)
+
+    def put_back() -> None:
+        for layer, name, value in found:
+            vars(layer)[name] = value
+
+    return put_back
+
+
+def saved_caches(model: nn.Module) -> Callable[[], None]:
+    """Note the plain attributes of every layer; returns what drops tensors of a graph that a pass has put there."""
+    # In eval mode timm's LeViT keeps attention biases in a dictionary: a second backward pass cannot go through them,
+    # and copy.deepcopy refuses them.
+    saved = [(layer, {name: (value, _copied(value)) for name, value in _plain(layer)}) for layer in model.modules()]
+
+    def drop() -> None:
+        for layer, attributes in saved:
+            for name, value in _plain(layer):
+                if not _is_made(value, _has_graph):
+                    continue
+                if name not in attributes:
+                    delattr(layer, name)
+                    continue
+                vars(layer)[name], entries = attributes[name]
+                if isinstance(entries, dict):
+                    vars(layer)[name].clear()
+                    vars(layer)[name].update(entries)
+                elif isinstance(entries, list):
+                    vars(layer)[name][:] = entries
+
+    return drop
+
+
+def _plain(layer: nn.Module) -> list[tuple[str, Any]]:
+    """The attributes of a layer that are neither parameters, buffers and layers nor PyTorch's own."""
+    return [(name, value) for name, value in vars(layer).items() if name not in _USUAL]
+
+
+def _copied(value: Any) -> Any:
+    return value.copy() if isinstance(value, (dict, list)) else value
+
+
+def _has_graph(tensor: Tensor) -> bool:
+    return tensor.grad_fn is not None
+
+
+def _stops(tensor: Tensor) -> bool:
+    return _has_graph(tensor) or tensor.is_inference()
+
+
+def _is_made(value: Any, holds: Callable[[Tensor], bool]) -> bool:
+    """Whether it is a tensor for which ``holds`` is true, or a small dictionary, list or tuple with such a one."""
+    if isinstance(value, (dict, list, tuple)):
+        entries = value.values() if isinstance(value, dict) else value
+        return len(value) <= _LARGEST_CACHE and any(isinstance(e, Tensor) and holds(e) for e in entries)
+    return isinstance(value, Tensor) and holds(value)
+
+
+def _detached(value: Any) -> Any:
+    if isinstance(value, dict):
+        twin = value.copy()
+        twin.update((key, _detached(entry)) for key, entry in value.items())
+        return twin
+    if type(value) in (list, tuple):
+        return type(value)(map(_detached, value))
+    return value.detach().clone() if isinstance(value, Tensor) and _stops(value) else value

@@ -180,7 +180,7 @@ def test_a_shuffling_loader_is_refused_with_the_remedy():
     with pytest.raises(ws.InputError, match=r"ws\.oldest_first"):
         ws.dash_(model, DataLoader(data, 8, shuffle=True), cross_entropy)
     twin, _ = prepared("mlp")
-    ws.dash_(model, ws.oldest_first(DataLoader(data, 8, shuffle=True)), cross_entropy)
+    ws.dash_(model, ws.oldest_first(DataLoader(data, 8, shuffle=True), batch_size=8), cross_entropy)
     ws.dash_(twin, batches, cross_entropy)
     for ours, theirs in zip(model.parameters(), twin.parameters(), strict=True):
         assert torch.equal(ours, theirs)

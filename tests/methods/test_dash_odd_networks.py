@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy, embedding
+from torch.nn.utils import prune
 
 import reference
 import warmstart as ws
@@ -224,3 +225,96 @@ def test_training_after_dash_moves_the_network_that_was_given():
     cross_entropy(model(BATCHES[0][0]), BATCHES[0][1]).backward()
     optimizer.step()
     assert not torch.equal(before, model[0].weight)
+
+
+class Caching(nn.Module):
+    """As timm's LeViT, EfficientFormer and TinyViT: computed from a parameter, and kept in eval mode."""
+
+    def __init__(self, keep):
+        super().__init__()
+        self.body = trained(mlp(), BATCHES)
+        self.biases = nn.Parameter(torch.linspace(-1, 1, 8).view(2, 4))
+        self.index = torch.tensor([3, 1, 0, 2])
+        self.attention_bias_cache, self.kept, self.last = {}, [], None
+        self.keep = keep
+
+    def forward(self, x):
+        bias = self.biases[:, self.index]
+        if not self.training and self.keep == "dict":
+            bias = self.attention_bias_cache.setdefault(str(x.device), bias)
+        elif not self.training and self.keep == "list":
+            self.kept = self.kept or [bias]
+            (bias,) = self.kept
+        elif not self.training and self.keep == "attribute":
+            self.last = bias = bias if self.last is None else self.last
+        elif not self.training and self.keep == "new attribute":
+            self.new = bias = getattr(self, "new", bias)
+        return self.body(x) + bias.sum(0)
+
+
+@pytest.mark.parametrize("keep", ["dict", "list", "attribute", "new attribute"])
+def test_tensors_that_a_network_keeps_in_eval_mode_stop_no_backward_pass_and_no_copy(keep):
+    model, twin = Caching(keep), Caching("nothing")
+    cache = model.attention_bias_cache
+    for network in (model, twin):
+        ws.dash_(network, BATCHES, cross_entropy, micro_batch_size=3)
+    assert_same(snapshot(twin), snapshot(model))
+    assert (cache, model.attention_bias_cache, model.kept, model.last) == ({}, {}, [], None)
+    assert model.attention_bias_cache is cache
+    copy.deepcopy(model)
+    assert not hasattr(model, "new")
+
+
+def test_what_it_had_kept_before_is_there_again():
+    model = Caching("dict")
+    constant, own = torch.ones(2, 4), model.biases * 2
+    model.attention_bias_cache |= {"cpu": constant}
+    model.last = own
+    ws.dash_(model, BATCHES, cross_entropy)
+    assert model.attention_bias_cache == {"cpu": constant}
+    assert model.last is own
+
+
+@pytest.mark.parametrize("keep", ["dict", "list", "attribute"])
+@pytest.mark.parametrize("mode", [torch.enable_grad, torch.inference_mode])
+def test_it_works_after_an_evaluation_that_has_filled_the_caches(keep, mode):
+    model = Caching(keep).eval()
+    with mode():
+        model(BATCHES[0][0])
+    kept = [*model.attention_bias_cache.values(), *model.kept, model.last][0]
+    report = ws.dash_(model, BATCHES, cross_entropy)
+    assert report.applied
+    assert [*model.attention_bias_cache.values(), *model.kept, model.last][0] is kept
+
+
+def test_nothing_is_kept_where_it_fails_either():
+    model = Caching("dict")
+
+    def fails(output, target):
+        raise OSError("gone")
+
+    with pytest.raises(OSError, match="gone"):
+        ws.dash_(model, BATCHES, fails)
+    assert model.attention_bias_cache == {}
+
+
+@pytest.mark.parametrize(
+    ("change", "undo"),
+    [
+        (nn.utils.weight_norm, nn.utils.remove_weight_norm),
+        (nn.utils.spectral_norm, nn.utils.remove_spectral_norm),
+        (lambda layer: prune.l1_unstructured(layer, "weight", 0.5), lambda layer: prune.remove(layer, "weight")),
+    ],
+    ids=["weight norm", "spectral norm", "pruning"],
+)
+def test_a_weight_that_a_hook_computes_stays_with_advice_that_works(change, undo):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyTorch deprecates them
+        model = nn.Sequential(change(nn.Linear(6, 8)), nn.LayerNorm(8), nn.Linear(8, 4))
+        report = ws.dash_(model, BATCHES, cross_entropy)
+        made = [entry for entry in report.left_alone if entry.name.startswith("0.weight")]
+        assert all(f"torch.nn.utils.{undo.__name__}" in e.reason for e in made if undo.__name__ != "<lambda>")
+        assert all("hook" in entry.reason for entry in made)
+        assert made
+        undo(model[0])
+    assert "0.weight" in [layer.name for layer in ws.dash_(model, BATCHES, cross_entropy).layers]

@@ -9,6 +9,7 @@ from typing import Literal
 from torch import nn
 
 from warmstart.errors import InputError
+from warmstart.layers.coverage import remarks
 from warmstart.layers.neurons import Filter, Granularity, neurons
 from warmstart.layers.norms import has_norm
 from warmstart.network import require_module_type
@@ -86,14 +87,8 @@ def _findings(model: nn.Module, granularity: Granularity, filter_fn: Filter | No
             "no normalisation layers: scaling each layer by s shrinks the output like s ** depth",
             "compare with a cold start before relying on it",
         )
-    for entry in entries:
-        if entry.size == 1 and entry.count > 1:
-            yield Finding(
-                "note",
-                entry.name,
-                f"{entry.count:,} neurons of one weight, whose cosine is only a sign",
-                "granularity='neuron' groups them by output",
-            )
+    for remark in remarks(model, entries, left):
+        yield Finding("warning" if remark.warns else "note", "", remark.sentence, remark.remedy)
     for alone in left:
         if alone.reason != "norm layer":
             yield Finding("note", alone.name, f"left alone, {alone.reason}")

@@ -8,23 +8,12 @@ from typing import Any, TypeGuard, cast
 import torch.distributed as dist
 from torch.utils.data import DataLoader, Dataset, IterableDataset, SubsetRandomSampler
 
-from warmstart.batches import cut_from_newest, examples_in, loading_of
+from warmstart.batches import BATCH, InOrder, batch_size_of, cut_from_newest, examples_in, loading_of
 from warmstart.errors import InputError
 from warmstart.processes import Team
 
-BATCH = 1000
-"""Examples a batch if the method sets no size: the paper's."""
-
 MICRO_BATCH = 32
 """Examples computed at a time if the loader's sampler has no batch size; it changes memory, not the result."""
-
-
-class InOrder(DataLoader[Any], Sequence[Any]):
-    """A loader in order of arrival. Iteration uses its workers; an index loads that batch in this process."""
-
-    def __getitem__(self, index: Any) -> Any:
-        chosen: Any = cast("Sequence[Any]", self.batch_sampler)[index]
-        return self.collate_fn([self.dataset[i] for i in chosen])
 
 
 def in_order(batches: Iterable[Any], size: int | None, team: Team) -> Sequence[Any]:
@@ -69,7 +58,8 @@ def micro_batch_size(batches: Iterable[Any]) -> int | None:
     """The loader's batch size, `MICRO_BATCH` where it has none of its own; None for ready batches."""
     if not is_indexable(batches):
         return None
-    return batches.batch_size or getattr(batches.batch_sampler, "batch_size", None) or MICRO_BATCH
+    asked = batches.micro_batch_size if isinstance(batches, InOrder) else batch_size_of(batches)
+    return asked or MICRO_BATCH
 
 
 def seen(batches: Iterable[Any]) -> int | None:

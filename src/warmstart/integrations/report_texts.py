@@ -52,7 +52,8 @@ def in_brief(report: Report) -> str:
     done = f"{counted(len(report.layers), 'parameter')} changed"
     if report.scales:
         done = f"{numbers['warmstart/neurons']:,} neurons scaled by {numbers['warmstart/scale']:.3f} on average"
-    short = replace(report, layers=(), left_alone=(), notes=(f"{done}, {left} left alone", *report.notes))
+    done = ", ".join(filter(None, (done, report.share_scaled, f"{left} left alone")))
+    short = replace(report, layers=(), left_alone=(), weights=0, notes=(done, *report.notes))
     return str(short)
 
 

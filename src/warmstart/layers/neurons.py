@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from torch import Tensor, nn
+from torch.nn.utils.prune import BasePruningMethod
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 
 from warmstart.errors import InputError, nearest
 from warmstart.layers.left_alone import LeftAlone
@@ -70,6 +73,16 @@ class Split:
 Rule = Callable[[nn.Module, Granularity], Mapping[str, "Split | tuple[int, ...]"]]
 """``rule(layer, granularity)`` -> parameter name in the layer -> the dimensions that lie within one neuron."""
 
+_HOOKS: tuple[tuple[type, tuple[str, ...], str], ...] = (
+    (WeightNorm, ("_g", "_v"), "remove_weight_norm"),
+    (SpectralNorm, ("_orig",), "remove_spectral_norm"),
+    (BasePruningMethod, ("_orig",), "prune.remove"),
+)
+"""Hooks of `torch.nn.utils` that compute a weight, the endings of the parameters it is made of, and what undoes it."""
+
+NO_RULE = "no rule for"
+"""How the reason of a parameter begins whose layer nobody has told how to split."""
+
 _WHOLE = Split((0,))  # a bias vector is one group
 
 
@@ -125,6 +138,17 @@ def _recurrent(layer: nn.Module, granularity: Granularity) -> Mapping[str, Split
     }
 
 
+def _experts(layer: nn.Module, granularity: Granularity) -> Mapping[str, Split]:
+    """Fused experts, weights (experts, out, in), or (experts, in, out) if transposed: an output of an expert."""
+    transposed = getattr(layer, "is_transposed", True)  # Llama 4's have no such attribute, and are
+    inside = {3: (1 if transposed else 2,), 2: (1,)}  # a bias (experts, out) is one group for each expert
+    return {
+        name: Split(inside[weight.dim()], spare_unseen=True)
+        for name, weight in layer.named_parameters(recurse=False)
+        if weight.dim() in inside and name.removesuffix("_bias").endswith("_proj")
+    }
+
+
 _SPLITS: dict[type[nn.Module], Rule] = {
     nn.Linear: _rows,
     nn.Bilinear: _bilinear,
@@ -141,7 +165,10 @@ _SPLITS: dict[type[nn.Module], Rule] = {
     nn.modules.rnn.RNNCellBase: _recurrent,
 }
 
-_SPLITS_BY_NAME: dict[str, Rule] = {"transformers.pytorch_utils.Conv1D": _columns}
+_SPLITS_BY_NAME: dict[str, Rule] = {
+    "transformers.pytorch_utils.Conv1D": _columns,
+    "transformers.models.llama4.modeling_llama4.Llama4TextExperts": _experts,
+}
 """Layers of other libraries, by name so that these need not be imported."""
 
 
@@ -173,6 +200,16 @@ def rule_of(layer: nn.Module) -> Rule | None:
         rule = _SPLITS.get(kind) or _SPLITS_BY_NAME.get(f"{kind.__module__}.{kind.__qualname__}")
         if rule is not None:
             return rule
+    return _experts if isinstance(getattr(layer, "is_transposed", None), bool) else None  # transformers' experts say so
+
+
+def _hook_on(layer: nn.Module, key: str) -> str | None:
+    """What undoes the hook of `torch.nn.utils` that computes a weight from this parameter; None without such a hook."""
+    for hook in layer._forward_pre_hooks.values():
+        name = getattr(hook, "name", None) or getattr(hook, "_tensor_name", None)
+        for kind, endings, undo in _HOOKS:
+            if isinstance(hook, kind) and key in {f"{name}{ending}" for ending in endings}:
+                return undo
     return None
 
 
@@ -204,8 +241,10 @@ def neurons(
             left.append(LeftAlone(name, "norm layer"))
         elif isinstance(layer, nn.utils.parametrize.ParametrizationList):
             left.append(LeftAlone(name, "parametrised (torch.nn.utils.parametrize.remove_parametrizations undoes it)"))
+        elif (undo := _hook_on(layer, key)) is not None:
+            left.append(LeftAlone(name, f"computed anew by a hook (torch.nn.utils.{undo} undoes it)"))
         elif split is None:
-            left.append(LeftAlone(name, f"no rule for {type(layer).__name__}.{key} (ws.register_layer adds one)"))
+            left.append(LeftAlone(name, f"{NO_RULE} {type(layer).__name__}.{key} (ws.register_layer adds one)"))
         elif parameter.is_complex():
             left.append(LeftAlone(name, "complex numbers"))
         elif parameter.numel() == 0:

@@ -1,4 +1,4 @@
-"""What an average of gradients covers: how many examples, how many old ones, and whether a short batch dominates.
+"""What an average of gradients covers: how many examples, old ones and classes, and whether a short batch dominates.
 
 The batch k places from the end has the weight (1-alpha)^k, whatever it holds: an example of a short batch weighs more.
 """
@@ -7,13 +7,26 @@ from __future__ import annotations
 
 from itertools import accumulate
 
+import torch
+from torch import Tensor
+
 from warmstart.errors import InputError
 from warmstart.gradient_ema import GradientEMA
 from warmstart.wording import counted
 
+_TOO_SMALL_A_SPAN = 0.1
+"""Share of the batches below which old data may not count at all; the number of new examples would tell."""
 
-def coverage(ema: GradientEMA, new_examples: int | None) -> tuple[list[str], list[str]]:
-    """Notes and warnings on what an average covered; ``new_examples`` of the last examples are new, if known."""
+
+_FEWEST_LABELS = 32
+"""Labels from which on the classes among them say something."""
+
+_TOO_FEW_CLASSES = 0.25
+"""Share of all labels that are of classes not seen lately, beyond what is expected in random order."""
+
+
+def coverage(ema: GradientEMA, new_examples: int | None, labels: Tensor | None = None) -> tuple[list[str], list[str]]:
+    """Notes and warnings on what an average covered; ``new_examples`` and the ``labels`` of all the data if known."""
     sizes = ema.sizes[::-1]
     batches = f"{ema.updates:,} batch{'' if ema.updates == 1 else 'es'}"
     left_out = f"{ema.left_out:,} older batch{'' if ema.left_out == 1 else 'es'} left out"
@@ -31,6 +44,13 @@ def coverage(ema: GradientEMA, new_examples: int | None) -> tuple[list[str], lis
             f"the newest batch has {counted(sizes[0], 'example')}, others {max(sizes):,}, and weighs "
             f"{weights[0]:.0%}: pass ws.oldest_first(loader), where the oldest is the short one"
         )
+    span = ema.updates / (ema.updates + ema.left_out)
+    if new_examples is None and span < _TOO_SMALL_A_SPAN:
+        warnings.append(
+            f"the batches that count are {span:.1%} of the data, so maybe all new: pass new_examples=N, which tells "
+            "old data's share; larger batches (batch_size=) or a smaller alpha reach further back"
+        )
+    warnings += _on_classes(ema.labels[::-1], weights, labels)
     if new_examples is not None:
         old = _old_share(weights, sizes, new_examples)
         notes.append(f"old data has {old:.1%} of the average's weight")
@@ -46,3 +66,26 @@ def _old_share(weights: list[float], sizes: list[int], new_examples: int) -> flo
         old = min(size, max(0, through - new_examples))
         share += weight * old / size
     return share
+
+
+def _on_classes(batches: list[Tensor | None], weights: list[float], labels: Tensor | None) -> list[str]:
+    """A warning where the newest examples are of fewer classes than all, as in data sorted by class."""
+    known = [batch.cpu() for batch in batches if batch is not None]
+    if len(known) < len(weights):
+        return []
+    newest, weight = known[0][:0], 0.0
+    for batch, share in zip(known, weights, strict=True):
+        if weight >= 0.5 and len(newest) >= _FEWEST_LABELS:
+            break
+        newest, weight = torch.cat([newest, batch]), weight + share
+    classes, counts = (torch.cat(known) if labels is None else labels).unique(return_counts=True)
+    shares = counts / counts.sum()
+    seen = torch.isin(classes, newest)
+    unseen = shares[~seen].sum() - (shares * (1 - shares) ** len(newest)).sum()
+    if len(newest) < _FEWEST_LABELS or unseen < _TOO_FEW_CLASSES:
+        return []
+    return [
+        f"the newest {len(newest):,} examples, which weigh {weight:.0%}, have {int(seen.sum())} of "
+        f"{len(classes):,} classes, as in data sorted by class: pass "
+        "DataLoader(Subset(dataset, order)), order being that of arrival, and random within an arrival"
+    ]

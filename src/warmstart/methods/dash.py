@@ -17,9 +17,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from warmstart.batches import batches_that_matter, examples_in, tail
+from warmstart.batches import InOrder, batches_that_matter, examples_in, tail
+from warmstart.class_labels import all_labels
 from warmstart.errors import InputError, at_least_one, number, require, whole_number
 from warmstart.gradient_ema import ALPHA, TOLERANCE, GradientEMA, Weight, average_gradient
+from warmstart.layers.coverage import remarks, weights_in
 from warmstart.layers.left_alone import LeftAlone
 from warmstart.layers.neurons import Filter, Granularity, Neurons, neurons
 from warmstart.layers.norms import batch_norms, has_norm
@@ -117,7 +119,8 @@ def dash_(
         granularity: What one scale covers in a convolution: ``"kernel"``, an (out, in) pair as in the paper, or
             ``"neuron"``, an output filter.
         filter_fn: ``filter_fn(module, name)`` says which layers take part; all do if not given.
-        micro_batch_size: Examples computed at a time, for batches that do not fit; the result is the same.
+        micro_batch_size: Examples computed at a time, for batches that do not fit; the result is the same. If None,
+            as many as the loader given to `oldest_first` has, where that made the batches, else a whole batch.
         full_precision: Switch autocast and TF32 off for the gradients.
         weight: ``weight(batch)``, what the loss is a mean over where that is not examples: tokens, for instance. It
             weighs the micro-batches, and the processes' shares, of a batch.
@@ -138,6 +141,8 @@ def dash_(
     """
     team = team_of(model)[1]
     _check_lambda(lambda_)
+    if micro_batch_size is None and isinstance(batches, InOrder):
+        micro_batch_size = batches.micro_batch_size
     if new_examples is not None:
         whole_number("new_examples", new_examples, 0)
     if batch_norm == "recalibrate":
@@ -157,7 +162,7 @@ def dash_(
         full_precision=full_precision,
         weight=weight,
     )
-    notes, warnings = coverage(ema, new_examples)
+    notes, warnings = coverage(ema, new_examples, all_labels(batches))
     measure: Callable[[], int] | None = None
     if apply and batch_norm == "recalibrate":
         again = _read_again(batches, batches_that_matter(alpha, tolerance))
@@ -230,8 +235,10 @@ def _planned(
     scales = [_scale(entry, ema, lambda_) for entry in reached]
     layers = [_described(entry, scale, ema, lambda_) for entry, scale in zip(reached, scales, strict=True)]
     settings = {"alpha": ema.alpha, "lambda": lambda_, "granularity": granularity}
-    warnings = () if has_norm(model) else (SHRINKS_SIGNAL,)
-    report = Report("dash", settings, tuple(layers), tuple(left), warnings=warnings, applied=False)
+    report = Report("dash", settings, tuple(layers), tuple(left), applied=False, weights=weights_in(model))
+    report = report.with_warnings(*(() if has_norm(model) else (SHRINKS_SIGNAL,)))
+    for remark in remarks(model, reached, left):
+        report = report.with_warnings(str(remark)) if remark.warns else report.with_notes(str(remark))
     return _Plan(model, team, [(entry, scale.factor) for entry, scale in zip(reached, scales, strict=True)], report)
 
 

@@ -53,6 +53,8 @@ class ScaleReport(LayerReport):
     """Share of the neurons whose scale is the lower bound."""
     sign_tests: int = 0
     """Neurons of one weight, whose cosine can only be -1, 0 or 1."""
+    weights: int = 0
+    """Weights in all of them."""
     undetermined: int = 0
     """Neurons whose gradient is within the error that leaving out old batches may cause."""
     histogram: tuple[int, ...] = ()
@@ -97,11 +99,19 @@ class Report:
     warnings: tuple[str, ...] = ()
     """One sentence each: what speaks against trusting the outcome, and what helps."""
     applied: bool = True
+    weights: int = 0
+    """Of the whole network; 0 where the method does not scale."""
 
     @property
     def scales(self) -> tuple[ScaleReport, ...]:
         """The parameters whose neurons were scaled."""
         return tuple(layer for layer in self.layers if isinstance(layer, ScaleReport))
+
+    @property
+    def share_scaled(self) -> str:
+        """Such as ``scaled 90 of 120 weights (75.0 %)``; empty where the method does not scale."""
+        scaled = sum(layer.weights for layer in self.scales)
+        return f"scaled {scaled:,} of {self.weights:,} weights ({scaled / self.weights:.1%})" if self.weights else ""
 
     def with_notes(self, *notes: str) -> Report:
         """The same report with more notes.
@@ -158,10 +168,9 @@ class Report:
         settings = ", ".join(f"{name}={value}" for name, value in self.settings.items())
         lines = _wrap(f"{self.method}({settings})" + ("" if self.applied else ", not applied"))
         lines += _table(self.layers)
-        signs, unsure = (sum(getattr(layer, key) for layer in self.scales) for key in ("sign_tests", "undetermined"))
-        if signs:
-            lines.append(f"{counted(signs, 'neuron')} of one weight: the cosine is only a sign")
-        if unsure:
+        if self.share_scaled:
+            lines.append(self.share_scaled)
+        if unsure := sum(layer.undetermined for layer in self.scales):
             lines.append(f"{counted(unsure, 'neuron')} undetermined by the tail that was read: tolerance=0 decides")
         by_reason: dict[str, list[str]] = {}
         for left in self.left_alone:
@@ -237,6 +246,7 @@ def describe_scales(entry: Neurons, counts: Tensor) -> ScaleReport:
         std=max(0.0, squares / neurons - mean * mean) ** 0.5,
         at_lambda=at_bound / neurons,
         sign_tests=int(neurons) if entry.size == 1 else 0,
+        weights=entry.parameter.numel(),
         undetermined=int(undetermined),
         histogram=tuple(int(count) for count in histogram),
     )
@@ -244,7 +254,10 @@ def describe_scales(entry: Neurons, counts: Tensor) -> ScaleReport:
 
 def uniform(entries: Iterable[Neurons], scale: float) -> tuple[ScaleReport, ...]:
     """A row for each parameter, all of whose neurons got the same scale."""
-    return tuple(ScaleReport(entry.name, entry.kind, entry.count, scale, 0.0, 0.0) for entry in entries)
+    return tuple(
+        ScaleReport(entry.name, entry.kind, entry.count, scale, 0.0, 0.0, weights=entry.parameter.numel())
+        for entry in entries
+    )
 
 
 def _table(layers: Sequence[LayerReport]) -> list[str]:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from warmstart.errors import InputError, nearest, number, require, within
+from warmstart.layers.coverage import weights_in
 from warmstart.layers.left_alone import LeftAlone
 from warmstart.layers.neurons import Neurons, neurons
 from warmstart.layers.norms import has_norm
@@ -169,7 +170,8 @@ def shrink_perturb_(
         _copy_buffers_(model, other, team)
     settings = {"shrink": shrink, "noise_std": noise_std, "variant": variant}
     warnings = () if has_norm(model) else (SHRINKS_SIGNAL,)
-    return Report("shrink-perturb", settings, uniform(entries, shrink), tuple(left), warnings=warnings)
+    rows = uniform(entries, shrink)
+    return Report("shrink-perturb", settings, rows, tuple(left), warnings=warnings, weights=weights_in(model))
 
 
 @torch.no_grad()

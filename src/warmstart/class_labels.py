@@ -1,0 +1,49 @@
+"""The class labels of batches and data sets, as far as they can be had without reading an example for them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import ConcatDataset, DataLoader, Subset, TensorDataset
+
+_KEYS = ("labels", "label", "targets", "target")
+"""Where mappings, and data sets of torchvision's kind, have them."""
+
+
+def labels_of(batch: Any) -> Tensor | None:
+    """A copy of the labels (N,) of a batch, an ``(input, target)`` or a mapping; None where there are no such."""
+    if isinstance(batch, (tuple, list)) and len(batch) == 2:
+        found = batch[1]
+    else:
+        found = next((batch[key] for key in _KEYS if key in batch), None) if isinstance(batch, Mapping) else None
+    return found.detach().clone() if _are_classes(found) else None
+
+
+def all_labels(batches: Iterable[Any]) -> Tensor | None:
+    """The labels (N,) of the whole data set behind a loader, from the list that it has of them; None without one."""
+    return _of_dataset(batches.dataset) if isinstance(batches, DataLoader) else None
+
+
+def _of_dataset(dataset: Any) -> Tensor | None:
+    if isinstance(dataset, ConcatDataset):
+        parts = [labels for part in dataset.datasets if (labels := _of_dataset(part)) is not None]
+        return torch.cat(parts) if len(parts) == len(dataset.datasets) else None
+    if isinstance(dataset, Subset):
+        whole = _of_dataset(dataset.dataset)
+        return None if whole is None else whole[torch.as_tensor(dataset.indices, dtype=torch.long)]
+    if isinstance(dataset, TensorDataset):
+        found: Any = dataset.tensors[-1] if len(dataset.tensors) > 1 else None
+    else:
+        found = next((value for key in _KEYS if (value := getattr(dataset, key, None)) is not None), None)
+    try:
+        labels = torch.as_tensor(found)
+    except (TypeError, ValueError, RuntimeError, OverflowError):  # no numbers, or not one for each example
+        return None
+    return labels.cpu() if _are_classes(labels) and len(labels) == len(dataset) else None
+
+
+def _are_classes(found: Any) -> bool:
+    return isinstance(found, Tensor) and found.dim() == 1 and not (found.is_floating_point() or found.is_complex())
