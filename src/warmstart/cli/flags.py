@@ -42,13 +42,13 @@ def with_flags(kind: type[Settings], *, exclude: tuple[str, ...] = ()) -> Callab
 
 def _flag(settings: type[Settings], name: str, setting: Setting) -> inspect.Parameter:
     field = settings.model_fields[name]
-    number = next((option for option in (int, float) if option in _options(field)), None)
-    kind = str if number is None or setting.auto else number
+    options = _options(field)
+    kind = next((option for option in (str, bool, int, float) if option in options), str)
     option = typer.Option(
         f"--{name.replace('_', '-')}",
         help=_help_text(setting, field),
         show_default=False,
-        metavar=setting.metavar,
+        metavar=setting.metavar if kind is not bool else None,
         rich_help_panel=settings.title_of(name),
     )
     annotation = Annotated[kind | None, option]  # type: ignore[valid-type]  # a type made at runtime

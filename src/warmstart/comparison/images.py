@@ -40,8 +40,11 @@ def run_comparison(
     images = given or load(
         settings.data,
         image_size=settings.image_size,
+        fit=settings.fit,
         image_column=settings.image_column,
         label_column=settings.label_column,
+        skip_unreadable=settings.skip_unreadable,
+        cache=settings.cache,
         progress=display.loading,
     )
     task = ImageTask(images, settings.model, recipe=settings, stream=settings, device=device)
@@ -49,7 +52,7 @@ def run_comparison(
     record = CompareRecord(
         settings=settings, data_fingerprint=images.fingerprint(), provenance=Provenance.here(), **_called(given)
     )
-    runs = carry_out(Plan(task, record, out, _description(settings, images)), display)
+    runs = carry_out(Plan(task, record, out, _description(settings, images), images.notes), display)
     return report(out, record, runs)
 
 

@@ -6,6 +6,8 @@ import os
 import stat
 from pathlib import Path
 
+import psutil
+
 from warmstart.data.unreadable import unreadable
 from warmstart.errors import InputError
 
@@ -71,6 +73,27 @@ def require_memory(where: str, size: int, remedy: str) -> None:
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if "SC_PHYS_PAGES" in names else size
     if size > memory:
         raise InputError(f"{where} need {_size(size)} of memory; {remedy}")
+
+
+def free_memory() -> int:
+    """Bytes that can be used: what is free on this machine, or in the control group (container) if that is less."""
+    free = [psutil.virtual_memory().available]
+    for file in ("/sys/fs/cgroup/memory.max", *_own_group()):
+        try:
+            group = Path(file)
+            limit, used = int(group.read_text()), int(group.with_name("memory.current").read_text())
+            free.append(max(0, limit - used))
+        except (OSError, ValueError):  # there is none, or no limit
+            continue
+    return int(min(free))
+
+
+def _own_group() -> list[str]:
+    try:
+        lines = Path("/proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return []
+    return [f"/sys/fs/cgroup{line[3:]}/memory.max" for line in lines if line.startswith("0::/")]
 
 
 def _size(count: int) -> str:

@@ -28,7 +28,10 @@ def repeat_command(words: str, record: Record[Any], always: Iterable[str], usual
     changed = (name for name in decisive if name not in usual or getattr(settings, name) != usual[name])
     line = [f"{launched}warmstart {words}"]
     for name in dict.fromkeys([*always, *changed]):
-        if (value := getattr(settings, name)) is not None:
+        value = getattr(settings, name)
+        if value is True:
+            line.append(f"--{name.replace('_', '-')}")
+        elif value is not None:
             text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
             line.append(f"--{name.replace('_', '-')} {shlex.quote(text)}")
     return " ".join(line)

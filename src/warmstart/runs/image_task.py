@@ -17,7 +17,7 @@ from warmstart.methods.lifecycle import Updates
 from warmstart.methods.method import Method
 from warmstart.methods.registry import parse_method
 from warmstart.methods.units_and_activations import latest_activations
-from warmstart.models.factory import ModelFactory, check_factory
+from warmstart.models.factory import ImageSize, ModelFactory, check_factory
 from warmstart.models.registry import MODELS, input_range, model_factory
 from warmstart.runs.task import LARGEST_BATCH, Measured, StageData, TrainingContext
 from warmstart.seeds import derive
@@ -173,7 +173,7 @@ class ImageTask:
         return len(labels if chosen.index is None else chosen.index)
 
     @property
-    def _shape(self) -> tuple[int, int, int]:
+    def _shape(self) -> tuple[int, int, ImageSize]:
         return self.images.num_classes, self.images.channels, self.images.image_size
 
     @cached_property
