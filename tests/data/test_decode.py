@@ -121,7 +121,9 @@ def test_a_large_photo_is_resized_as_if_it_were_decoded_in_full() -> None:
 
 
 def test_images_of_different_sizes_are_both_named() -> None:
-    with pytest.raises(InputError, match=r"differ in size: 1.png is 7x7 .height x width., 0.png is 5x5; give --image-size"):
+    with pytest.raises(
+        InputError, match=r"differ in size .height x width.: 1.png is 7x7, 0.png is 5x5; give --image-size"
+    ):
         stack(noise(5, 0), noise(7, 1))
 
 
@@ -150,13 +152,14 @@ def test_order_is_kept_whatever_thread_is_first() -> None:
     images = [noise(100 if i % 3 else 6, i).resize((100, 100), Image.Resampling.NEAREST) for i in range(60)]
     places = np.random.default_rng(0).permutation(60).tolist()
     calls: list[tuple[int, int]] = []
-    encoded = ((i, str(i), encode(images[i])) for i in places)
-    decoded = decode_images(encoded, 60, progress=lambda done, total: calls.append((done, total)))
+    encoded = [(i, str(i), (lambda i=i: encode(images[i]))) for i in places]
+    made = ImageStack(60, lambda done, total: calls.append((done, total)))
+    decode_images(lambda: encoded, made, Wanted())
     expected = np.stack([np.asarray(image) for image in images]).transpose(0, 3, 1, 2)
-    assert np.array_equal(decoded.numpy(), expected)
+    assert np.array_equal(made.images().numpy(), expected)
     assert calls == [(60, 60)]
 
 
 def test_more_than_the_memory_is_refused() -> None:
     with pytest.raises(InputError, match="GB of memory; give a smaller --image-size"):
-        decode_images([(0, "0.png", encode(noise(100, 0)))], 10**12)
+        decode_images(lambda: [(0, "0.png", lambda: encode(noise(100, 0)))], ImageStack(10**12), Wanted())

@@ -83,10 +83,11 @@ def test_an_upside_down_photo_is_left_alone_in_the_users_hands() -> None:
         ((torch.zeros(4, 5, 5), 0), r"has the shape \(4, 5, 5\); it must be \(H, W\) or \(C, H, W\)"),
         ((np.zeros((3, 5, 5)), 0), r"has the shape \(3, 5, 5\); it must be \(H, W\) or \(H, W, C\)"),
         ((torch.zeros(3, 6, 6), 0), "example 1 is 6x6, listed training example 0 is 5x5"),
-        ((IMAGES[0], 0.5), "has the label 0.5; labels must be integers"),
-        ((IMAGES[0], "cat"), "has the label 'cat'; labels must be integers"),
+        ((IMAGES[0], 0.5), "has the label 0.5; labels must be integers or names"),
+        ((IMAGES[0], "cat"), "has the label 'cat', others 0; make all integers or all names"),
         (("a.png", 0), "is a str; an image must be"),
-        ({"image": IMAGES[0]}, "is a dict; a dataset must give .image, label."),
+        ([IMAGES[0]], "is a list; a dataset must give .image, label. or a mapping of them"),
+        ({"image": IMAGES[0]}, "no column holds labels; name it with --label-column .columns: image."),
     ],
 )
 def test_a_wrong_example_is_named(example: Any, message: str) -> None:

@@ -81,10 +81,12 @@ def decoded_on_disk(
         stack.complete()
     finally:
         lock.release()
-    size = stack.path.stat().st_size / 1e9
-    reason = "" if wanted.cache else ", for they need more than half of the free memory; it may be removed afterwards"
-    kept = f"decoded images ({size:.2g} GB) are kept in {folder}{reason}"
-    return stack, (*notes, kept), map_images(stack.path, stack.state.shape), stack.path
+    if wanted.cache is None:
+        size = f"{stack.path.stat().st_size / 1e9:.2g} GB"
+        notes += (
+            f"decoded images ({size}, over half of the free memory) lie in {folder}; remove it when you are done",
+        )
+    return stack, notes, map_images(stack.path, stack.state.shape), stack.path
 
 
 @dataclass(frozen=True)

@@ -59,13 +59,13 @@ def arrival_keys(where: str, column: str, values: Sequence[Any]) -> tuple[str, .
         if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
             raise InputError(f"{where} is empty in row {row + 1}; fill it, or remove the row")
     if all(isinstance(value, date) for value in values):
-        return tuple(_in_utc(value) for value in values)
+        return _times(values)
     texts = tuple(str(value).strip() for value in values)
     if all(re.fullmatch(r"\d{1,18}", text) for text in texts):
         longest = max(map(len, texts))
         return tuple(text.zfill(longest) for text in texts)
     try:
-        return tuple(_in_utc(datetime.fromisoformat(text)) for text in texts)
+        return _times([datetime.fromisoformat(text) for text in texts])
     except ValueError:
         pass
     if (wrong := next(filter(_DAY_FIRST.fullmatch, texts), None)) is not None:
@@ -79,10 +79,12 @@ def arrival_keys(where: str, column: str, values: Sequence[Any]) -> tuple[str, .
     return texts
 
 
-def _in_utc(value: date) -> str:
-    if isinstance(value, datetime) and value.tzinfo is not None:
-        value = value.astimezone(UTC)
-    return value.isoformat()
+def _times(values: Sequence[date]) -> tuple[str, ...]:
+    """Times in one form, that of UTC where they have a time zone; days where all are midnight."""
+    times = [value if isinstance(value, datetime) else datetime(*value.timetuple()[:3]) for value in values]
+    texts = [(time.astimezone(UTC) if time.tzinfo else time).isoformat(timespec="microseconds")[:26] for time in times]
+    longest = next(end for end in (10, 19, 26) if all(set(text[end:]) <= set("T0:.") for text in texts))
+    return tuple(text[:longest] for text in texts)
 
 
 def months(names: Iterable[str]) -> dict[str, str] | None:

@@ -220,7 +220,7 @@ class ImageStack:
         array = self._array if self._array is not None else self._allocate(name, image)
         if image.shape[:2] != array.shape[2:]:
             raise InputError(
-                f"images differ in size: {name} is {_extent(image.shape)} (height x width), "
+                f"images differ in size (height x width): {name} is {_extent(image.shape)}, "
                 f"{self._first} is {_extent(array.shape[2:])}; give --image-size N or HxW to resize all"
             )
         if image.ndim == 3 and array.shape[1] == 1:  # the first image in colour: all become so

@@ -19,6 +19,7 @@ from warmstart.methods.registry import parse_method
 from warmstart.methods.units_and_activations import latest_activations
 from warmstart.models.factory import ImageSize, ModelFactory, check_factory
 from warmstart.models.registry import MODELS, input_range, model_factory
+from warmstart.runs.mapped_examples import MappedExamples
 from warmstart.runs.task import LARGEST_BATCH, Measured, StageData, TrainingContext
 from warmstart.seeds import derive
 from warmstart.streams.random_draws import RandomDraws, Selection
@@ -196,7 +197,10 @@ class ImageTask:
         mean, std = self.images.channel_mean(), self.images.channel_std()
         if input_range(self.model) == "unit":
             mean, std = torch.zeros_like(mean), torch.ones_like(std)
-        return on_device(images, labels, mean, std, self._device)
+        if self.images.file is None:
+            return on_device(images, labels, mean, std, self._device)
+        examples = on_device(images[:0], labels[:0], mean, std, self._device)
+        return MappedExamples(images, labels, examples.mean, examples.std, torch.arange(len(labels)))
 
 
 def _forward_loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
