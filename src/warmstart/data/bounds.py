@@ -78,22 +78,32 @@ def require_memory(where: str, size: int, remedy: str) -> None:
 def free_memory() -> int:
     """Bytes that can be used: what is free on this machine, or in the control group (container) if that is less."""
     free = [psutil.virtual_memory().available]
-    for file in ("/sys/fs/cgroup/memory.max", *_own_group()):
-        try:
-            group = Path(file)
-            limit, used = int(group.read_text()), int(group.with_name("memory.current").read_text())
-            free.append(max(0, limit - used))
-        except (OSError, ValueError):  # there is none, or no limit
-            continue
+    for group, limit, used in _GROUPS:
+        for inside in ("", *_own_groups()):
+            folder = Path(group + inside)
+            try:
+                numbers = [int((folder / name).read_text()) for name in (limit, used)]
+                words = (folder / "memory.stat").read_text().split()
+                files = int(words[words.index("inactive_file") + 1])  # kept only while nobody needs the memory
+            except (OSError, ValueError):  # there is none, or no limit
+                continue
+            free.append(max(0, numbers[0] - numbers[1] + files))
     return int(min(free))
 
 
-def _own_group() -> list[str]:
+_GROUPS = (
+    ("/sys/fs/cgroup", "memory.max", "memory.current"),
+    ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes"),
+)
+"""Where Linux has control groups, of version 2 and 1: the files with the limit and the use."""
+
+
+def _own_groups() -> list[str]:
     try:
         lines = Path("/proc/self/cgroup").read_text().splitlines()
     except OSError:
         return []
-    return [f"/sys/fs/cgroup{line[3:]}/memory.max" for line in lines if line.startswith("0::/")]
+    return [line.split(":", 2)[2] for line in lines if line.split(":", 2)[1] in ("", "memory")]
 
 
 def _size(count: int) -> str:

@@ -99,9 +99,9 @@ def read_folders(name: str, files: Files, wanted: Wanted) -> ImageData:
 def encoded_files(files: Files, names: Sequence[str]) -> Iterator[Encoded]:
     """Read images by their names, in the order in which they are fastest to read."""
     index = {name: place for place, name in enumerate(names)}
-    for name in files.names or names:
-        if name in index:
-            yield index[name], name, partial(files.read, name)
+    known = {name: index[name] for name in files.names if name in index}
+    for name, place in (known | index).items():
+        yield place, name, partial(files.read, name)
 
 
 def _tree(files: Files) -> _Folder:
