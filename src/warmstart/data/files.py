@@ -148,6 +148,11 @@ class _ArchiveFiles:
     def has(self, name: str) -> bool:
         return name in self._members
 
+    def _member(self, name: str) -> Any:
+        if name not in self._members:
+            raise InputError(f"{self.where}: {name}: no such file; correct or remove the name")
+        return self._members[name]
+
     def sources(self, names: Iterable[str]) -> Iterator[object]:
         return iter([stamp(self._path)])
 
@@ -171,7 +176,7 @@ class _ZipFiles(_ArchiveFiles):
         self.names = sorted(self._members, key=lambda name: self._members[name].header_offset)
 
     def read(self, name: str) -> bytes:
-        member, where = self._members[name], f"{self.where}: {name}"
+        member, where = self._member(name), f"{self.where}: {name}"
         require_file_bytes(where, member.file_size)
         if member.flag_bits & 1:
             raise InputError(f"{where}: encrypted; pack the archive without a password")
@@ -206,7 +211,7 @@ class _TarFiles(_ArchiveFiles):
             raise tarfile.ReadError("unexpected end of data")
 
     def read(self, name: str) -> bytes:
-        member, where = self._members[name], f"{self.where}: {name}"
+        member, where = self._member(name), f"{self.where}: {name}"
         require_file_bytes(where, member.size)
         with reading(where, _DAMAGED):
             stream = self._archive.extractfile(member)
