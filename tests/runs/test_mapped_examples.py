@@ -2,15 +2,21 @@
 
 import torch
 
+from warmstart.data.images import map_images
 from warmstart.runs.mapped_examples import MappedExamples
 from warmstart.training.augmentation import flip
 from warmstart.training.examples import Examples
 
 
-def test_batches_are_those_of_memory():
-    images, labels = torch.randint(256, (30, 3, 4, 6), dtype=torch.uint8), torch.arange(30)
+def test_batches_are_those_of_memory(tmp_path):
+    held, labels = torch.randint(256, (40, 3, 4, 6), dtype=torch.uint8), torch.arange(30)
+    (tmp_path / "images").write_bytes(held.numpy().tobytes())
+    images = map_images(tmp_path / "images", held.shape)[10:]
     scale = torch.full((3, 1, 1), 100.0), torch.full((3, 1, 1), 50.0)
-    plain, mapped = Examples(images, labels, *scale), MappedExamples(images, labels, *scale, torch.arange(30))
+    plain, mapped = (
+        Examples(held[10:], labels, *scale),
+        MappedExamples(images, labels, *scale, torch.arange(30), tmp_path / "images"),
+    )
     chosen = torch.randperm(30)[:20]
     for one, other in (
         (plain, mapped),

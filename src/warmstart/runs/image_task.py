@@ -200,7 +200,8 @@ class ImageTask:
         if self.images.file is None:
             return on_device(images, labels, mean, std, self._device)
         examples = on_device(images[:0], labels[:0], mean, std, self._device)
-        return MappedExamples(images, labels, examples.mean, examples.std, torch.arange(len(labels)))
+        places = torch.arange(len(labels))
+        return MappedExamples(images, labels, examples.mean, examples.std, places, self.images.file)
 
 
 def _forward_loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
