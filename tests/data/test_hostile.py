@@ -20,19 +20,19 @@ import numpy as np
 import pyarrow
 import pytest
 import torch
-from made_images import class_tree, encode, noise, write_folder, write_tar, write_zip
 from made_originals import cifar10_tree, pixels, write_svhn
 from PIL import Image
 from pyarrow import parquet
 from scipy.io import savemat
 from torch.utils.data import Dataset
 
-from warmstart.data import bounds
+from made_images import class_tree, encode, noise, write_folder, write_tar, write_zip
 from warmstart.data.checksums import verify_official
 from warmstart.data.load import load
 from warmstart.data.paper_data import find_original, load_paper_data
 from warmstart.data.pickles import read_pickle
 from warmstart.data.torch_datasets import from_dataset
+from warmstart.decoding import bounds
 from warmstart.errors import InputError
 
 BOUNDED = """

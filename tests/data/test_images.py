@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from warmstart.data.images import ImageData
-from warmstart.data.wanted import Wanted
+from warmstart.decoding.wanted import Wanted
 from warmstart.errors import InputError
 
 

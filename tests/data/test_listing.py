@@ -2,13 +2,12 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
-from made_images import class_tree, encode, noise, same, write_folder, write_zip
 from PIL import Image
 
-from warmstart.data import decode
+from made_images import class_tree, encode, noise, same, sixteen, write_folder, write_zip
 from warmstart.data.load import load
+from warmstart.decoding import decode
 from warmstart.errors import InputError
 
 PETS = class_tree({"cat": 10, "dog": 10})
@@ -67,11 +66,6 @@ def test_jfif_is_jpeg_and_avif_is_read_where_pillow_can(tmp_path: Path) -> None:
         tree["dog/9.avif"] = encode(noise(8, 9), "AVIF")
     data = load(write_folder(tmp_path, tree))
     assert len(data.train_labels) + len(data.test_labels) == len(tree)
-
-
-def sixteen(top: int, *, kind: str = "PNG") -> bytes:
-    values = np.linspace(0, top, 36).astype(np.uint16).reshape(6, 6)
-    return encode(Image.fromarray(values), kind)
 
 
 @pytest.mark.parametrize(

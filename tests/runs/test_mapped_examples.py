@@ -2,7 +2,7 @@
 
 import torch
 
-from warmstart.data.images import map_images
+from warmstart.decoding.cache import map_images
 from warmstart.runs.mapped_examples import MappedExamples
 from warmstart.training.augmentation import flip
 from warmstart.training.examples import Examples

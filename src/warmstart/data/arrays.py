@@ -16,11 +16,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from warmstart.data.bounds import require_memory, require_regular, require_unpackable
 from warmstart.data.images import ImageData, to_uint8
 from warmstart.data.train_and_test import index_labels, with_test_part
-from warmstart.data.unreadable import reading
-from warmstart.data.wanted import Wanted
+from warmstart.decoding.bounds import require_memory, require_regular, require_unpackable
+from warmstart.decoding.unreadable import reading
+from warmstart.decoding.wanted import Wanted
 from warmstart.errors import InputError
 
 _KEYS = (("x_train", "y_train", "x_test", "y_test"), ("images", "labels", "test_images", "test_labels"))

@@ -19,7 +19,7 @@ from warmstart.data.files import Files
 from warmstart.data.images import ImageData
 from warmstart.data.pickles import read_pickle
 from warmstart.data.train_and_test import index_labels, with_test_part
-from warmstart.data.wanted import Wanted
+from warmstart.decoding.wanted import Wanted
 from warmstart.errors import InputError
 
 _SHAPE = (3, 32, 32)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from warmstart.data.images import ImageData
 from warmstart.data.settings import PatchSettings
-from warmstart.data.wanted import Wanted
+from warmstart.decoding.wanted import Wanted
 
 NAME = "features-and-noise"
 """What `--data` calls these images."""

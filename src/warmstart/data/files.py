@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, Protocol
 
-from warmstart.data.bounds import (
+from warmstart.decoding.bounds import (
     MAX_FILE_BYTES,
     MAX_HEADER_BYTES,
     read_file,
@@ -23,7 +23,7 @@ from warmstart.data.bounds import (
     require_regular,
     require_unpackable,
 )
-from warmstart.data.unreadable import reading
+from warmstart.decoding.unreadable import reading
 from warmstart.errors import InputError
 
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")

@@ -17,12 +17,12 @@ from pathlib import PurePosixPath
 import torch
 
 from warmstart.data.columns import months
-from warmstart.data.decode import Encoded, is_image, not_read
 from warmstart.data.files import Files
 from warmstart.data.images import ImageData
 from warmstart.data.listing import Listing
 from warmstart.data.train_and_test import order_parts
-from warmstart.data.wanted import Wanted
+from warmstart.decoding.decode import Encoded, is_image, not_read
+from warmstart.decoding.wanted import Wanted
 from warmstart.errors import InputError
 
 _WNIDS = "wnids.txt"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -15,7 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from warmstart.data.wanted import ImageSize
+from warmstart.decoding.cache import map_images
+from warmstart.decoding.wanted import ImageSize
 from warmstart.errors import InputError
 
 _CHUNK = 2**24  # pixels counted at a time: torch.bincount widens its input
@@ -114,13 +114,6 @@ class ImageData:
             for piece in _pieces(tensor, _PIECE):
                 digest.update(np.ascontiguousarray(piece.numpy()).data)
         return digest.hexdigest()[:16]
-
-
-def map_images(file: Path, shape: tuple[int, ...]) -> Tensor:
-    """Images of a file of this shape, read as they are used."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of torch: they cannot be written to
-        return torch.from_numpy(np.memmap(file, np.uint8, "r", shape=shape))
 
 
 def _from_file(values: dict[str, Any]) -> ImageData:

@@ -19,16 +19,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from warmstart.data.bounds import MAX_KEYS, MAX_TEXT
 from warmstart.data.columns import IMAGE_NAMES, LABEL_NAMES, arrival_keys, choose, require_column
-from warmstart.data.decode import is_image
 from warmstart.data.files import Files
 from warmstart.data.folders import encoded_files
 from warmstart.data.images import ImageData
 from warmstart.data.listing import Listing
 from warmstart.data.train_and_test import index_labels, order_parts
-from warmstart.data.unreadable import reading
-from warmstart.data.wanted import Wanted
+from warmstart.decoding.bounds import MAX_KEYS, MAX_TEXT
+from warmstart.decoding.decode import is_image
+from warmstart.decoding.unreadable import reading
+from warmstart.decoding.wanted import Wanted
 from warmstart.errors import InputError
 from warmstart.wording import counted
 

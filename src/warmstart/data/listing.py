@@ -9,12 +9,12 @@ from itertools import compress
 import torch
 from torch import Tensor
 
-from warmstart.data.cache import decoded_on_disk, where_to_decode
-from warmstart.data.decode import Encoded, ImageStack, decode_images
 from warmstart.data.images import ImageData
 from warmstart.data.train_and_test import held_out
-from warmstart.data.unreadable import printable
-from warmstart.data.wanted import Wanted
+from warmstart.decoding.cache import decoded_on_disk, where_to_decode
+from warmstart.decoding.decode import Encoded, ImageStack, decode_images
+from warmstart.decoding.unreadable import printable
+from warmstart.decoding.wanted import Wanted
 
 
 @dataclass(frozen=True)

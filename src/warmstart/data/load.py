@@ -9,9 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from warmstart.data.arrays import read_digits, read_npz
-from warmstart.data.bounds import require_regular
 from warmstart.data.cifar import find_cifar, read_cifar
-from warmstart.data.decode import is_image, not_read
 from warmstart.data.features_and_noise import NAME as FEATURES_AND_NOISE
 from warmstart.data.features_and_noise import read_features_and_noise
 from warmstart.data.files import ARCHIVE_SUFFIXES, Files, FilesBeside, open_files
@@ -23,8 +21,10 @@ from warmstart.data.settings import height_and_width
 from warmstart.data.svhn import SVHN_FILES, read_svhn
 from warmstart.data.tables import parquet_files, read_hub, read_parquet
 from warmstart.data.torch_datasets import read_dataset
-from warmstart.data.unreadable import in_one_line, reading
-from warmstart.data.wanted import FITS, ImageSize, OnDecoded, Wanted
+from warmstart.decoding.bounds import require_regular
+from warmstart.decoding.decode import is_image, not_read
+from warmstart.decoding.unreadable import in_one_line, reading
+from warmstart.decoding.wanted import FITS, ImageSize, OnDecoded, Wanted
 from warmstart.errors import InputError, one_of
 
 _MADE = {"digits": read_digits, FEATURES_AND_NOISE: read_features_and_noise}

@@ -8,8 +8,8 @@ from pathlib import Path
 from warmstart.data.images import ImageData
 from warmstart.data.load import load, require_path
 from warmstart.data.paper_sets import PAPER_DATA, PaperData
-from warmstart.data.unreadable import in_one_line, reading
-from warmstart.data.wanted import OnDecoded
+from warmstart.decoding.unreadable import in_one_line, reading
+from warmstart.decoding.wanted import OnDecoded
 from warmstart.errors import InputError, nearest
 
 

@@ -17,11 +17,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from warmstart.data.bounds import MAX_FILE_BYTES, read_file, require_file_bytes
 from warmstart.data.images import ImageData
 from warmstart.data.train_and_test import index_labels, with_test_part
-from warmstart.data.unreadable import reading
-from warmstart.data.wanted import Wanted
+from warmstart.decoding.bounds import MAX_FILE_BYTES, read_file, require_file_bytes
+from warmstart.decoding.unreadable import reading
+from warmstart.decoding.wanted import Wanted
 from warmstart.errors import InputError
 
 SVHN_FILES = ("train_32x32.mat", "test_32x32.mat")

@@ -15,15 +15,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from warmstart.data.bounds import MAX_CLASSES, MAX_TEXT, read_file, require_regular, require_unpackable
 from warmstart.data.columns import IMAGE_NAMES, LABEL_NAMES, arrival_keys, choose, require_column
-from warmstart.data.decode import Encoded
 from warmstart.data.files import stamp
 from warmstart.data.images import ImageData
 from warmstart.data.listing import Listing
 from warmstart.data.train_and_test import index_labels, order_parts
-from warmstart.data.unreadable import reading, unreadable
-from warmstart.data.wanted import Wanted
+from warmstart.decoding.bounds import MAX_CLASSES, MAX_TEXT, read_file, require_regular, require_unpackable
+from warmstart.decoding.decode import Encoded
+from warmstart.decoding.unreadable import reading, unreadable
+from warmstart.decoding.wanted import Wanted
 from warmstart.errors import InputError
 
 _ROWS = 512  # rows held in memory at a time, encoded

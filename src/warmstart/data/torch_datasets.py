@@ -20,14 +20,14 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
-from warmstart.data.bounds import MAX_TEXT
 from warmstart.data.columns import IMAGE_NAMES, LABEL_NAMES, arrival_keys, choose
-from warmstart.data.decode import ImageStack, Pixels, depth_of, pixels
 from warmstart.data.images import ImageData, to_uint8
 from warmstart.data.settings import height_and_width
 from warmstart.data.train_and_test import index_labels, with_test_part
-from warmstart.data.unreadable import in_one_line, printable, reading, unreadable
-from warmstart.data.wanted import ImageSize, OnDecoded, Wanted
+from warmstart.decoding.bounds import MAX_TEXT
+from warmstart.decoding.decode import ImageStack, Pixels, depth_of, pixels
+from warmstart.decoding.unreadable import in_one_line, printable, reading, unreadable
+from warmstart.decoding.wanted import ImageSize, OnDecoded, Wanted
 from warmstart.errors import InputError
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from warmstart.data.images import ImageData
-from warmstart.data.unreadable import printable
+from warmstart.decoding.unreadable import printable
 from warmstart.errors import InputError
 
 TRAIN_NAMES = ("train", "training")

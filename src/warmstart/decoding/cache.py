@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import shutil
+import warnings
 import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -17,15 +18,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from filelock import FileLock
 from numpy.typing import NDArray
 from torch import Tensor
 
-from warmstart.data.bounds import free_memory
-from warmstart.data.decode import Encoded, ImageStack, decode, decode_images
-from warmstart.data.images import map_images
-from warmstart.data.unreadable import reading
-from warmstart.data.wanted import OnDecoded, Wanted
+from warmstart.decoding.bounds import free_memory
+from warmstart.decoding.decode import Encoded, ImageStack, decode, decode_images
+from warmstart.decoding.unreadable import reading
+from warmstart.decoding.wanted import OnDecoded, Wanted
 from warmstart.errors import InputError
 
 SHARE = 0.5
@@ -202,6 +203,13 @@ class _StackOnDisk(ImageStack):
         for other in self._folder.glob("*-channel.uint8"):
             if other != self.path:
                 other.unlink()
+
+
+def map_images(file: Path, shape: tuple[int, ...]) -> Tensor:
+    """Images of a file of this shape, read as they are used."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of torch: they cannot be written to
+        return torch.from_numpy(np.memmap(file, np.uint8, "r", shape=shape))
 
 
 def _checksum(path: Path) -> int:

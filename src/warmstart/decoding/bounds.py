@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psutil
 
-from warmstart.data.unreadable import unreadable
+from warmstart.decoding.unreadable import unreadable
 from warmstart.errors import InputError
 
 MAX_FILE_BYTES = 256 * 2**20

@@ -6,10 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from made_images import class_tree, encode, noise, same, write_folder
 
-from warmstart.data import cache, decode
+from made_images import class_tree, encode, noise, same, sixteen, write_folder
 from warmstart.data.load import load
+from warmstart.decoding import cache, decode
 from warmstart.errors import InputError
 
 
@@ -77,7 +77,7 @@ def test_damage_is_noticed(tmp_path: Path, folder: Path, decoded: list[str], dam
 
 KILLED = """
 import os, sys
-from warmstart.data import cache, decode
+from warmstart.decoding import cache, decode
 from warmstart.data.load import load
 cache._SAVE_EVERY = 5
 plain, seen = decode.decode, []
@@ -107,8 +107,6 @@ def test_a_killed_start_is_gone_on_from(tmp_path: Path, folder: Path, decoded: l
 
 
 def test_grey_before_colour_and_sixteen_bits(tmp_path: Path) -> None:
-    from test_listing import sixteen
-
     grey = class_tree({"cat": 6}, mode="L") | class_tree({"dog": 6})
     tree = grey | {"cat/9.png": sixteen(4000), "dog/9.png": sixteen(2000)}
     write_folder(tmp_path / "d", tree)

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError, features
 from torch import Tensor
 
-from warmstart.data.bounds import require_memory
-from warmstart.data.unreadable import reading, unreadable
-from warmstart.data.wanted import OnDecoded, Wanted
+from warmstart.decoding.bounds import require_memory
+from warmstart.decoding.unreadable import reading, unreadable
+from warmstart.decoding.wanted import OnDecoded, Wanted
 from warmstart.errors import InputError
 
 _JPEG, _HEIF, _AVIF = (".jfif", ".jpe", ".jpeg", ".jpg"), (".heic", ".heif", ".hif"), (".avif",)

@@ -6,12 +6,12 @@ import zlib
 import numpy as np
 import pytest
 import torch
-from made_images import encode, noise
 from PIL import Image
 
-from warmstart.data import decode as decoding
-from warmstart.data.decode import ImageStack, Pixels, decode_images
-from warmstart.data.wanted import Wanted
+from made_images import encode, noise
+from warmstart.decoding import decode as decoding
+from warmstart.decoding.decode import ImageStack, Pixels, decode_images
+from warmstart.decoding.wanted import Wanted
 from warmstart.errors import InputError
 
 
