@@ -17,6 +17,7 @@ FLOORS = (
     {"layers"},
     {"gradient_ema"},
     {"methods", "diagnostics"},
+    {"decoding"},
     {"data", "models", "storage", "reporting", "integrations"},
     {"training", "streams"},
     {"runs"},

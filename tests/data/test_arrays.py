@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from made_images import same
 from sklearn.datasets import load_digits
 
+from made_images import same
 from warmstart.data.images import ImageData
 from warmstart.data.load import load
 from warmstart.data.train_and_test import with_test_part
@@ -106,7 +106,6 @@ def spoilt(value: float) -> np.ndarray:
         ({"x_train": COLOUR, "y_train": LABELS / 2}, "y_train is float64 .*; labels must be integers"),
         ({"x_train": COLOUR.reshape(20, 75), "y_train": LABELS}, r"x_train has the shape \(20, 75\)"),
         ({"x_train": COLOUR.reshape(20, 5, 3, 5), "y_train": LABELS}, r"x_train has the shape \(20, 5, 3, 5\)"),
-        ({"x_train": COLOUR[:, :4], "y_train": LABELS}, "5x4 pixels, not square; give --image-size"),
         ({"x_train": COLOUR[:0], "y_train": LABELS[:0]}, r"x_train has the shape \(0, 5, 5, 3\)"),
         (
             {"x_train": COLOUR, "y_train": LABELS, "x_test": COLOUR, "y_test": LABELS + 1},

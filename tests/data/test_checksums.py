@@ -4,9 +4,9 @@ import hashlib
 from pathlib import Path
 
 import pytest
-from made_images import class_tree, write_folder, write_zip
 from made_originals import cifar10_tree, write_svhn
 
+from made_images import class_tree, write_folder, write_zip
 from warmstart.data import checksums
 from warmstart.data.checksums import verify_official
 from warmstart.errors import InputError

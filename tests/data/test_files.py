@@ -8,10 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from made_images import write_folder, write_tar, write_zip
 
-from warmstart.data import bounds
+from made_images import write_folder, write_tar, write_zip
 from warmstart.data.files import open_files, visible_name
+from warmstart.decoding import bounds
 from warmstart.errors import InputError
 
 TREE = {"a/1.png": b"one", "a/2.png": b"two" * 5000, "b/c/3.png": b"three"}

@@ -7,7 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from warmstart.data.images import ImageData, resize_images
+from warmstart.data.images import ImageData
+from warmstart.decoding.wanted import Wanted
 from warmstart.errors import InputError
 
 
@@ -59,7 +60,7 @@ def test_fingerprint_is_the_content_s() -> None:
         ({"train_images": torch.zeros(7, 3, 4, 4)}, "torch.float32 7x3x4x4; images must be torch.uint8"),
         ({"train_labels": torch.zeros(3, dtype=torch.int64)}, "labels must be int64, one for each"),
         ({"train_labels": torch.full((5000,), 2)}, "the label 2, but there are 2 classes"),
-        ({"test_images": torch.zeros(7, 3, 4, 6, dtype=torch.uint8)}, "6x4 pixels, not square; give --image-size"),
+        ({"test_images": torch.zeros(7, 3, 4, 6, dtype=torch.uint8)}, "training images are 3x4x4 .* test images 3x4x6"),
         ({"test_images": torch.zeros(7, 1, 4, 4, dtype=torch.uint8)}, "training images are 3x4x4 .* test images 1x4x4"),
         (
             {"test_images": torch.zeros(0, 3, 4, 4, dtype=torch.uint8), "test_labels": torch.zeros(0).long()},
@@ -75,8 +76,8 @@ def test_what_does_not_fit_together_is_refused(changes: dict[str, torch.Tensor],
 @pytest.mark.parametrize("channels", [1, 3])
 def test_resizing_is_pillow_s_antialiased_bilinear(channels: int) -> None:
     images = random_data(channels, train=3, size=9).train_images
-    resized = resize_images(images, 4)
+    resized = Wanted((4, 4)).all_fitted(images)
     assert resized.shape == (3, channels, 4, 4)
     plane = Image.fromarray(images[2, channels - 1].numpy()).resize((4, 4), Image.Resampling.BILINEAR)
     assert np.array_equal(resized[2, channels - 1].numpy(), np.asarray(plane))
-    assert resize_images(images, 9) is images
+    assert Wanted((9, 9)).all_fitted(images) is Wanted().all_fitted(images) is images

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_images import class_tree, same, write_folder, write_zip
 
+from made_images import class_tree, same, write_folder, write_zip
 from warmstart.data.load import load
 from warmstart.errors import InputError
 from warmstart.streams.random_draws import RandomDraws
@@ -53,9 +53,9 @@ def test_what_is_not_there_is_refused(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_options_that_cannot_apply_are_refused() -> None:
-    with pytest.raises(InputError, match="--image-size is 0"):
+    with pytest.raises(InputError, match="image_size is 0; it must be at least 1"):
         load("digits", image_size=0)
-    with pytest.raises(InputError, match="--image-column and --label-column are for parquet and hub data"):
+    with pytest.raises(InputError, match="--image-column and --label-column are for tables"):
         load("digits", label_column="label")
 
 

@@ -9,10 +9,10 @@ import datasets
 import huggingface_hub
 import numpy as np
 import pytest
-from made_images import class_tree, encode, noise, same, write_folder, write_tar, write_zip
 from made_originals import CLASSES_10, cifar10_tree, cifar100_tree, pixels, write_svhn
 from PIL import Image
 
+from made_images import class_tree, encode, noise, same, write_folder, write_tar, write_zip
 from warmstart.data import paper_data
 from warmstart.data.paper_data import find_original, load_paper_data, shortfall
 from warmstart.data.paper_sets import PAPER_DATA

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from made_images import noise, same
 from PIL import Image
 from torch.utils.data import Dataset, IterableDataset, TensorDataset
 
+from made_images import noise, same
 from warmstart.data.load import load
 from warmstart.data.torch_datasets import from_dataset
 from warmstart.errors import InputError
@@ -83,10 +83,11 @@ def test_an_upside_down_photo_is_left_alone_in_the_users_hands() -> None:
         ((torch.zeros(4, 5, 5), 0), r"has the shape \(4, 5, 5\); it must be \(H, W\) or \(C, H, W\)"),
         ((np.zeros((3, 5, 5)), 0), r"has the shape \(3, 5, 5\); it must be \(H, W\) or \(H, W, C\)"),
         ((torch.zeros(3, 6, 6), 0), "example 1 is 6x6, listed training example 0 is 5x5"),
-        ((IMAGES[0], 0.5), "has the label 0.5; labels must be integers"),
-        ((IMAGES[0], "cat"), "has the label 'cat'; labels must be integers"),
+        ((IMAGES[0], 0.5), "has the label 0.5; labels must be integers or names"),
+        ((IMAGES[0], "cat"), "has the label 'cat', others 0; make all integers or all names"),
         (("a.png", 0), "is a str; an image must be"),
-        ({"image": IMAGES[0]}, "is a dict; a dataset must give .image, label."),
+        ([IMAGES[0]], "is a list; a dataset must give .image, label. or a mapping of them"),
+        ({"image": IMAGES[0]}, "no column holds labels; name it with --label-column .columns: image."),
     ],
 )
 def test_a_wrong_example_is_named(example: Any, message: str) -> None:
@@ -110,3 +111,63 @@ def test_datasets_without_a_length_or_an_example_are_refused() -> None:
             from_dataset(endless)
     with pytest.raises(InputError, match="listed test: the dataset is empty"):
         from_dataset(Listed([(IMAGES[0], 0)]), Listed([]))
+
+
+ROWS = [{"image": image, "label": i % 2, "animal": ["cat", "dog"][i % 2]} for i, image in enumerate(IMAGES)]
+
+
+def test_labels_may_be_names() -> None:
+    named = from_dataset(Listed([(image, ["cat", "dog"][i % 2]) for i, image in enumerate(IMAGES)]))
+    assert named.classes == ("cat", "dog")
+    assert named.train_labels.equal(from_dataset(Listed([(x, i % 2) for i, x in enumerate(IMAGES)])).train_labels)
+
+
+def test_rows_may_be_mappings() -> None:
+    rows = from_dataset(Listed(ROWS))
+    assert same(rows, from_dataset(Listed([(x, i % 2) for i, x in enumerate(IMAGES)])))
+    assert from_dataset(Listed(ROWS), label_column="animal").classes == ("cat", "dog")
+    days = [{**row, "day": f"2026-06-{30 - i}"} for i, row in enumerate(ROWS)]
+    ordered = from_dataset(Listed(days[:8]), Listed(ROWS[8:]), order_column="day")
+    assert ordered.arrived == tuple(f"2026-06-{30 - i}" for i in range(8))
+
+
+def test_hugging_face_data_sets_are_read_with_the_names_of_their_classes() -> None:
+    import datasets
+
+    features = datasets.Features(
+        image=datasets.Image(), label=datasets.ClassLabel(names=["cat", "dog"]), id=datasets.Value("int64")
+    )
+    columns = {"image": IMAGES, "label": [i % 2 for i in range(10)], "id": list(range(10))}
+    part = datasets.Dataset.from_dict(columns, features)
+    data = load((part, part))
+    assert (data.classes, data.train_labels.tolist()) == (("cat", "dog"), [i % 2 for i in range(10)])
+    assert np.array_equal(data.train_images[3].permute(1, 2, 0).numpy(), ARRAYS[3])
+    with pytest.raises(
+        InputError, match=r"is a DatasetDict of 'train'; give one of its parts, such as data\['train'\]"
+    ):
+        from_dataset(datasets.DatasetDict(train=part))
+
+
+@pytest.mark.parametrize(
+    ("rows", "options", "message"),
+    [
+        (ROWS, {"label_column": "lable"}, "there is no column 'lable'; did you mean 'label'"),
+        ([{"x": IMAGES[0], "y": IMAGES[0], "label": 0}], {}, "more than one column holds images; name it with --image"),
+        ([ROWS[0], {"image": IMAGES[0]}], {}, "example 1 has no 'label'; give the same columns in each"),
+        ([(IMAGES[0], 0)], {"label_column": "label"}, "is a pair without columns, so there is no 'label'"),
+        ([(IMAGES[0], "")], {}, "has the label ''; labels must be integers or names"),
+    ],
+)
+def test_wrong_rows_are_named(rows: list[Any], options: dict[str, str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        from_dataset(Listed(rows), **options)
+
+
+def test_images_that_cannot_be_used_are_named_or_left_out() -> None:
+    examples = [(image, i % 2) for i, image in enumerate(IMAGES)]
+    examples[3] = examples[4] = (Image.new("F", (5, 5)), 1)
+    with pytest.raises(InputError, match="listed: 2 of 10 images cannot be read, such as listed training example 3, "):
+        from_dataset(Listed(examples))
+    data = from_dataset(Listed(examples), skip_unreadable=True)
+    assert len(data.train_labels) + len(data.test_labels) == 8
+    assert data.notes[0].startswith("2 of 10 images cannot be read and are left out")

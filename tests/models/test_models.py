@@ -92,3 +92,14 @@ def test_a_module_class_is_a_factory(tmp_path, monkeypatch):
 
     check_factory(factory, 3, 1, 8)
     assert not batch_norms(factory(3, 1, 8))
+
+
+@pytest.mark.parametrize(("name", "size"), [*(("small-cnn", s) for s in ((8, 20), (40, 17), (3, 200))), ("mlp", (4, 6)),
+                                            ("resnet18", (20, 9)), ("vgg16", (32, 40))])  # fmt: skip
+def test_images_need_not_be_square(name, size):
+    check_factory(model_factory(name), 3, 1, size, name=name)
+
+
+def test_a_side_may_be_too_short_for_vgg16():
+    with pytest.raises(InputError, match="vgg16: halves its images five times, so 64x31 pixels leave nothing"):
+        model_factory("vgg16")(3, 1, (64, 31))

@@ -55,7 +55,8 @@ def compare(
         comparison = ImageComparison(settings, display)
         if dry_run:
             costs, lines = comparison.estimate()
-            print_costs(Terminal(quiet=not is_first_process()), [*comparison.lines, *lines], costs)
+            warnings = [f"warning: {warning}" for warning in comparison.warnings]
+            print_costs(Terminal(quiet=not is_first_process()), [*comparison.lines, *warnings, *lines], costs)
             return
         results, verdict = comparison.run()
     terminal = Terminal()

@@ -42,15 +42,13 @@ def with_flags(kind: type[Settings], *, exclude: tuple[str, ...] = ()) -> Callab
 
 def _flag(settings: type[Settings], name: str, setting: Setting) -> inspect.Parameter:
     field = settings.model_fields[name]
-    number = next((option for option in (int, float) if option in _options(field)), None)
-    switch = bool in _options(field)
-    kind = bool if switch else str if number is None or setting.auto else number
-    flag = name.replace("_", "-")
+    options, flag = _options(field), name.replace("_", "-")
+    kind = next((option for option in (str, bool, int, float) if option in options), str)
     option = typer.Option(
-        f"--{flag}/--no-{flag}" if switch else f"--{flag}",
+        f"--{flag}/--no-{flag}" if kind is bool else f"--{flag}",
         help=_help_text(setting, field),
         show_default=False,
-        metavar=setting.metavar or None,
+        metavar=setting.metavar if kind is not bool else None,
         rich_help_panel=settings.title_of(name),
     )
     annotation = Annotated[kind | None, option]  # type: ignore[valid-type]  # a type made at runtime

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import DataLoader, default_collate
 
 from warmstart.comparison.fingerprint import model_fingerprint
 from warmstart.comparison.function_checks import (
@@ -194,13 +194,12 @@ def _description(settings: FunctionSettings) -> str:
     return f"{settings.data}: {' x '.join(sizes)}, {counted(settings.stages, 'stage')}"
 
 
-def compare_images(
-    train: Dataset[Any], test: Dataset[Any] | None = None, *, progress: bool = True, **settings: Any
-) -> Outcome:
-    """Run `warmstart compare` on a torch data set of labelled images.
+def compare_images(train: Any, test: Any | None = None, *, progress: bool = True, **settings: Any) -> Outcome:
+    """Run `warmstart compare` on a data set of labelled images, of torch or of Hugging Face's `datasets`.
 
     Args:
-        train: Examples (image, label), the image a PIL image, an array or a tensor.
+        train: Examples (image, label), or mappings that have both; the image is a PIL image, an array or a tensor, the
+            label an integer or a name.
         test: The test part; without one, a stratified 20 % of ``train`` is given up, the same for all seeds.
         progress: Show what is running, on stderr.
         settings: As on the command line, with underscores: ``model="resnet18", stages=5, out="out/mine"``. One
@@ -217,9 +216,20 @@ def compare_images(
             raise InputError(f"{argument} is a DataLoader; pass its data set: {argument}=loader.dataset")
         if part is not None and not (hasattr(part, "__len__") and hasattr(part, "__getitem__")):
             raise InputError(f"{argument} is a {type(part).__name__}; give a map-style Dataset of (image, label)")
+    if "cache" in settings:
+        raise InputError("cache is for images in files; leave it out")
     name = str(settings.pop("data", type(train).__name__))
     chosen = CompareSettings.of({"jobs": 1, **settings, "data": name})
-    images = from_dataset(train, test, name=name, image_size=chosen.image_size)
+    images = from_dataset(
+        train,
+        test,
+        name=name,
+        image_size=chosen.image_size,
+        fit=chosen.fit,
+        image_column=chosen.image_column,
+        label_column=chosen.label_column,
+        skip_unreadable=chosen.skip_unreadable,
+    )
     with Display(quiet=not progress) as display, torch.random.fork_rng():
         results, verdict = ImageComparison(chosen, display, images).run()
     return Outcome(results, verdict, CompareRecord.read(Path(chosen.out)))

@@ -41,8 +41,11 @@ class ImageComparison:
         images = given or load(
             settings.data,
             image_size=settings.image_size,
+            fit=settings.fit,
             image_column=settings.image_column,
             label_column=settings.label_column,
+            skip_unreadable=settings.skip_unreadable,
+            cache=settings.cache,
             progress=display.loading,
         )
         self._settings = settings
@@ -51,7 +54,7 @@ class ImageComparison:
         self.record = CompareRecord(
             settings=settings, data_fingerprint=images.fingerprint(), provenance=Provenance.here(), **_called(given)
         )
-        self.lines = _description(settings, images)
+        self.lines, self.warnings = _description(settings, images), images.notes
 
     def estimate(self) -> tuple[list[Cost], list[str]]:
         """Measure a few steps, and try how many epochs the first stage takes.
@@ -101,9 +104,8 @@ class ImageComparison:
         Raises:
             InputError: If the folder is in use or holds another configuration.
         """
-        return report(
-            self._out, self.record, carry_out(Plan(self.task, self.record, self._out, self.lines), self._display)
-        )
+        plan = Plan(self.task, self.record, self._out, self.lines, self.warnings)
+        return report(self._out, self.record, carry_out(plan, self._display))
 
 
 def _called(given: ImageData | None) -> dict[str, str]:

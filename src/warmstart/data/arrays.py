@@ -16,10 +16,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from warmstart.data.bounds import require_memory, require_regular, require_unpackable
-from warmstart.data.images import ImageData, resize_images, to_uint8
+from warmstart.data.images import ImageData, to_uint8
 from warmstart.data.train_and_test import index_labels, with_test_part
-from warmstart.data.unreadable import reading
+from warmstart.decoding.bounds import require_memory, require_regular, require_unpackable
+from warmstart.decoding.unreadable import reading
+from warmstart.decoding.wanted import Wanted
 from warmstart.errors import InputError
 
 _KEYS = (("x_train", "y_train", "x_test", "y_test"), ("images", "labels", "test_images", "test_labels"))
@@ -29,12 +30,12 @@ _CHUNK = 1024  # images converted at a time, so that no float copy of everything
 _DIGITS_MAX = 16  # scikit-learn's digits are 4-bit counts, 0 to 16
 
 
-def read_digits(image_size: int | None = None) -> ImageData:
+def read_digits(wanted: Wanted) -> ImageData:
     """Read scikit-learn's 1797 handwritten digits, 8x8 and grey; a stratified fifth becomes the test part."""
     rows = np.loadtxt(_digits_file(), delimiter=",")  # 64 pixels and the digit
     pixels = np.rint(rows[:, :-1].reshape(-1, 1, 8, 8) * (255 / _DIGITS_MAX)).astype(np.uint8)
     grey = torch.from_numpy(pixels)
-    images = resize_images(grey, image_size) if image_size else grey
+    images = wanted.all_fitted(grey)
     classes = [str(digit) for digit in range(10)]
     return with_test_part("digits", images, torch.from_numpy(rows[:, -1]).long(), None, None, classes)
 
@@ -52,7 +53,7 @@ def _digits_file() -> Path:
     )
 
 
-def read_npz(path: Path, image_size: int | None = None) -> ImageData:
+def read_npz(path: Path, wanted: Wanted) -> ImageData:
     """Read ``x_train, y_train[, x_test, y_test]`` or ``images, labels[, test_images, test_labels]`` from a file."""
     size = require_regular(path)
     if not zipfile.is_zipfile(path):
@@ -75,8 +76,8 @@ def read_npz(path: Path, image_size: int | None = None) -> ImageData:
         _labels(path, y_test, arrays[y_test], len(arrays[x_test])) if present else None,
     )
     unit = _in_unit_range(arrays[x])
-    images = _images(path, x, arrays.pop(x), unit, image_size)
-    test_images = _images(path, x_test, arrays.pop(x_test), unit, image_size) if present else None
+    images = _images(path, x, arrays.pop(x), unit, wanted)
+    test_images = _images(path, x_test, arrays.pop(x_test), unit, wanted) if present else None
     return with_test_part(path.stem, images, labels, test_images, test_labels, classes)
 
 
@@ -116,7 +117,7 @@ def _in_unit_range(images: NDArray[Any]) -> bool:
     return images.dtype.kind == "b" or (images.dtype.kind == "f" and bool(images.max(initial=0) <= 1))
 
 
-def _images(path: Path, key: str, images: NDArray[Any], unit: bool, image_size: int | None) -> Tensor:
+def _images(path: Path, key: str, images: NDArray[Any], unit: bool, wanted: Wanted) -> Tensor:
     shape = images.shape
     if images.ndim == 3:
         images = images[:, None]
@@ -133,4 +134,4 @@ def _images(path: Path, key: str, images: NDArray[Any], unit: bool, image_size: 
     for start in range(0, len(images), _CHUNK):
         part = slice(start, start + _CHUNK)
         pixels[part] = torch.from_numpy(to_uint8(f"{path}: {key}", images[part], top, _RANGES))
-    return resize_images(pixels, image_size) if image_size else pixels
+    return wanted.all_fitted(pixels)

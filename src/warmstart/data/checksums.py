@@ -8,9 +8,9 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from warmstart.data.bounds import require_regular
 from warmstart.data.svhn import SVHN_FILES
-from warmstart.data.unreadable import in_one_line, reading
+from warmstart.decoding.bounds import require_regular
+from warmstart.decoding.unreadable import in_one_line, reading
 from warmstart.errors import InputError
 
 _MD5 = {

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from warmstart.data.files import Files
-from warmstart.data.images import ImageData, resize_images
+from warmstart.data.images import ImageData
 from warmstart.data.pickles import read_pickle
 from warmstart.data.train_and_test import index_labels, with_test_part
+from warmstart.decoding.wanted import Wanted
 from warmstart.errors import InputError
 
 _SHAPE = (3, 32, 32)
@@ -65,9 +66,7 @@ def find_cifar(names: Sequence[str]) -> list[tuple[CifarLayout, PurePosixPath]]:
     ]
 
 
-def read_cifar(
-    name: str, files: Files, layout: CifarLayout, folder: PurePosixPath, image_size: int | None = None
-) -> ImageData:
+def read_cifar(name: str, files: Files, layout: CifarLayout, folder: PurePosixPath, wanted: Wanted) -> ImageData:
     """Read one of the two data sets, in the order of its files; CIFAR-100 with its fine labels."""
     inside = {str(folder / file): file for file in layout.files}
     missing = [file for path, file in inside.items() if path not in files.names]
@@ -85,7 +84,7 @@ def read_cifar(
     train_labels = np.concatenate([parts[file][1] for file in layout.train])
     labels, test_labels, classes = index_labels(where, train_labels, parts[layout.test][1], names)
     images, test_images = (
-        _images([parts[file][0] for file in group], image_size) for group in (layout.train, (layout.test,))
+        _images([parts[file][0] for file in group], wanted) for group in (layout.train, (layout.test,))
     )
     return with_test_part(name, images, labels, test_images, test_labels, classes)
 
@@ -111,6 +110,6 @@ def _integers(labels: Any) -> NDArray[Any] | None:
     return labels if isinstance(labels, np.ndarray) and labels.dtype.kind in "iu" else None
 
 
-def _images(batches: list[NDArray[np.uint8]], image_size: int | None) -> Tensor:
+def _images(batches: list[NDArray[np.uint8]], wanted: Wanted) -> Tensor:
     images = torch.from_numpy(np.concatenate(batches).reshape(-1, *_SHAPE))
-    return resize_images(images, image_size) if image_size else images
+    return wanted.all_fitted(images)

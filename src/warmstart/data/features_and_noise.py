@@ -18,8 +18,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from warmstart.data.images import ImageData, resize_images
+from warmstart.data.images import ImageData
 from warmstart.data.settings import PatchSettings
+from warmstart.decoding.wanted import Wanted
 
 NAME = "features-and-noise"
 """What `--data` calls these images."""
@@ -97,13 +98,12 @@ def as_images(world: PatchWorld, patches: Tensor) -> Tensor:
     return (128 + scale * flat).round().clamp(0, 255).to(torch.uint8)
 
 
-def read_features_and_noise(image_size: int | None = None) -> ImageData:
+def read_features_and_noise(wanted: Wanted) -> ImageData:
     """Make 4000 training and 2000 test images of 40x40 pixels, two classes of 20 features, always the same."""
     world = PatchWorld()
     parts = [draw_examples(world, _SEED, count, part) for part, count in enumerate((_TRAIN, _TEST))]
     train, test = (as_images(world, part.patches) for part in parts)
-    if image_size:
-        train, test = resize_images(train, image_size), resize_images(test, image_size)
+    train, test = wanted.all_fitted(train), wanted.all_fitted(test)
     classes = tuple(f"class {label + 1}" for label in range(world.classes))
     return ImageData(NAME, train, parts[0].labels, test, parts[1].labels, classes)
 

@@ -9,13 +9,13 @@ import lzma
 import os
 import tarfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, Protocol
 
-from warmstart.data.bounds import (
+from warmstart.decoding.bounds import (
     MAX_FILE_BYTES,
     MAX_HEADER_BYTES,
     read_file,
@@ -23,7 +23,7 @@ from warmstart.data.bounds import (
     require_regular,
     require_unpackable,
 )
-from warmstart.data.unreadable import reading
+from warmstart.decoding.unreadable import reading
 from warmstart.errors import InputError
 
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
@@ -47,6 +47,21 @@ class Files(Protocol):
 
     def read(self, name: str) -> bytes:
         """The content of one of ``names``."""
+
+    def has(self, name: str) -> bool:
+        """Whether there is a regular file of that name."""
+
+    def sources(self, names: Iterable[str]) -> Iterator[object]:
+        """What tells whether any of these files has changed."""
+
+
+def stamp(path: Path) -> tuple[str, int, int]:
+    """A file's path, size and time of change; zeros if it is not there, of which reading says more."""
+    try:
+        status = path.stat()
+    except OSError:
+        return str(path.absolute()), 0, 0
+    return str(path.absolute()), status.st_size, status.st_mtime_ns
 
 
 def visible_name(name: str) -> str | None:
@@ -82,12 +97,31 @@ def _unpacked(path: Path) -> IO[bytes]:
     return stream
 
 
-class _FolderFiles:
+class FilesBeside:
+    """Files that are asked for by their paths from a folder; they need not lie within it."""
+
     def __init__(self, path: Path) -> None:
         self.where = str(path)
         self._path = path
         self.names: list[str] = []
         self.folders: set[str] = set()
+
+    def read(self, name: str) -> bytes:
+        """The content of a file."""
+        return read_file(self._path / name)
+
+    def has(self, name: str) -> bool:
+        """Whether there is such a file."""
+        return (self._path / name).is_file()
+
+    def sources(self, names: Iterable[str]) -> Iterator[object]:
+        """Path, size and time of change of each."""
+        return (stamp(self._path / name) for name in names)
+
+
+class _FolderFiles(FilesBeside):
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
         visited = {path.resolve()}
         for root, folders, names in os.walk(path, followlinks=True):
             here = Path(root)
@@ -101,15 +135,32 @@ class _FolderFiles:
             self.folders |= {(relative / name).as_posix() for name in folders}
             self.names += [(relative / name).as_posix() for name in sorted(names) if visible_name(name)]
 
-    def read(self, name: str) -> bytes:
-        return read_file(self._path / name)
 
+class _ArchiveFiles:
+    """What a zip and a tar have in common."""
 
-class _ZipFiles:
-    def __init__(self, path: Path, size: int, archive: zipfile.ZipFile) -> None:
+    def __init__(self, path: Path) -> None:
         self.where = str(path)
+        self._path = path
+        self.names: list[str] = []
+        self._members: dict[str, Any] = {}
+
+    def has(self, name: str) -> bool:
+        return name in self._members
+
+    def _member(self, name: str) -> Any:
+        if name not in self._members:
+            raise InputError(f"{self.where}: {name}: no such file; correct or remove the name")
+        return self._members[name]
+
+    def sources(self, names: Iterable[str]) -> Iterator[object]:
+        return iter([stamp(self._path)])
+
+
+class _ZipFiles(_ArchiveFiles):
+    def __init__(self, path: Path, size: int, archive: zipfile.ZipFile) -> None:
+        super().__init__(path)
         self._archive = archive
-        self._members: dict[str, zipfile.ZipInfo] = {}
         self.folders: set[str] = set()
         members = archive.infolist()
         require_unpackable(self.where, sum(member.file_size for member in members), size, len(members))
@@ -125,7 +176,7 @@ class _ZipFiles:
         self.names = sorted(self._members, key=lambda name: self._members[name].header_offset)
 
     def read(self, name: str) -> bytes:
-        member, where = self._members[name], f"{self.where}: {name}"
+        member, where = self._member(name), f"{self.where}: {name}"
         require_file_bytes(where, member.file_size)
         if member.flag_bits & 1:
             raise InputError(f"{where}: encrypted; pack the archive without a password")
@@ -134,11 +185,10 @@ class _ZipFiles:
             return b"".join(iter(partial(stream.read, _PIECE), b""))
 
 
-class _TarFiles:
+class _TarFiles(_ArchiveFiles):
     def __init__(self, path: Path, size: int, stream: IO[bytes]) -> None:
-        self.where = str(path)
+        super().__init__(path)
         self._stream = _TarStream(self.where, size, stream)
-        self._members: dict[str, tarfile.TarInfo] = {}
         self.folders: set[str] = set()
         self._archive = tarfile.TarFile(fileobj=self._stream)
         unpacked = 0
@@ -161,7 +211,7 @@ class _TarFiles:
             raise tarfile.ReadError("unexpected end of data")
 
     def read(self, name: str) -> bytes:
-        member, where = self._members[name], f"{self.where}: {name}"
+        member, where = self._member(name), f"{self.where}: {name}"
         require_file_bytes(where, member.size)
         with reading(where, _DAMAGED):
             stream = self._archive.extractfile(member)

@@ -1,25 +1,35 @@
 """Images by class: one folder a class, with or without parts, and Tiny-ImageNet as it is downloaded.
 
 Class folders are at the top, or inside a training and a test part (``train`` and ``test`` or ``val``); a single folder
-around everything is skipped. Classes are in the order of their names, or in that of ``wnids.txt`` where it exists.
+around everything is skipped. Folders around class folders that are all months or days (``2026-06``, ``202606``,
+``2026-06-30``) say when the images in them arrived. Classes are in the order of their names, or in that of
+``wnids.txt`` where it exists.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain
 from pathlib import PurePosixPath
 
 import torch
 
-from warmstart.data.decode import SUFFIXES, OnDecoded, decode_images
+from warmstart.data.columns import months
 from warmstart.data.files import Files
 from warmstart.data.images import ImageData
-from warmstart.data.train_and_test import order_parts, with_test_part
+from warmstart.data.listing import Listing
+from warmstart.data.train_and_test import order_parts
+from warmstart.decoding.decode import Encoded, is_image, not_read
+from warmstart.decoding.wanted import Wanted
 from warmstart.errors import InputError
 
 _WNIDS = "wnids.txt"
 _ANNOTATIONS = "val_annotations.txt"
+
+_ORDERED_BY = ("month", "day", "date")
+"""What the order by folders may be called."""
 
 Labelled = dict[str, str]
 """The name of an image -> its class."""
@@ -33,27 +43,28 @@ class _Folder:
     folders: dict[str, _Folder] = field(default_factory=dict)
     files: set[str] = field(default_factory=set)
 
+    def names(self) -> Iterator[str]:
+        """The names of all files at any depth."""
+        yield from (str(self.path / name) for name in self.files)
+        for folder in self.folders.values():
+            yield from folder.names()
+
     def images(self) -> Iterator[str]:
         """The names of all images at any depth."""
-        yield from (str(self.path / name) for name in self.files if is_image(name))
-        for folder in self.folders.values():
-            yield from folder.images()
+        return filter(is_image, self.names())
 
 
-def is_image(name: str) -> bool:
-    """Whether a file's name has the suffix of an image format that is read."""
-    return PurePosixPath(name).suffix.lower() in SUFFIXES
-
-
-def read_folders(
-    name: str, files: Files, image_size: int | None = None, progress: OnDecoded | None = None
-) -> ImageData:
+def read_folders(name: str, files: Files, wanted: Wanted) -> ImageData:
     """Read images whose folder is their class."""
     root = _step_into(_tree(files))
     train_name, test_names = order_parts(root.folders)
     if train_name is None and root.folders and len(test_names) == len(root.folders):
         raise InputError(f"{files.where}: there is a part '{test_names[0]}' but no part 'train'; add it")
-    train = _by_folder(files, root if train_name is None else root.folders[train_name])
+    part = root if train_name is None else root.folders[train_name]
+    train, arrived = _by_folder(files, part)
+    if wanted.order_column not in ((None,) if arrived is None else (None, *_ORDERED_BY)):
+        remedy = f"order by {_ORDERED_BY[0]}" if arrived else "put the class folders into folders such as 2026-06"
+        raise InputError(f"{files.where}: folders have no column '{wanted.order_column}'; {remedy}")
     if not train:
         raise InputError(
             f"{files.where}: no images in class folders; arrange them as CLASS/image.png or train/CLASS/image.png"
@@ -66,15 +77,31 @@ def read_folders(
             f"{files.where}: the class '{foreign[0]}' of the test part is not in the training part; add or remove it"
         )
 
-    index = {image: place for place, image in enumerate([*train, *test])}
-    encoded = ((index[member], member, files.read(member)) for member in files.names if member in index)
-    images = decode_images(encoded, len(index), image_size, progress)
     number = {label: place for place, label in enumerate(classes)}
-    labels = torch.tensor([number[label] for label in (*train.values(), *test.values())])
-    cut = len(train)
-    if not test:
-        return with_test_part(name, images, labels, None, None, classes)
-    return with_test_part(name, images[:cut], labels[:cut], images[cut:], labels[cut:], classes)
+    labels, test_labels = (
+        torch.tensor([number[x] for x in part.values()], dtype=torch.int64) for part in (train, test)
+    )
+    unread = not_read(sorted(chain(part.names(), *(root.folders[x].names() for x in test_names if train_name))))
+    listing = Listing(
+        name,
+        files.where,
+        labels,
+        test_labels if test else None,
+        classes,
+        partial(encoded_files, files, [*train, *test]),
+        lambda: files.sources([*train, *test]),
+        arrived,
+        [f"{files.where}: {unread}"] if unread else [],
+    )
+    return listing.read(wanted)
+
+
+def encoded_files(files: Files, names: Sequence[str]) -> Iterator[Encoded]:
+    """Read images by their names, in the order in which they are fastest to read."""
+    index = {name: place for place, name in enumerate(names)}
+    known = {name: index[name] for name in files.names if name in index}
+    for name, place in (known | index).items():
+        yield place, name, partial(files.read, name)
 
 
 def _tree(files: Files) -> _Folder:
@@ -104,13 +131,32 @@ def _step_into(root: _Folder) -> _Folder:
     return root
 
 
-def _by_folder(files: Files, part: _Folder) -> Labelled:
-    """Label each image with the folder that it is in, in the order of the names."""
+def _by_folder(files: Files, part: _Folder) -> tuple[Labelled, list[str] | None]:
+    """Label each image with the folder that it is in, in the order of the names, and say when it arrived."""
+    found = months(part.folders)
+    if found is None:
+        return _by_class(files, part), None
+    labelled: Labelled = {}
+    arrived: list[str] = []
+    for name in sorted(found, key=found.__getitem__):
+        month = part.folders[name]
+        if not month.folders:
+            raise InputError(
+                f"{files.where}: the folder {month.path} is a month or day without class folders; arrange them as "
+                f"{month.path}/CLASS/image.png"
+            )
+        labelled |= (inside := _by_class(files, month))
+        arrived += [found[name]] * len(inside)
+    return labelled, arrived
+
+
+def _by_class(files: Files, part: _Folder) -> Labelled:
     labelled: Labelled = {}
     for label, folder in sorted(part.folders.items()):
         images = sorted(folder.images())
         if not images:
-            raise InputError(f"{files.where}: the class folder {folder.path} holds no image; add some or remove it")
+            unread = not_read(sorted(folder.names())) or "add some or remove it"
+            raise InputError(f"{files.where}: the class folder {folder.path} holds no image; {unread}")
         labelled |= dict.fromkeys(images, label)
     return labelled
 
@@ -135,7 +181,7 @@ def _test_part(files: Files, root: _Folder, candidates: list[str]) -> Labelled:
             return _annotated(files, root.folders[name])
     for name in candidates:
         if root.folders[name].folders:
-            return _by_folder(files, root.folders[name])
+            return _by_folder(files, root.folders[name])[0]
     return {}
 
 

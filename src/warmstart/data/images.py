@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,9 +14,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from warmstart.decoding.cache import map_images
+from warmstart.decoding.wanted import ImageSize
 from warmstart.errors import InputError
 
-_CHUNK = 4096  # images counted at a time: torch.bincount widens its input
+_CHUNK = 2**24  # pixels counted at a time: torch.bincount widens its input
+_PIECE = 2**26  # bytes hashed at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,10 +35,26 @@ class ImageData:
     test_images: Tensor
     test_labels: Tensor
     classes: tuple[str, ...]
+    arrived: Sequence[str] | None = None
+    """When each training example arrived, where the data say so: texts that sort as the times do."""
+    notes: tuple[str, ...] = ()
+    """What a user should know of how it was read, such as images that were left out."""
+    file: Path | None = None
+    """The file that the images are mapped from, training images first; None if they are in memory."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle images that lie in a file by its name."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        if self.file is None:
+            return type(self), tuple(values.values())
+        values |= {name: tuple(values[name].shape) for name in ("train_images", "test_images")}
+        return _from_file, (values,)
 
     def __post_init__(self) -> None:
         _check_part(self.name, "training", self.train_images, self.train_labels, len(self.classes))
         _check_part(self.name, "test", self.test_images, self.test_labels, len(self.classes))
+        if self.arrived is not None and len(self.arrived) != len(self.train_labels):
+            raise InputError(f"{self.name}: arrived has {len(self.arrived)} entries; give one for each training image")
         if self.train_images.shape[1:] != self.test_images.shape[1:]:
             train, test = (
                 "x".join(map(str, x.shape[1:])) for x in (self.train_images, self.test_images)
@@ -49,9 +70,10 @@ class ImageData:
         return self.train_images.shape[1]
 
     @property
-    def image_size(self) -> int:
-        """Height, which is also the width, in pixels."""
-        return self.train_images.shape[-1]
+    def image_size(self) -> ImageSize:
+        """Pixels a side; height and width where they differ."""
+        height, width = self.train_images.shape[-2:]
+        return height if height == width else (height, width)
 
     @property
     def num_classes(self) -> int:
@@ -62,8 +84,7 @@ class ImageData:
     def _histogram(self) -> Tensor:
         """How often each of the 256 values occurs in each channel of the training part: (C, 256)."""
         counts = torch.zeros(self.channels, 256, dtype=torch.int64)
-        for start in range(0, len(self.train_images), _CHUNK):
-            images = self.train_images[start : start + _CHUNK]
+        for images in _pieces(self.train_images, _CHUNK):
             for channel in range(self.channels):
                 counts[channel] += torch.bincount(images[:, channel].flatten(), minlength=256)
         return counts
@@ -86,26 +107,25 @@ class ImageData:
         return mean, variance.masked_fill(constant, 0.0)
 
     def fingerprint(self) -> str:
-        """16 hexadecimal digits of the SHA-256 of all but the name, so that resuming on changed data is noticed."""
+        """16 hexadecimal digits of the SHA-256 of images, labels, classes: resuming on changed data is noticed."""
         digest = hashlib.sha256(repr(self.classes).encode())
         for tensor in (self.train_images, self.train_labels, self.test_images, self.test_labels):
             digest.update(repr(tuple(tensor.shape)).encode())
-            digest.update(np.ascontiguousarray(tensor.numpy()).data)
+            for piece in _pieces(tensor, _PIECE):
+                digest.update(np.ascontiguousarray(piece.numpy()).data)
         return digest.hexdigest()[:16]
 
 
-def resize_images(images: Tensor, size: int) -> Tensor:
-    """Stretch uint8 (N, C, H, W) to ``size`` pixels a side, as `--image-size` does: bilinear, antialiased."""
-    if images.shape[-2:] == (size, size):
-        return images
-    from PIL import Image
+def _from_file(values: dict[str, Any]) -> ImageData:
+    train, test = values["train_images"], values["test_images"]
+    images = map_images(values["file"], (train[0] + test[0], *train[1:]))
+    return ImageData(**{**values, "train_images": images[: train[0]], "test_images": images[train[0] :]})
 
-    resized = torch.empty(*images.shape[:2], size, size, dtype=torch.uint8)
-    for image, out in zip(images, resized, strict=True):
-        array = image[0].numpy() if len(image) == 1 else image.permute(1, 2, 0).numpy()
-        stretched = Image.fromarray(array).resize((size, size), Image.Resampling.BILINEAR)
-        out.copy_(torch.from_numpy(np.array(stretched)).view(size, size, -1).permute(2, 0, 1))
-    return resized
+
+def _pieces(tensor: Tensor, size: int) -> Iterator[Tensor]:
+    """The tensor in pieces of about so many values, so that what lies on a disk is never in memory as a whole."""
+    count = max(1, size // max(1, tensor[0].numel() if len(tensor) else 1))
+    return iter(tensor.split(count))
 
 
 def to_uint8(where: str, values: NDArray[Any], top: int, remedy: str) -> NDArray[np.uint8]:
@@ -128,9 +148,8 @@ def _check_part(name: str, part: str, images: Tensor, labels: Tensor, num_classe
         raise InputError(f"{where} has {len(images)} images; its labels must be int64, one for each")
     if len(images) == 0:
         raise InputError(f"{where} holds no images; add some")
-    height, width = images.shape[-2:]
-    if height != width:
-        raise InputError(f"{where} has images of {width}x{height} pixels, not square; give --image-size N")
+    if 0 in images.shape:
+        raise InputError(f"{where} has images without pixels; remove it")
     if labels.min() < 0 or labels.max() >= num_classes:
         wrong = int(labels[(labels < 0) | (labels >= num_classes)][0])
         raise InputError(f"{where} has the label {wrong}, but there are {num_classes} classes")

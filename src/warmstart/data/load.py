@@ -1,35 +1,38 @@
-"""The reader for what the user names: labelled images from wherever they are, in memory as uint8."""
+"""The reader for what the user names: labelled images from wherever they are, as uint8."""
 
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from torch.utils.data import Dataset
-
 from warmstart.data.arrays import read_digits, read_npz
-from warmstart.data.bounds import require_regular
 from warmstart.data.cifar import find_cifar, read_cifar
-from warmstart.data.decode import OnDecoded
 from warmstart.data.features_and_noise import NAME as FEATURES_AND_NOISE
 from warmstart.data.features_and_noise import read_features_and_noise
-from warmstart.data.files import ARCHIVE_SUFFIXES, Files, open_files
-from warmstart.data.folders import is_image, read_folders
-from warmstart.data.images import ImageData, resize_images
+from warmstart.data.files import ARCHIVE_SUFFIXES, Files, FilesBeside, open_files
+from warmstart.data.folders import read_folders
+from warmstart.data.images import ImageData
+from warmstart.data.label_files import SUFFIXES as LISTS
+from warmstart.data.label_files import find_lists, read_lists
+from warmstart.data.settings import height_and_width
 from warmstart.data.svhn import SVHN_FILES, read_svhn
 from warmstart.data.tables import parquet_files, read_hub, read_parquet
-from warmstart.data.torch_datasets import from_dataset
-from warmstart.data.unreadable import in_one_line, reading
-from warmstart.errors import InputError, at_least_one
+from warmstart.data.torch_datasets import read_dataset
+from warmstart.decoding.bounds import require_regular
+from warmstart.decoding.decode import is_image, not_read
+from warmstart.decoding.unreadable import in_one_line, reading
+from warmstart.decoding.wanted import FITS, ImageSize, OnDecoded, Wanted
+from warmstart.errors import InputError, one_of
 
 _MADE = {"digits": read_digits, FEATURES_AND_NOISE: read_features_and_noise}
 """Data that need no file."""
 
 _ACCEPTED = (
-    "digits, hf:NAME, a folder of images by class or of parquet files, "
-    f"or a file: .parquet, .npz, {', '.join(ARCHIVE_SUFFIXES)}; "
+    "digits, hf:NAME, a folder of images by class, of parquet files or with a CSV of paths and labels, "
+    f"or a file: .csv, .parquet, .npz, {', '.join(ARCHIVE_SUFFIXES)}; "
     "CIFAR-10 and CIFAR-100 (python version), SVHN (cropped digits) and Tiny-ImageNet as they are downloaded; "
     f"{FEATURES_AND_NOISE}, which is generated"
 )
@@ -37,76 +40,101 @@ _ACCEPTED = (
 
 @in_one_line()
 def load(
-    data: str | Path | ImageData | tuple[Dataset[Any], Dataset[Any] | None],
+    data: str | Path | ImageData | tuple[Any, Any | None],
     *,
-    image_size: int | None = None,
+    image_size: ImageSize | str | None = None,
+    fit: str = "stretch",
     image_column: str | None = None,
     label_column: str | None = None,
+    order_column: str | None = None,
+    skip_unreadable: bool = False,
+    cache: str | Path | None = None,
     progress: OnDecoded | None = None,
 ) -> ImageData:
-    """Read a labelled image data set into memory.
+    """Read a labelled image data set.
 
-    Images are stretched to ``image_size`` (bilinear, antialiased); if some are in colour, all become so; transparent
-    parts show white; 16 bits keep the upper 8. Where there is no test part, a stratified fifth is held out, the same
-    for all seeds.
+    If some images are in colour, all become so; transparent parts show white. Images of 16 bits are brought to 8 by one
+    rule for the whole data set: white is the largest value of the fewest bits (8, 10, 12, 14 or 16) that hold the
+    largest value in it. Where there is no test part, a stratified fifth is held out, the same for all seeds. Images are
+    kept in memory, or on disk if they would take more than half of what is free.
 
     Args:
         data: ``digits``; ``features-and-noise``; ``hf:NAME`` or ``hf:NAME:CONFIG``; the path of a folder of images by
-            class or of parquet files, of a parquet file, ``.npz`` or archive of images by class; that of CIFAR-10,
-            CIFAR-100 (pickles), SVHN (``train_32x32.mat``) or Tiny-ImageNet as they are downloaded; torch datasets
-            (train, test or None); or what `load` returned before.
-        image_size: Height and width in pixels; needed where the images differ in size or are not square.
-        image_column: The images' column of parquet and hub data; needed where more than one could be it.
+            class or of parquet files, of a parquet file, ``.npz`` or archive of images by class, of a CSV that names
+            images and labels or a folder with one; that of CIFAR-10, CIFAR-100 (pickles), SVHN (``train_32x32.mat``) or
+            Tiny-ImageNet as they are downloaded; data sets of torch or `datasets` (train, test or None); or what `load`
+            returned before.
+        image_size: Pixels a side, or (height, width), or a text such as ``48x64``; needed where images differ in size.
+        fit: How images of other proportions come to that size: ``stretch``, ``crop`` (the middle) or ``pad`` (black).
+        image_column: The images' column of a table; needed where more than one could be it.
         label_column: The labels' column, likewise.
+        order_column: The column that says when an example arrived (a time, number or text), for ``arrived``; for
+            folders of months ``month``, which need not be given.
+        skip_unreadable: Leave out images that cannot be read; else they are an error that names them.
+        cache: A folder to keep decoded images in, so that the next start need not decode them.
         progress: Called with the number of images decoded so far and in all.
 
     Returns:
-        The data set, on the CPU.
+        The data set, on the CPU; its ``notes`` say what was left out and other things to know.
 
     Raises:
         InputError: If the data is not there, cannot be read, or does not fit together.
     """
-    if image_size is not None:
-        at_least_one("--image-size", image_size)
+    one_of("fit", fit, FITS)
+    wanted = Wanted(
+        height_and_width(image_size),
+        fit,
+        image_column,
+        label_column,
+        order_column,
+        skip_unreadable,
+        None if cache is None else Path(cache),
+        progress,
+    )
     if isinstance(data, ImageData):
-        return _resized(data, image_size) if image_size else data
+        return _resized(data, wanted) if wanted.size else data
     if isinstance(data, tuple):
         train, test = data
-        return from_dataset(train, test, image_size=image_size, progress=progress)
+        return read_dataset(train, test, None, wanted)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of libraries, over damage: what matters of it is an error
-        return _read(data, image_size, image_column, label_column, progress)
+        return _read(data, wanted)
 
 
-def _read(
-    data: str | Path,
-    image_size: int | None,
-    image_column: str | None,
-    label_column: str | None,
-    progress: OnDecoded | None,
-) -> ImageData:
+def _read(data: str | Path, wanted: Wanted) -> ImageData:
     """Read what a text names."""
     if isinstance(data, str) and data.startswith("hf:"):
-        return read_hub(data.removeprefix("hf:"), image_size, image_column, label_column, progress)
+        return read_hub(data.removeprefix("hf:"), wanted)
     made = _MADE.get(data) if isinstance(data, str) else None
     path = Path(data) if made else require_path(str(data), tuple(_MADE), _ACCEPTED)
     if made is None and parquet_files(path):
-        return read_parquet(path, image_size, image_column, label_column, progress)
-    if image_column is not None or label_column is not None:
-        raise InputError(f"{data}: --image-column and --label-column are for parquet and hub data; leave them out")
+        return read_parquet(path, wanted)
+    if path.is_file() and path.name.lower().endswith(LISTS):
+        return read_lists(path.stem, FilesBeside(path.parent), [path.name], wanted)
+    if made is not None or (path.is_file() and not path.name.lower().endswith(ARCHIVE_SUFFIXES)):
+        _refuse_columns(str(data), wanted)
     if made is not None:
-        return made(image_size)
+        return made(wanted)
     if path.suffix.lower() == ".npz":
-        return read_npz(path, image_size)
+        return read_npz(path, wanted)
     if path.name in SVHN_FILES and path.is_file():
-        return read_svhn(path.parent, image_size)
+        return read_svhn(path.parent, wanted)
     if path.is_file() and not path.name.lower().endswith(ARCHIVE_SUFFIXES):
         raise InputError(f"{path}: not a kind of file that can be read; accepted are {_ACCEPTED}")
     with open_files(path) as files:
-        return _read_files(path, files, image_size, progress)
+        return _read_files(path, files, wanted)
 
 
-def _read_files(path: Path, files: Files, image_size: int | None, progress: OnDecoded | None) -> ImageData:
+def _refuse_columns(where: str, wanted: Wanted, *, order: bool = True) -> None:
+    if wanted.image_column is not None or wanted.label_column is not None:
+        raise InputError(
+            f"{where}: --image-column and --label-column are for tables (CSV, parquet, hub); leave them out"
+        )
+    if order and wanted.order_column is not None:
+        raise InputError(f"{where}: there are no columns, so no '{wanted.order_column}' to order by; leave it out")
+
+
+def _read_files(path: Path, files: Files, wanted: Wanted) -> ImageData:
     """Read the one data set that a folder or an archive holds, judged by the names of its files."""
     cifar = find_cifar(files.names)
     svhn = [name for name in SVHN_FILES if name in files.names and path.is_dir()]
@@ -114,18 +142,23 @@ def _read_files(path: Path, files: Files, image_size: int | None, progress: OnDe
     held = [layout.folder for layout, _ in cifar] + svhn[:1] + images[:1]
     if len(held) > 1:
         raise InputError(f"{path}: more than one data set in it ({', '.join(held)}); give the path of one of them")
+    if not (cifar or svhn) and (lists := find_lists(files, wanted)):
+        return read_lists(_name(path), files, lists, wanted)
+    _refuse_columns(str(path), wanted, order=not images)
     if cifar:
-        return read_cifar(_name(path), files, *cifar[0], image_size)
+        return read_cifar(_name(path), files, *cifar[0], wanted)
     if svhn:
-        return read_svhn(path, image_size)
+        return read_svhn(path, wanted)
     if not images:
-        raise InputError(f"{path}: no images in it{_readable_inside(files.names)}; accepted are {_ACCEPTED}")
-    return read_folders(_name(path), files, image_size, progress)
+        found = not_read(files.names) or f"accepted are {_ACCEPTED}"
+        raise InputError(f"{path}: no images in it{_readable_inside(files.names)}; {found}")
+    return read_folders(_name(path), files, wanted)
 
 
-def _resized(data: ImageData, size: int) -> ImageData:
-    train, test = (resize_images(images, size) for images in (data.train_images, data.test_images))
-    return ImageData(data.name, train, data.train_labels, test, data.test_labels, data.classes)
+def _resized(data: ImageData, wanted: Wanted) -> ImageData:
+    train, test = (wanted.all_fitted(images) for images in (data.train_images, data.test_images))
+    file = data.file if train is data.train_images else None
+    return replace(data, train_images=train, test_images=test, file=file)
 
 
 def require_path(given: str, made: tuple[str, ...], accepted: str) -> Path:
@@ -153,7 +186,7 @@ def require_path(given: str, made: tuple[str, ...], accepted: str) -> Path:
 
 def _readable_inside(names: list[str]) -> str:
     """A hint for a folder that holds no images but one file that can be read if its path is given."""
-    readable = [name for name in names if name.lower().endswith((".npz", *ARCHIVE_SUFFIXES))]
+    readable = [name for name in names if name.lower().endswith((".npz", *LISTS, *ARCHIVE_SUFFIXES))]
     return f", but {readable[0]}: give its path" if len(readable) == 1 else ""
 
 

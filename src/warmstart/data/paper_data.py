@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from warmstart.data.decode import OnDecoded
 from warmstart.data.images import ImageData
 from warmstart.data.load import load, require_path
 from warmstart.data.paper_sets import PAPER_DATA, PaperData
-from warmstart.data.unreadable import in_one_line, reading
+from warmstart.decoding.unreadable import in_one_line, reading
+from warmstart.decoding.wanted import OnDecoded
 from warmstart.errors import InputError, nearest
 
 
@@ -60,10 +60,10 @@ def _check(name: str, paper: PaperData, data: ImageData, where: str) -> None:
             f"{where} holds classes such as '{data.classes[0]}', but svhn has digits; give svhn's own data"
         )
     if (data.image_size, data.channels) != (paper.image_size, 3):
-        found, wanted = data.image_size, paper.image_size
+        found, wanted = data.train_images.shape[-2:], paper.image_size
         colour = "colour" if data.channels == 3 else "grey"
         raise InputError(
-            f"{where} holds {colour} images of {found}x{found} pixels, but {name}'s are colour images of "
+            f"{where} holds {colour} images of {found[0]}x{found[1]} pixels, but {name}'s are colour images of "
             f"{wanted}x{wanted}; give {name}'s own data"
         )
     fewer = data.num_classes < paper.num_classes and name != "tiny-imagenet"  # of which subsets are in use

@@ -19,8 +19,8 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from warmstart.data.bounds import MAX_KEYS, MAX_PICKLE_STEPS, MAX_TEXT
-from warmstart.data.unreadable import reading
+from warmstart.decoding.bounds import MAX_KEYS, MAX_PICKLE_STEPS, MAX_TEXT
+from warmstart.decoding.unreadable import reading
 from warmstart.errors import InputError
 
 

@@ -2,15 +2,47 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Self
+import re
+from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import model_validator
+from pydantic import BeforeValidator, ValidationInfo, field_validator, model_validator
 
-from warmstart.errors import InputError
+from warmstart.errors import InputError, require
 from warmstart.settings import Setting, Settings
 
 LARGEST_IMAGE = 4096
 """Pixels a side; far above what the networks here are made for, so that more is taken for a typing error."""
+
+
+FITS = ("stretch", "crop", "pad")
+
+
+def height_and_width(size: int | str | tuple[int, int] | None) -> tuple[int, int] | None:
+    """A size as (height, width): a whole number is that of a square, and a text may be ``48x64``."""
+    if size is None:
+        return None
+    text = "x".join(map(str, size)) if isinstance(size, tuple) else str(size)
+    match = re.fullmatch(r"(-?\d{1,9})(?:x(-?\d{1,9}))?", text.strip().lower())
+    require(match is not None, f"image_size is '{text:.40}'; give N for squares or HxW (height x width), such as 48x64")
+    assert match is not None
+    height, width = int(match[1]), int(match[2] or match[1])
+    for side in (height, width):
+        require(side >= 1, f"image_size is {text}; it must be at least 1")
+    return height, width
+
+
+def _image_size(value: Any) -> Any:
+    """N for squares, else a text such as ``48x64``."""
+    if isinstance(value, int) or value is None:
+        return value
+    if not isinstance(value, (str, tuple, list)):
+        raise InputError(f"image_size is {value!r:.40}; give N for squares or HxW (height x width), such as 48x64")
+    if isinstance(value, str) and re.fullmatch(r"-?\d{1,9}", value.strip()):
+        return int(value)
+    sides = height_and_width(tuple(value) if isinstance(value, list) else value)
+    assert sides is not None
+    require(max(sides) <= LARGEST_IMAGE, f"image_size is {value}; it must be at most {LARGEST_IMAGE} a side")
+    return sides[0] if sides[0] == sides[1] else f"{sides[0]}x{sides[1]}"
 
 
 class DataSettings(Settings):
@@ -21,29 +53,55 @@ class DataSettings(Settings):
     data: Annotated[
         str,
         Setting(
-            "digits; features-and-noise; images by class in folders or an archive; parquet; .npz; CIFAR, SVHN and "
-            "Tiny-ImageNet as they are downloaded; hf:NAME",
+            "digits; features-and-noise; images by class in folders or an archive; a CSV of paths and labels; "
+            "parquet; .npz; CIFAR, SVHN and Tiny-ImageNet as they are downloaded; hf:NAME",
             "NAME|PATH",
             example="some, or leave it out",
         ),
     ] = "digits"
     image_size: Annotated[
-        int | None,
+        int | str | None,
+        BeforeValidator(_image_size),
         Setting(
-            "Resize images to N x N pixels",
-            "N",
+            "Resize images to N x N pixels, or to height x width",
+            "N|HxW",
             at_least=1,
             at_most=LARGEST_IMAGE,
-            remark=", since all images are held in memory",
             default="as they are",
         ),
     ] = None
+    fit: Annotated[
+        str,
+        Setting(
+            "How images of other proportions come to that size: stretch, crop the middle or pad with black",
+            "NAME",
+            choices=FITS,
+        ),
+    ] = "stretch"
     image_column: Annotated[
         str | None, Setting("The images' column of a table", "NAME", default="by type, then by name")
     ] = None
     label_column: Annotated[
         str | None, Setting("The labels' column of a table", "NAME", default="by type, then by name")
     ] = None
+    skip_unreadable: Annotated[bool, Setting("Leave out images that cannot be read", "YES|NO")] = False
+    cache: Annotated[
+        str | None,
+        Setting(
+            "Keep decoded images in this folder, for the next start",
+            "DIR",
+            example="a folder",
+            default="in memory; in ~/.cache/warmstart if they take more than half of it",
+            role="running",
+        ),
+    ] = None
+
+    @field_validator("fit")
+    @classmethod
+    def _with_a_size(cls, value: str, info: ValidationInfo) -> str:
+        if value != cls.model_fields["fit"].default and info.data.get("image_size") is None:
+            raise InputError(f"fit is {value}, which has no effect without a size; add --image-size N or HxW")
+        return value
 
 
 class PatchSettings(Settings):

@@ -17,10 +17,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from warmstart.data.bounds import MAX_FILE_BYTES, read_file, require_file_bytes
-from warmstart.data.images import ImageData, resize_images
+from warmstart.data.images import ImageData
 from warmstart.data.train_and_test import index_labels, with_test_part
-from warmstart.data.unreadable import reading
+from warmstart.decoding.bounds import MAX_FILE_BYTES, read_file, require_file_bytes
+from warmstart.decoding.unreadable import reading
+from warmstart.decoding.wanted import Wanted
 from warmstart.errors import InputError
 
 SVHN_FILES = ("train_32x32.mat", "test_32x32.mat")
@@ -29,17 +30,17 @@ _AGAIN = "download it again"
 _DIGITS = [str(digit) for digit in range(10)]
 
 
-def read_svhn(folder: Path, image_size: int | None = None) -> ImageData:
+def read_svhn(folder: Path, wanted: Wanted) -> ImageData:
     """Read `train_32x32.mat` and `test_32x32.mat` of a folder, classes 0 to 9; `extra_32x32.mat` is left out."""
     for name in SVHN_FILES:
         if not (folder / name).is_file():
             raise InputError(f"{folder / name}: no such file, and SVHN needs {' and '.join(SVHN_FILES)}; {_AGAIN}")
-    (images, train), (test_images, test) = (_read_part(folder / name, image_size) for name in SVHN_FILES)
+    (images, train), (test_images, test) = (_read_part(folder / name, wanted) for name in SVHN_FILES)
     labels, test_labels, classes = index_labels(str(folder), train, test, _DIGITS)
     return with_test_part(folder.resolve().name, images, labels, test_images, test_labels, classes)
 
 
-def _read_part(path: Path, image_size: int | None) -> tuple[Tensor, NDArray[np.int64]]:
+def _read_part(path: Path, wanted: Wanted) -> tuple[Tensor, NDArray[np.int64]]:
     arrays = _load(path)
     for key in ("X", "y"):
         if not isinstance(arrays.get(key), np.ndarray):
@@ -52,7 +53,7 @@ def _read_part(path: Path, image_size: int | None) -> tuple[Tensor, NDArray[np.i
         raise InputError(f"{path}: y is {found}, not one integer for each of the {pixels.shape[3]} images; {_AGAIN}")
     images = torch.from_numpy(np.ascontiguousarray(pixels.transpose(3, 2, 0, 1)))
     labels = np.where(labels == 10, 0, labels).astype(np.int64)  # MATLAB counts from 1, so the digit 0 is class 10
-    return resize_images(images, image_size) if image_size else images, labels
+    return wanted.all_fitted(images), labels
 
 
 def _load(path: Path) -> dict[str, Any]:

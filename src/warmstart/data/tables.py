@@ -7,23 +7,25 @@ import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import NoneType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
-from warmstart.data.bounds import MAX_CLASSES, MAX_TEXT, read_file, require_regular, require_unpackable
-from warmstart.data.decode import OnDecoded, decode_images
+from warmstart.data.columns import IMAGE_NAMES, LABEL_NAMES, arrival_keys, choose, require_column
+from warmstart.data.files import stamp
 from warmstart.data.images import ImageData
-from warmstart.data.train_and_test import index_labels, order_parts, with_test_part
-from warmstart.data.unreadable import reading, unreadable
-from warmstart.errors import InputError, nearest
+from warmstart.data.listing import Listing
+from warmstart.data.train_and_test import index_labels, order_parts
+from warmstart.decoding.bounds import MAX_CLASSES, MAX_TEXT, read_file, require_regular, require_unpackable
+from warmstart.decoding.decode import Encoded
+from warmstart.decoding.unreadable import reading, unreadable
+from warmstart.decoding.wanted import Wanted
+from warmstart.errors import InputError
 
-_IMAGE_NAMES = ("image", "img")
-_LABEL_NAMES = ("label", "fine_label")
 _ROWS = 512  # rows held in memory at a time, encoded
 _AT_ONCE = 32
 
@@ -39,6 +41,8 @@ class _Split:
     """Bytes in its files."""
     read: Callable[[str], Iterator[Any]]
     """The values of one column."""
+    sources: Sequence[object]
+    """What tells whether it has changed."""
 
 
 def parquet_files(path: Path) -> list[Path]:
@@ -52,23 +56,17 @@ def parquet_files(path: Path) -> list[Path]:
 
 def read_parquet(
     path: Path,
-    image_size: int | None = None,
-    image_column: str | None = None,
-    label_column: str | None = None,
-    progress: OnDecoded | None = None,
+    wanted: Wanted,
 ) -> ImageData:
     """Read a parquet file, or a folder of them with the parts in their names, as on the hub; no cache is written."""
     splits = [_local_split(name, files) for name, files in _parquet_parts(path).items()]
     name = path.stem if path.is_file() else path.resolve().name
-    return _read_splits(name, str(path), splits, image_size, image_column, label_column, progress)
+    return _read_splits(name, str(path), splits, wanted)
 
 
 def read_hub(
     name: str,
-    image_size: int | None = None,
-    image_column: str | None = None,
-    label_column: str | None = None,
-    progress: OnDecoded | None = None,
+    wanted: Wanted,
 ) -> ImageData:
     """Read ``NAME`` or ``NAME:CONFIG`` of the hub, from `datasets`' own cache where it was downloaded before."""
     import datasets
@@ -85,7 +83,7 @@ def read_hub(
     except Exception as error:  # of libraries of every kind, as the data set has it
         raise InputError(unreadable(f"hf:{name}", error, "go online, or choose another data set")) from error
     splits = [_hub_split(split, table) for split, table in found.items()]
-    return _read_splits(name, f"hf:{name}", splits, image_size, image_column, label_column, progress)
+    return _read_splits(name, f"hf:{name}", splits, wanted)
 
 
 def _check_hub(repository: str) -> None:
@@ -117,7 +115,7 @@ def _hub_split(name: str, table: Any) -> _Split:
             for batch in table.select_columns([column]).with_format("arrow").iter(batch_size=_ROWS):
                 yield from _python(batch[column])
 
-    return _Split(name, dict(table.features), table.num_rows, table.data.nbytes, read)
+    return _Split(name, dict(table.features), table.num_rows, table.data.nbytes, read, [table._fingerprint])
 
 
 def _python(values: Any) -> Iterator[Any]:
@@ -174,7 +172,7 @@ def _local_split(name: str, files: Sequence[Path]) -> _Split:
                 if left:
                     raise ValueError(f"other than the {rows[file]} rows it says it has")
 
-    return _Split(name, features, sum(rows.values()), sum(sizes.values()), read)
+    return _Split(name, features, sum(rows.values()), sum(sizes.values()), read, [stamp(file) for file in files])
 
 
 def _features(schema: Any) -> dict[str, Any]:
@@ -193,10 +191,7 @@ def _read_splits(
     name: str,
     where: str,
     splits: Sequence[_Split],
-    image_size: int | None,
-    image_column: str | None,
-    label_column: str | None,
-    progress: OnDecoded | None,
+    wanted: Wanted,
 ) -> ImageData:
     by_name = {split.name: split for split in splits}
     train_name, test_names = order_parts(by_name)
@@ -206,8 +201,8 @@ def _read_splits(
     train = by_name[train_name]
     if train.rows == 0:
         raise InputError(f"{where}: the part '{train_name}' has no rows; add examples")
-    image = _image_column(where, train.features, image_column)
-    label = _label_column(where, train.features, label_column)
+    image = _image_column(where, train.features, wanted.image_column)
+    label = _label_column(where, train.features, wanted.label_column)
     train_labels = _labels(train, label)
     if _unlabelled(train_labels):
         raise InputError(f"{where}: {train.name} has rows without a '{label}'; remove them")
@@ -224,24 +219,36 @@ def _read_splits(
             test, test_labels = candidate, found
             break
 
+    arrived = None
+    if (order := wanted.order_column) is not None:
+        require_column(where, order, train.features)
+        arrived = arrival_keys(where, order, list(train.read(order)))
     names = getattr(train.features[label], "names", None)
     indices, test_indices, classes = index_labels(where, train_labels, test_labels, names)
     parts = [train] if test is None else [train, test]
-    images = decode_images(_encoded(where, parts, image), sum(part.rows for part in parts), image_size, progress)
-    test_images: Tensor | None = images[train.rows :] if test is not None else None
-    return with_test_part(name, images[: train.rows], indices, test_images, test_indices, classes)
+    listing = Listing(
+        name,
+        where,
+        indices,
+        test_indices,
+        classes,
+        partial(_encoded, where, parts, image),
+        lambda: (image, *(part.sources for part in parts)),
+        arrived,
+    )
+    return listing.read(wanted)
 
 
 def _image_column(where: str, features: dict[str, Any], named: str | None) -> str:
     holding = [column for column, feature in features.items() if _holds_images(feature)]
-    return _choose(where, "image", features, holding, _IMAGE_NAMES, named)
+    return choose(where, "image", features, holding, IMAGE_NAMES, named)
 
 
 def _label_column(where: str, features: dict[str, Any], named: str | None) -> str:
     holding = [column for column, feature in features.items() if hasattr(feature, "names")]
-    if not holding or named or not set(_LABEL_NAMES).isdisjoint(features):
+    if not holding or named or not set(LABEL_NAMES).isdisjoint(features):
         holding += [column for column, feature in features.items() if _is_category(feature)]
-    return _choose(where, "label", features, holding, _LABEL_NAMES, named)
+    return choose(where, "label", features, holding, LABEL_NAMES, named)
 
 
 def _holds_images(feature: Any) -> bool:
@@ -254,25 +261,6 @@ def _is_category(feature: Any) -> bool:
     """Whether a column holds integers, strings or booleans."""
     dtype = str(getattr(feature, "dtype", ""))
     return type(feature).__name__ == "Value" and re.fullmatch(r"bool|u?int\d+|(large_)?string", dtype) is not None
-
-
-def _choose(
-    where: str, kind: str, features: dict[str, Any], holding: list[str], usual: tuple[str, ...], named: str | None
-) -> str:
-    """The column that the user named, else the only one, else the one with a usual name."""
-    if named is not None:
-        if named not in features:
-            raise InputError(f"{where}: there is no column '{named}'{nearest(named, features)}")
-        if named not in holding:
-            raise InputError(f"{where}: the column '{named}' holds no {kind}s; columns: {', '.join(features)}")
-        return named
-    if len(holding) == 1:
-        return holding[0]
-    for name in usual:
-        if name in holding:
-            return name
-    which = "no column" if not holding else "more than one column"
-    raise InputError(f"{where}: {which} holds {kind}s; name it with --{kind}-column (columns: {', '.join(features)})")
 
 
 def _labels(split: _Split, column: str) -> NDArray[Any]:
@@ -291,16 +279,16 @@ def _unlabelled(labels: NDArray[Any]) -> bool:
     return labels.dtype == object or (labels.dtype.kind == "i" and bool((labels == -1).all()))
 
 
-def _encoded(where: str, parts: Sequence[_Split], column: str) -> Iterator[tuple[int, str, bytes]]:
+def _encoded(where: str, parts: Sequence[_Split], column: str) -> Iterator[Encoded]:
     index = 0
     for part in parts:
         unpacked = 0
         for row, value in enumerate(part.read(column)):
-            name = f"{where}: row {row} of {part.name}"
-            content = _content(value, name)
-            unpacked += len(content)
+            content = value.get("bytes") if isinstance(value, dict) else value
+            unpacked += len(content) if isinstance(content, bytes) else 0
             require_unpackable(where, unpacked, part.packed)
-            yield index, name, content
+            name = f"{where}: row {row} of {part.name}"
+            yield index, name, partial(_content, value, name)
             index += 1
 
 

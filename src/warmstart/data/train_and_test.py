@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from warmstart.data.images import ImageData
-from warmstart.data.unreadable import printable
+from warmstart.decoding.unreadable import printable
 from warmstart.errors import InputError
 
 TRAIN_NAMES = ("train", "training")
@@ -51,26 +52,28 @@ def with_test_part(
     test_images: Tensor | None,
     test_labels: Tensor | None,
     classes: Sequence[str],
+    arrived: Sequence[str] | None = None,
 ) -> ImageData:
     """Make a data set; without a test part, hold out a fifth of each class, the same for all seeds."""
     if test_images is None or test_labels is None:
-        held_out = _stratified_share(labels)
-        if not held_out.any():
-            raise InputError(
-                f"{name}: no test part, and too few examples to hold out {_TEST_SHARE:.0%} of each class; "
-                "add a test part or examples"
-            )
-        images, test_images = images[~held_out], images[held_out]
-        labels, test_labels = labels[~held_out], labels[held_out]
-    return ImageData(printable(name), images, labels, test_images, test_labels, tuple(map(printable, classes)))
+        out = held_out(name, labels)
+        images, test_images = images[~out], images[out]
+        labels, test_labels = labels[~out], labels[out]
+        arrived = arrived and tuple(compress(arrived, (~out).tolist()))
+    return ImageData(printable(name), images, labels, test_images, test_labels, tuple(map(printable, classes)), arrived)
 
 
-def _stratified_share(labels: Tensor) -> Tensor:
-    """Mark a fifth of each class, at least one example, but never a class's only one."""
+def held_out(name: str, labels: Tensor) -> Tensor:
+    """Mark a fifth of each class, at least one example, but never a class's only one: bool (N,)."""
     generator = torch.Generator().manual_seed(0)
-    held_out = torch.zeros(len(labels), dtype=torch.bool)
+    out = torch.zeros(len(labels), dtype=torch.bool)
     for label in range(int(labels.max()) + 1):
         members = (labels == label).nonzero().flatten()
         count = max(1, round(_TEST_SHARE * len(members))) if len(members) > 1 else 0
-        held_out[members[torch.randperm(len(members), generator=generator)[:count]]] = True
-    return held_out
+        out[members[torch.randperm(len(members), generator=generator)[:count]]] = True
+    if not out.any():
+        raise InputError(
+            f"{name}: no test part, and too few examples to hold out {_TEST_SHARE:.0%} of each class; "
+            "add a test part or examples"
+        )
+    return out

@@ -9,16 +9,24 @@ from warmstart.errors import InputError
 from warmstart.importing import describe
 from warmstart.network import require_module
 
+ImageSize = int | tuple[int, int]
+"""Pixels a side, or height and width where they differ."""
+
+
+def height_and_width(image_size: ImageSize) -> tuple[int, int]:
+    """Both sides of an image."""
+    return image_size if isinstance(image_size, tuple) else (image_size, image_size)
+
 
 class ModelFactory(Protocol):
     """Makes a freshly initialised network each time it is called."""
 
-    def __call__(self, num_classes: int, in_channels: int, image_size: int, /) -> nn.Module:
-        """Make a network for (batch, in_channels, image_size, image_size) images with one logit a class."""
+    def __call__(self, num_classes: int, in_channels: int, image_size: ImageSize, /) -> nn.Module:
+        """Make a network for (batch, in_channels, height, width) images with one logit a class."""
 
 
 def check_factory(
-    factory: ModelFactory, num_classes: int, in_channels: int, image_size: int, *, name: str = "factory"
+    factory: ModelFactory, num_classes: int, in_channels: int, image_size: ImageSize, *, name: str = "factory"
 ) -> None:
     """Make a network twice and let it classify two black images, in eval mode on the CPU; random states are restored.
 
@@ -37,7 +45,7 @@ def check_factory(
                 "make the network inside the function"
             )
         del again
-        images = torch.zeros(2, in_channels, image_size, image_size)
+        images = torch.zeros(2, in_channels, *height_and_width(image_size))
         try:
             logits = model.cpu().eval()(images)
         except (Exception, SystemExit) as error:  # the network is the user's and may raise anything
@@ -52,7 +60,7 @@ def check_factory(
         )
 
 
-def _make(factory: ModelFactory, num_classes: int, in_channels: int, image_size: int, *, name: str) -> nn.Module:
+def _make(factory: ModelFactory, num_classes: int, in_channels: int, image_size: ImageSize, *, name: str) -> nn.Module:
     """Call the factory as a run would, and check that it returns a network that can be trained."""
     called = f"called as factory({num_classes}, {in_channels}, {image_size}) (num_classes, in_channels, image_size)"
     try:

@@ -8,6 +8,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from warmstart.models.factory import ImageSize
+
 
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions around a shortcut: relu(bn(conv(relu(bn(conv(x))))) + shortcut(x))."""
@@ -51,7 +53,7 @@ class ResNet18(nn.Module):
         self.fc = nn.Linear(8 * width, num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits, (batch, classes), of images (batch, channels, size, size), normalised per channel."""
+        """Logits, (batch, classes), of images (batch, channels, height, width), normalised per channel."""
         x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         return self.fc(torch.flatten(self.avgpool(x), 1))  # type: ignore[no-any-return]  # nn.Module
@@ -60,7 +62,7 @@ class ResNet18(nn.Module):
 def resnet18(
     num_classes: int,
     in_channels: int,
-    image_size: int,
+    image_size: ImageSize,
     *,
     width: int = 64,
     max_pool: bool = True,

@@ -3,37 +3,40 @@
 import torch
 from torch import Tensor, nn
 
+from warmstart.models.factory import ImageSize, height_and_width
+
 _SMALL = 16
-"""Images under this many pixels a side get half the channels, and a first convolution of stride 1."""
+"""Images with a side under this many pixels get half the channels, and a first convolution of stride 1."""
 
 
 class SmallCNN(nn.Module):
     """Three 3x3 convolutions, each with batch norm and ReLU, then one linear layer on at most 4x4 positions."""
 
-    def __init__(self, num_classes: int, in_channels: int, image_size: int) -> None:
+    def __init__(self, num_classes: int, in_channels: int, image_size: ImageSize) -> None:
         super().__init__()
-        widths, strides = ((16, 32, 64), (1, 2, 2)) if image_size < _SMALL else ((32, 64, 128), (2, 2, 2))
+        sides = height_and_width(image_size)
+        widths, strides = ((16, 32, 64), (1, 2, 2)) if min(sides) < _SMALL else ((32, 64, 128), (2, 2, 2))
         layers: list[nn.Module] = []
-        side, channels = image_size, in_channels
+        channels = in_channels
         for width, stride in zip(widths, strides, strict=True):
             convolution = nn.Conv2d(channels, width, kernel_size=3, stride=stride, padding=1, bias=False)
             layers += [convolution, nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
-            side, channels = -(-side // stride), width
-        if side > 4:
-            layers.append(nn.AdaptiveAvgPool2d(4))
-            side = 4
+            sides, channels = (-(-sides[0] // stride), -(-sides[1] // stride)), width
+        if max(sides) > 4:
+            sides = min(4, sides[0]), min(4, sides[1])
+            layers.append(nn.AdaptiveAvgPool2d(sides))
         self.features = nn.Sequential(*layers)
-        self.classifier = nn.Linear(channels * side * side, num_classes)
+        self.classifier = nn.Linear(channels * sides[0] * sides[1], num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits, (batch, classes), of images (batch, channels, size, size), normalised per channel."""
+        """Logits, (batch, classes), of images (batch, channels, height, width), normalised per channel."""
         return self.classifier(torch.flatten(self.features(images), 1))  # type: ignore[no-any-return]  # nn.Module
 
 
-def small_cnn(num_classes: int, in_channels: int, image_size: int) -> SmallCNN:
+def small_cnn(num_classes: int, in_channels: int, image_size: ImageSize) -> SmallCNN:
     """Return a small-cnn, initialised by PyTorch: 25,978 parameters for the 8x8 grey digits, 113,962 for CIFAR-10.
 
-    32, 64 and 128 channels at stride 2 each; 16, 32 and 64 channels at strides 1, 2, 2 for images under 16
-    pixels. The last map is averaged down to 4x4 where it is larger.
+    32, 64 and 128 channels at stride 2 each; 16, 32 and 64 channels at strides 1, 2, 2 for images with a
+    side under 16 pixels. The last map is averaged down to 4x4 where it is larger.
     """
     return SmallCNN(num_classes, in_channels, image_size)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from warmstart.errors import InputError
+from warmstart.models.factory import ImageSize, height_and_width
 
 _CONFIGURATION_D = (64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 512, 512, 512, "M")
 _SMALLEST = 32
@@ -40,12 +41,12 @@ class VGG16(nn.Module):
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits, (batch, classes), of images (batch, channels, size, size), size >= 32, normalised per channel."""
+        """Logits, (batch, classes), of images (batch, channels, height, width), both >= 32, normalised per channel."""
         x = self.avgpool(self.features(images))
         return self.classifier(torch.flatten(x, 1))  # type: ignore[no-any-return]  # nn.Module
 
 
-def vgg16(num_classes: int, in_channels: int, image_size: int) -> VGG16:
+def vgg16(num_classes: int, in_channels: int, image_size: ImageSize) -> VGG16:
     """Return a VGG-16 with batch norm and the classifier made for ImageNet, as the paper has it.
 
     The classifier is the full one whatever the image size: the last map (1x1 for 32x32 images) is spread to 7x7
@@ -55,11 +56,12 @@ def vgg16(num_classes: int, in_channels: int, image_size: int) -> VGG16:
     are drawn from Kaiming's normal distribution over the fan-out, linear weights from N(0, 0.01^2), biases start at 0.
 
     Raises:
-        InputError: If ``image_size`` is under 32, too small for five poolings.
+        InputError: If a side is under 32, too small for five poolings.
     """
-    if image_size < _SMALLEST:
+    height, width = height_and_width(image_size)
+    if min(height, width) < _SMALLEST:
         raise InputError(
-            f"model vgg16: halves its images five times, so {image_size}x{image_size} pixels leave nothing; "
+            f"model vgg16: halves its images five times, so {height}x{width} pixels leave nothing; "
             f"resize them to {_SMALLEST} or more (--image-size {_SMALLEST}) or choose another model"
         )
     model = VGG16(num_classes, in_channels)

@@ -17,8 +17,9 @@ from warmstart.methods.lifecycle import Updates
 from warmstart.methods.method import Method, reset_optimizer_
 from warmstart.methods.registry import parse_method
 from warmstart.methods.units_and_activations import latest_activations
-from warmstart.models.factory import ModelFactory, check_factory
+from warmstart.models.factory import ImageSize, ModelFactory, check_factory
 from warmstart.models.registry import MODELS, input_range, model_factory
+from warmstart.runs.mapped_examples import MappedExamples
 from warmstart.runs.task import LARGEST_BATCH, Measured, StageData, TrainingContext
 from warmstart.seeds import derive
 from warmstart.streams.random_draws import RandomDraws, Selection
@@ -184,7 +185,7 @@ class ImageTask:
         return len(labels if chosen.index is None else chosen.index)
 
     @property
-    def _shape(self) -> tuple[int, int, int]:
+    def _shape(self) -> tuple[int, int, ImageSize]:
         return self.images.num_classes, self.images.channels, self.images.image_size
 
     @cached_property
@@ -207,7 +208,11 @@ class ImageTask:
         mean, std = self.images.channel_mean(), self.images.channel_std()
         if input_range(self.model) == "unit":
             mean, std = torch.zeros_like(mean), torch.ones_like(std)
-        return on_device(images, labels, mean, std, self._device)
+        if self.images.file is None:
+            return on_device(images, labels, mean, std, self._device)
+        examples = on_device(images[:0], labels[:0], mean, std, self._device)
+        places = torch.arange(len(labels))
+        return MappedExamples(images, labels, examples.mean, examples.std, places, self.images.file)
 
 
 def _forward_loss(label_smoothing: float, model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:

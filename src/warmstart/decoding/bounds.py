@@ -6,7 +6,9 @@ import os
 import stat
 from pathlib import Path
 
-from warmstart.data.unreadable import unreadable
+import psutil
+
+from warmstart.decoding.unreadable import unreadable
 from warmstart.errors import InputError
 
 MAX_FILE_BYTES = 256 * 2**20
@@ -71,6 +73,37 @@ def require_memory(where: str, size: int, remedy: str) -> None:
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if "SC_PHYS_PAGES" in names else size
     if size > memory:
         raise InputError(f"{where} need {_size(size)} of memory; {remedy}")
+
+
+def free_memory() -> int:
+    """Bytes that can be used: what is free on this machine, or in the control group (container) if that is less."""
+    free = [psutil.virtual_memory().available]
+    for group, limit, used in _GROUPS:
+        for inside in ("", *_own_groups()):
+            folder = Path(group + inside)
+            try:
+                numbers = [int((folder / name).read_text()) for name in (limit, used)]
+                words = (folder / "memory.stat").read_text().split()
+                files = int(words[words.index("inactive_file") + 1])  # kept only while nobody needs the memory
+            except (OSError, ValueError):  # there is none, or no limit
+                continue
+            free.append(max(0, numbers[0] - numbers[1] + files))
+    return int(min(free))
+
+
+_GROUPS = (
+    ("/sys/fs/cgroup", "memory.max", "memory.current"),
+    ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes"),
+)
+"""Where Linux has control groups, of version 2 and 1: the files with the limit and the use."""
+
+
+def _own_groups() -> list[str]:
+    try:
+        lines = Path("/proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return []
+    return [line.split(":", 2)[2] for line in lines if line.split(":", 2)[1] in ("", "memory")]
 
 
 def _size(count: int) -> str:

@@ -26,6 +26,12 @@ def noise(size: int, seed: int, mode: str = "RGB", width: int | None = None) -> 
     return Image.fromarray(np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8))
 
 
+def sixteen(top: int, *, kind: str = "PNG") -> bytes:
+    """A grey image of 16 bits with values from 0 to ``top``."""
+    values = np.linspace(0, top, 36).astype(np.uint16).reshape(6, 6)
+    return encode(Image.fromarray(values), kind)
+
+
 def class_tree(classes: dict[str, int], prefix: str = "", size: int = 6, mode: str = "RGB") -> Tree:
     """So many images of each class, in class folders."""
     return {

@@ -1,0 +1,45 @@
+"""Examples whose images lie in a file: each batch is read when it is used."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from torch import Tensor
+
+from warmstart.training.augmentation import Augmentation
+from warmstart.training.examples import Examples
+
+
+@dataclass(frozen=True, eq=False)
+class MappedExamples(Examples):
+    """Some images of a file, in an order, with their labels; the images themselves are never copied as a whole."""
+
+    order: Tensor
+    """int64 (N,), positions in ``images``; they and the labels are on the CPU."""
+    file: Path
+    """What ``images`` is mapped from."""
+
+    def at(self, index: Tensor | slice) -> Examples:
+        """The examples at these positions."""
+        return replace(self, order=self.order[index], labels=self.labels[index])
+
+    def batch(self, index: slice, changes: Iterable[Augmentation] = ()) -> tuple[Tensor, Tensor]:
+        """One batch, read from the file."""
+        self._announce(self.order[index.start : 2 * index.stop - index.start])  # the next one, too
+        read = Examples(self.images[self.order[index]], self.labels[index], self.mean, self.std)
+        return read.batch(slice(None), changes)
+
+    def _announce(self, places: Tensor) -> None:
+        """Let the system read these images, and all at once: page by page it would read far more than they are."""
+        if not hasattr(os, "posix_fadvise"):
+            return
+        size, begin = self.images[0].numel(), self.images.storage_offset()
+        descriptor = os.open(self.file, os.O_RDONLY)
+        try:
+            for place in places.tolist():
+                os.posix_fadvise(descriptor, begin + place * size, size, os.POSIX_FADV_WILLNEED)
+        finally:
+            os.close(descriptor)
