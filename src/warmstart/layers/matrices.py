@@ -31,4 +31,6 @@ def matrices_of(layer: nn.Module, key: str, weight: Tensor) -> Tensor | str:
         blocks: Tensor = weight.unflatten(0, (layer.groups, -1))  # a grouped convolution is block diagonal
         blocks = blocks.transpose(1, 2) if layer.transposed else blocks
         return blocks.movedim((1, 2), (-2, -1))
+    if f"{type(layer).__module__}.{type(layer).__qualname__}" == "transformers.pytorch_utils.Conv1D":
+        return "a Conv1D of transformers may hold several matrices in one; put an nn.Linear for each in its place"
     return f"{type(layer).__name__} is neither a Linear nor a Conv layer"

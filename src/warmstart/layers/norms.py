@@ -1,4 +1,4 @@
-"""Which layers normalise their input."""
+"""Which layers normalise their input, or their weights."""
 
 from __future__ import annotations
 
@@ -15,6 +15,10 @@ _NORM_NAMES = ("batchnorm", "instancenorm", "layernorm", "groupnorm", "rmsnorm")
 """Endings of the names of such layers in other libraries; a PreNorm, SpectralNorm or WeightNorm has none of them."""
 
 
+_STANDARDISED = ("stdconv", "wsconv", "standardizedconv")
+"""Parts of the names of convolutions that normalise their weights in the forward pass: timm's ScaledStdConv2d."""
+
+
 def is_norm(layer: nn.Module) -> bool:
     """Whether a layer normalises its input, so that the scale of the weights before it cancels.
 
@@ -25,8 +29,15 @@ def is_norm(layer: nn.Module) -> bool:
 
 
 def has_norm(model: nn.Module) -> bool:
-    """Whether any layer normalises; if not, a scale ``s`` on every layer shrinks the output like ``s ** depth``."""
-    return any(is_norm(layer) for layer in model.modules())
+    """Whether any layer normalises its input, or its weights as in NFNets.
+
+    Returns:
+        False where a scale ``s`` on every layer shrinks the output like ``s ** depth``.
+    """
+    return any(
+        is_norm(layer) or any(part in type(layer).__name__.lower() for part in _STANDARDISED)
+        for layer in model.modules()
+    )
 
 
 def batch_norms(model: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:

@@ -33,6 +33,9 @@ from warmstart.wording import counted
 LOWEST = 1e-3
 """The ratio of smallest to largest singular value the iteration is fastest for; smaller ones take longer."""
 
+TALL = 2
+"""Rows for each column from which on a matrix is first split into an isometry and a small square one."""
+
 CHUNK = 2**20
 """Weights iterated together, or one matrix where it is larger: all iterate until the slowest has converged."""
 
@@ -183,7 +186,9 @@ def _layers(model: nn.Module, filter_fn: Filter | None) -> tuple[list[_Layer], l
         else:
             layers.append(_Layer(entry, matrices))
     if not layers:
-        reasons = "; ".join(f"{entry.name}: {entry.reason}" for entry in left[:3])
+        why = {entry.reason: entry.name for entry in reversed(left)}  # by reason the first one
+        telling = [reason for reason in why if reason not in ("norm layer", "bias")] or list(why)
+        reasons = "; ".join(f"{why[reason]}: {reason}" for reason in telling[:3])
         raise InputError(f"the model has no weights to make isometric ({reasons}); FIRE needs a Linear or Conv layer")
     return layers, left
 
@@ -225,6 +230,11 @@ def _polar_(w: Tensor, tolerance: float, max_iterations: int) -> tuple[Tensor, i
     Returns:
         ||X^T X - I||_F / sqrt(n) of each matrix, and the number of iterations.
     """
+    if w.shape[-2] >= TALL * w.shape[-1] and w[0].numel() >= CHUNK:
+        q, r = torch.linalg.qr(w)  # W = Q R has the polar factor of R behind the isometry Q
+        outcome = _polar_(r, tolerance, max_iterations)
+        torch.bmm(q, r, out=w)
+        return outcome
     tiny = torch.finfo(w.dtype).tiny
     x = w / w.abs().amax((-2, -1), keepdim=True).clamp_min(tiny)  # so that no square overflows or vanishes
     rows = (x.mT @ x).abs().sum(-1, keepdim=True)
