@@ -63,7 +63,8 @@ def test_another_value_is_refused_by_the_name_of_its_key_and_the_old_file_stays(
 def test_every_key_but_those_that_change_no_number_is_compared():
     """A new key is compared unless someone decides otherwise here."""
     how = ["jobs", "executor", "ray_address", "gpus_per_run", "track", "out"]
-    assert set(CompareSettings.names_of("running")) == {*how, "protocol"}  # what a protocol stands for is compared
+    # What a protocol stands for is compared, and a cache holds what the data are.
+    assert set(CompareSettings.names_of("running")) == {*how, "protocol", "cache"}
     assert CompareSettings.names_of("reading") == ["margin"]
     assert CompareSettings.names_of("extensible") == ["methods", "seeds"]
 
