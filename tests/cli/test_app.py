@@ -11,6 +11,17 @@ def _terminal(monkeypatch):
     monkeypatch.setenv("TERM", "dumb")
 
 
+COMMANDS = [[], ["compare"], ["reproduce"], ["theory"], ["theory", "gradient-descent"], ["report"], ["methods"]]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_flag_without_a_value_shows_no_type(capfd, command):
+    assert warmstart(*command, "--help") == 0
+    shown = capfd.readouterr().out
+    assert "<bool>" not in shown
+    assert "--help" in shown
+
+
 @pytest.mark.parametrize("command", [[], ["compare"], ["reproduce"], ["theory"], ["report"], ["methods"]])
 def test_help_fits_80_columns_and_every_command_has_an_example(capfd, command):
     assert warmstart(*command, "--help") == 0

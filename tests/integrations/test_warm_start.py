@@ -3,6 +3,7 @@
 import copy
 import json
 import logging
+import re
 
 import pytest
 import torch
@@ -132,6 +133,20 @@ def test_what_needs_a_look_is_a_warning_and_the_rest_can_be_switched_off(model, 
     caplog.set_level(logging.ERROR, "warmstart")
     warm_start.apply_(model)
     assert not caplog.records
+
+
+@pytest.mark.parametrize("method", [ws.Dash(), ws.Fire(), ws.Warm()], ids=str)
+def test_where_nobody_has_set_up_logging_one_line_says_what_was_done(model, monkeypatch, caplog, capsys, method):
+    batches = DataLoader(pairs(40), batch_size=5)
+    monkeypatch.setattr(logging.root, "handlers", [])
+    WarmStart(method, batches, cross_entropy).apply_(model)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"{method} applied: ")
+    if method == ws.Dash():
+        assert re.search(r"18 neurons scaled by 0\.\d+ on average, scaled 136 of 160 weights", line)
+    caplog.set_level(logging.ERROR, "warmstart")
+    WarmStart(method, batches, cross_entropy).apply_(model)
+    assert capsys.readouterr().err == "", "it can be silenced"
 
 
 def test_totals_name_scales_only_where_there_are_some(model):

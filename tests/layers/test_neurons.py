@@ -242,3 +242,11 @@ def test_the_file_is_the_only_one_that_knows_layer_types():
 
     for file in Path(warmstart.methods.__file__).parent.glob("*.py"):
         assert not re.search(r"nn\.(Linear|Conv|BatchNorm|LayerNorm|Embedding)", file.read_text()), file.name
+
+
+@pytest.mark.parametrize("name", ["ScaledStdConv2d", "ScaledStdConv2dSame", "StdConv2d", "WSConv2d"])
+def test_convolutions_that_normalise_their_weights_are_scaled_and_count_as_normalisation(name):
+    layer = type(name, (nn.Conv2d,), {})(3, 4, 3)
+    assert not is_norm(layer)
+    assert has_norm(nn.Sequential(layer, nn.Linear(4, 2)))
+    assert len(neurons(nn.Sequential(layer))[0]) == 2

@@ -1,5 +1,6 @@
 """FIRE against the polar factor by SVD, and on the layers and weights that people have."""
 
+import copy
 import math
 
 import pytest
@@ -255,6 +256,39 @@ def test_computed_in_small_pieces_it_is_the_same(monkeypatch):
     ws.fire_(model, tolerance=1e-5)
     for ours, theirs in zip(model.parameters(), twin.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("transposed", [False, True], ids=["tall", "wide"])
+def test_tall_and_wide_matrices_split_first_end_at_the_same_polar_factor(monkeypatch, transposed):
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Linear(80, 20) if transposed else nn.Linear(20, 80), nn.LayerNorm(20 if transposed else 80)
+    )
+    with torch.no_grad():
+        (model[0].weight if transposed else model[0].weight.T)[3] = 0  # a dead one: it stays
+    twin = copy.deepcopy(model)
+    split = []
+    monkeypatch.setattr(fire, "CHUNK", 1)
+    monkeypatch.setattr(torch.linalg, "qr", lambda w, qr=torch.linalg.qr: split.append(w.shape) or qr(w))
+    ws.fire_(model)
+    assert split == [(1, 80, 20)]
+    monkeypatch.setattr(fire, "TALL", 1000)
+    ws.fire_(twin)
+    assert len(split) == 1
+    torch.testing.assert_close(model[0].weight, twin[0].weight, rtol=0, atol=1e-4)
+    dead = model[0].weight if transposed else model[0].weight.T
+    assert not dead[3].any()
+
+
+def test_gpt2_is_refused_with_the_layer_that_is_not_changed_and_the_remedy():
+    transformers = pytest.importorskip("transformers")
+    sizes = {"n_embd": 8, "n_layer": 1, "n_head": 2, "n_positions": 8}
+    model = transformers.GPT2LMHeadModel(transformers.GPT2Config(vocab_size=9, bos_token_id=0, eos_token_id=0, **sizes))
+    with pytest.raises(ws.InputError, match=r"c_attn.weight: a Conv1D of transformers .* put an nn.Linear"):
+        ws.fire_(model)
+    block = model.transformer.h[0].mlp
+    block.c_proj = nn.Linear(32, 8)
+    assert [row.name for row in ws.fire_(model).layers] == ["transformer.h.0.mlp.c_proj.weight"]
 
 
 def with_momentum():

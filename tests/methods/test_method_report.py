@@ -111,3 +111,10 @@ def test_the_figure_has_a_labelled_row_for_each_layer(tmp_path):
     labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert labels == ["layer.weight"] * 3
     assert (tmp_path / "scales.svg").stat().st_size > 0
+
+
+def test_where_no_neuron_is_the_figure_is_white():
+    image = Report("dash", layers=(described(torch.full((4, 1), 0.5), 0.3),)).figure().axes[0].images[0]
+    nothing, everything = (image.cmap(image.norm(share)) for share in (0, 1))
+    assert min(nothing[:3]) > 0.95
+    assert max(everything[:2]) < 0.3

@@ -12,6 +12,7 @@ from typer.main import get_command
 
 from warmstart import __version__
 from warmstart.cli.ending import fail
+from warmstart.cli.plain_flags import Command, Group
 from warmstart.errors import HelpedError, InputError, WorkFailedError
 from warmstart.interruption import interrupted
 from warmstart.training.launch import end_with_launcher
@@ -24,6 +25,7 @@ def make_app(names: Sequence[str] = COMMANDS) -> typer.Typer:
     """The command line with some or all of its commands; only their modules are imported."""
     app = typer.Typer(
         name="warmstart",
+        cls=Group,
         help="Retrain networks on growing data: DASH, its rivals, and the measurement that tells which to use.",
         add_completion=False,
         rich_markup_mode="rich",
@@ -36,7 +38,7 @@ def make_app(names: Sequence[str] = COMMANDS) -> typer.Typer:
         if hasattr(module, "app"):
             app.add_typer(module.app, name=name)
         else:
-            app.command(name, epilog=module.EXAMPLES)(getattr(module, name))
+            app.command(name, cls=Command, epilog=module.EXAMPLES)(getattr(module, name))
     return app
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from warmstart.cli.flags import with_flags
+from warmstart.cli.plain_flags import Command, Group
 from warmstart.errors import InputError
 from warmstart.interruption import begin_work
 from warmstart.theory.settings import DescentSettings, DiscreteSettings
@@ -40,7 +41,7 @@ _KEPT = (
     "Kept: of that, after the method has acted on new data; mean over all arrivals.",
 )
 
-app = typer.Typer(invoke_without_command=True, epilog=EXAMPLES)
+app = typer.Typer(cls=Group, invoke_without_command=True, epilog=EXAMPLES)
 
 
 @app.callback()
@@ -71,7 +72,7 @@ def theory(context: typer.Context, **given: Any) -> None:
     _print_where(settings, files)
 
 
-@app.command("gradient-descent", epilog=DESCENT_EXAMPLES)
+@app.command("gradient-descent", cls=Command, epilog=DESCENT_EXAMPLES)
 @with_flags(DescentSettings)
 def gradient_descent(**given: Any) -> None:
     """Train a two-layer network on images of features and noise, and see what its filters keep of each.

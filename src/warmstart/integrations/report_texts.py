@@ -48,13 +48,20 @@ def in_brief(report: Report) -> str:
     """The report without its rows: a few lines of at most 80 columns."""
     if not report.layers:
         return str(report)
+    return str(replace(report, layers=(), left_alone=(), weights=0, notes=(_done(report), *report.notes)))
+
+
+def in_one_line(method: Method, report: Report) -> str:
+    """That a method has been applied, and to how much."""
+    return f"{method} applied: {_done(report) if report.layers else '; '.join(report.notes)}"
+
+
+def _done(report: Report) -> str:
     numbers, left = totals(report), counted(len(report.left_alone), "parameter")
     done = f"{counted(len(report.layers), 'parameter')} changed"
     if report.scales:
         done = f"{numbers['warmstart/neurons']:,} neurons scaled by {numbers['warmstart/scale']:.3f} on average"
-    done = ", ".join(filter(None, (done, report.share_scaled, f"{left} left alone")))
-    short = replace(report, layers=(), left_alone=(), weights=0, notes=(done, *report.notes))
-    return str(short)
+    return ", ".join(filter(None, (done, report.share_scaled, f"{left} left alone")))
 
 
 def already_applied(method: Method, arrival: str) -> str:

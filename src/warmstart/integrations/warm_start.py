@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from warmstart.errors import InputError
 from warmstart.integrations.ordered_batches import in_order, is_indexable, micro_batch_size, require_batches, seen
-from warmstart.integrations.report_texts import already_applied, in_brief, state_notes
+from warmstart.integrations.report_texts import already_applied, in_brief, in_one_line, state_notes
 from warmstart.layers.units import Units
 from warmstart.losses import ForwardLoss, as_forward_loss
 from warmstart.methods.cold import tensors_of
@@ -233,12 +233,15 @@ class WarmStart:
         return None if done else self.report
 
     def _log(self, done: bool, arrival: str) -> None:
-        """Log the outcome: as a warning, which Python shows by default, if it warns or the method was not applied."""
+        """Log the outcome: a warning if the report warns, if the method was not applied, or if all else is unseen."""
         if done or self.report is None:
             LOG.warning(already_applied(self.method, arrival))
-        else:
-            warns = bool(self.report.warnings)
-            LOG.log(logging.WARNING if warns else logging.INFO, in_brief(self.report))
+        elif self.report.warnings:
+            LOG.warning(in_brief(self.report))
+        elif LOG.hasHandlers() or LOG.level:
+            LOG.info(in_brief(self.report))
+        else:  # nobody has set up logging, and Python then shows warnings alone
+            LOG.warning(in_one_line(self.method, self.report))
 
     def _is_applied(self, model: nn.Module, batches: Iterable[Any]) -> bool:
         if self.batches is None and not is_indexable(batches):

@@ -205,9 +205,7 @@ class Report:
         figure = Figure(figsize=(6.4, 1.2 + 0.24 * len(layers)), layout="constrained")
         axes = figure.subplots()
         shares = [[count / max(1, layer.neurons) for count in layer.histogram] for layer in layers]
-        image = axes.imshow(
-            shares, aspect="auto", cmap="cividis_r", vmin=0, vmax=1, extent=(0, 1, len(layers) - 0.5, -0.5)
-        )
+        image = axes.imshow(shares, aspect="auto", cmap="Blues", vmin=0, vmax=1, extent=(0, 1, len(layers) - 0.5, -0.5))
         axes.set_yticks(range(len(layers)), [layer.name for layer in layers], fontsize=8)
         axes.set_xlabel("scale")
         figure.colorbar(image, ax=axes, label="share of the layer's neurons")
