@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from made_images import Tree
 from scipy.io import savemat
+
+from made_images import Tree
 
 CLASSES_10 = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 CLASSES_100 = [f"fine_{i}" for i in range(100)]

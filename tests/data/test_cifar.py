@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_images import Tree, class_tree, same, write_folder, write_tar, write_zip
 from made_originals import CLASSES_10, CLASSES_100, cifar10_tree, cifar100_tree, pickled, pixels
 
+from made_images import Tree, class_tree, same, write_folder, write_tar, write_zip
 from warmstart.data.images import ImageData
 from warmstart.data.load import load
 from warmstart.errors import InputError

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_images import Tree, class_tree, encode, noise, same, tiny_imagenet_tree, write_folder, write_tar, write_zip
 
+from made_images import Tree, class_tree, encode, noise, same, tiny_imagenet_tree, write_folder, write_tar, write_zip
 from warmstart.data.load import load
 from warmstart.errors import InputError
 

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_images import class_tree, same, write_folder
 from made_originals import pixels, write_svhn
 from scipy.io import savemat
 
+from made_images import class_tree, same, write_folder
 from warmstart.data.load import load
 from warmstart.errors import InputError
 

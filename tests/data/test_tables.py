@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow
 import pytest
 from huggingface_hub.errors import RepositoryNotFoundError
-from made_images import encode, noise, same
 from pyarrow import parquet
 
+from made_images import encode, noise, same
 from warmstart.data.images import ImageData
 from warmstart.data.load import load
 from warmstart.errors import InputError

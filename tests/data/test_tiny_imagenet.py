@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
-from made_images import encode, noise, tiny_imagenet_tree, write_folder, write_tar, write_zip
 
+from made_images import encode, noise, tiny_imagenet_tree, write_folder, write_tar, write_zip
 from warmstart.data.images import ImageData
 from warmstart.data.load import load
 from warmstart.errors import InputError

@@ -15,11 +15,11 @@ from unittest.mock import patch
 
 import numpy as np
 import pyarrow
-from made_images import Tree, class_tree, encode, noise, tiny_imagenet_tree, write_folder, write_tar, write_zip
 from made_originals import cifar10_tree, cifar100_tree, write_svhn
 from PIL import Image
 from pyarrow import parquet
 
+from made_images import Tree, class_tree, encode, noise, tiny_imagenet_tree, write_folder, write_tar, write_zip
 from warmstart.data.load import load
 from warmstart.errors import InputError
 

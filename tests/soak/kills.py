@@ -34,7 +34,7 @@ def trial(grid, seed, number, folder, reference, seconds):
             process.communicate()
             break  # it was done before
         kills += 1
-        problem = _end(process, way, chance, grid, time.monotonic() - began)
+        problem = _end(process, way, chance, grid)
         if problem:
             return kills, f"{way} after {time.monotonic() - began:.2f} s: {problem}"
     process = grid.start(out)
@@ -62,7 +62,7 @@ def _wait(process, out, way, seconds):
             return
 
 
-def _end(process, way, chance, grid, after):
+def _end(process, way, chance, grid):
     """End a grid; what was wrong with how it ended, or None."""
     with suppress(psutil.NoSuchProcess):
         family = psutil.Process(process.pid).children(recursive=True)
@@ -80,8 +80,10 @@ def _end(process, way, chance, grid, after):
         return f"processes left: {names}"
     if grid.name in ("ray", "torchrun"):  # which say much of their own
         return None
-    early = after < 1.0 and not err  # before Python has come to our first line
-    if process.returncode not in expected and not (early and process.returncode in (-2, -15)):
+    # Before Python has come to our first line, which installs the handler, nothing can answer: its own traceback shows.
+    if process.returncode in (-2, -15) and ", in main\n" not in err:
+        return None
+    if process.returncode not in expected:
         return f"code {process.returncode}: {err[-600:]}"
     if "Traceback" in err or "ignored" in err:
         return err[-600:]
