@@ -8,7 +8,18 @@ import warmstart
 
 PACKAGE = Path(warmstart.__file__).parent
 GROUND = (
-    *("errors", "wording", "seeds", "plain_yaml", "settings", "importing", "undo", "precision", "interruption"),
+    *(
+        "errors",
+        "wording",
+        "image_size",
+        "seeds",
+        "plain_yaml",
+        "settings",
+        "importing",
+        "undo",
+        "precision",
+        "interruption",
+    ),
     *("network", "losses", "batches", "class_labels", "processes"),
 )
 """In this order: each imports from those before it only."""

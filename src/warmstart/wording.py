@@ -18,6 +18,11 @@ def split_names(text: str) -> list[str]:
     return [part.strip() for part in parts if part.strip()]
 
 
+def printable(text: str) -> str:
+    """Text with line ends, terminal escapes, and bytes that were no UTF-8 written as Python writes them in a string."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 def one_line(text: str) -> str:
     """Anybody's text as one line that a terminal only shows: white space as spaces, what has no glyph as escapes."""
-    return "".join(" " if c.isspace() else c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    return printable("".join(" " if c.isspace() else c for c in text))

@@ -86,3 +86,10 @@ def test_the_real_tiny_imagenet(shared_data) -> None:
     grey = (data.train_images[:, :1] == data.train_images).flatten(1).all(dim=1)
     assert 0 < grey.sum() < 100
     assert load(shared_data("tiny-imagenet-10/tiny-imagenet-200.tar"), image_size=32).image_size == 32
+
+
+def test_the_ways_to_fit_that_settings_name_are_those_there_are():
+    from warmstart.data import settings
+    from warmstart.decoding import wanted
+
+    assert tuple(wanted.FITS) == settings.FITS

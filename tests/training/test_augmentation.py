@@ -6,6 +6,7 @@ from PIL import Image
 from warmstart.training import augmentation
 from warmstart.training.augmentation import AUGMENTATIONS, crop, flip, resized_crop, rotate
 from warmstart.training.examples import Examples
+from warmstart.training.recipe import AUGMENTS
 
 
 def noise(count, size=12, channels=3):
@@ -166,3 +167,7 @@ def test_where_no_draw_fits_it_is_the_whole_image(monkeypatch):
 
     assert top.tolist() == left.tolist() == [0] * 5
     assert rows.tolist() == columns.tolist() == [8] * 5
+
+
+def test_the_names_of_the_setting_are_those_there_are():
+    assert tuple(AUGMENTATIONS) == AUGMENTS

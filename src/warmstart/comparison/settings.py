@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import ValidationInfo, field_validator
 
-from warmstart.comparison.protocols import PROTOCOLS
+from warmstart.comparison.protocols import PROTOCOLS, settings_of
 from warmstart.data.settings import DataSettings
 from warmstart.grids.record import Record
 from warmstart.grids.settings import GridSettings, ImageGridSettings
@@ -54,8 +54,8 @@ class NamedRecipe(Recipe):
     @classmethod
     def of_protocol(cls, given: Mapping[str, Any]) -> dict[str, Any]:
         """What the protocol stands for; nothing where it is unknown, which its own check says."""
-        values = PROTOCOLS.get(str(given.get("protocol")))
-        return {} if values is None else values(given)
+        size = given.get("stage_size", StreamSettings.model_fields["stage_size"].default)
+        return settings_of(str(given.get("protocol")), size if isinstance(size, int) else 0)
 
     @classmethod
     def of(cls, settings: Mapping[str, Any], where: str = "", *, recorded: bool = False) -> Self:

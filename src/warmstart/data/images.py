@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from warmstart.decoding.cache import map_images
-from warmstart.decoding.wanted import ImageSize
 from warmstart.errors import InputError
+from warmstart.image_size import ImageSize
 
 _CHUNK = 2**24  # pixels counted at a time: torch.bincount widens its input
 _PIECE = 2**26  # bytes hashed at a time

@@ -13,8 +13,8 @@ from warmstart.data.images import ImageData
 from warmstart.data.train_and_test import held_out
 from warmstart.decoding.cache import decoded_on_disk, where_to_decode
 from warmstart.decoding.decode import Encoded, ImageStack, decode_images
-from warmstart.decoding.unreadable import printable
 from warmstart.decoding.wanted import Wanted
+from warmstart.wording import printable
 
 
 @dataclass(frozen=True)

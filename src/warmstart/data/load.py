@@ -17,15 +17,16 @@ from warmstart.data.folders import read_folders
 from warmstart.data.images import ImageData
 from warmstart.data.label_files import SUFFIXES as LISTS
 from warmstart.data.label_files import find_lists, read_lists
-from warmstart.data.settings import height_and_width
+from warmstart.data.settings import read_size
 from warmstart.data.svhn import SVHN_FILES, read_svhn
 from warmstart.data.tables import parquet_files, read_hub, read_parquet
 from warmstart.data.torch_datasets import read_dataset
 from warmstart.decoding.bounds import require_regular
 from warmstart.decoding.decode import is_image, not_read
 from warmstart.decoding.unreadable import in_one_line, reading
-from warmstart.decoding.wanted import FITS, ImageSize, OnDecoded, Wanted
+from warmstart.decoding.wanted import FITS, OnDecoded, Wanted
 from warmstart.errors import InputError, one_of
+from warmstart.image_size import ImageSize
 
 _MADE = {"digits": read_digits, FEATURES_AND_NOISE: read_features_and_noise}
 """Data that need no file."""
@@ -82,7 +83,7 @@ def load(
     """
     one_of("fit", fit, FITS)
     wanted = Wanted(
-        height_and_width(image_size),
+        read_size(image_size),
         fit,
         image_column,
         label_column,

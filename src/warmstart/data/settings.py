@@ -17,7 +17,7 @@ LARGEST_IMAGE = 4096
 FITS = ("stretch", "crop", "pad")
 
 
-def height_and_width(size: int | str | tuple[int, int] | None) -> tuple[int, int] | None:
+def read_size(size: int | str | tuple[int, int] | None) -> tuple[int, int] | None:
     """A size as (height, width): a whole number is that of a square, and a text may be ``48x64``."""
     if size is None:
         return None
@@ -39,7 +39,7 @@ def _image_size(value: Any) -> Any:
         raise InputError(f"image_size is {value!r:.40}; give N for squares or HxW (height x width), such as 48x64")
     if isinstance(value, str) and re.fullmatch(r"-?\d{1,9}", value.strip()):
         return int(value)
-    sides = height_and_width(tuple(value) if isinstance(value, list) else value)
+    sides = read_size(tuple(value) if isinstance(value, list) else value)
     assert sides is not None
     require(max(sides) <= LARGEST_IMAGE, f"image_size is {value}; it must be at most {LARGEST_IMAGE} a side")
     return sides[0] if sides[0] == sides[1] else f"{sides[0]}x{sides[1]}"

@@ -22,13 +22,15 @@ from torch.utils.data import IterableDataset
 
 from warmstart.data.columns import IMAGE_NAMES, LABEL_NAMES, arrival_keys, choose
 from warmstart.data.images import ImageData, to_uint8
-from warmstart.data.settings import height_and_width
+from warmstart.data.settings import read_size
 from warmstart.data.train_and_test import index_labels, with_test_part
 from warmstart.decoding.bounds import MAX_TEXT
 from warmstart.decoding.decode import ImageStack, Pixels, depth_of, pixels
-from warmstart.decoding.unreadable import in_one_line, printable, reading, unreadable
-from warmstart.decoding.wanted import ImageSize, OnDecoded, Wanted
+from warmstart.decoding.unreadable import in_one_line, reading, unreadable
+from warmstart.decoding.wanted import OnDecoded, Wanted
 from warmstart.errors import InputError
+from warmstart.image_size import ImageSize
+from warmstart.wording import printable
 
 
 @in_one_line()
@@ -50,7 +52,7 @@ def from_dataset(
     Returns:
         The data set; its classes are called as in ``train.classes`` or ``train.features``, if there are any.
     """
-    size = height_and_width(image_size)
+    size = read_size(image_size)
     columns = (image_column, label_column, order_column)
     return read_dataset(train, test, name, Wanted(size, fit, *columns, skip_unreadable, None, progress))
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from warmstart.data.images import ImageData
-from warmstart.decoding.unreadable import printable
 from warmstart.errors import InputError
+from warmstart.wording import printable
 
 TRAIN_NAMES = ("train", "training")
 TEST_NAMES = ("test", "testing", "val", "valid", "validation", "dev")

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from warmstart.errors import InputError
+from warmstart.wording import printable
 
 _LONGEST = 2000
 
@@ -26,11 +27,6 @@ def reading(where: str, remedy: str = "replace or remove it") -> Iterator[None]:
         raise
     except Exception as error:
         raise InputError(unreadable(where, error, remedy)) from error
-
-
-def printable(text: str) -> str:
-    """Text with line ends, terminal escapes, and bytes that were no UTF-8 written as Python writes them in a string."""
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 @contextmanager

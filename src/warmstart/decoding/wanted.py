@@ -14,9 +14,6 @@ from torch import Tensor
 OnDecoded = Callable[[int, int], None]
 """Called with the number of images decoded so far and in all."""
 
-ImageSize = int | tuple[int, int]
-"""Pixels a side, or (height, width)."""
-
 
 @dataclass(frozen=True)
 class Wanted:

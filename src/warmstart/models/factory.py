@@ -6,16 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from warmstart.errors import InputError
+from warmstart.image_size import ImageSize, height_and_width
 from warmstart.importing import describe
 from warmstart.network import require_module
-
-ImageSize = int | tuple[int, int]
-"""Pixels a side, or height and width where they differ."""
-
-
-def height_and_width(image_size: ImageSize) -> tuple[int, int]:
-    """Both sides of an image."""
-    return image_size if isinstance(image_size, tuple) else (image_size, image_size)
 
 
 class ModelFactory(Protocol):

@@ -4,7 +4,7 @@ import math
 
 from torch import nn
 
-from warmstart.models.factory import ImageSize, height_and_width
+from warmstart.image_size import ImageSize, height_and_width
 
 
 def mlp(

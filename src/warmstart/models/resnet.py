@@ -8,7 +8,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from warmstart.models.factory import ImageSize
+from warmstart.image_size import ImageSize
 
 
 class BasicBlock(nn.Module):

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from warmstart.models.factory import ImageSize, height_and_width
+from warmstart.image_size import ImageSize, height_and_width
 
 _SMALL = 16
 """Images with a side under this many pixels get half the channels, and a first convolution of stride 1."""

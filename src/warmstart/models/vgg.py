@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from warmstart.errors import InputError
-from warmstart.models.factory import ImageSize, height_and_width
+from warmstart.image_size import ImageSize, height_and_width
 
 _CONFIGURATION_D = (64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 512, 512, 512, "M")
 _SMALLEST = 32

@@ -9,6 +9,7 @@ from typing import Any
 
 from warmstart.data.paper_sets import PAPER_DATA, TINY
 from warmstart.streams.settings import StreamSettings
+from warmstart.training.named_recipes import INCREMENTAL, SOTA
 from warmstart.training.recipe import Recipe
 
 
@@ -41,7 +42,7 @@ def find_protocol(protocol: str, dataset: str) -> Protocol:
 def _incremental(dataset: str) -> Protocol:
     # 50,000 images of SVHN's 73,257, drawn at random by the seed; 100,000 of Tiny-ImageNet.
     stream = StreamSettings(stages=50, stage_size=2000 if dataset == TINY else 1000)
-    return Protocol(stream, Recipe(batch_size=128, lr=1e-3))
+    return Protocol(stream, INCREMENTAL)
 
 
 _SOTA_RESNET = {"resnet18": {"max_pool": False, "fan_out_init": False}}
@@ -54,16 +55,7 @@ def _sota(dataset: str) -> Protocol:
         "svhn": ("crop",),  # mirrored digits are no digits
         TINY: ("flip", "resized-crop"),
     }
-    recipe = Recipe(
-        batch_size=128,
-        lr=0.1,
-        weight_decay=5e-4,
-        max_epochs=260,
-        schedule="step",
-        milestones=(60, 120, 160, 200),
-        warmup=1,
-        augment=augment[dataset],
-    )
+    recipe = SOTA.model_copy(update={"augment": augment[dataset]})
     return Protocol(_incremental(dataset).stream, recipe, _SOTA_RESNET)
 
 
@@ -75,4 +67,4 @@ def _half(dataset: str) -> Protocol:
 
 
 def _reduced(dataset: str) -> Protocol:
-    return Protocol(StreamSettings(stages=6, stage_size=500), Recipe(batch_size=64, lr=1e-3))
+    return Protocol(StreamSettings(stages=6, stage_size=500), INCREMENTAL.model_copy(update={"batch_size": 64}))

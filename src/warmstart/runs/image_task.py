@@ -11,15 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from warmstart.data.images import ImageData
+from warmstart.image_size import ImageSize
 from warmstart.layers.norms import batch_norms
 from warmstart.losses import training_loss
 from warmstart.methods.lifecycle import Updates
 from warmstart.methods.method import Method, reset_optimizer_
 from warmstart.methods.registry import parse_method
 from warmstart.methods.units_and_activations import latest_activations
-from warmstart.models.factory import ImageSize, ModelFactory, check_factory
+from warmstart.models.factory import ModelFactory, check_factory
 from warmstart.models.registry import MODELS, input_range, model_factory
-from warmstart.runs.mapped_examples import MappedExamples
 from warmstart.runs.task import LARGEST_BATCH, Measured, StageData, TrainingContext
 from warmstart.seeds import derive
 from warmstart.streams.random_draws import RandomDraws, Selection
@@ -29,6 +29,7 @@ from warmstart.training.devices import find_device
 from warmstart.training.evaluation import evaluate, recalibrated
 from warmstart.training.examples import Examples, on_device
 from warmstart.training.loop import Hooks, Progress, batch_slices, train_stage
+from warmstart.training.mapped_examples import MappedExamples
 from warmstart.training.optimizers import make_optimizer
 from warmstart.training.recipe import Recipe
 

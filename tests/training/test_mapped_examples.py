@@ -3,9 +3,9 @@
 import torch
 
 from warmstart.decoding.cache import map_images
-from warmstart.runs.mapped_examples import MappedExamples
 from warmstart.training.augmentation import flip
 from warmstart.training.examples import Examples
+from warmstart.training.mapped_examples import MappedExamples
 
 
 def test_batches_are_those_of_memory(tmp_path):
