@@ -7,7 +7,7 @@ from commands import rows, warmstart
 from warmstart.data.features_and_noise import PatchWorld, as_images, draw_examples
 from warmstart.data.load import load
 from warmstart.errors import InputError
-from warmstart.streams.random_draws import RandomDraws
+from warmstart.streams.image_stream import image_stream
 from warmstart.streams.settings import StreamSettings
 
 WORLD = PatchWorld(classes=3, features=4, grid=3, patch=4, noise=2.0)
@@ -87,7 +87,7 @@ def test_the_stream_is_always_the_same_and_fills_many_stages():
     assert data.test_labels.bincount().tolist() == [1000, 1000]
     clipped = (data.train_images == 0) | (data.train_images == 255)
     assert clipped.float().mean() < 0.01
-    assert RandomDraws(data, StreamSettings(stages=80, stage_size=50), seed=0).stages == 80
+    assert image_stream(data, StreamSettings(stages=80, stage_size=50), seed=0).stages == 80
     assert load("features-and-noise", image_size=20).image_size == 20
     with pytest.raises(InputError, match="did you mean 'features-and-noise'"):
         load("features-and-nois")

@@ -32,7 +32,7 @@ def test_a_csv_beside_its_images(tmp_path: Path) -> None:
     write_folder(tmp_path, IMAGES | {"labels.csv": PLAIN})
     data = load(tmp_path / "labels.csv")
     assert (data.name, data.classes) == ("labels", ("cat", "dog"))
-    assert (len(data.train_labels), len(data.test_labels), data.arrived) == (8, 2, None)
+    assert (len(data.train_labels), len(data.test_labels), data.arrived) == (10, 0, None)
     for image, label in zip(data.train_images, data.train_labels, strict=True):
         place = next(i for i in range(COUNT) if pixels(i) == image.permute(1, 2, 0).numpy().tobytes())
         assert ANIMALS[place] == data.classes[label]
@@ -95,10 +95,10 @@ def test_columns_are_chosen_and_the_order_is_kept(tmp_path: Path) -> None:
     write_folder(tmp_path, IMAGES | {"a.csv": listed(PATHS, ANIMALS, [7, 8] * 5, day, split, header=names)})
     with pytest.raises(InputError, match="more than one column holds labels; name it with --label-column"):
         load(tmp_path)
-    data = load(tmp_path, label_column="colour", order_column="day")
+    data = load(tmp_path, label_column="colour", order="day")
     assert (data.classes, data.arrived) == (("7", "8"), tuple(day[:8]))
     with pytest.raises(InputError, match="no column 'dai'; did you mean 'day'"):
-        load(tmp_path, label_column="colour", order_column="dai")
+        load(tmp_path, label_column="colour", order="dai")
     with pytest.raises(InputError, match="no column 'colours'; did you mean 'colour'"):
         load(tmp_path, label_column="colours")
 
@@ -150,7 +150,7 @@ def test_a_wrong_list_is_one_line(tmp_path: Path, content: bytes, message: str) 
 def test_images_that_are_not_there_can_be_skipped(tmp_path: Path) -> None:
     split = ["train"] * 8 + ["test"] * 2
     content = listed(["im/no.png", *PATHS[1:]], ANIMALS, split, range(COUNT), header="path,label,split,day")
-    data = load(write_folder(tmp_path, IMAGES | {"a.csv": content}), skip_unreadable=True, order_column="day")
+    data = load(write_folder(tmp_path, IMAGES | {"a.csv": content}), skip_unreadable=True, order="day")
     assert (len(data.train_labels), data.arrived) == (7, tuple("1234567"))
     assert data.train_images[0].permute(1, 2, 0).numpy().tobytes() == pixels(1)
     assert "1 of 10 images cannot be read and are left out, such as im/no.png" in data.notes[-1]

@@ -89,10 +89,10 @@ def test_months_say_when_and_are_no_classes(tmp_path: Path) -> None:
     assert data.classes == ("cat", "dog", "emu")
     assert data.arrived is not None
     assert list(data.arrived) == sorted(data.arrived)
-    assert (len(data.arrived), set(data.arrived)) == (11, {"2026-05", "2026-06"})  # a fifth of each class is held out
-    assert load(tmp_path, order_column="month").arrived == data.arrived
+    assert (len(data.arrived), set(data.arrived)) == (14, {"2026-05", "2026-06"})
+    assert load(tmp_path, order="month").arrived == load(tmp_path, order="given").arrived == data.arrived
     with pytest.raises(InputError, match="folders have no column 'day2'; order by month"):
-        load(tmp_path, order_column="day2")
+        load(tmp_path, order="day2")
     parts = {f"train/{name}": x for name, x in tree.items()} | class_tree({"cat": 2, "emu": 1}, "test/")
     assert len(load(write_folder(tmp_path / "parts", parts)).arrived or ()) == 14
 
@@ -107,9 +107,9 @@ def test_months_without_classes_are_refused(tmp_path: Path) -> None:
 
 def test_an_order_without_columns_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="folders have no column 'day'; put the class folders into folders such as"):
-        load(write_folder(tmp_path, PETS), order_column="day")
+        load(write_folder(tmp_path, PETS), order="day")
     with pytest.raises(InputError, match="digits: there are no columns, so no 'day' to order by"):
-        load("digits", order_column="day")
+        load("digits", order="day")
 
 
 def wide(count: int = 6) -> dict[str, bytes]:

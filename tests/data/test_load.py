@@ -9,7 +9,7 @@ import pytest
 from made_images import class_tree, same, write_folder, write_zip
 from warmstart.data.load import load
 from warmstart.errors import InputError
-from warmstart.streams.random_draws import RandomDraws
+from warmstart.streams.image_stream import image_stream
 from warmstart.streams.settings import StreamSettings
 
 
@@ -62,7 +62,7 @@ def test_options_that_cannot_apply_are_refused() -> None:
 def test_image_size_makes_different_images_alike(tmp_path: Path) -> None:
     write_folder(tmp_path, class_tree({"cat": 3}) | class_tree({"dog": 3}, size=9, mode="L"))
     data = load(tmp_path, image_size=4)
-    assert data.train_images.shape[1:] == data.test_images.shape[1:] == (3, 4, 4)
+    assert data.train_images.shape == (6, 3, 4, 4)
 
 
 def test_the_real_cifar10(shared_data) -> None:
@@ -75,7 +75,7 @@ def test_the_real_cifar10(shared_data) -> None:
     published = np.array([0.4914, 0.4822, 0.4465]), np.array([0.2470, 0.2435, 0.2616])
     assert np.abs(data.channel_mean().numpy() - published[0]).max() < 0.002
     assert np.abs(data.channel_std().numpy() - published[1]).max() < 0.005
-    assert RandomDraws(data, StreamSettings(stages=50, stage_size=1000), seed=0).stages == 50
+    assert image_stream(data, StreamSettings(stages=50, stage_size=1000), seed=0).stages == 50
 
 
 def test_the_real_tiny_imagenet(shared_data) -> None:

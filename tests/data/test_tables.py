@@ -58,10 +58,10 @@ def test_a_folder_as_the_hub_has_it(tmp_path: Path) -> None:
     assert sorted(tmp_path.rglob("*")) == before  # no cache beside the user's data
 
 
-def test_one_file_gives_up_a_fifth(tmp_path: Path) -> None:
+def test_one_file_is_a_training_part(tmp_path: Path) -> None:
     table(tmp_path / "pets.parquet", PLAIN, FEATURES)
     data = load(tmp_path / "pets.parquet")
-    assert (data.name, len(data.train_labels), len(data.test_labels)) == ("pets", 8, 2)
+    assert (data.name, len(data.train_labels), len(data.test_labels)) == ("pets", 10, 0)
 
 
 def test_files_of_other_tools(tmp_path: Path) -> None:
@@ -167,7 +167,7 @@ def test_labels_of_plus_and_minus_one_are_classes(tmp_path: Path) -> None:
 def test_hidden_files_are_ignored(tmp_path: Path) -> None:
     table(tmp_path / "a.parquet", PLAIN, FEATURES)
     table(tmp_path / ".cache" / "b.parquet", PLAIN, FEATURES)
-    assert len(load(tmp_path).train_labels) == 8
+    assert len(load(tmp_path).train_labels) == 10
 
 
 def test_a_test_part_alone_is_refused(tmp_path: Path) -> None:

@@ -1,4 +1,6 @@
+import math
 from dataclasses import asdict
+from itertools import pairwise
 
 import pytest
 import torch
@@ -45,7 +47,9 @@ def finish(run, on_event=quietly):
 
 
 def numbers(results):
-    return [{key: value for key, value in asdict(row).items() if "seconds" not in key} for row in results.rows]
+    """The rows as text but for times, so that NaN is equal to itself."""
+    kept = ({key: value for key, value in asdict(row).items() if "seconds" not in key} for row in results.rows)
+    return [{key: repr(value) for key, value in row.items()} for row in kept]
 
 
 def test_a_task_travels_to_other_processes_without_what_lies_on_this_ones_device(task):
@@ -168,7 +172,14 @@ def test_a_row_says_what_happened(task):
     assert set(results.reports) == {("dash", 0, 2), ("dash", 0, 3)}
     scores = results.scores["dash", 0]
     assert scores.mean() == pytest.approx(results.rows[-1].test_accuracy)
-    assert len(scores) == 359
+    assert len(scores) == 360
+    assert math.isnan(results.rows[0].old_accuracy)
+    assert math.isnan(results.rows[0].newly_wrong)
+    for before, row in pairwise(results.rows):
+        assert row.test_accuracy == pytest.approx(before.test_accuracy + row.newly_right - row.newly_wrong)
+        assert 0 < row.newly_right < 1
+        assert 0 <= row.old_accuracy <= 1
+    assert all(0 <= row.new_accuracy <= 1 for row in results.rows)
 
 
 def test_a_run_that_diverges_ends_there_and_stays_ended(tmp_path, task):

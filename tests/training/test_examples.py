@@ -58,11 +58,13 @@ def test_shuffling_moves_images_and_labels_together_and_loses_none(examples):
     assert torch.equal(labels, examples.shuffled(torch.Generator().manual_seed(5)).labels)
 
 
-def test_batches_in_order_are_cut_from_the_newest_so_that_the_short_one_is_the_oldest(examples):
+def test_batches_in_order_are_cut_from_the_newest_so_that_the_short_one_is_the_oldest(images, examples):
     batches = examples.in_order(4)
 
     assert [labels.tolist() for _, labels in batches] == [[0, 1, 2], [3, 4, 5, 6], [7, 8, 9, 10]]
-    assert torch.equal(batches[-1][0], examples.batch(slice(7, 11))[0])
+    assert torch.equal(batches[-1][0], images[7:11])
+    assert torch.equal(examples.normalised(batches[-1][0]), examples.batch(slice(7, 11))[0])
+    assert torch.equal(batches[-1][0], images[7:11])  # still
     assert [labels.tolist() for _, labels in batches[-2:]] == [[3, 4, 5, 6], [7, 8, 9, 10]]
     assert len(examples.in_order(4)) == 3
     assert len(examples.in_order(100)) == 1
@@ -70,8 +72,8 @@ def test_batches_in_order_are_cut_from_the_newest_so_that_the_short_one_is_the_o
 
 def test_batches_in_order_are_made_only_when_asked_for(examples, monkeypatch):
     made = []
-    plain = Examples.batch
-    monkeypatch.setattr(Examples, "batch", lambda self, index: (made.append(index), plain(self, index))[1])
+    plain = Examples.stored
+    monkeypatch.setattr(Examples, "stored", lambda self, index: (made.append(index), plain(self, index))[1])
 
     batches = examples.in_order(4)
     assert made == []

@@ -20,6 +20,8 @@ warmstart compare --data photos/ --image-size 64 --model resnet18 --stages 5 --s
 
 warmstart compare --data hf:uoft-cs/cifar10 --stage-size 500 --batch-size 64 --methods 'cold,warm,dash\\[alpha=0.1]'
 
+warmstart compare --data photos/ --order month --test next --image-size 64
+
 warmstart compare out/compare/config.yaml --seeds 10
 
 warmstart compare --data photos/ --image-size 64 --protocol practice --methods cold,warm,rewarm,dash --dry-run

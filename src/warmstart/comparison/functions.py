@@ -38,6 +38,7 @@ from warmstart.reporting.terminal import Terminal
 from warmstart.runs.function_task import FunctionTask, TrainingStage
 from warmstart.runs.results import Results
 from warmstart.streams.given_parts import GivenStream
+from warmstart.streams.settings import RANDOM
 from warmstart.wording import counted, split_names
 
 
@@ -200,7 +201,7 @@ def compare_images(train: Any, test: Any | None = None, *, progress: bool = True
     Args:
         train: Examples (image, label), or mappings that have both; the image is a PIL image, an array or a tensor, the
             label an integer or a name.
-        test: The test part; without one, a stratified 20 % of ``train`` is given up, the same for all seeds.
+        test: The test part; without one, a fifth of each class of ``train`` is tested, another with each seed.
         progress: Show what is running, on stderr.
         settings: As on the command line, with underscores: ``model="resnet18", stages=5, out="out/mine"``. One
             process unless ``jobs`` says more, which needs ``if __name__ == "__main__":`` around the call.
@@ -228,6 +229,7 @@ def compare_images(train: Any, test: Any | None = None, *, progress: bool = True
         fit=chosen.fit,
         image_column=chosen.image_column,
         label_column=chosen.label_column,
+        order=None if chosen.order == RANDOM else chosen.order,
         skip_unreadable=chosen.skip_unreadable,
     )
     with Display(quiet=not progress) as display, torch.random.fork_rng():

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from warmstart.comparison.report import write_report
 from warmstart.comparison.settings import CompareRecord, CompareSettings, FunctionsRecord
 from warmstart.data.images import ImageData
 from warmstart.data.load import load
+from warmstart.decoding.wanted import GIVEN
 from warmstart.errors import InputError
 from warmstart.evidence.verdict import Verdict, judge
 from warmstart.grids.carry_out import Plan, carry_out, jobs_for, unfinished
@@ -21,6 +24,7 @@ from warmstart.runs.key import RunKey
 from warmstart.runs.rehearsal import rehearse
 from warmstart.runs.results import Results
 from warmstart.runs.state import RunState
+from warmstart.streams.settings import RANDOM
 from warmstart.wording import counted
 
 TRIED_SECONDS = 5.0
@@ -44,17 +48,24 @@ class ImageComparison:
             fit=settings.fit,
             image_column=settings.image_column,
             label_column=settings.label_column,
+            order=None if settings.order == RANDOM else settings.order,
             skip_unreadable=settings.skip_unreadable,
             cache=settings.cache,
             progress=display.loading,
         )
-        self._settings = settings
         self.task = ImageTask(images, settings.model, recipe=settings, stream=settings, device=device)
-        self.task.check(settings.seed_numbers)
+        self.warnings = (*images.notes, *self.task.check(settings.seed_numbers))
+        self._settings = settings = settings.model_copy(update={"stages": self.task.stages})
         self.record = CompareRecord(
-            settings=settings, data_fingerprint=images.fingerprint(), provenance=Provenance.here(), **_called(given)
+            settings=settings,
+            data_fingerprint=images.fingerprint(),
+            provenance=Provenance.here(),
+            notes=self.warnings,
+            **_called(given),
         )
-        self.lines, self.warnings = _description(settings, images), images.notes
+        self.lines = _description(settings, self.task)
+        if images.arrived is not None and settings.order == RANDOM:
+            self.lines.append("  drawn at random; --order month takes them as they arrived")
 
     def estimate(self) -> tuple[list[Cost], list[str]]:
         """Measure a few steps, and try how many epochs the first stage takes.
@@ -108,17 +119,37 @@ class ImageComparison:
         return report(self._out, self.record, carry_out(plan, self._display))
 
 
-def _called(given: ImageData | None) -> dict[str, str]:
+def _called(given: ImageData | None) -> dict[str, Any]:
     return {} if given is None else {"called": "ws.compare_images"}
 
 
-def _description(settings: CompareSettings, images: ImageData) -> list[str]:
+def _description(settings: CompareSettings, task: ImageTask) -> list[str]:
     return [
-        f"{images.name}: {settings.stages} stages of {settings.stage_size}, {len(images.test_labels):,} test images, "
-        f"{images.num_classes} classes",
+        f"{task.data}: {_arrivals(settings, task)}, {_tested(settings, task)}, {task.images.num_classes} classes",
         f"{settings.model}, {settings.optimizer}; {counted(len(settings.methods), 'method')} x "
         f"{counted(settings.seeds, 'seed')}",
     ]
+
+
+def _arrivals(settings: CompareSettings, task: ImageTask) -> str:
+    sizes = [task.seen[0], *(after - before for before, after in pairwise(task.seen))]
+    least, most = min(sizes), max(sizes)
+    size = f"{least:,}" if least == most else f"{least:,} to {most:,}"
+    order = "" if settings.order == RANDOM else f" by {settings.order}" if settings.order != GIVEN else " as given"
+    return f"{counted(task.stages, 'stage')} of {size}{order}"
+
+
+def _tested(settings: CompareSettings, task: ImageTask) -> str:
+    count = f"{task.tested(0, task.stages):,}"
+    if settings.test == "next":
+        return "tested by the next arrival"
+    if task.images.has_test_part and settings.test != "rotate":
+        return f"{count} test images"
+    return (
+        f"{count} held out to test, the same with each seed"
+        if settings.test == "fixed"
+        else (f"{count} held out to test, others with each seed")
+    )
 
 
 def report_again(out: Path, margin: float | None = None) -> tuple[Results, Verdict]:
@@ -142,7 +173,9 @@ def report(
     out: Path, record: CompareRecord | FunctionsRecord, runs: Mapping[RunKey, RunState]
 ) -> tuple[Results, Verdict]:
     """Write table and report of the runs so far; InputError if no stage is finished yet."""
-    results = collect(record.settings, record.settings.stages, runs)
+    stages = record.settings.stages
+    assert stages is not None  # ImageComparison has counted them
+    results = collect(record.settings, stages, runs)
     if not results.rows:
         raise InputError(f"{out} holds no finished stage yet; start warmstart compare --out {out} again")
     verdict = judge(results, margin=record.settings.margin)

@@ -10,6 +10,7 @@ from typing import Any
 from warmstart.comparison.settings import CompareRecord, CompareSettings, FunctionsRecord
 from warmstart.evidence import table
 from warmstart.evidence.diagnosis import diagnosis, unsettled_warning
+from warmstart.evidence.examples_table import old_new_and_churn
 from warmstart.evidence.figures import accuracy_figure, cost_figure
 from warmstart.evidence.verdict import Comparison, Verdict, multiple
 from warmstart.grids.repeat_command import repeat_command
@@ -69,8 +70,10 @@ def _page(results: Results, verdict: Verdict, record: CompareRecord | FunctionsR
             ),
             html.section("Last stage and mean over stages", _paper_table(results, verdict)),
             html.section("What each method reaches, and what it costs", _figures(results)),
+            html.section("Old and new examples, churn, seconds", *old_new_and_churn(results)),
             *diagnosis(results, html.section),
             html.section("How to read this", _guide(results, verdict)),
+            html.section("The data", html.bullets(getattr(record, "notes", ()))),
             html.section("Configuration", *shown_record(record, _how_to_repeat(record))),
         ],
         footer="Written by warmstart. This file needs no network and no other file.",

@@ -13,7 +13,7 @@ from warmstart.grids.record import Record
 from warmstart.grids.settings import GridSettings, ImageGridSettings
 from warmstart.runs.metric import Metric
 from warmstart.settings import Setting, Settings
-from warmstart.streams.settings import StreamSettings
+from warmstart.streams.settings import RANDOM, STAGE_SIZE, StreamSettings
 from warmstart.training.recipe import Recipe
 
 
@@ -54,7 +54,7 @@ class NamedRecipe(Recipe):
     @classmethod
     def of_protocol(cls, given: Mapping[str, Any]) -> dict[str, Any]:
         """What the protocol stands for; nothing where it is unknown, which its own check says."""
-        size = given.get("stage_size", StreamSettings.model_fields["stage_size"].default)
+        size = given.get("stage_size") or (STAGE_SIZE if given.get("order", RANDOM) == RANDOM else 0)
         return settings_of(str(given.get("protocol")), size if isinstance(size, int) else 0)
 
     @classmethod
@@ -76,6 +76,8 @@ class CompareRecord(Record[CompareSettings]):
     """The config.yaml of a comparison on images."""
 
     kind: ClassVar[str] = "compare"
+    notes: tuple[str, ...] = ()
+    """What was noticed while the data were read: what was left out, what is not tested."""
     called: str = "warmstart compare"
     """The function or command that started it; only a command can be repeated by a command."""
 

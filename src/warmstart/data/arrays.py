@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from warmstart.data.images import ImageData, to_uint8
-from warmstart.data.train_and_test import index_labels, with_test_part
+from warmstart.data.train_and_test import in_parts, index_labels
 from warmstart.decoding.bounds import require_memory, require_regular, require_unpackable
 from warmstart.decoding.unreadable import reading
 from warmstart.decoding.wanted import Wanted
@@ -31,13 +31,13 @@ _DIGITS_MAX = 16  # scikit-learn's digits are 4-bit counts, 0 to 16
 
 
 def read_digits(wanted: Wanted) -> ImageData:
-    """Read scikit-learn's 1797 handwritten digits, 8x8 and grey; a stratified fifth becomes the test part."""
+    """Read scikit-learn's 1797 handwritten digits, 8x8 and grey, without a test part."""
     rows = np.loadtxt(_digits_file(), delimiter=",")  # 64 pixels and the digit
     pixels = np.rint(rows[:, :-1].reshape(-1, 1, 8, 8) * (255 / _DIGITS_MAX)).astype(np.uint8)
     grey = torch.from_numpy(pixels)
     images = wanted.all_fitted(grey)
     classes = [str(digit) for digit in range(10)]
-    return with_test_part("digits", images, torch.from_numpy(rows[:, -1]).long(), None, None, classes)
+    return in_parts("digits", images, torch.from_numpy(rows[:, -1]).long(), None, None, classes)
 
 
 def _digits_file() -> Path:
@@ -78,7 +78,7 @@ def read_npz(path: Path, wanted: Wanted) -> ImageData:
     unit = _in_unit_range(arrays[x])
     images = _images(path, x, arrays.pop(x), unit, wanted)
     test_images = _images(path, x_test, arrays.pop(x_test), unit, wanted) if present else None
-    return with_test_part(path.stem, images, labels, test_images, test_labels, classes)
+    return in_parts(path.stem, images, labels, test_images, test_labels, classes)
 
 
 def _check_size(path: Path, archive: zipfile.ZipFile, size: int) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor
 from warmstart.data.files import Files
 from warmstart.data.images import ImageData
 from warmstart.data.pickles import read_pickle
-from warmstart.data.train_and_test import index_labels, with_test_part
+from warmstart.data.train_and_test import in_parts, index_labels
 from warmstart.decoding.wanted import Wanted
 from warmstart.errors import InputError
 
@@ -86,7 +86,7 @@ def read_cifar(name: str, files: Files, layout: CifarLayout, folder: PurePosixPa
     images, test_images = (
         _images([parts[file][0] for file in group], wanted) for group in (layout.train, (layout.test,))
     )
-    return with_test_part(name, images, labels, test_images, test_labels, classes)
+    return in_parts(name, images, labels, test_images, test_labels, classes)
 
 
 def _batch(where: str, held: dict[str, Any], label_key: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:

@@ -8,6 +8,7 @@ around everything is skipped. Folders around class folders that are all months o
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -22,7 +23,7 @@ from warmstart.data.images import ImageData
 from warmstart.data.listing import Listing
 from warmstart.data.train_and_test import order_parts
 from warmstart.decoding.decode import Encoded, is_image, not_read
-from warmstart.decoding.wanted import Wanted
+from warmstart.decoding.wanted import GIVEN, Wanted
 from warmstart.errors import InputError
 
 _WNIDS = "wnids.txt"
@@ -62,7 +63,9 @@ def read_folders(name: str, files: Files, wanted: Wanted) -> ImageData:
         raise InputError(f"{files.where}: there is a part '{test_names[0]}' but no part 'train'; add it")
     part = root if train_name is None else root.folders[train_name]
     train, arrived = _by_folder(files, part)
-    if wanted.order_column not in ((None,) if arrived is None else (None, *_ORDERED_BY)):
+    if arrived is None and wanted.order == GIVEN:
+        arrived = [_in_natural_order(image) for image in train]
+    elif wanted.order_column not in ((None,) if arrived is None else (None, *_ORDERED_BY)):
         remedy = f"order by {_ORDERED_BY[0]}" if arrived else "put the class folders into folders such as 2026-06"
         raise InputError(f"{files.where}: folders have no column '{wanted.order_column}'; {remedy}")
     if not train:
@@ -71,12 +74,7 @@ def read_folders(name: str, files: Files, wanted: Wanted) -> ImageData:
         )
     classes = _class_order(files, root, train)
     test = _test_part(files, root, test_names) if train_name is not None else {}
-    foreign = sorted(set(test.values()) - set(classes))
-    if foreign:
-        raise InputError(
-            f"{files.where}: the class '{foreign[0]}' of the test part is not in the training part; add or remove it"
-        )
-
+    classes += sorted(set(test.values()) - set(classes))
     number = {label: place for place, label in enumerate(classes)}
     labels, test_labels = (
         torch.tensor([number[x] for x in part.values()], dtype=torch.int64) for part in (train, test)
@@ -102,6 +100,12 @@ def encoded_files(files: Files, names: Sequence[str]) -> Iterator[Encoded]:
     known = {name: index[name] for name in files.names if name in index}
     for name, place in (known | index).items():
         yield place, name, partial(files.read, name)
+
+
+def _in_natural_order(name: str) -> str:
+    """A key that sorts files by their names, whatever folders they are in, and numbers in names by their size."""
+    path = PurePosixPath(name)
+    return re.sub(r"\d+", lambda number: number[0].zfill(20), f"{path.name} {path.parent}")
 
 
 def _tree(files: Files) -> _Folder:

@@ -24,7 +24,7 @@ _PIECE = 2**26  # bytes hashed at a time
 
 @dataclass(frozen=True, eq=False)
 class ImageData:
-    """A labelled image data set with a fixed test part, on the CPU; InputError if its tensors do not fit together."""
+    """A labelled image data set on the CPU, perhaps with a test part; InputError if its tensors do not fit together."""
 
     name: str
     """``digits``, a folder's name or a hub name; goes into the ``data`` column of results.csv."""
@@ -33,6 +33,7 @@ class ImageData:
     train_labels: Tensor
     """int64 (N,), indices into ``classes``."""
     test_images: Tensor
+    """Of the data set's own test part; none where it has no such part."""
     test_labels: Tensor
     classes: tuple[str, ...]
     arrived: Sequence[str] | None = None
@@ -52,10 +53,11 @@ class ImageData:
 
     def __post_init__(self) -> None:
         _check_part(self.name, "training", self.train_images, self.train_labels, len(self.classes))
-        _check_part(self.name, "test", self.test_images, self.test_labels, len(self.classes))
+        if self.has_test_part or len(self.test_images) > 0:
+            _check_part(self.name, "test", self.test_images, self.test_labels, len(self.classes))
         if self.arrived is not None and len(self.arrived) != len(self.train_labels):
             raise InputError(f"{self.name}: arrived has {len(self.arrived)} entries; give one for each training image")
-        if self.train_images.shape[1:] != self.test_images.shape[1:]:
+        if self.has_test_part and self.train_images.shape[1:] != self.test_images.shape[1:]:
             train, test = (
                 "x".join(map(str, x.shape[1:])) for x in (self.train_images, self.test_images)
             )  # fmt: skip
@@ -63,6 +65,11 @@ class ImageData:
                 f"{self.name}: training images are {train} (channels x height x width), test images {test}; "
                 "make them alike, or give --image-size N where only the size differs"
             )
+
+    @property
+    def has_test_part(self) -> bool:
+        """Whether it has a test part of its own."""
+        return len(self.test_labels) > 0
 
     @property
     def channels(self) -> int:
@@ -107,12 +114,13 @@ class ImageData:
         return mean, variance.masked_fill(constant, 0.0)
 
     def fingerprint(self) -> str:
-        """16 hexadecimal digits of the SHA-256 of images, labels, classes: resuming on changed data is noticed."""
+        """16 hexadecimal digits of the SHA-256 of all that it holds: resuming on changed data is noticed."""
         digest = hashlib.sha256(repr(self.classes).encode())
         for tensor in (self.train_images, self.train_labels, self.test_images, self.test_labels):
             digest.update(repr(tuple(tensor.shape)).encode())
             for piece in _pieces(tensor, _PIECE):
-                digest.update(np.ascontiguousarray(piece.numpy()).data)
+                digest.update(np.ascontiguousarray(piece.numpy()).data if len(piece) else b"")
+        digest.update("".join(f"\n{time}" for time in self.arrived or ()).encode())
         return digest.hexdigest()[:16]
 
 

@@ -47,7 +47,7 @@ def load(
     fit: str = "stretch",
     image_column: str | None = None,
     label_column: str | None = None,
-    order_column: str | None = None,
+    order: str | None = None,
     skip_unreadable: bool = False,
     cache: str | Path | None = None,
     progress: OnDecoded | None = None,
@@ -56,8 +56,7 @@ def load(
 
     If some images are in colour, all become so; transparent parts show white. Images of 16 bits are brought to 8 by one
     rule for the whole data set: white is the largest value of the fewest bits (8, 10, 12, 14 or 16) that hold the
-    largest value in it. Where there is no test part, a stratified fifth is held out, the same for all seeds. Images are
-    kept in memory, or on disk if they would take more than half of what is free.
+    largest value in it. Images are kept in memory, or on disk if they would take more than half of what is free.
 
     Args:
         data: ``digits``; ``features-and-noise``; ``hf:NAME`` or ``hf:NAME:CONFIG``; the path of a folder of images by
@@ -69,8 +68,8 @@ def load(
         fit: How images of other proportions come to that size: ``stretch``, ``crop`` (the middle) or ``pad`` (black).
         image_column: The images' column of a table; needed where more than one could be it.
         label_column: The labels' column, likewise.
-        order_column: The column that says when an example arrived (a time, number or text), for ``arrived``; for
-            folders of months ``month``, which need not be given.
+        order: What says when an example arrived, for ``arrived``: a column (of times, numbers or texts), which is
+            ``month`` for folders of months; or ``given``, the order of the rows or of the files' names.
         skip_unreadable: Leave out images that cannot be read; else they are an error that names them.
         cache: A folder to keep decoded images in, so that the next start need not decode them.
         progress: Called with the number of images decoded so far and in all.
@@ -87,7 +86,7 @@ def load(
         fit,
         image_column,
         label_column,
-        order_column,
+        order,
         skip_unreadable,
         None if cache is None else Path(cache),
         progress,

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from warmstart.data.images import ImageData
-from warmstart.data.train_and_test import index_labels, with_test_part
+from warmstart.data.train_and_test import in_parts, index_labels
 from warmstart.decoding.bounds import MAX_FILE_BYTES, read_file, require_file_bytes
 from warmstart.decoding.unreadable import reading
 from warmstart.decoding.wanted import Wanted
@@ -37,7 +37,7 @@ def read_svhn(folder: Path, wanted: Wanted) -> ImageData:
             raise InputError(f"{folder / name}: no such file, and SVHN needs {' and '.join(SVHN_FILES)}; {_AGAIN}")
     (images, train), (test_images, test) = (_read_part(folder / name, wanted) for name in SVHN_FILES)
     labels, test_labels, classes = index_labels(str(folder), train, test, _DIGITS)
-    return with_test_part(folder.resolve().name, images, labels, test_images, test_labels, classes)
+    return in_parts(folder.resolve().name, images, labels, test_images, test_labels, classes)
 
 
 def _read_part(path: Path, wanted: Wanted) -> tuple[Tensor, NDArray[np.int64]]:

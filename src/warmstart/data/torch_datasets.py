@@ -23,7 +23,7 @@ from torch.utils.data import IterableDataset
 from warmstart.data.columns import IMAGE_NAMES, LABEL_NAMES, arrival_keys, choose
 from warmstart.data.images import ImageData, to_uint8
 from warmstart.data.settings import read_size
-from warmstart.data.train_and_test import index_labels, with_test_part
+from warmstart.data.train_and_test import in_parts, index_labels
 from warmstart.decoding.bounds import MAX_TEXT
 from warmstart.decoding.decode import ImageStack, Pixels, depth_of, pixels
 from warmstart.decoding.unreadable import in_one_line, reading, unreadable
@@ -43,7 +43,7 @@ def from_dataset(
     fit: str = "stretch",
     image_column: str | None = None,
     label_column: str | None = None,
-    order_column: str | None = None,
+    order: str | None = None,
     skip_unreadable: bool = False,
     progress: OnDecoded | None = None,
 ) -> ImageData:
@@ -53,8 +53,8 @@ def from_dataset(
         The data set; its classes are called as in ``train.classes`` or ``train.features``, if there are any.
     """
     size = read_size(image_size)
-    columns = (image_column, label_column, order_column)
-    return read_dataset(train, test, name, Wanted(size, fit, *columns, skip_unreadable, None, progress))
+    wanted = Wanted(size, fit, image_column, label_column, order, skip_unreadable, None, progress)
+    return read_dataset(train, test, name, wanted)
 
 
 def read_dataset(train: Any, test: Any | None, name: str | None, wanted: Wanted) -> ImageData:
@@ -78,7 +78,7 @@ def read_dataset(train: Any, test: Any | None, name: str | None, wanted: Wanted)
         name, np.array(labels[:cut]), None if test_part is None else np.array(test_part), _class_names(train, columns)
     )
     test_images = images[cut:] if test is not None else None
-    data = with_test_part(name, images[:cut], indices, test_images, test_indices, names, keys)
+    data = in_parts(name, images[:cut], indices, test_images, test_indices, names, keys)
     return replace(data, notes=tuple(map(printable, notes)))
 
 

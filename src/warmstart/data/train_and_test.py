@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -19,8 +18,6 @@ TRAIN_NAMES = ("train", "training")
 TEST_NAMES = ("test", "testing", "val", "valid", "validation", "dev")
 """In the order of preference; the first that is labelled becomes the test part."""
 
-_TEST_SHARE = 0.2
-
 
 def order_parts(names: Iterable[str]) -> tuple[str | None, list[str]]:
     """Find the training part, or None, and the candidates for the test part, best first; names may be in any case."""
@@ -34,18 +31,20 @@ def index_labels(
 ) -> tuple[Tensor, Tensor | None, tuple[str, ...]]:
     """Turn labels, (N,) integers or strings, into int64 indices of both parts, and the class names."""
     # Labels without names are numbered in their sorted order, and are their own names.
-    known = np.unique(train) if names is None else np.arange(len(names))
+    every = train if test is None else np.concatenate([train, test])
+    known = np.unique(every) if names is None else np.arange(len(names))
     for part, labels in (("training", train), ("test", test)):
         foreign = np.setdiff1d(labels, known) if labels is not None else known[:0]
         if len(foreign):
-            remedy = "occurs in no training example" if names is None else f"is none of the {len(names)} classes"
-            raise InputError(f"{where}: the {part} label '{foreign[0]}' {remedy}; correct or remove it")
+            raise InputError(
+                f"{where}: the {part} label '{foreign[0]}' is none of the {len(known)} classes; correct or remove it"
+            )
     classes = tuple(str(label) for label in (known.tolist() if names is None else names))
     test_index = None if test is None else torch.from_numpy(np.searchsorted(known, test))
     return torch.from_numpy(np.searchsorted(known, train)), test_index, classes
 
 
-def with_test_part(
+def in_parts(
     name: str,
     images: Tensor,
     labels: Tensor,
@@ -54,26 +53,7 @@ def with_test_part(
     classes: Sequence[str],
     arrived: Sequence[str] | None = None,
 ) -> ImageData:
-    """Make a data set; without a test part, hold out a fifth of each class, the same for all seeds."""
+    """Make a data set, with or without a test part; its names may hold anything."""
     if test_images is None or test_labels is None:
-        out = held_out(name, labels)
-        images, test_images = images[~out], images[out]
-        labels, test_labels = labels[~out], labels[out]
-        arrived = arrived and tuple(compress(arrived, (~out).tolist()))
+        test_images, test_labels = images[:0], labels[:0]
     return ImageData(printable(name), images, labels, test_images, test_labels, tuple(map(printable, classes)), arrived)
-
-
-def held_out(name: str, labels: Tensor) -> Tensor:
-    """Mark a fifth of each class, at least one example, but never a class's only one: bool (N,)."""
-    generator = torch.Generator().manual_seed(0)
-    out = torch.zeros(len(labels), dtype=torch.bool)
-    for label in range(int(labels.max()) + 1):
-        members = (labels == label).nonzero().flatten()
-        count = max(1, round(_TEST_SHARE * len(members))) if len(members) > 1 else 0
-        out[members[torch.randperm(len(members), generator=generator)[:count]]] = True
-    if not out.any():
-        raise InputError(
-            f"{name}: no test part, and too few examples to hold out {_TEST_SHARE:.0%} of each class; "
-            "add a test part or examples"
-        )
-    return out

@@ -14,6 +14,9 @@ from torch import Tensor
 OnDecoded = Callable[[int, int], None]
 """Called with the number of images decoded so far and in all."""
 
+GIVEN = "given"
+"""The order in which the data are: of rows, or of the names of files."""
+
 
 @dataclass(frozen=True)
 class Wanted:
@@ -25,12 +28,17 @@ class Wanted:
     """How images of another shape come to it: one of `FITS`."""
     image_column: str | None = None
     label_column: str | None = None
-    order_column: str | None = None
-    """The column that says when an example arrived."""
+    order: str | None = None
+    """What says when an example arrived: a column, or `GIVEN`; None where nobody asks."""
     skip_unreadable: bool = False
     cache: Path | None = None
     """Where decoded images are kept; None keeps them in memory, if they fit."""
     progress: OnDecoded | None = None
+
+    @property
+    def order_column(self) -> str | None:
+        """The column that says when an example arrived, if there is to be one."""
+        return None if self.order == GIVEN else self.order
 
     def fitted(self, image: Image.Image) -> Image.Image:
         """An image in the size that is asked for: bilinear, antialiased."""

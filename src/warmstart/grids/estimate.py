@@ -15,7 +15,7 @@ from warmstart.batches import batches_that_matter
 from warmstart.errors import InputError
 from warmstart.grids.local_processes import computing_with
 from warmstart.methods.dash import Dash
-from warmstart.runs.image_task import ImageTask
+from warmstart.runs.image_task import MEASURED, ImageTask
 from warmstart.runs.key import RunKey
 from warmstart.runs.run import Event, Run
 from warmstart.runs.task import LARGEST_BATCH
@@ -152,13 +152,13 @@ def _seconds_a_step(task: ImageTask, optimizer: str) -> float:
 def _seconds_to_evaluate(task: ImageTask) -> float:
     """Seconds to measure a network on the test set as it is, and again with recalibrated batch-norm statistics."""
     model = task.make_model()
-    some = task.test_examples(slice(0, 500))
+    some = task.training_examples(slice(0, 500))
     evaluate(model, some)
     began = time.perf_counter()
     evaluate(model, some)
-    seconds = (time.perf_counter() - began) / len(some)
+    seconds: float = (time.perf_counter() - began) / len(some)
     trained = task.seen[-1] / 2
-    return seconds * (2 * len(task.images.test_labels) + trained)
+    return seconds * (2 * task.tested(0, task.stages) + trained + min(2 * MEASURED, trained))
 
 
 def _memory_message(task: ImageTask, device: torch.device, needed: int, jobs: int) -> str:

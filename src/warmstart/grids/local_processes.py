@@ -25,6 +25,7 @@ from warmstart.runs.run import Event, Run
 from warmstart.runs.state import RunState
 from warmstart.runs.task import Task
 from warmstart.training.devices import too_little_memory
+from warmstart.training.energy import share_device
 
 WORKER_COST = 0.5
 """Seconds that it takes to start the processes, about; less work than that is done in this process."""
@@ -107,7 +108,8 @@ def _run_in_processes(
     context = worker_context()
     parents_end, ours = context.Pipe(duplex=False)
     with _events_from_workers(context, on_event) as send:
-        pool = ProcessPoolExecutor(jobs, context, _start_worker, (task, folder, threads, send, parents_end))
+        settled = (task, folder, jobs, threads, send, parents_end)
+        pool = ProcessPoolExecutor(jobs, context, _start_worker, settled)
         try:
             with _interrupts_delayed():
                 futures = {pool.submit(_work, key): key for key in keys}
@@ -207,13 +209,14 @@ _worker: tuple[Task, GridFolder | None, _EventSender] | None = None
 
 
 def _start_worker(
-    task: Task, folder: GridFolder | None, threads: int, send: _EventSender, parents_end: Connection
+    task: Task, folder: GridFolder | None, jobs: int, threads: int, send: _EventSender, parents_end: Connection
 ) -> None:
     global _worker
     _worker = (task, folder, send)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends the workers
     threading.Thread(target=_exit_with_parent, args=(parents_end,), daemon=True).start()
     torch.set_num_threads(threads)
+    share_device(jobs)
 
 
 def _exit_with_parent(parents_end: Connection) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import time
@@ -19,6 +20,7 @@ from warmstart.errors import InputError
 from warmstart.grids.repeat_command import repeat_command
 from warmstart.reproduction.settings import ReproductionRecord
 from warmstart.storage.atomic import write_text
+from warmstart.training.energy import EnergyMeter
 
 MANIFEST_FILE = "manifest.json"
 
@@ -33,7 +35,7 @@ def session(out: Path, record: ReproductionRecord, device: torch.device, *, veri
     Raises:
         BaseException: Whatever ended the work.
     """
-    began, energy = time.monotonic(), _joules(device)
+    began, meter = time.monotonic(), EnergyMeter(device)
     entry: dict[str, Any] = {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "host": platform.node(),
@@ -52,9 +54,8 @@ def session(out: Path, record: ReproductionRecord, device: torch.device, *, veri
         raise
     finally:
         entry["wall_seconds"] = round(time.monotonic() - began, 1)
-        after = _joules(device)
-        if energy is not None and after is not None:
-            entry["gpu_joules"] = round(after - energy, 1)
+        if math.isfinite(joules := meter.since_last()):
+            entry["joules"] = round(joules, 1)
         _write(out, record, [*earlier, entry])
 
 
@@ -77,8 +78,8 @@ def _write(out: Path, record: ReproductionRecord, sessions: list[dict[str, Any]]
         "wall_seconds": round(sum(one["wall_seconds"] for one in sessions), 1),
         "sessions": sessions,
     }
-    if all("gpu_joules" in one for one in sessions):
-        content["gpu_joules"] = round(sum(one["gpu_joules"] for one in sessions), 1)
+    if all("joules" in one for one in sessions):
+        content["joules"] = round(sum(one["joules"] for one in sessions), 1)
     write_text(out / MANIFEST_FILE, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
@@ -101,19 +102,3 @@ def _device_facts(device: torch.device) -> dict[str, Any]:
         "cudnn": torch.backends.cudnn.version(),
         "count": torch.cuda.device_count(),
     }
-
-
-def _joules(device: torch.device) -> float | None:
-    """The GPU's energy counter, which includes all that runs on it; None if the driver has none."""
-    if device.type != "cuda":
-        return None
-    try:
-        import pynvml
-    except ImportError:
-        return None
-    try:
-        pynvml.nvmlInit()
-        handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(device).uuid}")
-        return float(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)) / 1000
-    except pynvml.NVMLError:  # older cards have no such counter
-        return None

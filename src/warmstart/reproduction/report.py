@@ -214,7 +214,7 @@ def _sessions(sessions: Sequence[Mapping[str, Any]]) -> Html:
             one["started"],
             str(one["device"].get("name", one["device"]["kind"])),
             f"{one['wall_seconds']:,.0f} s",
-            f"{one['gpu_joules'] / 1000:,.0f} kJ" if "gpu_joules" in one else "–",
+            f"{one['joules'] / 1000:,.0f} kJ" if "joules" in one else "–",
             one["ended"],
         )
         for one in sessions

@@ -94,7 +94,7 @@ class ReproduceSettings(ImageGridSettings):
         return self.published_protocol.recipe.model_copy(update=own)
 
 
-def _numbers(protocol: Protocol) -> dict[str, int]:
+def _numbers(protocol: Protocol) -> dict[str, int | None]:
     """The protocol's numbers that a flag may replace."""
     stream, recipe = protocol.stream, protocol.recipe
     return {

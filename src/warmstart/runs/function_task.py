@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -147,6 +148,10 @@ class FunctionTask:
             )
         return Measured(scores.mean().item(), scores=scores.float() if scores.dim() == 1 else None)
 
+    def scores(self, model: nn.Module, data: StageData) -> Tensor | None:
+        """Each test example's score, if the user's evaluation function gives them."""
+        return self.measure(model, data).scores
+
 
 def _described(value: Any) -> str:
     if isinstance(value, Tensor):
@@ -163,10 +168,11 @@ def _progress(result: Any, seconds: float) -> Progress:
         return Progress(
             epochs=int(result.get("epochs", 0)),
             steps=int(result["steps"]),
-            accuracy=float(result.get("train_accuracy", float("nan"))),
+            accuracy=float(result.get("train_accuracy", math.nan)),
             seconds=float(result.get("seconds", seconds)),
+            joules=math.nan,
             status="done",
         )
     if isinstance(result, int) and not isinstance(result, bool) and result >= 0:
-        return Progress(steps=result, accuracy=float("nan"), seconds=seconds, status="done")
+        return Progress(steps=result, accuracy=math.nan, seconds=seconds, joules=math.nan, status="done")
     raise InputError(f"train returned {_described(result)}; it must return its number of optimizer updates")

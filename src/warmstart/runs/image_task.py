@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import hashlib
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, partial
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -22,9 +25,8 @@ from warmstart.models.factory import ModelFactory, check_factory
 from warmstart.models.registry import MODELS, input_range, model_factory
 from warmstart.runs.task import LARGEST_BATCH, Measured, StageData, TrainingContext
 from warmstart.seeds import derive
-from warmstart.streams.random_draws import RandomDraws, Selection
+from warmstart.streams.image_stream import ImageStream, Selection, image_stream
 from warmstart.streams.settings import StreamSettings
-from warmstart.streams.stream import Stream
 from warmstart.training.devices import find_device
 from warmstart.training.evaluation import evaluate, recalibrated
 from warmstart.training.examples import Examples, on_device
@@ -36,6 +38,8 @@ from warmstart.training.recipe import Recipe
 MICRO_BATCH, MICRO_BATCH_ON_GPU = 128, 512
 """Examples of a batch of DASH's average that are computed at a time: on a CPU more are slower, and on a GPU fewer take
 less time to compute than to launch."""
+MEASURED = 2000
+"""Old examples, and new ones, on which accuracy is measured after a stage."""
 
 
 @dataclass(frozen=True)
@@ -62,25 +66,40 @@ class ImageTask:
 
     @property
     def stages(self) -> int:
-        """The number of arrivals."""
-        return self.stream.stages
+        """The number of arrivals that are trained on."""
+        return self.stream.stages if self.stream.stages is not None else self._stream(0).stages
 
     @cached_property
     def seen(self) -> tuple[int, ...]:
-        """Examples that have arrived at each stage."""
-        stream = self._stream(0)
-        return tuple(self._count(stream.arrival(number).train) for number in range(1, self.stages + 1))
+        """Examples that have arrived at each stage, with seed 0."""
+        return tuple(self._seen(0))
 
-    def check(self, seeds: Iterable[int]) -> None:
-        """Raise InputError unless the device, the data, the model and every batch size fit."""
+    def tested(self, seed: int, number: int) -> int:
+        """How many examples are tested after a stage."""
+        return self._count(self._test_of(seed, number))
+
+    def check(self, seeds: Iterable[int]) -> list[str]:
+        """Check that the device, the data, the model and every batch size fit.
+
+        Returns:
+            What a user should know, one sentence each: classes that are not tested.
+
+        Raises:
+            InputError: If something does not fit.
+        """
         find_device(self.device)
         check_factory(self._factory, *self._shape, name=self.model)
         with torch.random.fork_rng(devices=[]):
             model = self._factory(*self._shape)
+        sizes: set[int] = set()
+        untested: dict[str, list[int]] = {}
         for seed in seeds:
-            self._stream(seed)
-        for examples in self.seen:
+            sizes.update(self._seen(seed))
+            for label in sorted(self._stream(seed).left_out):
+                untested.setdefault(self.images.classes[label], []).append(seed)
+        for examples in sorted(sizes):
             batch_slices(examples, self.recipe.batch_size, model)
+        return _untested(untested)
 
     def method(self, name: str) -> Method:
         """The method of that name on the command line."""
@@ -96,18 +115,18 @@ class ImageTask:
 
     def stage_data(self, seed: int, number: int) -> StageData:
         """The data of the stage of that number in the stream of that seed."""
-        arrival = self._stream(seed).arrival(number)
-        assert arrival.test is not None
+        arrival, tested = self._stream(seed).arrival(number), self._test_of(seed, number)
         examples, new = self._select(arrival.train), self._count(arrival.new)
         return StageData(
             seen=len(examples),
             new=new,
             batches=lambda batch_size: examples.in_order(batch_size or min(new, LARGEST_BATCH)),
-            forward_loss=partial(_forward_loss, self.recipe.label_smoothing),
+            forward_loss=partial(_forward_loss, examples, self.recipe.label_smoothing),
             micro_batch_size=MICRO_BATCH if self._device.type == "cpu" else MICRO_BATCH_ON_GPU,
             updates=self._updates(len(examples)),
             examples=examples,
-            test=self._select(arrival.test),
+            test=self._select(tested),
+            test_set=_digest(tested),
         )
 
     def train(self, model: nn.Module, context: TrainingContext) -> Progress:
@@ -146,11 +165,24 @@ class ImageTask:
         """Measure on the test set, with batch-norm statistics as they are and recalibrated."""
         layout = {"channels_last": self.recipe.channels_last}
         plain = evaluate(model, data.test, **layout)
+        old, new = (
+            _some(data.examples, *part) for part in ((0, data.seen - data.new), (data.seen - data.new, data.seen))
+        )
+        found = Measured(
+            plain.accuracy,
+            plain.loss,
+            scores=plain.correct,
+            old=evaluate(model, old, **layout).accuracy if len(old) else math.nan,
+            new=evaluate(model, new, **layout).accuracy,
+        )
         if not batch_norms(model):
-            return Measured(plain.accuracy, plain.loss, scores=plain.correct)
+            return found
         with recalibrated(model, data.examples, **layout):
-            accuracy = evaluate(model, data.test, **layout).accuracy
-        return Measured(plain.accuracy, plain.loss, accuracy, plain.correct)
+            return replace(found, recalibrated=evaluate(model, data.test, **layout).accuracy)
+
+    def scores(self, model: nn.Module, data: StageData) -> Tensor:
+        """Which examples of the test set a network gets right."""
+        return evaluate(model, data.test, channels_last=self.recipe.channels_last).correct
 
     @property
     def training_recipe(self) -> Recipe:
@@ -162,12 +194,24 @@ class ImageTask:
         """Some of the training part, on the device."""
         return self._train.at(index)
 
-    def test_examples(self, index: slice) -> Examples:
-        """Some of the test part, on the device."""
-        return self._test.at(index)
+    def _stream(self, seed: int) -> ImageStream:
+        if seed not in self._latest_stream:
+            self._latest_stream.clear()
+            self._latest_stream[seed] = image_stream(self.images, self.stream, seed)
+        return self._latest_stream[seed]
 
-    def _stream(self, seed: int) -> Stream[Selection]:
-        return RandomDraws(self.images, self.stream, seed)
+    @cached_property
+    def _latest_stream(self) -> dict[int, ImageStream]:
+        return {}
+
+    def _test_of(self, seed: int, number: int) -> Selection:
+        tested = self._stream(seed).arrival(number).test
+        assert tested is not None  # an ImageStream's always is
+        return tested
+
+    def _seen(self, seed: int) -> Iterator[int]:
+        stream = self._stream(seed)
+        return accumulate(self._count(stream.arrival(number).new) for number in range(1, stream.stages + 1))
 
     def _updates(self, examples: int) -> int | None:
         """Of a stage with so many examples; None where a rule ends it."""
@@ -216,6 +260,30 @@ class ImageTask:
         return MappedExamples(images, labels, examples.mean, examples.std, places, self.images.file)
 
 
-def _forward_loss(label_smoothing: float, model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
-    inputs, labels = batch
-    return training_loss(model(inputs), labels, label_smoothing=label_smoothing)
+def _some(examples: Examples, begin: int, end: int) -> Examples:
+    """At most `MEASURED` of the examples from one place to another, evenly spread."""
+    places = torch.linspace(begin, max(begin, end - 1), min(MEASURED, end - begin)).long()
+    return examples.at(places.to(examples.labels.device))
+
+
+def _digest(chosen: Selection) -> str:
+    """A short text that tells some test examples from others; empty for the data set's own test part."""
+    if chosen.index is None:
+        return ""
+    return hashlib.sha256(chosen.index.numpy().tobytes()).hexdigest()[:8]
+
+
+def _untested(classes: Mapping[str, Sequence[int]]) -> list[str]:
+    """One sentence on classes that are in no stage, by the seeds with which they are in none."""
+    if not classes:
+        return []
+    seeds = sorted({seed for these in classes.values() for seed in these})
+    first = next(iter(classes))
+    others = "" if len(classes) == 1 else f" and {len(classes) - 1} more of the classes"
+    with_seeds = ", ".join(map(str, seeds[:5])) + (", …" if len(seeds) > 5 else "")
+    return [f"'{first}'{others}: in no stage with seed {with_seeds}, so not tested there"]
+
+
+def _forward_loss(examples: Examples, label_smoothing: float, model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+    images, labels = batch
+    return training_loss(model(examples.normalised(images)), labels, label_smoothing=label_smoothing)

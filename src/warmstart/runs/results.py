@@ -30,6 +30,8 @@ class Results:
     rows: list[StageResult] = field(default_factory=list)
     scores: dict[tuple[str, int], NDArray[np.float32]] = field(default_factory=dict)
     """(method, seed) -> each test example's score after the last stage, in [0, 1]: 1 right, 0 wrong."""
+    test_sets: dict[tuple[str, int], str] = field(default_factory=dict)
+    """(method, seed) -> which test examples these are: equal texts where they are the same."""
     reports: dict[tuple[str, int, int], dict[str, Any]] = field(default_factory=dict)
     """(method, seed, stage) -> what the method reported (``Report.to_dict()``)."""
 
@@ -39,6 +41,7 @@ class Results:
         self.reports |= {(key.method, key.seed, stage): report for stage, report in run.reports.items()}
         if run.scores is not None:
             self.scores[key.method, key.seed] = run.scores.float().numpy()
+            self.test_sets[key.method, key.seed] = run.test_set
 
     def diverged(self, method: str) -> list[int]:
         """The seeds, in order, with which a method's training diverged."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from warmstart.errors import InputError
 from warmstart.methods.lifecycle import checked_state, measured, prepare_, reported
@@ -18,7 +19,7 @@ from warmstart.runs.grid_folder import GridFolder
 from warmstart.runs.key import RunKey
 from warmstart.runs.stage_result import StageResult
 from warmstart.runs.state import RunState
-from warmstart.runs.task import Task, TrainingContext
+from warmstart.runs.task import StageData, Task, TrainingContext
 from warmstart.seeds import derive
 from warmstart.training.loop import Progress
 
@@ -75,6 +76,7 @@ class Run:
             state=self.state.of_method,
         )
         if self.state.inside is None:
+            self._score_before(data)
             self.state.method_seconds = self._apply_method(stage)
         saved = time.monotonic()
 
@@ -97,6 +99,7 @@ class Run:
         )
         progress = self.task.train(self.model, context)
         found = self.task.measure(measured(self.method, self.model, self.state.of_method), data)
+        newly_wrong, newly_right = _changed(self.state.scores, found.scores)
         row = StageResult(
             data=self.task.data,
             model=self.task.model,
@@ -114,12 +117,23 @@ class Run:
             method_seconds=round(self.state.method_seconds, 4),
             recalibrated_test_accuracy=found.recalibrated,
             status=progress.status,
+            old_accuracy=found.old,
+            new_accuracy=found.new,
+            newly_wrong=newly_wrong,
+            newly_right=newly_right,
+            train_joules=progress.joules,
         )
         self.state.rows.append(row)
-        self.state.scores = found.scores
+        self.state.scores, self.state.test_set = found.scores, data.test_set
         self.state.inside, self.state.fresh_draws = None, 0
         self._save()
         return row
+
+    def _score_before(self, data: StageData) -> None:
+        """Score the network of the stage before on this stage's test set, unless it was scored on the same."""
+        if self.state.rows and data.test_set != self.state.test_set:
+            before = measured(self.method, self.model, self.state.of_method)
+            self.state.scores, self.state.test_set = self.task.scores(before, data), data.test_set
 
     def _apply_method(self, stage: Stage) -> float:
         """Apply the method to the new data; its cost in seconds."""
@@ -158,3 +172,13 @@ class Run:
         self.state = RunState.from_saved(saved.metadata, saved.tensors)
         device = next(self.model.parameters()).device
         self.state.of_method = {name: tensor.to(device) for name, tensor in self.state.of_method.items()}
+
+
+def _changed(before: Tensor | None, now: Tensor | None) -> tuple[float, float]:
+    """The shares of test examples that became wrong, and right; NaN unless each is known to be one of them."""
+    if before is None or now is None or before.shape != now.shape:
+        return math.nan, math.nan
+    was, is_ = before == 1, now == 1
+    if not (was | (before == 0)).all() or not (is_ | (now == 0)).all():
+        return math.nan, math.nan
+    return (was & ~is_).double().mean().item(), (is_ & ~was).double().mean().item()

@@ -36,6 +36,16 @@ class StageResult:
     status: str = "done"
     """``done``; ``diverged``: the loss became non-finite; ``max-epochs``: the stopping rule never held; ``plateau``:
     accuracy and loss had stopped improving before it did."""
+    old_accuracy: float = float("nan")
+    """On training examples of earlier stages, at most 2000; NaN in the first stage."""
+    new_accuracy: float = float("nan")
+    """On examples that arrived with the stage, likewise."""
+    newly_wrong: float = float("nan")
+    """Churn: the share of test examples that are wrong now and were right before the stage; NaN in the first one."""
+    newly_right: float = float("nan")
+    """The share that is right now and was wrong."""
+    train_joules: float = float("nan")
+    """Energy that training took, where the device counts it; NaN elsewhere."""
 
 
 COLUMNS = tuple(column.name for column in fields(StageResult))

@@ -24,7 +24,9 @@ class RunState:
     reports: dict[int, dict[str, Any]] = field(default_factory=dict)
     """Stage -> what the method reported (``Report.to_dict()``)."""
     scores: Tensor | None = None
-    """Of the last stage that is done."""
+    """Of the last stage that is done, on the test set of the next one while that is trained."""
+    test_set: str = ""
+    """Which examples were scored."""
     inside: Progress | None = None
     """Progress within the next stage, if it was saved while training."""
     method_seconds: float = 0.0
@@ -56,6 +58,7 @@ class RunState:
             "inside": None if self.inside is None else dataclasses.asdict(self.inside),
             "method_seconds": self.method_seconds,
             "fresh_draws": self.fresh_draws,
+            "test_set": self.test_set,
         }
 
     def to_tensors(self) -> dict[str, Tensor]:
@@ -73,6 +76,7 @@ class RunState:
             inside=None if metadata["inside"] is None else Progress(**metadata["inside"]),
             method_seconds=metadata["method_seconds"],
             fresh_draws=metadata["fresh_draws"],
+            test_set=metadata["test_set"],
             of_method={
                 name.removeprefix(_OF_METHOD): tensor for name, tensor in tensors.items() if name.startswith(_OF_METHOD)
             },

@@ -30,6 +30,10 @@ class Measured:
     """Accuracy with batch-norm statistics recalibrated; NaN without batch norm."""
     scores: Tensor | None = None
     """(N,) each test example's score in [0, 1], where the metric is their mean."""
+    old: float = float("nan")
+    """Accuracy on training examples of earlier stages; NaN in the first stage, and where it is not known."""
+    new: float = float("nan")
+    """Accuracy on those that arrived with the stage."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +55,8 @@ class StageData:
     """The task's own: what it trains on."""
     test: Any = None
     """The task's own: what it measures on."""
+    test_set: str = ""
+    """Which examples these are: equal texts where they are the same."""
 
     def stage(
         self,
@@ -130,3 +136,6 @@ class Task(Protocol):
 
     def measure(self, model: nn.Module, data: StageData) -> Measured:
         """Measure the network that the method names on the test set, after training on that data."""
+
+    def scores(self, model: nn.Module, data: StageData) -> Tensor | None:
+        """The scores of a network on the test set of that data; None where only their mean is known."""

@@ -36,22 +36,37 @@ class Examples:
             return replace(self, images=torch.index_select(images, 0, index, out=out), labels=self.labels[index])
         return replace(self, images=images[index], labels=self.labels[index])
 
+    def stored(self, index: slice) -> tuple[Tensor, Tensor]:
+        """Some of the examples as they are: uint8 images and labels."""
+        return self.images[index], self.labels[index]
+
+    def normalised(self, images: Tensor) -> Tensor:
+        """Images as the network takes them: float32, where it is."""
+        inputs = images.to(self.mean.device, non_blocking=True).to(torch.float32, copy=True)
+        return inputs.sub_(self.mean).div_(self.std)
+
     def batch(self, index: slice, changes: Iterable[Augmentation] = ()) -> tuple[Tensor, Tensor]:
         """One batch where the network is: images, first changed in this order, then normalised as float32; labels."""
         device = self.mean.device
-        images = self.images[index].to(device, non_blocking=True)
+        images, labels = self.stored(index)
+        images = images.to(device, non_blocking=True)
         for change in changes:
             images = change(images)
-        inputs = images.to(torch.float32)
-        return inputs.sub_(self.mean).div_(self.std), self.labels[index].to(device, non_blocking=True)
+        return self.normalised(images), labels.to(device, non_blocking=True)
 
     def shuffled(self, generator: torch.Generator) -> Examples:
         """A copy in an order drawn on the CPU: one gather an epoch, so that its batches are plain slices."""
         return self.at(torch.randperm(len(self), generator=generator).to(self.labels.device))
 
     def in_order(self, batch_size: int) -> Sequence[tuple[Tensor, Tensor]]:
-        """Batches in the order of arrival, each made when it is asked for; a short one is the oldest."""
-        return cut_from_newest(len(self), batch_size, lambda chosen: self.batch(slice(chosen.start, chosen.stop)))
+        """Batches in the order of arrival, as they are stored; a short one is the oldest.
+
+        They are to be normalised piece by piece: a thousand large images need not fit into memory as floats.
+
+        Returns:
+            uint8 images and labels, each batch read when it is asked for.
+        """
+        return cut_from_newest(len(self), batch_size, lambda chosen: self.stored(slice(chosen.start, chosen.stop)))
 
 
 def on_device(images: Tensor, labels: Tensor, mean: Tensor, std: Tensor, device: torch.device) -> Examples:

@@ -23,6 +23,7 @@ from warmstart.errors import InputError
 from warmstart.layers.norms import batch_norms
 from warmstart.processes import Team
 from warmstart.training.augmentation import AUGMENTATIONS
+from warmstart.training.energy import EnergyMeter
 from warmstart.training.examples import Examples
 from warmstart.training.layout import laid_out
 from warmstart.training.memory import freed_memory_kept
@@ -52,6 +53,8 @@ class Progress:
     accuracy: float = 0.0
     """Mean of the last whole epoch's per-batch accuracies, in [0, 1]."""
     seconds: float = 0.0
+    joules: float = 0.0
+    """NaN where nothing counts them."""
     status: Status = "training"
     batches: int = 0
     """Batches done in the epoch that is under way: whole segments."""
@@ -143,7 +146,8 @@ def train_stage(
         shares=shares if team.size > 1 else None,
         watched=hooks.watched,
     )
-    stage = _Stage(step, shares, team.rank, optimizer, examples, slices, recipe, seed_of, hooks)
+    meter = EnergyMeter(examples.mean.device if team.size == 1 else torch.device("meta"))
+    stage = _Stage(step, shares, team.rank, optimizer, examples, slices, recipe, seed_of, hooks, meter)
     model.train()
     with freed_memory_kept(examples.mean.device), laid_out(model, examples, wanted=recipe.channels_last):
         while progress.status == "training":
@@ -169,10 +173,11 @@ class _Stage:
     recipe: Recipe
     seed_of: SeedOf
     hooks: Hooks
+    meter: EnergyMeter
 
     def train_epoch(self, progress: Progress) -> Progress:
         """A pass over shuffled examples, or what is left of it; all its batches are counted, nothing is concluded."""
-        began = time.perf_counter()
+        began, _ = time.perf_counter(), self.meter.since_last()
         number, batches = progress.epochs, len(self.slices)
         epoch = self.examples.shuffled(torch.Generator().manual_seed(self.seed_of(number, 0)))
         losses, accuracies = (torch.zeros(batches, device=self.examples.mean.device) for _ in range(2))
@@ -183,10 +188,11 @@ class _Stage:
             if save is not None or segment.stop == batches:
                 new = slice(progress.batches, segment.stop)
                 progress = _counted(progress, losses[new], accuracies[new])  # waits for the device
-                progress = replace(progress, seconds=progress.seconds + time.perf_counter() - began)
+                seconds, joules = time.perf_counter() - began, self.meter.since_last()
+                progress = replace(progress, seconds=progress.seconds + seconds, joules=progress.joules + joules)
             if save is not None:
                 save(progress)
-                began = time.perf_counter()
+                began, _ = time.perf_counter(), self.meter.since_last()
         return progress
 
     def _train_segment(self, epoch: Examples, number: int, segment: range, losses: Tensor, accuracies: Tensor) -> None:

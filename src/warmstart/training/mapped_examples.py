@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import Tensor
 
-from warmstart.training.augmentation import Augmentation
 from warmstart.training.examples import Examples
 
 
@@ -26,11 +24,10 @@ class MappedExamples(Examples):
         """The examples at these positions."""
         return replace(self, order=self.order[index], labels=self.labels[index])
 
-    def batch(self, index: slice, changes: Iterable[Augmentation] = ()) -> tuple[Tensor, Tensor]:
-        """One batch, read from the file."""
-        self._announce(self.order[index.start : 2 * index.stop - index.start])  # the next one, too
-        read = Examples(self.images[self.order[index]], self.labels[index], self.mean, self.std)
-        return read.batch(slice(None), changes)
+    def stored(self, index: slice) -> tuple[Tensor, Tensor]:
+        """Some of the examples, read from the file."""
+        self._announce(self.order[index.start : 2 * index.stop - index.start])  # the next ones, too
+        return self.images[self.order[index]], self.labels[index]
 
     def _announce(self, places: Tensor) -> None:
         """Let the system read these images, and all at once: page by page it would read far more than they are."""

@@ -1,0 +1,143 @@
+"""The stream of a data set of images: its arrivals, random or real, and what is tested."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from warmstart.data.images import ImageData
+from warmstart.decoding.wanted import GIVEN
+from warmstart.errors import InputError, require
+from warmstart.streams.folds import FOLDS, folds
+from warmstart.streams.random_draws import random_draws
+from warmstart.streams.real_order import in_real_order
+from warmstart.streams.settings import RANDOM, StreamSettings
+from warmstart.streams.stream import Arrival
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Some examples of one part of a data set."""
+
+    part: Literal["train", "test"]
+    index: Tensor | None
+    """Their positions in the part, in order; None for all of it."""
+
+
+@dataclass(frozen=True, eq=False)
+class ImageStream:
+    """The arrivals of one seed."""
+
+    arrivals: Sequence[Tensor]
+    """Positions in the training part; where each is tested by the next, one more than there are stages."""
+    tested: Selection | None
+    """None for the next arrival."""
+    left_out: frozenset[int] = frozenset()
+    """Classes that are in no stage, and so not tested."""
+
+    @property
+    def stages(self) -> int:
+        """The number of arrivals that are trained on."""
+        return len(self.arrivals) - (self.tested is None)
+
+    def arrival(self, number: int) -> Arrival[Selection]:
+        """All arrivals up to one stage, that stage's own, and what is tested."""
+        train, new = torch.cat([*self.arrivals[:number]]), self.arrivals[number - 1]
+        test = self.tested or Selection("train", self.arrivals[number])
+        return Arrival(Selection("train", train), Selection("train", new), test)
+
+
+def image_stream(data: ImageData, settings: StreamSettings, seed: int) -> ImageStream:
+    """The stream of one seed.
+
+    Args:
+        data: The images.
+        settings: What arrives when, and what is tested.
+        seed: It decides random draws, which fifth is tested, and the order of what arrives at one time.
+
+    Returns:
+        The stream.
+
+    Raises:
+        InputError: If the numbers do not fit the data, it has one class only, or nothing is left to test.
+    """
+    _require_two_classes(data)
+    pool, tested = _parts(data, settings, seed)
+    arrivals = _arrivals(data, settings, pool, seed, beyond=int(tested is None))
+    trained = torch.cat(arrivals if tested else arrivals[:-1])
+    test_labels = _labels(data, tested or Selection("train", arrivals[-1]))
+    left_out = frozenset(test_labels.unique().tolist()) - frozenset(data.train_labels[trained].unique().tolist())
+    if left_out and tested:
+        tested = _without(data, tested, left_out)
+    elif left_out:  # they are in the last arrival alone, which is tested and not trained on
+        arrivals[-1] = _positions(data, _without(data, Selection("train", arrivals[-1]), left_out))
+    require(
+        len(arrivals[-1]) > 0 and (tested is None or len(_labels(data, tested)) > 0),
+        f"{data.name}: no test example is of a class that is trained on; raise --stages or --stage-size",
+    )
+    return ImageStream(arrivals, tested, left_out)
+
+
+def _parts(data: ImageData, settings: StreamSettings, seed: int) -> tuple[Tensor, Selection | None]:
+    """The positions that may arrive, and what is tested."""
+    everything, kind = torch.arange(len(data.train_labels)), settings.test
+    if kind == "next":
+        return everything, None
+    if data.has_test_part and kind != "rotate":
+        return everything, Selection("test", None)
+    fold = folds(data.train_labels) == (0 if kind == "fixed" else seed % FOLDS)
+    if not fold.any():
+        raise InputError(f"{data.name}: too few examples to test a fifth of each class; add a test part or examples")
+    return everything[~fold], Selection("train", everything[fold])
+
+
+def _arrivals(data: ImageData, settings: StreamSettings, pool: Tensor, seed: int, beyond: int) -> list[Tensor]:
+    """All that arrives, ``beyond`` the stages the next arrival."""
+    stages, stage_size = settings.stages, settings.stage_size
+    if settings.order != RANDOM:
+        if settings.order != GIVEN and data.arrived is None:
+            raise InputError(f"{data.name}: there is no column '{settings.order}' to order by; leave it out")
+        return in_real_order(data.name, data.arrived, pool, stages, beyond, stage_size, seed)
+    assert stages is not None  # StreamSettings fills them in
+    assert stage_size is not None
+    wanted = (stages + beyond) * stage_size
+    if wanted > len(pool):
+        next_one = f" and the next of {stage_size}" if beyond else ""
+        raise InputError(
+            f"{data.name} has {len(pool)} training examples, but {stages} stages of {stage_size}{next_one} need "
+            f"{wanted}; {_what_fits(len(pool), stages, stage_size, beyond)}"
+        )
+    return random_draws(data.train_labels, pool, stages + beyond, stage_size, seed)
+
+
+def _what_fits(available: int, stages: int, stage_size: int, beyond: int) -> str:
+    fits = []
+    if (most := available // stage_size - beyond) > 0:
+        fits.append(f"--stages {most}")
+    if (largest := available // (stages + beyond)) > 0:
+        fits.append(f"--stage-size {largest}")
+    return f"{' or '.join(fits)} would fit" if fits else "ask for less"
+
+
+def _require_two_classes(data: ImageData) -> None:
+    if (data.train_labels == data.train_labels[0]).all():
+        only = data.classes[int(data.train_labels[0])]
+        raise InputError(f"{data.name} has one class only, '{only}', in its training part; give at least two")
+
+
+def _labels(data: ImageData, chosen: Selection) -> Tensor:
+    labels = data.train_labels if chosen.part == "train" else data.test_labels
+    return labels if chosen.index is None else labels[chosen.index]
+
+
+def _positions(data: ImageData, chosen: Selection) -> Tensor:
+    return torch.arange(len(_labels(data, chosen))) if chosen.index is None else chosen.index
+
+
+def _without(data: ImageData, chosen: Selection, classes: frozenset[int]) -> Selection:
+    kept = ~torch.isin(_labels(data, chosen), torch.tensor(sorted(classes)))
+    return Selection(chosen.part, _positions(data, chosen)[kept])

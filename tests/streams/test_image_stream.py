@@ -1,0 +1,209 @@
+"""Streams of images: random draws and real orders; the own part, fifths and the next arrival tested."""
+
+from dataclasses import replace
+from itertools import chain
+
+import pytest
+import torch
+
+from warmstart.data.images import ImageData
+from warmstart.errors import InputError
+from warmstart.streams.folds import folds
+from warmstart.streams.image_stream import ImageStream, image_stream
+from warmstart.streams.settings import StreamSettings
+
+
+def counting_data(labels: list[int], test_labels: list[int] = (), arrived: list[str] | None = None) -> ImageData:
+    train, test = torch.tensor(labels), torch.tensor(list(test_labels), dtype=torch.int64)
+    return ImageData(
+        "counting",
+        torch.zeros(len(train), 1, 2, 2, dtype=torch.uint8),
+        train,
+        torch.zeros(len(test), 1, 2, 2, dtype=torch.uint8),
+        test,
+        ("cat", "dog", "elk"),
+        arrived,
+    )
+
+
+def flat(stages: list[list[int]]) -> list[int]:
+    return list(chain.from_iterable(stages))
+
+
+def stream(data: ImageData, seed: int = 0, **settings: object) -> ImageStream:
+    return image_stream(data, StreamSettings.of(settings), seed)
+
+
+def arrivals(data: ImageData, seed: int = 0, **settings: object) -> list[list[int]]:
+    """The new examples of each stage."""
+    found = stream(data, seed, **settings)
+    return [found.arrival(number).new.index.tolist() for number in range(1, found.stages + 1)]
+
+
+def examined(data: ImageData, seed: int = 0, number: int = 1, **settings: object) -> set[int]:
+    chosen = stream(data, seed, **settings).arrival(number).test
+    assert chosen.part == "train"
+    return set(chosen.index.tolist())
+
+
+DATA = counting_data([0, 1] * 20, [0, 1])
+ALONE = counting_data([0, 1] * 20)
+MONTHS = counting_data([0, 1] * 20, [0, 1], ["2026-06"] * 8 + ["2026-05"] * 12 + ["2026-07"] * 20)
+ALL_DIFFERENT = counting_data([0, 1] * 20, [0, 1], [f"{99 - i}" for i in range(40)])
+
+
+def test_random_stages_are_disjoint_and_of_the_size_asked_for() -> None:
+    stages = arrivals(DATA, stages=4, stage_size=10)
+    assert [len(stage) for stage in stages] == [10] * 4
+    assert sorted(flat(stages)) == list(range(40))
+
+
+@pytest.mark.parametrize("settings", [{"stages": 4, "stage_size": 10}, {"order": "given"}, {"order": "month"}])
+def test_what_is_trained_on_is_all_that_has_arrived_in_that_order(settings: dict[str, object]) -> None:
+    found, arrived = stream(MONTHS, **settings), []
+    for number in range(1, found.stages + 1):
+        arrival = found.arrival(number)
+        arrived += arrival.new.index.tolist()
+        assert arrival.train.index.tolist() == arrived
+        assert (arrival.train.part, arrival.new.part, arrival.test.part) == ("train", "train", "test")
+        assert arrival.test.index is None
+
+
+def test_the_seed_alone_decides_the_draw() -> None:
+    first = arrivals(DATA, 3, stages=4, stage_size=10)
+    torch.manual_seed(99)
+    state = torch.get_rng_state()
+    assert arrivals(DATA, 3, stages=4, stage_size=10) == first
+    assert torch.equal(torch.get_rng_state(), state)
+    assert arrivals(DATA, 4, stages=4, stage_size=10) != first
+    assert flat(first) != list(range(40))
+
+
+def test_more_stages_go_on_where_fewer_ended() -> None:
+    assert arrivals(DATA, stages=4, stage_size=10)[:2] == arrivals(DATA, stages=2, stage_size=10)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ((5, 10), "has 40 training examples, but 5 stages of 10 need 50; --stages 4 or --stage-size 8 would fit"),
+        ((2, 41), "--stage-size 20 would fit"),
+        ((41, 1), "--stages 40 would fit"),
+        ((0, 10), "stages is 0; it must be at least 1"),
+        ((2, -1), "stage_size is -1; it must be at least 1"),
+        ((4, 10, "random", "next"), "4 stages of 10 and the next of 10 need 50; --stages 3 or --stage-size 8 would"),
+        ((4, 20, "given"), "counting: 2 arrivals, but 4 are needed; lower --stages or --stage-size"),
+        ((4, None, "month"), "counting: 3 arrivals, but 4 are needed; lower --stages, or give --stage-size N"),
+        ((3, None, "month", "next"), "counting: 3 arrivals, but 4 are needed"),
+        ((50, None, "given", "rotate"), "counting: 3 arrivals, but 50 are needed"),
+        ((1, 50, "month"), "counting: 0 arrivals, but 1 are needed"),
+    ],
+)
+def test_numbers_that_do_not_fit_are_refused(settings: tuple[object, ...], message: str) -> None:
+    names = ("stages", "stage_size", "order", "test")
+    with pytest.raises(InputError, match=message):
+        arrivals(MONTHS, **{name: value for name, value in zip(names, settings, strict=False) if value is not None})
+
+
+def test_a_rare_class_is_drawn_in_the_first_stage() -> None:
+    rare = counting_data([0] * 30 + [1] * 30 + [2], [0, 1, 2])
+    draws = (torch.randperm(61, generator=torch.Generator().manual_seed(seed)).tolist() for seed in range(50))
+    seed, plain = next((seed, draw) for seed, draw in enumerate(draws) if 60 not in draw[:20])
+    first, second = arrivals(rare, seed, stages=2, stage_size=10)
+    assert 60 in first
+    assert len(set(first + second)) == 20
+    assert len(set(first + second) - set(plain[:20])) == 1  # nothing else is drawn otherwise
+    assert stream(rare, seed, stages=2, stage_size=10).left_out == frozenset()
+
+
+def test_a_class_without_a_place_is_not_tested() -> None:
+    more = counting_data([0] * 10 + [1] * 10, [0, 1, 2, 2])
+    found = stream(more, stages=1, stage_size=10)
+    assert (found.left_out, found.tested.index.tolist()) == ({2}, [0, 1])
+    few = stream(counting_data([0, 1, 2] * 5, [0, 1, 2]), stages=1, stage_size=2)
+    assert len(few.left_out) == 1
+    assert few.tested.index.tolist() == sorted({0, 1, 2} - few.left_out)
+    with pytest.raises(InputError, match="no test example is of a class that is trained on; raise --stages"):
+        stream(counting_data([0, 1], [2]), stages=1, stage_size=2)
+
+
+def test_one_class_only_is_refused() -> None:
+    with pytest.raises(InputError, match="one class only, 'dog'"):
+        arrivals(counting_data([1] * 10, [1]), stages=1, stage_size=10)
+
+
+def test_what_recurs_arrives_together_the_oldest_first() -> None:
+    months = arrivals(MONTHS, order="month")
+    assert [sorted(month) for month in months] == [list(range(8, 20)), list(range(8)), list(range(20, 40))]
+    assert arrivals(MONTHS, 1, order="month") != months  # within a month the seed decides
+    assert months[2] != sorted(months[2])
+    assert arrivals(MONTHS, order="month", stages=2) == months[:2]
+    assert arrivals(MONTHS, order="given") == months
+
+
+def test_a_size_cuts_any_order() -> None:
+    cut = arrivals(MONTHS, order="month", stage_size=6)
+    assert [len(stage) for stage in cut] == [6] * 6  # and 4 are left
+    assert set(cut[0] + cut[1]) == set(range(8, 20))
+    assert len(arrivals(MONTHS, order="month", stage_size=6, stages=2)) == 2
+
+
+def test_times_that_differ_are_cut_into_equal_parts() -> None:
+    assert arrivals(ALL_DIFFERENT, order="time", stages=4) == [
+        list(range(39 - 10 * i, 29 - 10 * i, -1)) for i in range(4)
+    ]
+    assert arrivals(ALL_DIFFERENT, 5, order="time", stages=4) == arrivals(ALL_DIFFERENT, order="time", stages=4)
+    assert [len(stage) for stage in arrivals(ALL_DIFFERENT, order="time")] == [6] * 6
+    assert arrivals(DATA, order="given", stages=2) == [list(range(20)), list(range(20, 40))]
+
+
+def test_an_order_that_the_data_do_not_have_is_refused() -> None:
+    with pytest.raises(InputError, match="counting: there is no column 'day' to order by; leave it out"):
+        arrivals(DATA, order="day")
+
+
+def test_the_next_arrival_is_tested() -> None:
+    found = stream(MONTHS, order="month", test="next")
+    assert found.stages == 2
+    for number in (1, 2):
+        following = {1: set(range(8)), 2: set(range(20, 40))}[number]
+        assert set(found.arrival(number).test.index.tolist()) == following
+    drawn = stream(DATA, stages=3, stage_size=10, test="next")
+    assert drawn.arrival(1).test.index.tolist() == drawn.arrival(2).new.index.tolist()
+    assert drawn.stages == 3
+    assert stream(ALL_DIFFERENT, order="time", test="next").stages == 6
+    unseen = counting_data([0, 1] * 10 + [2, 0], [], ["a"] * 10 + ["b"] * 10 + ["c"] * 2)
+    last = stream(unseen, order="x", test="next")
+    assert (last.left_out, last.arrival(2).test.index.tolist()) == ({2}, [21])
+
+
+def test_a_fifth_rotates_so_that_all_is_tested() -> None:
+    parts = [examined(ALONE, seed, stages=2, stage_size=10) for seed in range(5)]
+    assert set.union(*parts) == set(range(40))
+    assert [len(part) for part in parts] == [8] * 5
+    assert examined(ALONE, 5, stages=2, stage_size=10) == parts[0]
+    assert examined(ALONE, 3, stages=2, stage_size=10, test="fixed") == parts[0]
+    assert examined(DATA, 3, stages=2, stage_size=10, test="rotate") == parts[3]
+    for seed, part in enumerate(parts):
+        assert part.isdisjoint(flat(arrivals(ALONE, seed, stages=3, stage_size=10)))
+        assert part.isdisjoint(flat(arrivals(replace(MONTHS), seed, order="month", test="rotate")))
+
+
+def test_folds_hold_each_class_alike_and_never_a_class_alone() -> None:
+    labels = torch.tensor([0] * 103 + [1] * 11 + [2] * 3 + [3])
+    found = folds(labels)
+    assert found.tolist() == folds(labels).tolist()
+    for label, sizes in ((0, {20, 21}), (1, {2, 3}), (2, {0, 1})):
+        counts = found[labels == label].bincount(minlength=5).tolist()
+        assert set(counts) == sizes
+    assert found[-1] == -1
+    assert max(found[:-1].bincount().tolist()) - min(found[:-1].bincount().tolist()) <= 1
+
+
+def test_too_little_to_test_is_refused() -> None:
+    with pytest.raises(InputError, match="too few examples to test a fifth of each class; add a test part"):
+        arrivals(counting_data([0, 1]), stages=1, stage_size=1)
+    single = counting_data([0, 1] * 10, [], ["a"] * 10 + ["b"] * 9 + ["c"])
+    emptied = next(seed for seed in range(5) if 19 in examined(single, seed, order="x", stages=2))
+    with pytest.raises(InputError, match="leaves nothing to train on of arrival 3; give --stage-size N or --test next"):
+        arrivals(single, emptied, order="x")
