@@ -61,6 +61,7 @@ class ImageComparison:
             data_fingerprint=images.fingerprint(),
             provenance=Provenance.here(),
             notes=self.warnings,
+            stream=_stream(settings, self.task),
             **_called(given),
         )
         self.lines = _description(settings, self.task)
@@ -125,10 +126,14 @@ def _called(given: ImageData | None) -> dict[str, Any]:
 
 def _description(settings: CompareSettings, task: ImageTask) -> list[str]:
     return [
-        f"{task.data}: {_arrivals(settings, task)}, {_tested(settings, task)}, {task.images.num_classes} classes",
+        f"{task.data}: {_stream(settings, task)}, {task.images.num_classes} classes",
         f"{settings.model}, {settings.optimizer}; {counted(len(settings.methods), 'method')} x "
         f"{counted(settings.seeds, 'seed')}",
     ]
+
+
+def _stream(settings: CompareSettings, task: ImageTask) -> str:
+    return f"{_arrivals(settings, task)}, {_tested(settings, task)}"
 
 
 def _arrivals(settings: CompareSettings, task: ImageTask) -> str:

@@ -57,10 +57,11 @@ def render_terminal(results: Results, verdict: Verdict, terminal: Terminal) -> N
 def _page(results: Results, verdict: Verdict, record: CompareRecord | FunctionsRecord) -> str:
     first: Any = results.rows[0] if results.rows else record.settings
     names = [getattr(first, name, "") for name in ("data", "model", "optimizer")]
-    size = [(results.stages, "stage"), (len(results.seeds), "seed"), (len(results.methods), "method")]
+    stream = getattr(record, "stream", "") or counted(results.stages, "stage")
+    size = [(len(results.seeds), "seed"), (len(results.methods), "method")]
     return html.page(
         f"Retraining on growing data: {first.data}",
-        " · ".join(str(part) for part in (*names, *(counted(*one) for one in size)) if part),
+        " · ".join(str(part) for part in (*names, stream, *(counted(*one) for one in size)) if part),
         [
             html.paragraph(verdict.sentence, kind="verdict"),
             html.bullets(verdict.notes),

@@ -78,6 +78,8 @@ class CompareRecord(Record[CompareSettings]):
     kind: ClassVar[str] = "compare"
     notes: tuple[str, ...] = ()
     """What was noticed while the data were read: what was left out, what is not tested."""
+    stream: str = ""
+    """What arrives and what is tested, in words."""
     called: str = "warmstart compare"
     """The function or command that started it; only a command can be repeated by a command."""
 

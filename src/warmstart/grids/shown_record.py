@@ -19,7 +19,7 @@ def shown_record(record: Record[Any], how: str) -> list[Html]:
     settings = {name: getattr(record.settings, name) for name in kind.names_of("numbers", "extensible", "reading")}
     changed = [name for name, value in settings.items() if defaults.get(name, ...) != value]
     names = dict.fromkeys([name for name in (*_FIRST, *changed, *settings) if name in settings])
-    facts = record.model_dump(exclude={"settings", "provenance", "notes", "called"})
+    facts = record.model_dump(exclude={"settings", "provenance", "notes", "stream", "called"})
     rest = {name.replace("_", " "): value for name, value in {**_flat(facts), **dict(record.provenance)}.items()}
     rows = [(name, _plain(value)) for name, value in [*((name, settings[name]) for name in names), *rest.items()]]
     caption = "What the numbers depend on: first the settings that differ from the defaults."
