@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from warmstart.errors import InputError
 from warmstart.evidence.paired import Estimate, estimate, holm_adjusted, holm_levels
@@ -111,11 +112,22 @@ def estimate_difference(results: Results, method: str, reference: str) -> Estima
     if not seeds:
         return None
     by_seed = np.array([ours[seed][-1].test_accuracy - theirs[seed][-1].test_accuracy for seed in seeds])
-    scores = [results.scores.get((name, seed)) for name in (method, reference) for seed in seeds]
-    known = [score.astype(float) for score in scores if score is not None]
-    if len(known) < len(scores) or len({score.shape for score in known}) > 1:
-        return estimate(by_seed)
-    return estimate(by_seed, np.stack(known[: len(seeds)]) - np.stack(known[len(seeds) :]))
+    by_example = _by_test_set(results, method, reference, seeds)
+    return estimate(by_seed, *by_example)
+
+
+def _by_test_set(results: Results, method: str, reference: str, seeds: Sequence[int]) -> list[NDArray[np.float64]]:
+    """For each test set, its seeds' differences on its examples; nothing unless all scores are known and pair up."""
+    groups: dict[str | None, list[NDArray[np.float64]]] = {}
+    for seed in seeds:
+        ours, theirs = (results.scores.get((name, seed)) for name in (method, reference))
+        test_set, same = (results.test_sets.get((name, seed)) for name in (method, reference))
+        if ours is None or theirs is None or ours.shape != theirs.shape or test_set != same:
+            return []
+        groups.setdefault(test_set, []).append(ours.astype(float) - theirs)
+    if any(len({scores.shape for scores in group}) > 1 for group in groups.values()):
+        return []
+    return [np.stack(group) for group in groups.values()]
 
 
 def multiple(ratio: float) -> str:

@@ -30,6 +30,8 @@ class Results:
     rows: list[StageResult] = field(default_factory=list)
     scores: dict[tuple[str, int], NDArray[np.float32]] = field(default_factory=dict)
     """(method, seed) -> each test example's score after the last stage, in [0, 1]: 1 right, 0 wrong."""
+    test_sets: dict[tuple[str, int], str] = field(default_factory=dict)
+    """(method, seed) -> which test examples; equal texts where they are the same. Empty: all seeds share them."""
     reports: dict[tuple[str, int, int], dict[str, Any]] = field(default_factory=dict)
     """(method, seed, stage) -> what the method reported (``Report.to_dict()``)."""
 
