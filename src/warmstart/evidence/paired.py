@@ -46,7 +46,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 ERROR = 0.05
-"""The accepted chance of a false claim: intervals are at 95 %."""
+"""The accepted chance of a false claim: intervals are at 95 %, unless several looks share it."""
 MOST_SEEDS = 200
 """More are not advised: with so many, what is left is that the test examples are few."""
 
@@ -194,8 +194,13 @@ def _freedom(sizes: Sequence[int], of_one: float, of_pair: float) -> float:
     return float(np.trace(centred)) ** 2 / float((centred * centred.T).sum())
 
 
+def level_text(error: float) -> str:
+    """``"95 %"``: the level of intervals with this chance of a false claim."""
+    return f"{100 * (1 - error):.3g} %"
+
+
 def holm_adjusted(p_values: Sequence[float]) -> list[float]:
-    """Holm's adjusted p-values, in the order given: at most ``ERROR`` where his procedure rejects."""
+    """Holm's adjusted p-values, in the order given: at most the accepted error where his procedure rejects."""
     adjusted = [0.0] * len(p_values)
     largest = 0.0
     for place, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
@@ -204,10 +209,10 @@ def holm_adjusted(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def holm_levels(p_values: Sequence[float]) -> list[float]:
+def holm_levels(p_values: Sequence[float], error: float = ERROR) -> list[float]:
     """The confidence levels that Holm's step-down procedure gives to several hypotheses.
 
-    The smallest p-value is tested at ERROR / k, the next at ERROR / (k - 1), and so on until one is not rejected;
+    The smallest p-value is tested at error / k, the next at error / (k - 1), and so on until one is not rejected;
     that one and all after it keep the level reached. An interval at this level excludes the hypothesis exactly where
     Holm's procedure rejects it.
 
@@ -217,7 +222,7 @@ def holm_levels(p_values: Sequence[float]) -> list[float]:
     levels = [0.0] * len(p_values)
     left = len(p_values)
     for index in sorted(range(len(p_values)), key=p_values.__getitem__):
-        levels[index] = 1 - ERROR / left
-        if p_values[index] <= ERROR / left:
+        levels[index] = 1 - error / left
+        if p_values[index] <= error / left:
             left -= 1
     return levels
