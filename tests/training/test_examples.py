@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -46,6 +48,15 @@ def test_some_examples_keep_their_labels_and_scale(images, examples):
     inputs, labels = chosen.batch(slice(None))
     assert labels.tolist() == [9, 1]
     assert torch.equal(inputs[1], examples.batch(slice(1, 2))[0][0])
+
+
+@pytest.mark.parametrize(
+    ("sides", "expected"), [((32, 32), 500), ((64, 64), 500), ((128, 64), 250), ((4096, 9), 55), ((2000, 2000), 16)]
+)
+def test_of_large_images_fewer_are_computed_at_a_time(examples, sides, expected):
+    large = replace(examples, images=torch.empty(11, 3, *sides, dtype=torch.uint8, device="meta"))
+
+    assert large.in_a_pass(500) == expected
 
 
 def test_shuffling_moves_images_and_labels_together_and_loses_none(examples):
