@@ -30,7 +30,7 @@ def everything_wrong():
 
 def test_all_findings_come_at_once_gravest_first_and_nothing_is_touched():
     model = everything_wrong()
-    findings = ws.validate(model)
+    findings = ws.validate(model, granularity="kernel")
     text = str(findings)
     assert [f.severity for f in findings] == sorted(
         (f.severity for f in findings), key=["error", "warning", "note"].index
@@ -40,7 +40,7 @@ def test_all_findings_come_at_once_gravest_first_and_nothing_is_touched():
         "error: pointwise.bias: holds NaN",
         "warning: no normalisation layers",
         "warning: 16 neurons of one weight (1x1 kernels), 33.3% of the scaled weights, whose cosine is only a sign; "
-        "granularity='neuron' groups them by output",
+        "granularity='kernel-or-row' groups them by output",
         "note: frozen.weight: left alone, frozen",
         "note: token: left alone, no rule for Net.token",
         "parametrised.parametrizations.weight.original0: left alone, parametrised",

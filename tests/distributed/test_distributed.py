@@ -27,12 +27,16 @@ def hold(processes, *cases):
 
 @pytest.mark.parametrize("kind", ["ddp", "fsdp"])
 def test_two_processes_equal_one(kind):
-    hold(2, *(f"{kind}-{case}" for case in ("equal", "unequal", "micro", "ema")))
+    hold(2, *(f"{kind}-{case}" for case in ("equal", "unequal", "micro", "kernel", "neuron", "ema")))
 
 
 @pytest.mark.parametrize("kind", ["ddp", "fsdp"])
 def test_what_goes_wrong_in_one_process_is_an_error_in_all_and_changes_nothing(kind):
     hold(2, *(f"{kind}-{case}" for case in FAILURES))
+
+
+def test_outputs_of_a_sharded_grouped_transposed_convolution_are_refused_before_anything_changes():
+    hold(2, "fsdp-grouped")
 
 
 @pytest.mark.parametrize("kind", ["ddp", "fsdp"])

@@ -28,7 +28,7 @@ def network():
         nn.Conv2d(3, 7, 3, padding=1),
         nn.BatchNorm2d(7),
         nn.ReLU(),
-        nn.Conv2d(7, 8, 1),
+        nn.Sequential(nn.Conv2d(7, 8, 1), nn.ConvTranspose2d(8, 8, 1)),
         nn.BatchNorm2d(8),
         nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),
@@ -160,13 +160,14 @@ def run(kind, case):
     batches = batches_for((3, 6, 6), 45, size=12, classes=3)
     alone = trained(network(), batches)
     model = trained(network(), batches)
-    expected = ws.dash_(alone, batches, cross_entropy)
+    words = {"granularity": case} if case in ("kernel", "neuron") else {}
+    expected = ws.dash_(alone, batches, cross_entropy, **words)
     before = whole(model)
     model = wrap(model, kind)
     shares = [share(batch, rank, size, case == "unequal") for batch in batches]
 
-    if case in ("equal", "unequal", "micro"):
-        report = ws.dash_(model, shares, cross_entropy, micro_batch_size=2 if case == "micro" else None)
+    if case in ("equal", "unequal", "micro", "kernel", "neuron"):
+        report = ws.dash_(model, shares, cross_entropy, micro_batch_size=2 if case == "micro" else None, **words)
         for name, parameter in whole(model).items():
             torch.testing.assert_close(parameter, dict(alone.named_parameters())[name], rtol=0, atol=SUMMED)
         for ours, theirs in zip(report.layers, expected.layers, strict=True):
@@ -177,6 +178,8 @@ def run(kind, case):
         assert report.notes == expected.notes, (report.notes, expected.notes)
         assert report.warnings == expected.warnings
         model(shares[0][0]).sum().backward()  # the wrapped model still trains
+    elif case == "grouped":
+        refuse_grouped(kind, shares)
     elif case == "ema":
         ema = ws.GradientEMA(model, alpha=0.3)
         model.eval()
@@ -206,6 +209,21 @@ def run(kind, case):
             assert torch.equal(parameter, before[name]), name
         if state is not None:
             assert_same(state, snapshot(model))
+
+
+def refuse_grouped(kind, shares):
+    """An output of a grouped transposed convolution lies across its shards, and is scaled only as kernels."""
+    torch.manual_seed(0)
+    layers = (nn.ConvTranspose2d(4, 4, 1, groups=2), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Sequential(*layers), nn.Linear(4, 3))
+    model = wrap(model, kind)
+    before = whole(model)
+    for words in ({}, {"granularity": "neuron"}):
+        refused = "3.0.weight is sharded, and a scale for each output needs all of it: pass granularity='kernel'"
+        assert raises(lambda words=words: ws.dash_(model, shares, cross_entropy, **words), refused), words
+    assert all(torch.equal(parameter, before[name]) for name, parameter in whole(model).items())
+    ws.dash_(model, shares, cross_entropy, granularity="kernel")
+    assert not torch.equal(whole(model)["3.0.weight"], before["3.0.weight"])
 
 
 def failing(shares):

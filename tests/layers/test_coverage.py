@@ -29,20 +29,21 @@ SIZES = {"many": (mostly_1x1, (3, 2, 2), 48, 48 + 16 + 256), "few": (few_1x1, (3
 @pytest.mark.parametrize("kind", SIZES)
 def test_1x1_kernels_are_named_with_their_share_and_warned_of_where_it_is_large(kind):
     make, shape, single, scaled = SIZES[kind]
-    report = ws.dash_(make(), batches_for(shape, 2), cross_entropy, apply=False)
+    report = ws.dash_(make(), batches_for(shape, 2), cross_entropy, granularity="kernel", apply=False)
     sentence = f"{single} neurons of one weight (1x1 kernels), {single / scaled:.1%} of the scaled weights"
     said, other = (report.warnings, report.notes)[:: 1 if kind == "many" else -1]
-    assert sum(sentence in text and "granularity='neuron'" in text for text in said) == 1
+    assert sum(sentence in text and "granularity='kernel-or-row'" in text for text in said) == 1
     assert not any("1x1" in text for text in other)
-    (finding,) = [finding for finding in ws.validate(make()) if "1x1" in finding.problem]
+    (finding,) = [finding for finding in ws.validate(make(), granularity="kernel") if "1x1" in finding.problem]
     assert (finding.severity, finding.name) == ("warning" if kind == "many" else "note", "")
     assert sentence in finding.problem
 
 
-def test_the_remedy_works():
-    report = ws.dash_(mostly_1x1(), batches_for((3, 2, 2), 2), cross_entropy, granularity="neuron", apply=False)
+@pytest.mark.parametrize("words", [{}, {"granularity": "kernel-or-row"}, {"granularity": "neuron"}], ids=str)
+def test_where_1x1_kernels_are_grouped_there_is_nothing_to_say(words):
+    report = ws.dash_(mostly_1x1(), batches_for((3, 2, 2), 2), cross_entropy, **words, apply=False)
     assert "1x1" not in str(report)
-    assert not ws.validate(mostly_1x1(), granularity="neuron")
+    assert not ws.validate(mostly_1x1(), **words)
 
 
 def test_every_report_that_scales_says_the_share_of_the_weights():

@@ -19,6 +19,16 @@ LAYERS = {
     "grouped": (nn.Conv2d(4, 6, 3, groups=2), {"weight": (12, 9), "bias": (1, 6)}, {"weight": (6, 18)}),
     "depthwise": (nn.Conv2d(4, 4, 3, groups=4, bias=False), {"weight": (4, 9)}, {"weight": (4, 9)}),
     "1x1": (nn.Conv2d(4, 6, 1), {"weight": (24, 1), "bias": (1, 6)}, {"weight": (6, 4)}),
+    "1x1 of 1d": (nn.Conv1d(4, 6, 1, bias=False), {"weight": (24, 1)}, {"weight": (6, 4)}),
+    "1x1 of 3d": (nn.Conv3d(4, 6, 1, bias=False), {"weight": (24, 1)}, {"weight": (6, 4)}),
+    "1x1, grouped": (nn.Conv2d(4, 6, 1, groups=2, bias=False), {"weight": (12, 1)}, {"weight": (6, 2)}),
+    "1x1, depthwise": (nn.Conv2d(4, 4, 1, groups=4, bias=False), {"weight": (4, 1)}, {"weight": (4, 1)}),
+    "1x1, transposed": (nn.ConvTranspose2d(4, 6, 1, bias=False), {"weight": (24, 1)}, {"weight": (6, 4)}),
+    "1x1, transposed, grouped": (
+        nn.ConvTranspose1d(4, 6, 1, groups=2, bias=False),
+        {"weight": (12, 1)},
+        {"weight": (6, 2)},
+    ),
     "transposed": (nn.ConvTranspose2d(4, 6, 3), {"weight": (24, 9), "bias": (1, 6)}, {"weight": (6, 36)}),
     "transposed, grouped": (
         nn.ConvTranspose1d(4, 6, 3, groups=2),
@@ -46,10 +56,12 @@ def splits(model, granularity="kernel"):
     return {entry.name: (entry.count, entry.size) for entry in neurons(model, granularity)[0]}
 
 
-@pytest.mark.parametrize(("layer", "by_kernel", "by_neuron"), LAYERS.values(), ids=LAYERS)
-def test_every_layer_splits_into_its_neurons(layer, by_kernel, by_neuron):
-    assert splits(layer) == by_kernel
+@pytest.mark.parametrize("name", LAYERS)
+def test_every_layer_splits_into_its_neurons(name):
+    layer, by_kernel, by_neuron = LAYERS[name]
+    assert splits(layer, "kernel") == by_kernel
     assert splits(layer, "neuron") == {**by_kernel, **by_neuron}
+    assert splits(layer, "kernel-or-row") == (splits(layer, "neuron") if "1x1" in name else by_kernel)
 
 
 @pytest.mark.parametrize("name", [name for name, row in LAYERS.items() if type(row[0]) in INPUTS])

@@ -78,6 +78,7 @@ ROWS = [
             *("batch_size=1.5", "lamda=0.1", "alpha"),
         ),
     ),
+    Row("dash[granularity=kernel]", new_data=LAYERS),
     Row("dash[granularity=neuron]", new_data=LAYERS),
     Row(
         "fire",

@@ -27,7 +27,7 @@ def test_equals_the_reference(kind, alpha, lambda_):
     expected = reference.dash(model, batches, cross_entropy, alpha, lambda_)
     norms = {name: p.clone() for name, p in model.named_parameters() if name not in expected}
 
-    report = ws.dash_(model, batches, cross_entropy, alpha=alpha, lambda_=lambda_)
+    report = ws.dash_(model, batches, cross_entropy, alpha=alpha, lambda_=lambda_, granularity="kernel")
 
     parameters = dict(model.named_parameters())
     for layer in report.layers:
@@ -50,7 +50,7 @@ def test_equals_the_reference_on_resnet18(alpha, lambda_):
     batches = batches_for((3, 32, 32), 2, size=4, classes=10)
     trained(model, batches, steps=2, lr=1e-3)
     expected = reference.dash(model, batches, cross_entropy, alpha, lambda_)
-    report = ws.dash_(model, batches, cross_entropy, alpha=alpha, lambda_=lambda_)
+    report = ws.dash_(model, batches, cross_entropy, alpha=alpha, lambda_=lambda_, granularity="kernel")
     parameters = dict(model.named_parameters())
     for name, (_, weights) in expected.items():
         torch.testing.assert_close(parameters[name].double(), weights, rtol=0, atol=1e-6)
@@ -253,6 +253,22 @@ def test_granularity_neuron_gives_one_scale_for_each_filter():
     assert (layer.neurons, layer.sign_tests) == (8, 0)
     ratio = (model[3].weight / before).flatten(1)
     torch.testing.assert_close(ratio, ratio[:, :1].expand_as(ratio), rtol=1e-5, atol=0)
+
+
+def test_1x1_kernels_are_scaled_like_the_rows_of_a_linear_layer():
+    """On images of one pixel a 1x1 convolution is a linear layer."""
+    torch.manual_seed(0)
+    convolution = nn.Sequential(nn.Conv2d(6, 8, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(8, 4))
+    linear = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Flatten(), nn.Linear(8, 4))
+    weights = {
+        name: tensor.reshape(linear.state_dict()[name].shape) for name, tensor in convolution.state_dict().items()
+    }
+    linear.load_state_dict(weights)
+    batches = batches_for((6, 1, 1), 4)
+    ws.dash_(convolution, batches, cross_entropy)
+    ws.dash_(linear, [(inputs.flatten(1), targets) for inputs, targets in batches], cross_entropy)
+    for ours, theirs in zip(convolution.parameters(), linear.parameters(), strict=True):
+        torch.testing.assert_close(ours.reshape(theirs.shape), theirs, rtol=0, atol=1e-6)
 
 
 def test_channels_last_weights_really_change():

@@ -61,8 +61,25 @@ def whole(weight):
     return [...]
 
 
-def case(name, model, shape, splits, granularity="kernel"):
+def case(name, model, shape, splits, granularity="kernel-or-row"):
     return pytest.param(model, shape, splits, granularity, id=name)
+
+
+def pointwise(name, make, shape, outputs):
+    """A 1x1 convolution by kernels, and by its outputs either way; 2d and 3d ones in channels-last, too."""
+    last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(len(shape))
+    layouts = {"": torch.contiguous_format, **({"-channels-last": last} if last else {})}
+    return [
+        case(
+            f"1x1-{name}-{granularity}{ending}",
+            lambda layout=layout: nn.Sequential(make()).to(memory_format=layout),
+            shape,
+            {"weight": split, "bias": whole},
+            granularity,
+        )
+        for granularity, split in (("kernel", kernels), ("kernel-or-row", outputs), ("neuron", outputs))
+        for ending, layout in layouts.items()
+    ]
 
 
 GATES = {"weight_ih_l0": rows, "weight_hh_l0": rows, "bias_ih_l0": whole, "bias_hh_l0": whole}
@@ -77,6 +94,16 @@ CASES = [
     case("conv3d", lambda: nn.Sequential(nn.Conv3d(4, 6, 3)), (5, 4, 5, 5, 5), {"weight": kernels, "bias": whole}),
     case("grouped", lambda: nn.Sequential(nn.Conv2d(4, 6, 3, groups=2)), (5, 4, 8, 8), {"weight": kernels}),
     case("depthwise", lambda: nn.Sequential(nn.Conv2d(4, 8, 3, groups=4)), (5, 4, 8, 8), {"weight": kernels}),
+    case("kernels", lambda: nn.Sequential(nn.Conv2d(4, 6, 3)), (5, 4, 8, 8), {"weight": kernels}, "kernel"),
+    *pointwise("1d", lambda: nn.Conv1d(4, 6, 1), (5, 4, 8), rows),
+    *pointwise("2d", lambda: nn.Conv2d(4, 6, 1), (5, 4, 8, 8), rows),
+    *pointwise("3d", lambda: nn.Conv3d(4, 6, 1), (5, 4, 5, 5, 5), rows),
+    *pointwise("grouped", lambda: nn.Conv2d(4, 6, 1, groups=2), (5, 4, 8, 8), rows),
+    *pointwise("depthwise", lambda: nn.Conv2d(4, 4, 1, groups=4), (5, 4, 8, 8), rows),
+    *pointwise("transposed", lambda: nn.ConvTranspose2d(4, 6, 1), (5, 4, 8, 8), filters_of_transposed(1)),
+    *pointwise(
+        "grouped-transposed", lambda: nn.ConvTranspose2d(4, 6, 1, groups=2), (5, 4, 8, 8), filters_of_transposed(2)
+    ),
     case("filters", lambda: nn.Sequential(nn.Conv2d(4, 6, 3)), (5, 4, 8, 8), {"weight": rows}, "neuron"),
     case("transposed1d", lambda: nn.Sequential(nn.ConvTranspose1d(4, 6, 3)), (5, 4, 8), {"weight": kernels}),
     case("transposed2d", lambda: nn.Sequential(nn.ConvTranspose2d(4, 6, 3)), (5, 4, 8, 8), {"weight": kernels}),

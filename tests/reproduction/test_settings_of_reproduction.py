@@ -2,7 +2,9 @@ import pytest
 
 from warmstart.data.paper_sets import PAPER_DATA
 from warmstart.errors import InputError
+from warmstart.methods.dash import Dash
 from warmstart.models.registry import model_factory
+from warmstart.reproduction.papers_methods import papers_method
 from warmstart.reproduction.protocols import SUMMARIES
 from warmstart.reproduction.settings import ReproduceSettings, default_seeds
 from warmstart.training.schedule import Schedule
@@ -24,6 +26,22 @@ def test_the_main_table_is_what_one_gets():
     assert config().methods == ("cold", "warm", "shrink-perturb", "dash", "fire")
     assert config(dataset="tiny-imagenet").with_protocol().stage_size == 2000
     assert (default_seeds("cifar10"), default_seeds("tiny-imagenet")) == (5, 3)
+
+
+@pytest.mark.parametrize(
+    ("typed", "label", "granularity"),
+    [
+        ("dash", "dash", "kernel"),
+        ("dash[granularity=kernel]", "dash", "kernel"),
+        ("dash[alpha=0.1]", "dash[alpha=0.1]", "kernel"),
+        ("dash[granularity=kernel-or-row]", "dash[granularity=kernel-or-row]", "kernel-or-row"),
+    ],
+)
+def test_dash_is_the_papers_and_keeps_its_name(typed, label, granularity):
+    """Its row in the table stands beside the published one."""
+    assert config(methods=typed).methods == (label,)
+    assert papers_method(label).granularity == granularity
+    assert Dash().granularity == "kernel-or-row"
 
 
 def test_sota_is_the_appendix():

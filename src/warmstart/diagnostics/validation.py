@@ -10,7 +10,7 @@ from torch import nn
 
 from warmstart.errors import InputError
 from warmstart.layers.coverage import remarks
-from warmstart.layers.neurons import Filter, Granularity, neurons
+from warmstart.layers.neurons import GRANULARITY, Filter, Granularity, neurons
 from warmstart.layers.norms import has_norm
 from warmstart.network import require_module_type
 from warmstart.processes import local, team_of
@@ -48,7 +48,7 @@ class Findings(tuple[Finding, ...]):
         return "\n".join(map(str, self)) or "no problems found"
 
 
-def validate(model: nn.Module, *, granularity: Granularity = "kernel", filter_fn: Filter | None = None) -> Findings:
+def validate(model: nn.Module, *, granularity: Granularity = GRANULARITY, filter_fn: Filter | None = None) -> Findings:
     """List all that DASH and Shrink & Perturb would refuse, leave alone or do badly with; nothing is touched.
 
     Args:
@@ -87,7 +87,7 @@ def _findings(model: nn.Module, granularity: Granularity, filter_fn: Filter | No
             "no normalisation layers: scaling each layer by s shrinks the output like s ** depth",
             "compare with a cold start before relying on it",
         )
-    for remark in remarks(model, entries, left):
+    for remark in remarks(model, entries, left, granularity):
         yield Finding("warning" if remark.warns else "note", "", remark.sentence, remark.remedy)
     for alone in left:
         if alone.reason != "norm layer":

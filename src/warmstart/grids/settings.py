@@ -84,11 +84,16 @@ class GridSettings(Settings):
     def _known_methods(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
         if info.context and info.context[RECORDED]:
             return value
-        from warmstart.methods.registry import method_label
-
-        labels = tuple(method_label(text) for text in value)
+        labels = tuple(map(cls.method_label, value))
         cls.described()["methods"].check("methods", labels)
         return labels
+
+    @classmethod
+    def method_label(cls, text: str) -> str:
+        """A method as in results.csv; InputError if there is no such method."""
+        from warmstart.methods.registry import method_label
+
+        return method_label(text)
 
     @field_validator("ray_address", "gpus_per_run")
     @classmethod

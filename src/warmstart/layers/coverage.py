@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from warmstart.layers.left_alone import LeftAlone
-from warmstart.layers.neurons import NO_RULE, Neurons
+from warmstart.layers.neurons import NO_RULE, Granularity, Neurons
 from warmstart.wording import counted
 
 MUCH = 0.1
@@ -38,15 +38,17 @@ def weights_in(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def remarks(model: nn.Module, entries: Sequence[Neurons], left: Iterable[LeftAlone]) -> Iterator[Remark]:
-    """Neurons of one weight among the entries that are scaled; layers without a rule, where they hold much."""
+def remarks(
+    model: nn.Module, entries: Sequence[Neurons], left: Iterable[LeftAlone], granularity: Granularity
+) -> Iterator[Remark]:
+    """1x1 kernels that are scaled one by one; layers without a rule, where they hold much."""
     single = sum(entry.count for entry in entries if entry.size == 1 < entry.count)
-    if single:
+    if single and granularity == "kernel":
         share = single / sum(entry.parameter.numel() for entry in entries)
         yield Remark(
             f"{counted(single, 'neuron')} of one weight (1x1 kernels), {share:.1%} of the scaled weights, whose cosine "
             "is only a sign",
-            "granularity='neuron' groups them by output",
+            "granularity='kernel-or-row' groups them by output",
             share,
         )
     sizes = {name: parameter.numel() for name, parameter in model.named_parameters() if parameter.dim() > 1}

@@ -10,20 +10,24 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from torch import Tensor, nn
 from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
-from warmstart.errors import InputError, nearest
+from warmstart.errors import InputError, one_of
 from warmstart.layers.left_alone import LeftAlone
 from warmstart.layers.norms import is_norm
 from warmstart.network import require_module
 
-Granularity = Literal["kernel", "neuron"]
-"""What one scale covers in a convolution: an (out, in) kernel, as in the paper, or a whole output filter."""
+Granularity = Literal["kernel", "kernel-or-row", "neuron"]
+"""What one scale covers in a convolution: an (out, in) kernel, as in the paper; a kernel, but where it is 1x1, and so
+a single weight, a row as in a Linear; or an output filter whatever the kernel."""
+
+GRANULARITY: Granularity = "kernel-or-row"
+"""What one scale covers unless the caller says otherwise."""
 
 Filter = Callable[[nn.Module, str], bool]
 """``filter_fn(module, name)``: whether the layer of that name takes part."""
@@ -109,19 +113,25 @@ def _embedding(layer: nn.Module, granularity: Granularity) -> Mapping[str, Split
 def _convolution(layer: nn.Module, granularity: Granularity) -> Mapping[str, Split]:
     """Weight (out, in / groups, *kernel)."""
     kernel = tuple(range(2, _weight(layer).dim()))
-    return {"weight": Split(kernel if granularity == "kernel" else (1, *kernel)), "bias": _WHOLE}
+    return {"weight": Split(kernel if _by_kernel(layer, granularity) else (1, *kernel)), "bias": _WHOLE}
 
 
 def _transposed_convolution(layer: nn.Module, granularity: Granularity) -> Mapping[str, Split]:
     """Weight (in, out / groups, *kernel): an output filter lies across the inputs of its group."""
     kernel = tuple(range(2, _weight(layer).dim()))
-    if granularity == "kernel":
+    if _by_kernel(layer, granularity):
         return {"weight": Split(kernel), "bias": _WHOLE}
     groups = layer.groups
     assert isinstance(groups, int)
     if groups == 1:
         return {"weight": Split((0, *kernel)), "bias": _WHOLE}
     return {"weight": Split((1, *(d + 1 for d in kernel)), groups), "bias": _WHOLE}
+
+
+def _by_kernel(layer: nn.Module, granularity: Granularity) -> bool:
+    """Whether each kernel of a convolution is a neuron."""
+    of_one_weight = math.prod(_weight(layer).shape[2:]) == 1
+    return granularity == "kernel" or (granularity == "kernel-or-row" and not of_one_weight)
 
 
 def _attention(layer: nn.Module, granularity: Granularity) -> Mapping[str, Split]:
@@ -213,8 +223,13 @@ def _hook_on(layer: nn.Module, key: str) -> str | None:
     return None
 
 
+def require_granularity(granularity: str) -> None:
+    """Raise InputError unless this is one of the words for what a scale covers."""
+    one_of("granularity", str(granularity), get_args(Granularity))
+
+
 def neurons(
-    model: nn.Module, granularity: Granularity = "kernel", filter_fn: Filter | None = None
+    model: nn.Module, granularity: Granularity = GRANULARITY, filter_fn: Filter | None = None
 ) -> tuple[list[Neurons], list[LeftAlone]]:
     """Split a network's parameters into neurons; one shared between layers appears once, with the first of them.
 
@@ -225,8 +240,7 @@ def neurons(
         InputError: If an argument is unusable, a parameter has no shape yet (a lazy layer) or no values (on the meta
             device), or no parameter is left that could be changed.
     """
-    if granularity not in ("kernel", "neuron"):
-        raise InputError(f"granularity {granularity!r} is unknown{nearest(str(granularity), ('kernel', 'neuron'))}")
+    require_granularity(granularity)
     if filter_fn is not None and not callable(filter_fn):
         raise InputError(f"filter_fn is {filter_fn!r}: pass a function of a layer and its name")
     require_module(model)

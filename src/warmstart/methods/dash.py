@@ -23,7 +23,7 @@ from warmstart.errors import InputError, at_least_one, number, require, whole_nu
 from warmstart.gradient_ema import ALPHA, TOLERANCE, GradientEMA, Weight, average_gradient
 from warmstart.layers.coverage import remarks, weights_in
 from warmstart.layers.left_alone import LeftAlone
-from warmstart.layers.neurons import Filter, Granularity, Neurons, neurons
+from warmstart.layers.neurons import GRANULARITY, Filter, Granularity, Neurons, neurons, require_granularity
 from warmstart.layers.norms import batch_norms, has_norm
 from warmstart.losses import ForwardLoss, as_forward_loss
 from warmstart.methods.average_report import coverage
@@ -43,7 +43,7 @@ class Dash(Method):
     alpha: float = ALPHA
     lambda_: float = 0.3
     tolerance: float = TOLERANCE
-    granularity: Granularity = "kernel"
+    granularity: Granularity = GRANULARITY
     batch_size: int | None = None
     """Examples a batch of the average, its unit of memory; None: in a comparison one stage's size, at most 2000, in the
     callbacks 1000."""
@@ -55,10 +55,7 @@ class Dash(Method):
     def __post_init__(self) -> None:
         batches_that_matter(self.alpha, self.tolerance)
         _check_lambda(self.lambda_)
-        require(
-            self.granularity in ("kernel", "neuron"),
-            f"granularity {self.granularity!r}: say kernel or neuron",
-        )
+        require_granularity(self.granularity)
         if self.batch_size is not None:
             at_least_one("batch_size", self.batch_size)
 
@@ -116,7 +113,8 @@ def dash_(
         alpha: Rate of the moving average, in (0, 1]; 1 uses the last batch alone.
         lambda_: Lower bound of the scales, in [0, 1]; 1 changes nothing.
         tolerance: Relative error of the average that leaving out old batches may cause; 0 reads all.
-        granularity: What one scale covers in a convolution: ``"kernel"``, an (out, in) pair as in the paper, or
+        granularity: What one scale covers in a convolution: ``"kernel"``, an (out, in) pair as in the paper;
+            ``"kernel-or-row"``, the same but for 1x1 kernels, which are scaled like a linear layer, by output;
             ``"neuron"``, an output filter.
         filter_fn: ``filter_fn(module, name)`` says which layers take part; all do if not given.
         micro_batch_size: Examples computed at a time, for batches that do not fit; the result is the same. If None,
@@ -190,7 +188,7 @@ def dash_from_(
         model: The network that the average was taken over.
         ema: Its average, after at least one update.
         lambda_: Lower bound of the scales, in [0, 1].
-        granularity: ``"kernel"`` or ``"neuron"``, what one scale covers in a convolution.
+        granularity: What one scale covers in a convolution, as for `dash_`.
         optimizer: The optimizer that goes on, for ``optimizer_state``.
         optimizer_state: ``"keep"`` (the paper's), ``"reset"``, or ``"scale"``: moments with their neurons.
         apply: False returns the report without touching a weight.
@@ -237,7 +235,7 @@ def _planned(
     settings = {"alpha": ema.alpha, "lambda": lambda_, "granularity": granularity}
     report = Report("dash", settings, tuple(layers), tuple(left), applied=False, weights=weights_in(model))
     report = report.with_warnings(*(() if has_norm(model) else (SHRINKS_SIGNAL,)))
-    for remark in remarks(model, reached, left):
+    for remark in remarks(model, reached, left, granularity):
         report = report.with_warnings(str(remark)) if remark.warns else report.with_notes(str(remark))
     return _Plan(model, team, [(entry, scale.factor) for entry, scale in zip(reached, scales, strict=True)], report)
 
@@ -287,7 +285,9 @@ def _check(entries: list[Neurons], ema: GradientEMA, policy: StatePolicy) -> Non
         if not bool(local(weights).isfinite().all()):
             raise InputError(f"{entry.name} holds NaN or infinite weights: restore a sound checkpoint first")
         if entry.groups > 1 and shard_of(weights).dim is not None:
-            raise InputError(f"{entry.name} is sharded, and granularity='neuron' needs all of it: use 'kernel'")
+            raise InputError(
+                f"{entry.name} is sharded, and a scale for each output needs all of it: pass granularity='kernel'"
+            )
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import dataclasses
 import importlib
 import pkgutil
 import typing
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -44,11 +45,16 @@ def parse_method(text: str) -> Method:
     Raises:
         InputError: If the name or a setting is unknown, given twice or missing, or a value is not valid.
     """
+    return parse_among(methods(), text)
+
+
+def parse_among(known: Mapping[str, type[Method]], text: str) -> Method:
+    """Make a method as `parse_method` does, where the known names are these."""
     require(isinstance(text, str), f"a method's name is a string such as 'dash[alpha=0.1]', not {text!r:.60}")
     name, bracket, rest = text.strip().partition("[")
     if bracket and not rest.endswith("]"):
         raise InputError(f"method '{text}' has no closing bracket; write {name}[setting=value]")
-    kind = _class_of(name)
+    kind = _class_of(known, name)
     settings: dict[str, Any] = {}
     for item in split_names(rest[:-1]):
         key, value = _setting(kind, item)
@@ -65,11 +71,11 @@ def _has_no_default(field: dataclasses.Field[Any]) -> bool:
     return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
-def _class_of(name: str) -> type[Method]:
+def _class_of(known: Mapping[str, type[Method]], name: str) -> type[Method]:
     if ":" not in name:
-        if name not in methods():
-            raise InputError(f"method '{name}' is unknown{nearest(name, methods())}")
-        return methods()[name]
+        if name not in known:
+            raise InputError(f"method '{name}' is unknown{nearest(name, known)}")
+        return known[name]
     kind = import_named(name, "method")
     if not (isinstance(kind, type) and issubclass(kind, Method) and dataclasses.is_dataclass(kind) and kind.name):
         raise InputError(f"method '{name}' must be a dataclass that extends warmstart.Method and has a name")
@@ -104,8 +110,8 @@ def _value(where: str, text: str, wanted: Any) -> Any:
     raise InputError(f"{where} is '{text}'; it must be {' or '.join(getattr(o, '__name__', str(o)) for o in options)}")
 
 
-def method_label(text: str) -> str:
+def method_label(text: str, parse: Callable[[str], Method] = parse_method) -> str:
     """A method as in results.csv: its name and settings that are not defaults; a user's class keeps its path."""
-    label = str(parse_method(text))
+    label = str(parse(text))
     path = text.partition("[")[0].strip()
     return path + label.partition("[")[1] + label.partition("[")[2] if ":" in path else label

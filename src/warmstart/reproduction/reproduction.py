@@ -14,10 +14,10 @@ from warmstart.grids.display import Display
 from warmstart.grids.estimate import Cost, Estimator, duration
 from warmstart.grids.record import Provenance, check_output, settled
 from warmstart.reproduction.manifest import session
+from warmstart.reproduction.papers_methods import PapersTask
 from warmstart.reproduction.published_epochs import published_epochs
 from warmstart.reproduction.report import Tables, write_report
 from warmstart.reproduction.settings import ReproduceSettings, ReproductionRecord
-from warmstart.runs.image_task import ImageTask
 from warmstart.runs.key import RunKey
 from warmstart.runs.state import RunState
 from warmstart.training.launch import launched_processes
@@ -42,7 +42,7 @@ class Reproduction:
             verify_official(find_original(settings.dataset, path))
         images = load_paper_data(settings.dataset, path, progress=display.loading)
         model_settings = dict(settings.published_protocol.model_settings.get(settings.model, {}))
-        self.task = ImageTask(images, settings.model, settings.recipe(), settings.stream(), device, model_settings)
+        self.task = PapersTask(images, settings.model, settings.recipe(), settings.stream(), device, model_settings)
         self.task.check(settings.seed_numbers)
         lacking = shortfall(settings.dataset, images)
         self.warnings = [f"the data is incomplete: it has {lacking}"] if lacking else []
@@ -119,7 +119,7 @@ class Reproduction:
         return _report(self._out, self.record, carry_out(plan, self._display))
 
 
-def plan_lines(settings: ReproduceSettings, task: ImageTask) -> list[str]:
+def plan_lines(settings: ReproduceSettings, task: PapersTask) -> list[str]:
     """What will be done, in two lines for people."""
     stream, recipe = task.stream, task.recipe
     return [

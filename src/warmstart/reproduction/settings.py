@@ -61,6 +61,14 @@ class ReproduceSettings(ImageGridSettings):
         usual = {"seeds": default_seeds(str(dataset)), "out": f"out/reproduce-{dataset}"}
         return super().of({**usual, **settings}, where, recorded=recorded)
 
+    @classmethod
+    def method_label(cls, text: str) -> str:
+        """A method as in results.csv, where ``dash`` is the paper's."""
+        from warmstart.methods.registry import method_label
+        from warmstart.reproduction.papers_methods import papers_method
+
+        return method_label(text, papers_method)
+
     @property
     def optimizer_names(self) -> Sequence[str]:
         """The optimizers of the grid."""

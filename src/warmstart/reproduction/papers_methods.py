@@ -1,0 +1,34 @@
+"""The methods as the paper has them, and the task that runs them.
+
+What users get by default may be better: see docs/dash.md on 1x1 kernels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from warmstart.layers.neurons import Granularity
+from warmstart.methods.dash import Dash
+from warmstart.methods.method import Method
+from warmstart.methods.registry import methods, parse_among
+from warmstart.runs.image_task import ImageTask
+
+
+@dataclass(frozen=True)
+class PapersDash(Dash):
+    """DASH by kernels, those of a single weight too."""
+
+    granularity: Granularity = "kernel"
+
+
+def papers_method(text: str) -> Method:
+    """Make a method from its name, as `parse_method` does, in whose settings the defaults are the paper's."""
+    return parse_among({**methods(), PapersDash.name: PapersDash}, text)
+
+
+class PapersTask(ImageTask):
+    """The task of `warmstart reproduce`."""
+
+    def method(self, name: str) -> Method:
+        """The paper's method of that name."""
+        return papers_method(name)
