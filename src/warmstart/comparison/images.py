@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +47,7 @@ class ImageComparison:
             fit=settings.fit,
             image_column=settings.image_column,
             label_column=settings.label_column,
-            order=None if settings.order == RANDOM else settings.order,
+            order=settings.read_order,
             skip_unreadable=settings.skip_unreadable,
             cache=settings.cache,
             progress=display.loading,
@@ -137,11 +136,11 @@ def _stream(settings: CompareSettings, task: ImageTask) -> str:
 
 
 def _arrivals(settings: CompareSettings, task: ImageTask) -> str:
-    sizes = [task.seen[0], *(after - before for before, after in pairwise(task.seen))]
-    least, most = min(sizes), max(sizes)
+    least, most = min(task.arriving), max(task.arriving)
     size = f"{least:,}" if least == most else f"{least:,} to {most:,}"
     order = "" if settings.order == RANDOM else f" by {settings.order}" if settings.order != GIVEN else " as given"
-    return f"{counted(task.stages, 'stage')} of {size}{order}"
+    shift = {None: "", "pixels": ", each with its own order of pixels", "labels": ", each with its own labels"}
+    return f"{counted(task.stages, 'stage')} of {size}{order}{shift[settings.shift]}"
 
 
 def _tested(settings: CompareSettings, task: ImageTask) -> str:

@@ -7,7 +7,6 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, partial
-from itertools import accumulate
 from typing import Any
 
 import torch
@@ -74,6 +73,12 @@ class ImageTask:
         """Examples that have arrived at each stage, with seed 0."""
         return tuple(self._seen(0))
 
+    @cached_property
+    def arriving(self) -> tuple[int, ...]:
+        """Examples that each stage brings, with seed 0."""
+        stream = self._stream(0)
+        return tuple(self._count(stream.arrival(number).new) for number in range(1, stream.stages + 1))
+
     def tested(self, seed: int, number: int) -> int:
         """How many examples are tested after a stage."""
         return self._count(self._test_of(seed, number))
@@ -123,7 +128,7 @@ class ImageTask:
             batches=lambda batch_size: examples.in_order(batch_size or min(new, LARGEST_BATCH)),
             forward_loss=partial(_forward_loss, examples, self.recipe.label_smoothing),
             micro_batch_size=MICRO_BATCH if self._device.type == "cpu" else MICRO_BATCH_ON_GPU,
-            updates=self._updates(len(examples)),
+            updates=self._updates(len(examples), number),
             examples=examples,
             test=self._select(tested),
             test_set=_digest(tested),
@@ -154,7 +159,7 @@ class ImageTask:
                 model,
                 stage.optimizer,
                 context.data.examples,
-                self.training_recipe,
+                self.training_recipe.of_stage(stage.number),
                 seed_of=seed_of,
                 hooks=replace(hooks, watched=seen),
                 start=context.start,
@@ -211,19 +216,25 @@ class ImageTask:
 
     def _seen(self, seed: int) -> Iterator[int]:
         stream = self._stream(seed)
-        return accumulate(self._count(stream.arrival(number).new) for number in range(1, stream.stages + 1))
+        return (self._count(stream.arrival(number).train) for number in range(1, stream.stages + 1))
 
-    def _updates(self, examples: int) -> int | None:
+    def _updates(self, examples: int, number: int) -> int | None:
         """Of a stage with so many examples; None where a rule ends it."""
-        if self.recipe.epochs is None:
+        epochs = self.recipe.of_stage(number).epochs
+        if epochs is None:
             return None
         with torch.device("meta"):
             model = self._factory(*self._shape)
-        return self.recipe.epochs * len(batch_slices(examples, self.recipe.batch_size, model))
+        return epochs * len(batch_slices(examples, self.recipe.batch_size, model))
 
     def _select(self, chosen: Selection) -> Examples:
         part = self._train if chosen.part == "train" else self._test
-        return part if chosen.index is None else part.at(chosen.index.to(part.labels.device))
+        examples = part if chosen.index is None else part.at(chosen.index.to(part.labels.device))
+        if (names := chosen.shift.labels) is not None:
+            examples = replace(examples, labels=names.to(examples.labels.device)[examples.labels])
+        if (pixels := chosen.shift.pixels) is not None:
+            examples = replace(examples, pixels=pixels.to(examples.images.device))
+        return examples
 
     def _count(self, chosen: Selection) -> int:
         labels = self.images.train_labels if chosen.part == "train" else self.images.test_labels
@@ -268,9 +279,8 @@ def _some(examples: Examples, begin: int, end: int) -> Examples:
 
 def _digest(chosen: Selection) -> str:
     """A short text that tells some test examples from others; empty for the data set's own test part."""
-    if chosen.index is None:
-        return ""
-    return hashlib.sha256(chosen.index.numpy().tobytes()).hexdigest()[:8]
+    told = [tensor for tensor in (chosen.index, chosen.shift.pixels, chosen.shift.labels) if tensor is not None]
+    return hashlib.sha256(b"".join(tensor.numpy().tobytes() for tensor in told)).hexdigest()[:8] if told else ""
 
 
 def _untested(classes: Mapping[str, Sequence[int]]) -> list[str]:
