@@ -22,9 +22,9 @@ MOST_NAMES = 10_000
 """In a list, such as methods or seeds."""
 MOST_YAML_BYTES = 2**20
 
-Role = Literal["numbers", "extensible", "reading", "running"]
-"""What a setting decides: ``numbers`` those of a run; ``extensible`` which runs there are; ``reading`` how results are
-read; ``running`` how and where runs are computed, which changes no number."""
+Role = Literal["numbers", "extensible", "limit", "reading", "running"]
+"""What a setting decides: ``numbers`` those of a run; ``extensible`` which runs there are; ``limit`` how many there may
+be; ``reading`` how results are read; ``running`` how and where runs are computed, which changes no number."""
 
 
 @dataclass(frozen=True)

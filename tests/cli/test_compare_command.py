@@ -62,6 +62,7 @@ def refused(capfd, folder, *arguments):
         (["--test", "next", "--stages", "36"], "but 36 stages of 50 and the next of 50 need 1850; --stages 34 or"),
         (["--batch-size", "1"], "batches of one example cannot be batch-normalised; raise --batch-size"),
         (["--lr", "nan"], "lr is nan; it must be a finite number, above 0"),
+        (["--max-seeds", "4"], "max_seeds is 4, below seeds, 5; ask for at least as many"),
         (["--until", "1.5"], "until is 1.5; it must be a finite number, above 0 and at most 1"),
         (["--device", "gpu"], "device 'gpu' is not there"),
         (["--image-size", "100000"], "image_size is 100000; it must be at least 1 and at most 4096"),
@@ -337,6 +338,17 @@ def test_a_dry_run_says_what_it_will_cost_and_leaves_nothing(folder, capfd):
     assert "estimate: 4 runs left, about 72 steps, " in shown
     assert "3 epochs a stage" in shown
     assert "memory: about " in shown
+    assert list(folder.iterdir()) == []
+
+
+def test_a_dry_run_says_what_the_first_look_costs_and_the_most(folder, capfd):
+    grid = [*SMALL, "--epochs", 3, "--methods", "cold,dash", "--seeds", 3, "--max-seeds", 8]
+    assert warmstart("compare", *grid, "--dry-run") == 0
+    shown = capfd.readouterr().out
+
+    assert "small-cnn, sgd; 2 methods x 3 to 8 seeds" in shown
+    assert "estimate to the look at 3 seeds: 6 runs left, about 108 steps, " in shown
+    assert "  at most, with 8 seeds: 16 runs left, about 288 steps, " in shown
     assert list(folder.iterdir()) == []
 
 

@@ -110,6 +110,39 @@ def test_it_goes_on_where_it_stopped_with_the_same_numbers(tmp_path):
         run(out=tmp_path / "broken", metric="F1")
 
 
+def worse(model, stage):
+    """Costs a step and learns nothing."""
+    return 1
+
+
+def test_seeds_are_added_until_it_is_decided(tmp_path):
+    plain = {"methods": ["cold", "warm"], "train": worse}
+    more = run(**plain, seeds=3, max_seeds=7)
+    assert [look.seed for look in more.results.select("warm", stage=3)] == list(range(7))
+    assert not more.verdict.decided
+    assert more.verdict.notes[-1].startswith("Look 3 of 3, 7 seeds: not decided, and no seeds are added. ")
+
+    outcome = run(**plain, seeds=3, max_seeds=7, margin=1.0, out=tmp_path)
+    assert outcome.verdict.decided
+    assert {row.seed for row in outcome.results.rows} == {0, 1, 2}
+    assert "seeds:\n- 0\n- 1\n- 2\n" in (tmp_path / "config.yaml").read_text()
+    assert "max_seeds: 7\n" in (tmp_path / "config.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("seeds", "most", "message"),
+    [
+        ([0, 1, 2], 7, "give seeds as a number, not as a list"),
+        (3, 2, "max_seeds is 2, below seeds, 3; ask for at least as many"),
+        (3, "many", "max_seeds is 'many'; it must be a whole number"),
+        (3, 10**9, "max_seeds is more than 10,000"),
+    ],
+)
+def test_the_most_seeds_that_do_not_go_with_the_first(seeds, most, message):
+    with pytest.raises(ws.InputError, match=message):
+        run(seeds=seeds, max_seeds=most, train=no_training)
+
+
 def test_methods_with_state_go_on_in_functions_of_ones_own_with_the_same_numbers(tmp_path):
     methods = [SlowCopy(), AgeAndRedraw(every=2)]
     run(methods=methods, out=tmp_path / "whole", seeds=1)

@@ -11,6 +11,7 @@ from made_up import HERE, PAPER, change, drop, make_record, make_results
 from warmstart.comparison.report import render_terminal, write_report
 from warmstart.comparison.settings import CompareSettings, FunctionSettings, FunctionsRecord
 from warmstart.evidence.figures import accuracy_figure
+from warmstart.evidence.sequential import look
 from warmstart.evidence.verdict import judge
 from warmstart.reporting.terminal import Terminal
 from warmstart.runs.metric import Metric
@@ -165,6 +166,23 @@ def test_the_control_shows_what_direction_adds(full, tmp_path):
     assert f"run the same command with {CONTROL} among the methods" in without
     _, _, no_dash = report(make_results(("cold", "warm")), tmp_path)
     assert CONTROL not in no_dash
+
+
+def test_every_interval_says_the_level_that_the_looks_leave_it(tmp_path):
+    results = make_results((*PAPER, CONTROL))
+    found = look(results, (5, 10, 20))
+    write_report(found.results, found.verdict, make_record(results, max_seeds=20), tmp_path)
+    html = (tmp_path / "report.html").read_text(encoding="utf-8")
+    text = " ".join(Page(html).text.split())
+    assert found.verdict.sentence in text
+    assert "(99.3 % interval" in found.verdict.sentence
+    assert "99.3 % interval" in text.split("Against cold")[1].split("steps, last stage")[0]
+    assert re.search(rf"dash minus {re.escape(CONTROL)}.*\(99\.3 % interval", text)
+    assert "At this look a p of at most 0.00714 shows one." in text
+    assert "to 99.3 % as seeds are added until the verdict is decided" in text
+    assert "Look 1 of 3, 5 seeds: decided." in text
+    assert "--max-seeds 20" in text
+    assert "95 %" not in text + (tmp_path / "table.md").read_text(encoding="utf-8")
 
 
 def test_table_is_mean_and_sample_std_over_seeds(tmp_path):

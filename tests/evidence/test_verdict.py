@@ -73,8 +73,8 @@ def test_leaving_out_the_test_examples_noise_would_not_cover():
     held = {"seeds": 0, "both": 0}
     for _ in range(1000):
         differences = rng.normal(0, 0.3, 200) + rng.normal(0, 0.1, (5, 200))
-        for name, scores in (("seeds", None), ("both", differences)):
-            low, high = estimate(differences.mean(axis=1), scores).interval(0.95)
+        for name, scores in (("seeds", ()), ("both", [differences])):
+            low, high = estimate(differences.mean(axis=1), *scores).interval(0.95)
             held[name] += low <= 0 <= high
     assert held["seeds"] < 600
     assert held["both"] > 930

@@ -4,6 +4,7 @@ from warmstart.grids import display as module
 from warmstart.grids.display import Display
 from warmstart.runs.key import RunKey
 from warmstart.runs.run import Event
+from warmstart.runs.stage_result import StageResult
 from warmstart.training.loop import Progress
 
 KEY = RunKey("cold", 0, "sgd")
@@ -29,6 +30,24 @@ def test_a_stage_that_no_longer_rises_is_said_to(capfd, monkeypatch):
         display.event(Event(KEY, 1, Progress(epochs=300, steps=1, accuracy=0.951, rose_at=180)))
         time.sleep(0.3)
     assert "train 95.1%, no rise since epoch 180" in capfd.readouterr().err
+
+
+def row(seed):
+    return StageResult("d", "m", "sgd", "cold", seed, 1, 10, 0.5, 1.0, 1.0, 5, 1, 2.0, 0.0, status="done")
+
+
+def test_runs_that_are_added_are_announced_and_counted(capfd):
+    keys = [RunKey("cold", seed, "sgd") for seed in range(4)]
+    with Display() as display:
+        display.plan(["a plan"], keys=keys[:1], stages=1, done=[])
+        display.event(Event(keys[0], 1, Progress(), row(0)))
+        display.more("look 1 of 2; seeds 1 to 3 come next", keys[1:], [row(1)])
+        display.event(Event(keys[2], 1, Progress(), row(2)))
+    written = capfd.readouterr().err.splitlines()
+
+    assert written[1].startswith("[1/1] cold seed 0")
+    assert written[2] == "look 1 of 2; seeds 1 to 3 come next"
+    assert written[3].startswith("[3/4] cold seed 2")
 
 
 def test_a_quiet_display_is_quiet(capfd, monkeypatch):

@@ -91,6 +91,24 @@ def test_methods_and_seeds_may_not_be_dropped(tmp_path, fewer, message):
         settle_output(tmp_path, recorded(**{"seeds": 2, **fewer}))
 
 
+def test_the_most_seeds_may_be_raised_and_not_lowered(tmp_path):
+    for now in ({}, {"max_seeds": 10}, {"max_seeds": 20}):
+        assert settle_output(tmp_path, recorded(**now)) == []
+    config = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    assert (config["seeds"], config["max_seeds"]) == (5, 20)
+    for lower in ({}, {"max_seeds": 10}):
+        with pytest.raises(InputError, match="has max_seeds 20: it may be raised, not lowered or left out"):
+            settle_output(tmp_path, recorded(**lower))
+
+
+def test_seeds_that_may_be_added_have_their_runs_numbers_whenever_they_are(tmp_path):
+    plain, added = recorded(seeds=3), recorded(seeds=2, max_seeds=3)
+    assert plain.identities() == added.identities()
+    assert plain.settings.runs() == added.settings.runs()
+    assert added.settings.runs(2) == plain.settings.runs()[:4]
+    assert (plain.settings.looks, added.settings.looks) == ((3,), (3,))
+
+
 def test_changed_data_under_the_same_name_is_noticed(tmp_path):
     settle_output(tmp_path, recorded())
 

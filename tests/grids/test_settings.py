@@ -105,6 +105,8 @@ def alphas(count):
         (f"methods: [{alphas(20)}]\nseeds: 9999", "methods x seeds are 199,980 runs; ask for at most 100,000"),
         ("lr: " + "1" * 2**20, "bytes are no configuration; check its path"),
         ("batch_size: -4", "batch_size is -4; it must be at least 1"),
+        ("max_seeds: 4", "max_seeds is 4, below seeds, 5; ask for at least as many"),
+        ("max_seeds: 0", "max_seeds is 0; it must be at least 1 and at most 10000"),
         ("max_epochs: 0", "max_epochs is 0; it must be at least 1"),
         ("image_size: 0", "image_size is 0; it must be at least 1"),
         ("image_size: 10x0", "image_size is 10x0; it must be at least 1"),
@@ -160,6 +162,11 @@ def test_threads_are_shared_out_among_the_runs_whatever_jobs_says(monkeypatch):
         assert CompareSettings(methods=("cold", "dash"), seeds=5, jobs=jobs).resolved_threads() == 3
     assert CompareSettings(seeds=50).resolved_threads() == 1
     assert CompareSettings(threads=7).resolved_threads() == 7
+
+
+def test_threads_are_shared_out_among_the_runs_of_the_first_look(monkeypatch):
+    monkeypatch.setattr(module, "available_cores", lambda: 32)
+    assert CompareSettings(methods=("cold", "dash"), seeds=5, max_seeds=50).resolved_threads() == 3
 
 
 def test_a_protocol_stands_for_a_whole_recipe_which_flags_and_files_change(write, tmp_path):

@@ -25,6 +25,15 @@ def carried_out(seeds, jobs):
     return sorted(ends, key=lambda one: one[0])
 
 
+def test_runs_that_are_added_take_their_time():
+    keys = [RunKey("warm", seed, "sgd") for seed in range(2)]
+    left = TimeLeft(keys[:1], 1)
+    left.count(row("warm", 0, 1, 10.0))
+    assert left.seconds(10.0, {}) == 0
+    left.add(keys[1:])
+    assert left.seconds(10.0, {}) == pytest.approx(10.0)
+
+
 @pytest.mark.parametrize("jobs", [1, 2, 4])
 @pytest.mark.parametrize("seeds", [3, 5, 10])
 def test_after_a_tenth_of_the_time_the_estimate_is_within_a_factor_of_two(seeds, jobs):

@@ -51,6 +51,16 @@ def test_two_processes_give_the_rows_of_one_and_go_on_where_one_stopped(tmp_path
         assert float(ours["test_loss"]) == pytest.approx(float(theirs["test_loss"]), rel=0.02)
 
 
+def test_two_processes_go_on_together_to_the_seeds_that_a_look_adds(tmp_path):
+    grid = [*GRID, "--methods", "cold,warm", "--seeds", "3", "--max-seeds", "4", "--margin", "0"]
+    code, out, err = finish(start(TORCHRUN, "compare", *grid, "--out", tmp_path))
+
+    assert code == 0, err[-3000:]
+    assert out.count("report: ") == 1
+    assert err.count("; not decided; seed 3 comes next") == 1
+    assert {row["seed"] for row in rows(tmp_path)} == {"0", "1", "2", "3"}
+
+
 def test_an_error_of_the_first_process_ends_both(tmp_path):
     (tmp_path / "results.csv").write_text("of another program")
 

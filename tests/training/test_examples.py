@@ -60,6 +60,15 @@ def test_pixels_are_shown_in_another_order_in_every_batch(images, examples):
     assert torch.equal(shown.batch(slice(2, 4))[0], examples.normalised(expected[2:4]))
 
 
+@pytest.mark.parametrize(
+    ("sides", "expected"), [((32, 32), 500), ((64, 64), 500), ((128, 64), 250), ((4096, 9), 55), ((2000, 2000), 16)]
+)
+def test_of_large_images_fewer_are_computed_at_a_time(examples, sides, expected):
+    large = replace(examples, images=torch.empty(11, 3, *sides, dtype=torch.uint8, device="meta"))
+
+    assert large.in_a_pass(500) == expected
+
+
 def test_shuffling_moves_images_and_labels_together_and_loses_none(examples):
     shuffled = examples.shuffled(torch.Generator().manual_seed(5))
 

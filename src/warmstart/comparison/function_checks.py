@@ -73,6 +73,17 @@ def chosen_seeds(seeds: Any) -> list[int]:
     return chosen
 
 
+def seeds_at_most(seeds: Any, chosen: Sequence[int], max_seeds: Any) -> Sequence[int]:
+    """The seeds of a comparison with those that may be added; InputError if ``max_seeds`` does not go with them."""
+    if max_seeds is None:
+        return chosen
+    require(not isinstance(seeds, Iterable), "max_seeds adds seeds to 0 to N-1; give seeds as a number, not as a list")
+    most = whole_number("max_seeds", max_seeds, 1)
+    require(most <= MOST_NAMES, f"max_seeds is more than {MOST_NAMES:,}; ask for fewer")
+    require(most >= len(chosen), f"max_seeds is {most}, below seeds, {len(chosen)}; ask for at least as many")
+    return range(most)
+
+
 def inspect_stream(stream: GivenStream, seeds: Sequence[int]) -> tuple[int, str | dict[int, str]]:
     """Read every stage of a stream, for each seed where it depends on the seed.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +20,17 @@ from warmstart.comparison.function_checks import (
     methods_by_label,
     require_functions,
     require_sendable,
+    seeds_at_most,
     try_functions,
 )
 from warmstart.comparison.images import ImageComparison
+from warmstart.comparison.looks import look_at, seeds_text, wanted_runs
 from warmstart.comparison.report import render_terminal, write_report
 from warmstart.comparison.settings import CompareRecord, CompareSettings, FunctionSettings, FunctionsRecord
 from warmstart.data.torch_datasets import from_dataset
 from warmstart.errors import InputError, at_least_one, number, within
-from warmstart.evidence.verdict import Verdict, judge
+from warmstart.evidence.verdict import Verdict
 from warmstart.grids.carry_out import Plan, carry_out
-from warmstart.grids.collect import collect
 from warmstart.grids.display import Display
 from warmstart.grids.record import Provenance
 from warmstart.grids.results_file import write_results
@@ -85,6 +87,7 @@ def compare(
     metric: str = "accuracy",
     higher_is_better: bool = True,
     margin: float = 0.0,
+    max_seeds: int | None = None,
     name: str = "custom",
     out: str | Path | None = None,
     jobs: int = 1,
@@ -113,6 +116,8 @@ def compare(
         metric: What ``evaluate`` measures, for the report.
         higher_is_better: False for a metric such as a loss or perplexity.
         margin: The loss in the metric that is acceptable.
+        max_seeds: Seeds are added, up to 0 to N-1, until the verdict is decided; they double from look to look, and the
+            error of 5 % is split over the looks. It needs ``seeds`` as a number, with which to look first.
         name: What the data is called in the results.
         out: A folder to write to and go on from after an interruption; None keeps everything in memory. It is refused
             for another network or stream; a change of ``train``, ``evaluate``, ``make_optimizer`` or the loss cannot be
@@ -138,7 +143,7 @@ def compare(
     at_least_one("jobs", jobs)
     named, chosen = methods_by_label(methods), chosen_seeds(seeds)
     streams = GivenStream(stream)
-    stages, data_fingerprint = inspect_stream(streams, chosen)
+    stages, data_fingerprint = inspect_stream(streams, seeds_at_most(seeds, chosen, max_seeds))
     task = FunctionTask(
         streams,
         named,
@@ -165,6 +170,7 @@ def compare(
                 "metric_name": metric,
                 "higher_is_better": higher_is_better,
                 "margin": margin,
+                "max_seeds": max_seeds,
                 "device": "cpu",
                 "threads": torch.get_num_threads(),
                 "jobs": jobs,
@@ -181,16 +187,17 @@ def compare(
             model_fingerprint=model_fingerprint(model),
         )
         with Display(quiet=not progress, metric=settings.metric) as display:
-            runs = carry_out(Plan(task, record, None if out is None else Path(out), [_description(settings)]), display)
-    results = collect(settings, stages, runs)
-    outcome = Outcome(results, judge(results, margin=margin), record)
+            folder, wanted = None if out is None else Path(out), partial(wanted_runs, settings)
+            runs = carry_out(Plan(task, record, folder, [_description(settings)], wanted=wanted), display)
+    seen = look_at(settings, runs)
+    outcome = Outcome(seen.results, seen.verdict, record)
     if out is not None:
         outcome.write(out)
     return outcome
 
 
 def _description(settings: FunctionSettings) -> str:
-    sizes = counted(len(settings.methods), "method"), counted(len(settings.seeds), "seed")
+    sizes = counted(len(settings.methods), "method"), seeds_text(settings)
     return f"{settings.data}: {' x '.join(sizes)}, {counted(settings.stages, 'stage')}"
 
 

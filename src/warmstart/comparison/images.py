@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from warmstart.comparison.looks import look_at, seeds_text, wanted_runs
 from warmstart.comparison.report import write_report
 from warmstart.comparison.settings import CompareRecord, CompareSettings, FunctionsRecord
 from warmstart.data.images import ImageData
 from warmstart.data.load import load
 from warmstart.decoding.wanted import GIVEN
 from warmstart.errors import InputError
-from warmstart.evidence.verdict import Verdict, judge
+from warmstart.evidence.verdict import Verdict
 from warmstart.grids.carry_out import Plan, carry_out, jobs_for, unfinished
-from warmstart.grids.collect import collect
 from warmstart.grids.display import Display
 from warmstart.grids.estimate import Cost, Estimator, duration, measured_epochs
 from warmstart.grids.record import Provenance, check_output, kind_of, settled
@@ -77,11 +78,11 @@ class ImageComparison:
             InputError: If the folder holds another comparison, or the runs do not fit into the GPU's memory.
         """
         settings, threads = self._settings, int(self._settings.threads)
-        keys = settings.runs()
         if self._out.exists():
             check_output(self._out, self.record)
-        done = self.record.grid_folder(self._out).states(keys)
-        left = unfinished(keys, done, self.task.stages)
+        done = self.record.grid_folder(self._out).states(settings.runs())
+        wanted = wanted_runs(settings, done)
+        left = unfinished(wanted.runs, done, self.task.stages)
         if not left:
             return [], ["estimate: nothing is left to do"]
         rehearse(self.task, left)
@@ -89,8 +90,6 @@ class ImageComparison:
         jobs = jobs_for(settings, threads, len(left))
         estimator = Estimator(self.task, settings.optimizer_names, threads, lambda key: epochs)
         estimator.check_memory(jobs)
-        costs = estimator.costs([(key, len(done[key].rows) if key in done else 0) for key in left])
-        steps, seconds = sum(cost.steps for cost in costs), sum(cost.seconds for cost in costs)
         how = f"as many epochs a stage as {left[0].method} took in the first, {epochs:.0f} (measured)"
         if settings.epochs is not None:
             how = f"{epochs:.0f} epochs a stage"
@@ -99,9 +98,22 @@ class ImageComparison:
         each = 1000 * estimator.seconds_a_step[settings.optimizer]
         at_a_time = f", {jobs} at a time" if jobs > 1 else ""
         least = "" if ended else "at least "
-        return costs, [
-            f"estimate: {counted(len(left), 'run')} left, {least}about {steps:,.0f} steps, "
-            f"{duration(seconds / jobs)}{at_a_time}",
+
+        def costs_of(keys: Sequence[RunKey]) -> list[Cost]:
+            return estimator.costs([(key, len(done[key].rows) if key in done else 0) for key in keys])
+
+        def in_all(keys: Sequence[RunKey]) -> str:
+            costs = costs_of(keys)
+            steps, seconds = sum(cost.steps for cost in costs), sum(cost.seconds for cost in costs)
+            time = f"{duration(seconds / jobs)}{at_a_time}"
+            return f"{counted(len(keys), 'run')} left, {least}about {steps:,.0f} steps, {time}"
+
+        most = unfinished(settings.runs(), done, self.task.stages)
+        until = f" to the look at {len(wanted.runs) // len(settings.methods)} seeds" * (len(settings.looks) > 1)
+        at_most = [f"  at most, with {settings.max_seeds} seeds: {in_all(most)}"] if len(most) > len(left) else []
+        return costs_of(left), [
+            f"estimate{until}: {in_all(left)}",
+            *at_most,
             f"  a step takes {each:.1f} ms (measured); {how}",
             f"  memory: about {estimator.peak_memory / 2**30:.1f} GiB a run",
         ]
@@ -115,7 +127,8 @@ class ImageComparison:
         Raises:
             InputError: If the folder is in use or holds another configuration.
         """
-        plan = Plan(self.task, self.record, self._out, self.lines, self.warnings)
+        wanted = partial(wanted_runs, self._settings)
+        plan = Plan(self.task, self.record, self._out, self.lines, self.warnings, wanted=wanted)
         return report(self._out, self.record, carry_out(plan, self._display))
 
 
@@ -126,8 +139,7 @@ def _called(given: ImageData | None) -> dict[str, Any]:
 def _description(settings: CompareSettings, task: ImageTask) -> list[str]:
     return [
         f"{task.data}: {_stream(settings, task)}, {task.images.num_classes} classes",
-        f"{settings.model}, {settings.optimizer}; {counted(len(settings.methods), 'method')} x "
-        f"{counted(settings.seeds, 'seed')}",
+        f"{settings.model}, {settings.optimizer}; {counted(len(settings.methods), 'method')} x {seeds_text(settings)}",
     ]
 
 
@@ -177,11 +189,8 @@ def report(
     out: Path, record: CompareRecord | FunctionsRecord, runs: Mapping[RunKey, RunState]
 ) -> tuple[Results, Verdict]:
     """Write table and report of the runs so far; InputError if no stage is finished yet."""
-    stages = record.settings.stages
-    assert stages is not None  # ImageComparison has counted them
-    results = collect(record.settings, stages, runs)
-    if not results.rows:
+    seen = look_at(record.settings, runs)
+    if not seen.results.rows:
         raise InputError(f"{out} holds no finished stage yet; start warmstart compare --out {out} again")
-    verdict = judge(results, margin=record.settings.margin)
-    write_report(results, verdict, record, out)
-    return results, verdict
+    write_report(seen.results, seen.verdict, record, out)
+    return seen.results, seen.verdict

@@ -12,6 +12,7 @@ from warmstart.evidence import table
 from warmstart.evidence.diagnosis import diagnosis, unsettled_warning
 from warmstart.evidence.examples_table import old_new_and_churn
 from warmstart.evidence.figures import accuracy_figure, cost_figure
+from warmstart.evidence.paired import ERROR, level_text
 from warmstart.evidence.verdict import Comparison, Verdict, multiple
 from warmstart.grids.repeat_command import repeat_command
 from warmstart.grids.shown_record import shown_record
@@ -72,7 +73,7 @@ def _page(results: Results, verdict: Verdict, record: CompareRecord | FunctionsR
             html.section("Last stage and mean over stages", _paper_table(results, verdict)),
             html.section("What each method reaches, and what it costs", _figures(results)),
             html.section("Old and new examples, churn, seconds", *old_new_and_churn(results)),
-            *diagnosis(results, html.section),
+            *diagnosis(results, html.section, verdict.error),
             html.section("How to read this", _guide(results, verdict)),
             html.section("The data", html.bullets(getattr(record, "notes", ()))),
             html.section("Configuration", *shown_record(record, _how_to_repeat(record))),
@@ -115,7 +116,7 @@ def _comparison_table(results: Results, verdict: Verdict) -> Html:
         "method",
         f"against {verdict.reference}",
         f"last {results.metric.name}{unit}",
-        "95 % interval",
+        f"{level_text(verdict.error)} interval",
         "steps, last stage",
         "steps, all stages",
         "p",
@@ -123,9 +124,10 @@ def _comparison_table(results: Results, verdict: Verdict) -> Html:
     )
     rows = [_comparison_cells(results, comparison) for comparison in verdict.comparisons]
     margin = f" Margin: {results.metric.difference(verdict.margin, unit=False)}." if verdict.margin else ""
+    looks = f" At this look a p of at most {verdict.error:.3g} shows one." if verdict.error < ERROR else ""
     caption = (
         f"Each method minus {verdict.reference}, paired over seeds. Steps as a multiple of {verdict.reference}'s. "
-        f"Intervals and p, that of no difference, are Holm-adjusted over the methods.{margin}"
+        f"Intervals and p, that of no difference, are Holm-adjusted over the methods.{looks}{margin}"
     )
     return html.table(head, rows, caption=caption, best=verdict.recommended) if rows else Html("")
 
@@ -187,13 +189,18 @@ def _sources(labels: Iterable[str]) -> list[str]:
 
 
 def _guide(results: Results, verdict: Verdict) -> Html:
+    several = (
+        f", and to {level_text(verdict.error)} as seeds are added until the verdict is decided: the looks planned "
+    )
+    looks = f"{several}share the error of {100 * ERROR:.0f} %" if verdict.error < ERROR else ""
     return html.bullets(
         [
             "A stage is one arrival of data, followed by training until the stopping rule holds. Steps are optimizer "
             "updates, the measure of cost; what a method itself costs is `method_seconds` in `results.csv`.",
             f"An interval holds the differences from {verdict.reference} that the measurements do not exclude. It "
             "allows for the seeds (order of data and initialisation, paired between methods) and, where per-example "
-            "scores are kept, for the choice of test examples; it is widened (Holm) as several methods are tried.",
+            "scores are kept, for the choice of test examples; it is widened (Holm) as several methods are tried"
+            f"{looks}.",
             f"Recommended is the cheapest method, by steps over all stages, whose interval excludes a loss beyond the "
             f"margin of {results.metric.difference(verdict.margin)}. An interval on both sides of zero is "
             "no proof that there is no difference.",

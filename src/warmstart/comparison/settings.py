@@ -5,20 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import ValidationInfo, field_validator
+from pydantic import ValidationInfo, field_validator, model_validator
 
 from warmstart.data.settings import DataSettings
+from warmstart.errors import require
 from warmstart.grids.record import Record
 from warmstart.grids.settings import GridSettings, ImageGridSettings
 from warmstart.protocols.registry import protocols
 from warmstart.runs.metric import Metric
-from warmstart.settings import Setting, Settings
+from warmstart.settings import MOST_NAMES, Setting, Settings
 from warmstart.streams.settings import StreamSettings
 from warmstart.training.recipe import Recipe
 
 
 class ReadingSettings(Settings):
-    """The setting that decides how results are read."""
+    """The settings that decide how results are read, and when."""
 
     title: ClassVar[str] = "The verdict"
 
@@ -34,6 +35,30 @@ class ReadingSettings(Settings):
         ),
     ] = 0.005
     """Half a point: what two runs of the same training usually differ by at least, and hardly anybody would pay for."""
+    max_seeds: Annotated[
+        int | None,
+        Setting(
+            "Seeds are added, up to N, until the verdict is decided",
+            "N",
+            at_least=1,
+            at_most=MOST_NAMES,
+            role="limit",
+        ),
+    ] = None
+    """They double from look to look, and the error of 5 % is split over the looks: see `evidence.sequential`."""
+
+    def looks_from(self, seeds: int) -> Sequence[int]:
+        """With how many seeds results are looked at, the first time with so many."""
+        if self.max_seeds is None:
+            return (seeds,)
+        from warmstart.evidence.sequential import planned_looks
+
+        return planned_looks(seeds, self.max_seeds)
+
+    def require_most(self, seeds: int) -> None:
+        """Raise InputError if there may be fewer seeds than there are at first."""
+        most = self.max_seeds
+        require(most is None or most >= seeds, f"max_seeds is {most}, below seeds, {seeds}; ask for at least as many")
 
 
 class NamedRecipe(Recipe):
@@ -66,10 +91,25 @@ class NamedRecipe(Recipe):
 class CompareSettings(ReadingSettings, ImageGridSettings, NamedRecipe, StreamSettings, DataSettings):
     """The settings of `warmstart compare`; a YAML file has the same keys."""
 
+    @model_validator(mode="after")
+    def _not_fewer_at_most(self) -> Self:
+        self.require_most(self.seeds)
+        return self
+
     @property
     def optimizer_names(self) -> Sequence[str]:
         """The one optimizer."""
         return (self.optimizer,)
+
+    @property
+    def seed_numbers(self) -> Sequence[int]:
+        """0 to N-1, with those that may be added."""
+        return range(self.max_seeds or self.seeds)
+
+    @property
+    def looks(self) -> Sequence[int]:
+        """With how many seeds results are looked at."""
+        return self.looks_from(self.seeds)
 
 
 class CompareRecord(Record[CompareSettings]):
@@ -84,7 +124,7 @@ class CompareRecord(Record[CompareSettings]):
     """The function or command that started it; only a command can be repeated by a command."""
 
 
-class FunctionSettings(GridSettings):
+class FunctionSettings(ReadingSettings, GridSettings):
     """The arguments of `ws.compare` that are no functions."""
 
     data: Annotated[str, Setting("What the data is called", "NAME", example="some name")]
@@ -100,10 +140,20 @@ class FunctionSettings(GridSettings):
     def _known_methods(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
         return value  # the caller's own methods have names that only the caller knows
 
+    @model_validator(mode="after")
+    def _not_fewer_at_most(self) -> Self:
+        self.require_most(len(self.seeds))
+        return self
+
     @property
     def seed_numbers(self) -> Sequence[int]:
-        """The seeds as they were given."""
-        return self.seeds
+        """The seeds as they were given, with those that may be added: 0 to N-1."""
+        return self.seeds if self.max_seeds is None else range(self.max_seeds)
+
+    @property
+    def looks(self) -> Sequence[int]:
+        """With how many seeds results are looked at."""
+        return self.looks_from(len(self.seeds))
 
     @property
     def metric(self) -> Metric:

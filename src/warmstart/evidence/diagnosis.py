@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from warmstart.evidence import table
+from warmstart.evidence.paired import ERROR, level_text
 from warmstart.evidence.verdict import ENOUGH_SEEDS, estimate_difference
 from warmstart.reporting import figures, html
 from warmstart.reporting.html import Html
@@ -21,16 +22,16 @@ SETTLED_UPDATES = 22
 """After n updates 0.9^n of batch norm's old running statistics is left (momentum 0.1): below 10 % from 22 on."""
 
 
-def diagnosis(results: Results, section: Callable[..., Html]) -> list[Html]:
-    """The diagnosis as sections of a report, each made by ``section(heading, *blocks)``."""
+def diagnosis(results: Results, section: Callable[..., Html], error: float = ERROR) -> list[Html]:
+    """The diagnosis as sections of a report, each made by ``section(heading, *blocks)``; ``error`` as for `judge`."""
     return [
-        section("How much is direction, how much is shrinking?", *direction_or_shrinking(results)),
+        section("How much is direction, how much is shrinking?", *direction_or_shrinking(results, error)),
         section("DASH's scales by layer", *scales_by_layer(results)),
         section("Batch-norm statistics", *recalibrated(results)),
     ]
 
 
-def direction_or_shrinking(results: Results) -> list[Html]:
+def direction_or_shrinking(results: Results, error: float = ERROR) -> list[Html]:
     """Compare DASH with uniform shrinking, or say how to add that control; nothing in a grid without DASH."""
     dashes = [method for method in results.methods if _base(method) == "dash"]
     controls = [method for method in results.methods if _is_uniform_shrinking(method)]
@@ -49,14 +50,17 @@ def direction_or_shrinking(results: Results) -> list[Html]:
         "The control shrinks all weights by the same factor. With normalisation this leaves the network's predictions "
         "almost unchanged and raises its effective learning rate: what DASH has beyond it is its direction's share."
     )
-    return [*(html.paragraph(_against_control(results, dash, controls[0])) for dash in dashes), html.paragraph(why)]
+    return [
+        *(html.paragraph(_against_control(results, dash, controls[0], error)) for dash in dashes),
+        html.paragraph(why),
+    ]
 
 
-def _against_control(results: Results, dash: str, control: str) -> str:
+def _against_control(results: Results, dash: str, control: str, error: float) -> str:
     found = estimate_difference(results, dash, control)
     if found is None or found.seeds < ENOUGH_SEEDS:
         return f"{dash} and {control} share fewer than {ENOUGH_SEEDS} finished seeds: no claim yet."
-    low, high = found.interval()
+    low, high = found.interval(1 - error)
     gains, loses = (low > 0, high < 0) if results.metric.higher_is_better else (high < 0, low > 0)
     if gains:
         meaning = "looking at the direction of each weight adds to shrinking here"
@@ -67,7 +71,7 @@ def _against_control(results: Results, dash: str, control: str) -> str:
     ends = " to ".join(results.metric.difference(end, "+", unit=False) for end in (low, high))
     return (
         f"{dash} minus {control}, last {results.metric.name}: {results.metric.difference(found.difference, '+')} "
-        f"(95 % interval {ends}, {found.seeds} seeds); {meaning}."
+        f"({level_text(error)} interval {ends}, {found.seeds} seeds); {meaning}."
     )
 
 

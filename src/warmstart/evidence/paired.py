@@ -6,19 +6,34 @@ same seed and the same example. The difference is modelled as
     x(s, i) = difference + seed(s) + example(i) + both(s, i),
 
 where the seeds stand for all orders of data and initialisations that might have been drawn, and the test
-examples for all that might have been collected. The mean over n seeds and T examples then has the variance
+examples for all that might have been collected. Seeds come in groups, each with T test examples of its own: one
+group where all seeds are tested on the same, n groups of one where each has its own, five where a fifth of the
+data rotates. The mean over a seed's T examples, y(s), then has the variance
 
-    var(seed) / n  +  var(example) / T  +  var(both) / (n T).
+    V = var(seed) + var(example) / T + var(both) / T,
 
-- The differences of whole runs vary by var(seed) + var(both) / T from seed to seed. Their variance over n, that of
-  the paired t statistic, is the first and the third term.
-- The bootstrap over test examples gives the second and the third: for a mean it needs no resampling, as its exact
-  value is the variance of the examples' mean differences over T.
-- Added as they are, the two would count the third term twice, and on a small test set it is the largest. So it is
-  taken off once, estimated from the residuals of the model.
-- The degrees of freedom are Welch and Satterthwaite's, for n - 1 and T - 1.
+and two seeds of a group the covariance var(example) / T, since they share their examples; seeds of two groups have
+none. Let C be the mean covariance over all ordered pairs of different seeds. For the mean of n seeds
 
-Without per-example scores only the first part is known: the interval then holds for this very test set.
+    variance of the mean = V / n + C (n - 1) / n,
+    expected sample variance of y = (n V - n (variance of the mean)) / (n - 1) = V - C,
+
+so that the sample variance over n, that of the paired t statistic, is too small by exactly C:
+
+    variance of the mean = (expected sample variance of y) / n + C.
+
+- C is var(example) / T in each group, weighted by the group's number of pairs. A bootstrap over the examples of a group
+  of m seeds gives var(example) / T + var(both) / (m T): for a mean it needs no resampling, as its exact value is the
+  variance of the examples' mean differences over T. The second term, on a small test set the larger one, is taken off:
+  it is estimated from the residuals of the model.
+- With one group this is var(seed) / n + var(example) / T + var(both) / (n T); with n groups of one, which have no
+  pairs, it is the paired t statistic's own variance.
+- The degrees of freedom are Welch and Satterthwaite's. C has T - 1 from each group with pairs. The sample variance has
+  n - 1 with one group and with n; in between, where a group's common part counts once, those of a quadratic form in
+  normal variables, tr(A)^2 / tr(A^2), where A is the covariance matrix of the y(s), centred.
+
+Test sets that overlap in part are taken for different ones, whose examples differ. Without per-example scores only the
+sample variance is known: the interval then holds for these very test sets.
 """
 
 from __future__ import annotations
@@ -31,7 +46,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 ERROR = 0.05
-"""The accepted chance of a false claim: intervals are at 95 %."""
+"""The accepted chance of a false claim: intervals are at 95 %, unless several looks share it."""
 MOST_SEEDS = 200
 """More are not advised: with so many, what is left is that the test examples are few."""
 
@@ -47,11 +62,15 @@ class Estimate:
     """Degrees of freedom of the t distribution."""
     seeds: int
     of_examples: float = 0.0
-    """The part of the variance that the test examples make, which more seeds do not narrow."""
+    """The part of the variance that shared test examples make, C; with one test set more seeds do not narrow it."""
     example_freedom: float = math.inf
+    test_sets: int = 1
 
     def seeds_needed(self, excluded: float, level: float) -> int | None:
         """The fewest seeds with which the interval would not hold a value, if they go on as these did.
+
+        Where seeds share test sets, those to come are taken to share the same ones, evenly; where none do, to bring
+        their own. So while a rotation has not come round, this is the least that it may take.
 
         Args:
             excluded: The value.
@@ -63,14 +82,23 @@ class Estimate:
         """
         from scipy.special import stdtrit
 
-        of_one = (self.variance - self.of_examples) * self.seeds
         for seeds in range(max(2, self.seeds), MOST_SEEDS + 1):
-            variance = of_one / seeds + self.of_examples
-            parts = (of_one / seeds) ** 2 / (seeds - 1) + self.of_examples**2 / self.example_freedom
-            freedom = variance**2 / parts if parts > 0 else math.inf
+            variance, freedom = self.foreseen(seeds)
             if abs(self.difference - excluded) > float(stdtrit(freedom, (1 + level) / 2)) * math.sqrt(variance):
                 return seeds
         return None
+
+    def foreseen(self, seeds: int) -> tuple[float, float]:
+        """The variance and the degrees of freedom with so many seeds, if they go on as these did."""
+        of_one = (self.variance - self.of_examples) * self.seeds + self.of_examples
+        now, then = (_spread(count, self.test_sets) for count in (self.seeds, seeds))
+        of_pair = self.of_examples / _share_of_pairs(now) if self.of_examples else 0.0
+        of_examples = of_pair * _share_of_pairs(then)
+        of_seeds = (of_one - of_examples) / seeds
+        variance = of_seeds + of_examples
+        parts = of_seeds**2 / _freedom(then, of_one, of_pair) + of_examples**2 / self.example_freedom
+        freedom = variance**2 / parts if parts > 0 else math.inf
+        return variance, freedom
 
     def interval(self, level: float = 1 - ERROR) -> tuple[float, float]:
         """The two-sided confidence interval at ``level``; infinite if ``variance`` is 0."""
@@ -90,12 +118,13 @@ class Estimate:
         return float(2 * stdtr(self.freedom, -abs(self.difference - at) / math.sqrt(self.variance)))
 
 
-def estimate(by_seed: NDArray[np.float64], by_example: NDArray[np.float64] | None = None) -> Estimate:
+def estimate(by_seed: NDArray[np.float64], *by_example: NDArray[np.float64]) -> Estimate:
     """Estimate a mean difference from paired runs; the module's docstring derives it.
 
     Args:
         by_seed: Each seed's difference, shape (n,).
-        by_example: Each seed's difference on each test example, shape (n, T), if known.
+        by_example: For each test set, if scores are known, the differences on its T examples of the m seeds that were
+            tested on it, shape (m, T); the seeds of all sets are n together.
 
     Returns:
         The mean difference with its variance and degrees of freedom.
@@ -107,24 +136,71 @@ def estimate(by_seed: NDArray[np.float64], by_example: NDArray[np.float64] | Non
     # Seeds that agree but for the rounding of floats show no spread.
     agree = float(np.ptp(by_seed)) <= 1e-6 * float(np.abs(by_seed).max())
     of_seeds = 0.0 if agree else float(by_seed.var(ddof=1)) / n
-    if by_example is None or by_example.shape[1] < 2:
+    if not by_example or any(scores.shape[1] < 2 for scores in by_example):
         return Estimate(mean, of_seeds, n - 1, n)
-    size = by_example.shape[1]
-    examples = by_example.mean(axis=0)
-    residual = by_example - by_example.mean(axis=1, keepdims=True) - examples + by_example.mean()
-    of_both = float((residual**2).sum()) / ((n - 1) * (size - 1)) / (n * size)
-    of_examples = max(0.0, float(examples.var(ddof=1)) / size - of_both)
-    # Accuracies are counts: a few seeds can agree to the last example. Their spread is then not seen, but not zero.
-    of_seeds = of_seeds or of_both
+    sizes = [len(scores) for scores in by_example]
+    shared = [scores for scores in by_example if len(scores) > 1]
+    pairs = np.array([len(scores) * (len(scores) - 1) for scores in shared]) / (n * (n - 1))
+    covariance = float(pairs @ np.array([_covariance(scores) for scores in shared]))
+    of_examples = max(0.0, covariance)
+    if of_seeds == 0:
+        # Accuracies are counts: a few seeds can agree to the last example. Their spread is then not seen, but not zero:
+        # without var(seed), V is what the differences of single examples vary by.
+        of_one = sum(float(scores.var(axis=1, ddof=1).sum()) / scores.shape[1] for scores in by_example) / n
+        of_seeds = max(0.0, of_one - covariance) / n
     variance = of_seeds + of_examples
     if variance == 0:
         return Estimate(mean, 0.0, n - 1, n)
-    freedom = variance**2 / (of_seeds**2 / (n - 1) + of_examples**2 / (size - 1))
-    return Estimate(mean, variance, freedom, n, of_examples, size - 1)
+    if not shared:
+        return Estimate(mean, variance, n - 1, n, test_sets=len(sizes))
+    of_pair = of_examples / _share_of_pairs(sizes)
+    lengths = np.array([scores.shape[1] for scores in shared])
+    weights = pairs / lengths
+    example_freedom = float(weights.sum()) ** 2 / float((weights**2 / (lengths - 1)).sum())
+    seed_freedom = _freedom(sizes, n * of_seeds + of_examples, of_pair)
+    freedom = variance**2 / (of_seeds**2 / seed_freedom + of_examples**2 / example_freedom)
+    return Estimate(mean, variance, freedom, n, of_examples, example_freedom, len(sizes))
+
+
+def _covariance(scores: NDArray[np.float64]) -> float:
+    """Of two seeds' means over a test set, var(example) / T, from the differences of at least two seeds."""
+    seeds, size = scores.shape
+    examples = scores.mean(axis=0)
+    residual = scores - scores.mean(axis=1, keepdims=True) - examples + scores.mean()
+    of_both = (residual**2).sum() / ((seeds - 1) * (size - 1)) / (seeds * size)
+    return float(examples.var(ddof=1) / size - of_both)
+
+
+def _spread(seeds: int, test_sets: int) -> list[int]:
+    """How many seeds each test set has, if they are spread evenly."""
+    each, more = divmod(seeds, test_sets)
+    return [each + (place < more) for place in range(test_sets)]
+
+
+def _share_of_pairs(sizes: Sequence[int]) -> float:
+    """The share of pairs of different seeds that share a test set."""
+    seeds = sum(sizes)
+    return sum(size * (size - 1) for size in sizes) / (seeds * (seeds - 1))
+
+
+def _freedom(sizes: Sequence[int], of_one: float, of_pair: float) -> float:
+    """Degrees of freedom of the sample variance over seeds with this variance, and this covariance in a test set."""
+    if of_pair == 0 or len(sizes) == 1:
+        return sum(sizes) - 1
+    test_set = np.repeat(np.arange(len(sizes)), sizes)
+    covariance = np.where(test_set == test_set[:, None], of_pair, 0.0)
+    np.fill_diagonal(covariance, max(of_one, of_pair))
+    centred = covariance - covariance.mean(axis=0)
+    return float(np.trace(centred)) ** 2 / float((centred * centred.T).sum())
+
+
+def level_text(error: float) -> str:
+    """``"95 %"``: the level of intervals with this chance of a false claim."""
+    return f"{100 * (1 - error):.3g} %"
 
 
 def holm_adjusted(p_values: Sequence[float]) -> list[float]:
-    """Holm's adjusted p-values, in the order given: at most ``ERROR`` where his procedure rejects."""
+    """Holm's adjusted p-values, in the order given: at most the accepted error where his procedure rejects."""
     adjusted = [0.0] * len(p_values)
     largest = 0.0
     for place, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
@@ -133,10 +209,10 @@ def holm_adjusted(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def holm_levels(p_values: Sequence[float]) -> list[float]:
+def holm_levels(p_values: Sequence[float], error: float = ERROR) -> list[float]:
     """The confidence levels that Holm's step-down procedure gives to several hypotheses.
 
-    The smallest p-value is tested at ERROR / k, the next at ERROR / (k - 1), and so on until one is not rejected;
+    The smallest p-value is tested at error / k, the next at error / (k - 1), and so on until one is not rejected;
     that one and all after it keep the level reached. An interval at this level excludes the hypothesis exactly where
     Holm's procedure rejects it.
 
@@ -146,7 +222,7 @@ def holm_levels(p_values: Sequence[float]) -> list[float]:
     levels = [0.0] * len(p_values)
     left = len(p_values)
     for index in sorted(range(len(p_values)), key=p_values.__getitem__):
-        levels[index] = 1 - ERROR / left
-        if p_values[index] <= ERROR / left:
+        levels[index] = 1 - error / left
+        if p_values[index] <= error / left:
             left -= 1
     return levels

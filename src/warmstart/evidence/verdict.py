@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from warmstart.errors import InputError
-from warmstart.evidence.paired import Estimate, estimate, holm_adjusted, holm_levels
+from warmstart.evidence.paired import ERROR, Estimate, estimate, holm_adjusted, holm_levels, level_text
 from warmstart.runs.results import Results
 from warmstart.wording import counted
 
@@ -30,7 +31,7 @@ class Comparison:
     """Mean metric of the method minus that of the reference; NaN without a common seed."""
     low: float
     high: float
-    """The Holm-adjusted 95 % interval of the difference; infinite where nothing can be claimed."""
+    """The Holm-adjusted interval of the difference, at the verdict's level; infinite where nothing can be claimed."""
     p_value: float
     """Of the hypothesis of no difference, Holm-adjusted over the methods; NaN where nothing can be claimed."""
     adjusted_level: float
@@ -62,19 +63,24 @@ class Verdict:
     """What limits the claim: missing runs, divergence, a stopping rule that never held."""
     reference: str = "cold"
     margin: float = 0.0
+    error: float = ERROR
+    """The chance of a false claim that was accepted; one look's share where several are planned."""
+    decided: bool = False
+    """Whether all runs are over and what to do is shown: a method is recommended, or every cheaper one is worse."""
 
 
-def judge(results: Results, *, margin: float = 0.0, reference: str = "cold") -> Verdict:
+def judge(results: Results, *, margin: float = 0.0, reference: str = "cold", error: float = ERROR) -> Verdict:
     """Compare every method with the reference and recommend one; only finished runs count.
 
     The intervals are Holm-adjusted over the methods, so that the chance of any false claim among them is at most
-    5 %. The recommended method is the cheapest, by steps over all stages, whose interval excludes a loss beyond
+    ``error``. The recommended method is the cheapest, by steps over all stages, whose interval excludes a loss beyond
     the margin; the reference itself is always admissible.
 
     Args:
         results: The measurements, complete or partial.
         margin: The largest acceptable loss, in the metric's unit (0.005: half a point of accuracy).
         reference: The method that the others are compared with.
+        error: The accepted chance of any false claim.
 
     Returns:
         The comparisons, the recommended method, and one sentence that says what to do.
@@ -93,13 +99,13 @@ def judge(results: Results, *, margin: float = 0.0, reference: str = "cold") -> 
     }
     # The family of hypotheses is the one that decides: the method loses the margin, or more.
     worst_allowed = -margin if results.metric.higher_is_better else margin
-    levels = dict(zip(judged, holm_levels([e.p_value(worst_allowed) for e in judged.values()]), strict=True))
+    levels = dict(zip(judged, holm_levels([e.p_value(worst_allowed) for e in judged.values()], error), strict=True))
     p_values = dict(zip(judged, holm_adjusted([e.p_value() for e in judged.values()]), strict=True))
     comparisons = tuple(
         _compare(results, method, reference, margin, estimates[method], levels.get(method), p_values.get(method))
         for method in others
     )
-    verdict = Verdict(comparisons, None, "", _notes(results, comparisons, reference), reference, margin)
+    verdict = Verdict(comparisons, None, "", _notes(results, comparisons, reference), reference, margin, error)
     no_claim = _why_no_claim(results, verdict)
     return replace(verdict, sentence=no_claim) if no_claim else _recommend(results, verdict)
 
@@ -111,11 +117,22 @@ def estimate_difference(results: Results, method: str, reference: str) -> Estima
     if not seeds:
         return None
     by_seed = np.array([ours[seed][-1].test_accuracy - theirs[seed][-1].test_accuracy for seed in seeds])
-    scores = [results.scores.get((name, seed)) for name in (method, reference) for seed in seeds]
-    known = [score.astype(float) for score in scores if score is not None]
-    if len(known) < len(scores) or len({score.shape for score in known}) > 1:
-        return estimate(by_seed)
-    return estimate(by_seed, np.stack(known[: len(seeds)]) - np.stack(known[len(seeds) :]))
+    by_example = _by_test_set(results, method, reference, seeds)
+    return estimate(by_seed, *by_example)
+
+
+def _by_test_set(results: Results, method: str, reference: str, seeds: Sequence[int]) -> list[NDArray[np.float64]]:
+    """For each test set, its seeds' differences on its examples; nothing unless all scores are known and pair up."""
+    groups: dict[str | None, list[NDArray[np.float64]]] = {}
+    for seed in seeds:
+        ours, theirs = (results.scores.get((name, seed)) for name in (method, reference))
+        test_set, same = (results.test_sets.get((name, seed)) for name in (method, reference))
+        if ours is None or theirs is None or ours.shape != theirs.shape or test_set != same:
+            return []
+        groups.setdefault(test_set, []).append(ours.astype(float) - theirs)
+    if any(len({scores.shape for scores in group}) > 1 for group in groups.values()):
+        return []
+    return [np.stack(group) for group in groups.values()]
 
 
 def multiple(ratio: float) -> str:
@@ -213,11 +230,12 @@ def _recommend(results: Results, verdict: Verdict) -> Verdict:
     cost = {c.method: c.total_steps_ratio if math.isfinite(c.total_steps_ratio) else 1.0 for c in judged}
     chosen = min(admissible, key=lambda c: (cost[c.method], -sign * c.difference), default=None)
     if chosen and (cost[chosen.method], -sign * chosen.difference) < (1.0, 0.0):
-        recommended = chosen.method
+        recommended, decided = chosen.method, True
         sentence = f"Use {recommended}: {_outcome(results, verdict, chosen)}."
     else:
-        recommended = verdict.reference
-        sentence = _keep_reference(results, verdict, [c for c in judged if cost[c.method] <= 1])
+        cheaper = [c for c in judged if cost[c.method] <= 1]
+        recommended, decided = verdict.reference, all(c.decision != "unclear" for c in cheaper)
+        sentence = _keep_reference(results, verdict, cheaper)
     total = len(results.methods) * len(results.seeds)
     done = sum(len(results.finished(method)) + len(results.diverged(method)) for method in results.methods)
     if done < total:
@@ -226,7 +244,8 @@ def _recommend(results: Results, verdict: Verdict) -> Verdict:
     best = max(admissible, key=lambda c: sign * c.difference, default=None)
     if best and best.decision == "better" and best.method != recommended:
         notes = (f"{best.method} has the best {results.metric.name}: {_outcome(results, verdict, best)}.", *notes)
-    return replace(verdict, recommended=recommended, sentence=sentence, notes=notes)
+    decided = decided and done == total
+    return replace(verdict, recommended=recommended, sentence=sentence, notes=notes, decided=decided)
 
 
 def _keep_reference(results: Results, verdict: Verdict, cheaper: Sequence[Comparison]) -> str:
@@ -250,10 +269,10 @@ def _keep_reference(results: Results, verdict: Verdict, cheaper: Sequence[Compar
     if not c.low <= 0 <= c.high:
         return f"Stay with {reference} for now: {c.method} may lose too much: {_outcome(results, verdict, c)}."
     cost = f" at {multiple(c.total_steps_ratio)} of its steps" if math.isfinite(c.total_steps_ratio) else ""
-    low = results.metric.difference(c.low, "+", unit=False)
+    low, high = results.metric.difference(c.low, "+", unit=False), results.metric.difference(c.high, "+")
     return (
         f"Stay with {reference} for now: {c.method}{cost} makes no difference that {counted(c.seeds, 'seed')} can "
-        f"show (95 % interval {low} to {results.metric.difference(c.high, '+')}). {_what_would_decide(results, c)}"
+        f"show ({level_text(verdict.error)} interval {low} to {high}). {_what_would_decide(results, c)}"
     )
 
 
@@ -276,7 +295,7 @@ def _outcome(results: Results, verdict: Verdict, c: Comparison) -> str:
     size = results.metric.difference(abs(c.difference))
     return (
         f"its last {results.metric.name} is {size} {side} {verdict.reference}'s "
-        f"(95 % interval {low} to {high}, {counted(c.seeds, 'seed')}){within}{cost}"
+        f"({level_text(verdict.error)} interval {low} to {high}, {counted(c.seeds, 'seed')}){within}{cost}"
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +37,16 @@ WRITE_EVERY = 1.0
 
 
 @dataclass(frozen=True)
+class Wanted:
+    """Which of a grid's runs are wanted, given what is done."""
+
+    runs: Sequence[RunKey]
+    """Those that are done included."""
+    line: str = ""
+    """Why it is these."""
+
+
+@dataclass(frozen=True)
 class Plan:
     """A grid of runs, ready to be carried out."""
 
@@ -49,6 +59,9 @@ class Plan:
     warnings: Sequence[str] = ()
     session: AbstractContextManager[None] = field(default_factory=nullcontext)
     """Entered in the first process while the runs compute, after the folder is locked and checked."""
+    wanted: Callable[[Mapping[RunKey, RunState]], Wanted] | None = None
+    """Asked in the first process at the start, with what is done, and again whenever all runs that it wanted are done,
+    until it wants no more; None: all runs of the grid are wanted."""
 
     @property
     def threads(self) -> int:
@@ -72,14 +85,16 @@ def carry_out(plan: Plan, display: Display) -> dict[RunKey, RunState]:
     with ExitStack() as stack:
         work = _Work(plan, display, stack, team)
         left = team.on_first(work.prepare)
-        if team.size > 1:
-            on_event = work.on_event if team.rank == 0 else _ignore
-            done = _compute_together(plan, left, work.folder, team, on_event)
-            if team.rank > 0:
-                raise HelpedError("this process trained along with process 0, which has the results")
-        else:
-            done = work.compute(left)
-        return {**work.done, **done}
+        on_event = work.on_event if team.rank == 0 else _ignore
+        while left:
+            if team.size > 1:
+                work.done |= _compute_together(plan, left, work.folder, team, on_event)
+            else:
+                work.done |= work.compute(left)
+            left = team.on_first(work.go_on)
+        if team.rank > 0:
+            raise HelpedError("this process trained along with process 0, which has the results")
+        return work.done
 
 
 class _Work:
@@ -89,12 +104,14 @@ class _Work:
         self.plan, self.display, self.stack, self.team = plan, display, stack, team
         self.folder: GridFolder | None = None
         self.done: dict[RunKey, RunState] = {}
+        """The states of all runs of which there are any."""
+        self._expected: set[RunKey] = set()
         self._jobs = 1
         self._cluster: Cluster | None = None
         self._listeners: Sequence[OnEvent] = ()
 
     def prepare(self) -> list[RunKey]:
-        """Lock the folder, check it, then open everything; returns the unfinished runs."""
+        """Lock the folder, check it, then open everything; returns the unfinished runs of those that are wanted."""
         plan, settings, out, stack = self.plan, self.plan.record.settings, self.plan.out, self.stack
         warnings = list(plan.warnings)
         keys, stages = settings.runs(), plan.task.stages
@@ -103,22 +120,42 @@ class _Work:
             warnings += check_output(out, plan.record)
             self.folder = plan.record.grid_folder(out, claim)
             self.done = self.folder.states(keys)
-        left = unfinished(keys, self.done, stages)
+        wanted = self._wanted()
+        left = unfinished(wanted.runs, self.done, stages)
         rehearse(plan.task, left)
         self._jobs = jobs_for(settings, plan.threads, len(left))
         self._cluster = stack.enter_context(_cluster(settings, plan.threads))
         tracker = make_tracker(settings.track, out=out, record=plan.record, stages=stages, done=self.done)
         if out is not None:
             write_record(out, plan.record)
-        lines = [*plan.lines, _how_computed(plan, len(keys), max(self._jobs, self.team.size))]
-        rows = [row for state in self.done.values() for row in state.rows]
-        self.display.plan(lines, warnings, keys=keys, stages=stages, done=rows)
+        how = _how_computed(plan, len(wanted.runs), max(self._jobs, self.team.size))
+        lines = [*plan.lines, how, *filter(None, [wanted.line])]
+        self.display.plan(lines, warnings, keys=wanted.runs, stages=stages, done=self._rows_of(wanted.runs))
+        self._expected.update(wanted.runs)
         results_file = _ResultsFile(self.folder, settings, self.done)
         stack.callback(tracker.close)
         stack.callback(results_file.write)
         results_file.write()
         stack.enter_context(plan.session)
         self._listeners = (results_file.add, tracker, self.display.event)
+        return left
+
+    def _wanted(self) -> Wanted:
+        plan = self.plan
+        return Wanted(plan.record.settings.runs()) if plan.wanted is None else plan.wanted(self.done)
+
+    def _rows_of(self, keys: Sequence[RunKey]) -> list[StageResult]:
+        return [row for key in keys if key in self.done for row in self.done[key].rows]
+
+    def go_on(self) -> list[RunKey]:
+        """The unfinished runs that are wanted after those that are done."""
+        wanted = self._wanted()
+        added = [key for key in wanted.runs if key not in self._expected]
+        if wanted.line:
+            self.display.more(wanted.line, added, self._rows_of(added))
+        self._expected.update(added)
+        left = unfinished(wanted.runs, self.done, self.plan.task.stages)
+        self._jobs = jobs_for(self.plan.record.settings, self.plan.threads, len(left))
         return left
 
     def on_event(self, event: Event) -> None:

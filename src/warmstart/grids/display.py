@@ -84,11 +84,8 @@ class Display:
             else:
                 self._console.print(f"warning: {warning}", style="yellow")
         self._stages = stages
-        self._runs = len(keys)
-        self._work = self._runs * stages * (stages + 1) // 2
-        self._time_left = TimeLeft(keys, stages)
-        for row in done:
-            self._count(row, now=False)
+        self._time_left = TimeLeft((), stages)
+        self._expect(keys, done)
         if done:
             self._console.print(f"going on: {self._runs_done} of {self._runs} runs are done")
         self._began = self._last_line = time.monotonic()
@@ -98,6 +95,19 @@ class Display:
             self._live.start()
         else:
             threading.Thread(target=self._break_silence, daemon=True).start()
+
+    def more(self, line: str, keys: Sequence[RunKey], done: Sequence[StageResult]) -> None:
+        """Print a line, and add the runs that it announces, with their rows of earlier starts."""
+        with self._lock:
+            self._line(line)
+            self._expect(keys, done)
+
+    def _expect(self, keys: Sequence[RunKey], done: Sequence[StageResult]) -> None:
+        self._runs += len(keys)
+        self._work += len(keys) * self._stages * (self._stages + 1) // 2
+        self._time_left.add(keys)
+        for row in done:
+            self._count(row, now=False)
 
     def _break_silence(self) -> None:
         """Without a terminal: say now and then that work goes on."""

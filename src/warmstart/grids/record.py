@@ -136,6 +136,8 @@ class Record(BaseModel, Generic[S_co]):
             _require_equal(out, key, getattr(before, key), getattr(now, key))
         for key in type(now).names_of("extensible"):
             _require_extended(out, key, getattr(before, key), getattr(now, key))
+        for key in type(now).names_of("limit"):
+            _require_raised(out, key, getattr(before, key), getattr(now, key))
         if not _same_data(then.data_fingerprint, self.data_fingerprint):
             name = getattr(now, "data", "")
             raise InputError(f"{out}: the data at '{name}' has changed since the first start; choose another --out")
@@ -216,6 +218,13 @@ def _require_extended(out: Path, key: str, then: Any, now: Any) -> None:
         raise InputError(
             f"{out} also holds {key[:-1]} {dropped[0]}: {key} may be added, not dropped; choose another --out, or name "
             "all of them again"
+        )
+
+
+def _require_raised(out: Path, key: str, then: int | None, now: int | None) -> None:
+    if then is not None and (now is None or now < then):
+        raise InputError(
+            f"{out} has {key} {then}: it may be raised, not lowered or left out; choose another --out, or the old value"
         )
 
 

@@ -24,7 +24,7 @@ def repeat_command(words: str, record: Record[Any], always: Iterable[str], usual
     processes = record.provenance.processes
     launched = f"torchrun --nproc-per-node {processes} -m " if processes > 1 else ""
     settings = record.settings
-    decisive = type(settings).names_of("numbers", "extensible", "reading")
+    decisive = type(settings).names_of("numbers", "extensible", "limit", "reading")
     changed = (name for name in decisive if name not in usual or getattr(settings, name) != usual[name])
     line = [f"{launched}warmstart {words}"]
     for name in dict.fromkeys([*always, *changed]):

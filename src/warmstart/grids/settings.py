@@ -117,13 +117,22 @@ class GridSettings(Settings):
     @property
     @abstractmethod
     def seed_numbers(self) -> Sequence[int]:
-        """The seeds of the grid."""
+        """The seeds of the grid, with those that may be added."""
 
-    def runs(self) -> list[RunKey]:
-        """The grid's runs, seed by seed: a grid that is stopped has all methods and optimizers of the seeds before."""
+    @property
+    def looks(self) -> Sequence[int]:
+        """With how many seeds results are looked at: with all, unless seeds are added until a verdict is decided."""
+        return (len(self.seed_numbers),)
+
+    def runs(self, seeds: int | None = None) -> list[RunKey]:
+        """The runs of the first so many seeds, or of all that there may be; in the order in which they are computed.
+
+        Returns:
+            Seed by seed, so that a grid that is stopped has all methods and optimizers of the seeds before.
+        """
         return [
             RunKey(method, seed, optimizer)
-            for seed in self.seed_numbers
+            for seed in self.seed_numbers[:seeds]
             for optimizer in self.optimizer_names
             for method in self.methods
         ]
@@ -141,7 +150,7 @@ class GridSettings(Settings):
         if isinstance(self.threads, int):
             return self.threads
         # Not by `jobs`: threads may change the last digits, and `jobs` must not.
-        return max(1, available_cores() // (len(self.methods) * len(self.seed_numbers)))
+        return max(1, available_cores() // (len(self.methods) * self.looks[0]))
 
     def resolved_device(self) -> torch.device:
         """The device to train on; with ``auto`` the accelerator if there is one, else the CPU."""

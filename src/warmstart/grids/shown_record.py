@@ -16,7 +16,9 @@ def shown_record(record: Record[Any], how: str) -> list[Html]:
     """A sentence on how to repeat a grid, and a table of its settings, those that differ from the defaults first."""
     kind = type(record.settings)
     defaults = {name: field.default for name, field in kind.model_fields.items() if not field.is_required()}
-    settings = {name: getattr(record.settings, name) for name in kind.names_of("numbers", "extensible", "reading")}
+    settings = {
+        name: getattr(record.settings, name) for name in kind.names_of("numbers", "extensible", "limit", "reading")
+    }
     changed = [name for name, value in settings.items() if defaults.get(name, ...) != value]
     names = dict.fromkeys([name for name in (*_FIRST, *changed, *settings) if name in settings])
     facts = record.model_dump(exclude={"settings", "provenance", "notes", "stream", "called"})

@@ -20,10 +20,15 @@ class TimeLeft:
     def __init__(self, keys: Iterable[RunKey], stages: int) -> None:
         """Begin with nothing done."""
         self._stages = stages
-        self._done = dict.fromkeys(keys, 0)
+        self._done: dict[RunKey, int] = {}
+        self.add(keys)
         self._cost: dict[tuple[str, str], list[float]] = defaultdict(lambda: [0.0, 0.0])  # seconds, stage numbers
         self._spent = 0.0
         self._most = 1  # runs that were under way at a time
+
+    def add(self, keys: Iterable[RunKey]) -> None:
+        """Add runs, of which nothing is done."""
+        self._done |= dict.fromkeys(keys, 0)
 
     def count(self, row: StageResult, *, now: bool = True) -> None:
         """Add a stage that is done; ``now`` if it was computed since this start."""

@@ -127,7 +127,7 @@ class ImageTask:
             new=new,
             batches=lambda batch_size: examples.in_order(batch_size or min(new, LARGEST_BATCH)),
             forward_loss=partial(_forward_loss, examples, self.recipe.label_smoothing),
-            micro_batch_size=MICRO_BATCH if self._device.type == "cpu" else MICRO_BATCH_ON_GPU,
+            micro_batch_size=examples.in_a_pass(MICRO_BATCH if self._device.type == "cpu" else MICRO_BATCH_ON_GPU),
             updates=self._updates(len(examples), number),
             examples=examples,
             test=self._select(tested),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,7 @@ class Results:
     scores: dict[tuple[str, int], NDArray[np.float32]] = field(default_factory=dict)
     """(method, seed) -> each test example's score after the last stage, in [0, 1]: 1 right, 0 wrong."""
     test_sets: dict[tuple[str, int], str] = field(default_factory=dict)
-    """(method, seed) -> which test examples these are: equal texts where they are the same."""
+    """(method, seed) -> which test examples; equal texts where they are the same. Empty: all seeds share them."""
     reports: dict[tuple[str, int, int], dict[str, Any]] = field(default_factory=dict)
     """(method, seed, stage) -> what the method reported (``Report.to_dict()``)."""
 
@@ -49,13 +49,33 @@ class Results:
 
     def finished(self, method: str) -> dict[int, list[StageResult]]:
         """By seed, the rows of the runs of one method that reached the last stage and did not diverge."""
-        stages = self.stages
-        runs = {seed: self.select(method, seed=seed) for seed in self.seeds}
+        runs: dict[int, list[StageResult]] = {seed: [] for seed in self.seeds}
+        for row in self.select(method):
+            if row.seed in runs:
+                runs[row.seed].append(row)
         return {
             seed: rows
             for seed, rows in runs.items()
-            if rows and len(rows) == stages and not any(_broken(row) for row in rows)
+            if rows and len(rows) == self.stages and not any(_broken(row) for row in rows)
         }
+
+    def are_over(self, seeds: int) -> bool:
+        """Whether all runs of the first so many seeds have reached the last stage or diverged."""
+        over = {(row.method, row.seed) for row in self.rows if row.stage == self.stages or row.status == "diverged"}
+        first = self.seeds[:seeds]
+        return len(first) == seeds and all((method, seed) in over for method in self.methods for seed in first)
+
+    def of_first(self, seeds: int) -> Results:
+        """The measurements of the first so many seeds alone."""
+        kept = self.seeds[:seeds]
+        return replace(
+            self,
+            seeds=kept,
+            rows=[row for row in self.rows if row.seed in kept],
+            scores={key: scores for key, scores in self.scores.items() if key[1] in kept},
+            test_sets={key: test_set for key, test_set in self.test_sets.items() if key[1] in kept},
+            reports={key: report for key, report in self.reports.items() if key[1] in kept},
+        )
 
     def select(self, method: str, *, seed: int | None = None, stage: int | None = None) -> list[StageResult]:
         """The rows of one method, of one seed or stage if given, in order of seed and stage."""

@@ -18,7 +18,7 @@ from warmstart.training.examples import Examples
 from warmstart.training.layout import laid_out
 
 BATCH = 500
-"""Examples a forward pass; no result depends on it."""
+"""Examples a forward pass, of small images; batch-norm statistics are means over such parts."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,8 +38,9 @@ def evaluate(model: nn.Module, examples: Examples, *, channels_last: bool = Fals
     losses: list[Tensor] = []
     correct: list[Tensor] = []
     with eval_mode(model), in_fp32(examples.mean.device.type), laid_out(model, examples, wanted=channels_last):
-        for start in range(0, len(examples), BATCH):
-            inputs, labels = examples.batch(slice(start, start + BATCH))
+        size = examples.in_a_pass(BATCH)
+        for start in range(0, len(examples), size):
+            inputs, labels = examples.batch(slice(start, start + size))
             output = model(inputs)
             losses.append(training_loss(output, labels, reduction="sum"))
             correct.append(output.argmax(1) == labels)
@@ -60,7 +61,7 @@ def recalibrated(model: nn.Module, examples: Examples, *, channels_last: bool = 
     put_back = saved_buffers(model)
     try:
         # Equal parts, so that each weighs alike: a last batch of a few examples would have poor statistics.
-        parts = max(1, round(len(examples) / BATCH))
+        parts = max(1, round(len(examples) / examples.in_a_pass(BATCH)))
         bounds = [len(examples) * i // parts for i in range(parts + 1)]
         inputs = ((examples.batch(slice(start, stop))[0], 1) for start, stop in pairwise(bounds))
         with in_fp32(examples.mean.device.type), laid_out(model, examples, wanted=channels_last):

@@ -11,6 +11,10 @@ from torch import Tensor
 from warmstart.batches import cut_from_newest
 from warmstart.training.augmentation import Augmentation
 
+USUAL_PIXELS = 64 * 64
+"""Of an image; of larger ones fewer are computed at a time, so that a pass takes no more memory."""
+LEAST_IN_A_PASS = 16
+
 
 @dataclass(frozen=True, eq=False)
 class Examples:
@@ -58,6 +62,11 @@ class Examples:
         for change in changes:
             images = change(images)
         return self.normalised(images), labels.to(device, non_blocking=True)
+
+    def in_a_pass(self, most: int) -> int:
+        """How many of the examples to compute at a time: ``most``, and fewer of images that are large."""
+        height, width = self.images.shape[-2:]
+        return min(most, max(LEAST_IN_A_PASS, most * USUAL_PIXELS // (height * width)))
 
     def shuffled(self, generator: torch.Generator) -> Examples:
         """A copy in an order drawn on the CPU: one gather an epoch, so that its batches are plain slices."""

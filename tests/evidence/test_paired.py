@@ -1,0 +1,152 @@
+"""Seeds that are tested on different examples: one test set, a rotating fifth, one a seed."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from made_up import make_results
+from warmstart.evidence.paired import estimate
+from warmstart.evidence.verdict import estimate_difference
+
+ONE, ROTATED, OWN = [6], [2] * 5, [1] * 8
+"""How many seeds share each test set."""
+
+
+def draw(rng, sizes, stds, size=200, truth=0.0):
+    """For each test set, its seeds' differences on its examples, with the stds of seed, example and both."""
+    of_seed, of_example, of_both = stds
+    return [
+        truth
+        + rng.normal(0, of_seed, (seeds, 1))
+        + rng.normal(0, of_example, size)
+        + rng.normal(0, of_both, (seeds, size))
+        for seeds in sizes
+    ]
+
+
+def estimated(by_example):
+    return estimate(np.concatenate([scores.mean(axis=1) for scores in by_example]), *by_example)
+
+
+@pytest.mark.parametrize("sizes", [ONE, ROTATED, OWN, [2, 2, 1, 1, 1]], ids=str)
+@pytest.mark.parametrize("stds", [(0.0, 0.3, 0.02), (0.01, 0.2, 0.2), (0.03, 0.1, 0.1)])
+def test_the_variance_is_unbiased_and_95_percent_intervals_hold_the_truth_in_95_percent(sizes, stds):
+    rng = np.random.default_rng(1)
+    truth, size, repeats = 0.02, 200, 2000
+    found = [estimated(draw(rng, sizes, stds, size, truth)) for _ in range(repeats)]
+
+    seeds, of_pair = sum(sizes), stds[1] ** 2 / size
+    pairs = sum(count * (count - 1) for count in sizes) / (seeds * (seeds - 1))
+    of_one = stds[0] ** 2 + of_pair + stds[2] ** 2 / size
+    exact = of_one / seeds + (seeds - 1) / seeds * pairs * of_pair
+    assert np.mean([one.variance for one in found]) == pytest.approx(exact, rel=0.06)
+    assert np.var([one.difference for one in found]) == pytest.approx(exact, rel=0.1)
+    held = sum(low <= truth <= high for low, high in (one.interval(0.95) for one in found)) / repeats
+    # Three standard errors of the simulation are 0.015.
+    assert 0.935 <= held <= 0.97
+
+
+def test_one_test_set_taken_for_many_misses_the_truth():
+    rng = np.random.default_rng(2)
+    missed = 0
+    for _ in range(500):
+        shared = draw(rng, [8], (0.0, 0.3, 0.1))[0]
+        low, high = estimated([scores[None] for scores in shared]).interval(0.95)
+        missed += not low <= 0 <= high
+    assert missed > 250
+
+
+def test_one_test_set_gives_the_three_terms_of_the_model():
+    scores = draw(np.random.default_rng(3), [5], (0.01, 0.2, 0.3))[0]
+    seeds, size = scores.shape
+    examples = scores.mean(axis=0)
+    residual = scores - scores.mean(axis=1, keepdims=True) - examples + scores.mean()
+    of_both = (residual**2).sum() / ((seeds - 1) * (size - 1)) / (seeds * size)
+    of_seeds, of_examples = scores.mean(axis=1).var(ddof=1) / seeds, examples.var(ddof=1) / size - of_both
+
+    found = estimated([scores])
+
+    assert found.variance == pytest.approx(of_seeds + of_examples)
+    assert found.freedom == pytest.approx(found.variance**2 / (of_seeds**2 / 4 + of_examples**2 / 199))
+
+
+def test_with_a_test_set_a_seed_the_interval_is_the_paired_t_tests():
+    by_example = draw(np.random.default_rng(4), OWN, (0.01, 0.2, 0.3))
+    by_seed = np.array([scores.mean() for scores in by_example])
+    expected = stats.ttest_1samp(by_seed, 0)
+
+    found = estimated(by_example)
+
+    assert found.p_value() == pytest.approx(expected.pvalue)
+    assert found.interval(0.95) == pytest.approx(tuple(expected.confidence_interval(0.95)))
+
+
+def test_test_sets_of_different_lengths_weigh_by_their_pairs():
+    rng = np.random.default_rng(5)
+    found = [
+        estimated([*draw(rng, [3], (0, 0.3, 0.1), size=400), *draw(rng, [2], (0, 0.3, 0.1), size=100)])
+        for _ in range(3000)
+    ]
+    exact = (6 * 0.3**2 / 400 + 2 * 0.3**2 / 100) / 20
+    assert np.mean([one.of_examples for one in found]) == pytest.approx(exact, rel=0.03)
+
+
+@pytest.mark.parametrize("sizes", [ROTATED, OWN], ids=str)
+def test_seeds_that_agree_by_chance_leave_the_noise_of_single_examples(sizes):
+    answers = np.repeat([1.0, 0.0, -1.0], [60, 110, 30])
+    rng = np.random.default_rng(6)
+    by_example = [np.stack([rng.permutation(answers) for _ in range(count)]) for count in sizes]
+    found = estimated(by_example)
+    assert found.variance == pytest.approx(answers.var(ddof=1) / answers.size / sum(sizes), rel=0.2)
+
+
+@pytest.mark.parametrize(
+    ("now", "then"), [([3], [12]), ([1] * 4, [1] * 12), ([2] * 5, [4] * 5), ([2, 1, 1], [4] * 3)], ids=str
+)
+def test_in_the_mean_the_variance_that_is_foreseen_is_the_one_that_more_seeds_then_have(now, then):
+    rng, stds = np.random.default_rng(7), (0.02, 0.3, 0.1)
+    foreseen = [estimated(draw(rng, now, stds, 100)).foreseen(sum(then))[0] for _ in range(1500)]
+    later = [estimated(draw(rng, then, stds, 100)).variance for _ in range(1500)]
+    assert np.mean(foreseen) == pytest.approx(np.mean(later), rel=0.06)
+
+
+@pytest.mark.parametrize("sizes", [ONE, ROTATED, OWN], ids=str)
+def test_with_the_seeds_that_there_are_it_is_foreseen_what_is(sizes):
+    found = estimated(draw(np.random.default_rng(9), sizes, (0.01, 0.2, 0.3)))
+    assert found.foreseen(found.seeds) == pytest.approx((found.variance, found.freedom))
+
+
+def test_more_seeds_narrow_what_different_test_sets_leave_open_and_not_what_one_does():
+    rng = np.random.default_rng(8)
+    answers = [rng.choice([-1.0, 0.0, 1.0], 100, p=[0.2, 0.56, 0.24]) for _ in range(8)]
+    one = np.tile(answers[0], (8, 1))
+    assert estimated([one]).seeds_needed(one.mean() - 0.03, 0.95) is None
+    own = [scores[None] for scores in answers]
+    needed = estimated(own).seeds_needed(np.mean(answers) - 0.03, 0.95)
+    assert 8 < needed < 100
+    rotated = [np.stack([scores, scores]) for scores in answers[:5]]
+    # All examples of the five sets have been tested: what they leave open stays.
+    assert estimated(rotated).seeds_needed(np.mean(answers[:5]) - 0.03, 0.95) is None
+    assert estimated(rotated).seeds_needed(np.mean(answers[:5]) - 0.5, 0.95) == 10
+
+
+def test_results_say_which_seeds_share_their_test_examples():
+    results = make_results(("cold", "dash"), seeds=6, test_size=300)
+    differences = np.stack([results.scores["dash", s].astype(float) - results.scores["cold", s] for s in range(6)])
+    ours, theirs = results.finished("dash"), results.finished("cold")
+    by_seed = np.array([ours[s][-1].test_accuracy - theirs[s][-1].test_accuracy for s in range(6)])
+    assert estimate_difference(results, "dash", "cold") == estimate(by_seed, differences)
+
+    results.test_sets = {(m, s): f"fold {s % 5}" for m in ("cold", "dash") for s in range(6)}
+    found = estimate_difference(results, "dash", "cold")
+    assert found == estimate(by_seed, differences[[0, 5]], *(differences[[s]] for s in range(1, 5)))
+    assert found.test_sets == 5
+
+    results.test_sets = {(m, s): f"{m} {s}" for m in ("cold", "dash") for s in range(6)}
+    assert estimate_difference(results, "dash", "cold") == estimate(by_seed)  # no example of one is the other's
+
+
+def test_without_spread_nothing_is_inferred():
+    assert estimate(np.full(4, 0.1), np.ones((2, 30)), np.ones((2, 30))).interval() == (-math.inf, math.inf)
