@@ -53,7 +53,9 @@ class ImageComparison:
             cache=settings.cache,
             progress=display.loading,
         )
-        self.task = ImageTask(images, settings.model, recipe=settings, stream=settings, device=device)
+        self.task = ImageTask(
+            images, settings.model, recipe=settings, stream=settings, device=device, diagnosed=settings.diagnose
+        )
         self.warnings = (*images.notes, *self.task.check(settings.seed_numbers))
         self._settings = settings = settings.model_copy(update={"stages": self.task.stages})
         self.record = CompareRecord(

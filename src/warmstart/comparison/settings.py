@@ -88,7 +88,18 @@ class NamedRecipe(Recipe):
         return super().of({**cls.of_protocol(settings), **settings}, where, recorded=recorded)
 
 
-class CompareSettings(ReadingSettings, ImageGridSettings, NamedRecipe, StreamSettings, DataSettings):
+class DiagnosisSettings(Settings):
+    """What is measured besides."""
+
+    title: ClassVar[str] = "The diagnosis"
+
+    diagnose: Annotated[
+        bool,
+        Setting("Measure plasticity at each stage's start, into diagnostics.csv and the report", "", role="running"),
+    ] = False
+
+
+class CompareSettings(ReadingSettings, DiagnosisSettings, ImageGridSettings, NamedRecipe, StreamSettings, DataSettings):
     """The settings of `warmstart compare`; a YAML file has the same keys."""
 
     @model_validator(mode="after")

@@ -13,11 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from warmstart.data.images import ImageData
+from warmstart.diagnostics.diagnose import diagnose
+from warmstart.diagnostics.measure import Measurement
 from warmstart.image_size import ImageSize
 from warmstart.layers.norms import batch_norms
 from warmstart.losses import training_loss
 from warmstart.methods.lifecycle import Updates
-from warmstart.methods.method import Method, reset_optimizer_
+from warmstart.methods.method import Method, Stage, reset_optimizer_
 from warmstart.methods.registry import parse_method
 from warmstart.methods.units_and_activations import latest_activations
 from warmstart.models.factory import ModelFactory, check_factory
@@ -37,6 +39,8 @@ from warmstart.training.recipe import Recipe
 MICRO_BATCH, MICRO_BATCH_ON_GPU = 128, 512
 """Examples of a batch of DASH's average that are computed at a time: on a CPU more are slower, and on a GPU fewer take
 less time to compute than to launch."""
+FIRST_EPOCHS = 3
+"""Of a stage, after which accuracy on earlier examples is measured where plasticity is."""
 MEASURED = 2000
 """Old examples, and new ones, on which accuracy is measured after a stage."""
 
@@ -53,6 +57,8 @@ class ImageTask:
     device: str = "cpu"
     model_settings: Mapping[str, Any] = field(default_factory=dict)
     """Keywords of the model's factory."""
+    diagnosed: bool = False
+    """Whether plasticity is measured at each stage's start, and on earlier examples in its first epochs."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the fields alone: another process puts the images onto its own device."""
@@ -143,7 +149,14 @@ class ImageTask:
             stage.generator.manual_seed(derive(context.seed, "noise", stage.number, *place))
             return derive(context.seed, "order", stage.number, *place)
 
-        hooks = Hooks(after_epoch=context.after_epoch, save_due=context.save_due, save=context.save)
+        def after_epoch(progress: Progress) -> None:
+            if self.diagnosed and progress.epochs <= FIRST_EPOCHS and context.data.seen > context.data.new:
+                old = _some(context.data.examples, 0, context.data.seen - context.data.new)
+                accuracy = evaluate(model, old, channels_last=self.recipe.channels_last).accuracy
+                context.note(Measurement(f"previous-accuracy[epoch {progress.epochs}]", accuracy))
+            context.after_epoch(progress)
+
+        hooks = Hooks(after_epoch=after_epoch, save_due=context.save_due, save=context.save)
         if method.acts_on_updates:
             updates = Updates(method, stage, done=context.start.steps)
             hooks = replace(
@@ -188,6 +201,24 @@ class ImageTask:
     def scores(self, model: nn.Module, data: StageData) -> Tensor:
         """Which examples of the test set a network gets right."""
         return evaluate(model, data.test, channels_last=self.recipe.channels_last).correct
+
+    def diagnose(self, model: nn.Module, stage: Stage, data: StageData) -> Sequence[Measurement]:
+        """All measures on the newest examples, those of gradients on earlier ones, too."""
+        if not self.diagnosed:
+            return ()
+        before = data.seen - data.new
+        new, previous = (
+            _some(data.examples, *part).in_order(self.recipe.batch_size) for part in ((before, data.seen), (0, before))
+        )
+        found = diagnose(
+            model,
+            new,
+            forward_loss=data.forward_loss,
+            previous=previous if before else (),
+            initial=stage.initial,
+            optimizer=stage.optimizer,
+        )
+        return found.measurements
 
     @property
     def training_recipe(self) -> Recipe:
