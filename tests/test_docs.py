@@ -97,11 +97,13 @@ def test_the_index_names_every_page():
         assert page.name == "README.md" or f"({page.name})" in index
 
 
-def test_the_page_of_the_api_is_up_to_date():
-    spec = importlib.util.spec_from_file_location("make_api", ROOT / "docs" / "make_api.py")
-    make_api = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(make_api)
-    assert make_api.PAGE.read_text() == make_api.page(), "run: python docs/make_api.py"
+@pytest.mark.parametrize("name", ["make_api.py", "make_diagnostics.py"])
+def test_pages_that_are_made_are_up_to_date(name):
+    script = ROOT / "docs" / name
+    spec = importlib.util.spec_from_file_location(script.stem, script)
+    made = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(made)
+    assert made.PAGE.read_text() == made.page(), f"run: python docs/{name}"
 
 
 def test_the_methods_of_ones_own_are_compared(tmp_path, monkeypatch):

@@ -31,6 +31,7 @@ FLOORS = (
     {"decoding"},
     {"data", "models", "storage", "reporting", "integrations"},
     {"training", "streams"},
+    {"protocols"},
     {"runs"},
     {"evidence"},
     {"grids"},

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from warmstart.batches import oldest_first
     from warmstart.comparison.functions import Outcome, compare, compare_images
+    from warmstart.diagnostics.diagnose import Diagnosis, diagnose
     from warmstart.diagnostics.validation import Finding, Findings, validate
     from warmstart.errors import InputError
     from warmstart.gradient_ema import GradientEMA
@@ -35,6 +36,7 @@ __version__ = "0.1.0"
 _WHERE = {
     "batches": ("oldest_first",),
     "comparison.functions": ("Outcome", "compare", "compare_images"),
+    "diagnostics.diagnose": ("Diagnosis", "diagnose"),
     "diagnostics.validation": ("Finding", "Findings", "validate"),
     "errors": ("InputError",),
     "gradient_ema": ("GradientEMA",),
@@ -60,6 +62,7 @@ _MODULE_OF = {name: module for module, names in _WHERE.items() for name in names
 __all__ = [
     "Cold",
     "Dash",
+    "Diagnosis",
     "Finding",
     "Findings",
     "Fire",
@@ -83,6 +86,7 @@ __all__ = [
     "compare_images",
     "dash_",
     "dash_from_",
+    "diagnose",
     "fire_",
     "head_reset_",
     "l2_init_",

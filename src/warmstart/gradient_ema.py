@@ -226,7 +226,7 @@ def average_gradient(
             ema.sizes.append(share.examples)
             ema.labels.append(labels_of(share.batch))
             for piece, part in _pieces(share, micro_batch_size, weight, team):
-                loss = team.attempt(partial(_loss, model, piece, forward_loss, device))
+                loss = team.attempt(partial(scalar_loss, model, piece, forward_loss, device))
                 (loss * part).backward()
                 drop_caches()
             ema.take_in()
@@ -306,7 +306,8 @@ def _add_up(ema: GradientEMA, team: Team) -> None:
                 team.sum_([ema.largest[entry.name]])  # a bound: the norm of a sum is at most the sum of norms
 
 
-def _loss(model: nn.Module, batch: Any, forward_loss: ForwardLoss, device: torch.device) -> Tensor:
+def scalar_loss(model: nn.Module, batch: Any, forward_loss: ForwardLoss, device: torch.device) -> Tensor:
+    """The loss of a batch, with its graph; InputError unless it is one number that has one."""
     loss = forward_loss(model, to_device(batch, device))
     if not isinstance(loss, Tensor) or loss.numel() != 1:
         what = f"has shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else f"is a {type(loss).__name__}"

@@ -64,7 +64,7 @@ def test_every_key_but_those_that_change_no_number_is_compared():
     """A new key is compared unless someone decides otherwise here."""
     how = ["jobs", "executor", "ray_address", "gpus_per_run", "track", "out"]
     # What a protocol stands for is compared, and a cache holds what the data are.
-    assert set(CompareSettings.names_of("running")) == {*how, "protocol", "cache"}
+    assert set(CompareSettings.names_of("running")) == {*how, "protocol", "cache", "diagnose"}
     assert CompareSettings.names_of("reading") == ["margin"]
     assert CompareSettings.names_of("extensible") == ["methods", "seeds"]
 

@@ -91,6 +91,15 @@ def test_more_stages_go_on_where_fewer_ended() -> None:
         ((41, 1), "--stages 40 would fit"),
         ((0, 10), "stages is 0; it must be at least 1"),
         ((2, -1), "stage_size is -1; it must be at least 1"),
+        ((2, "60%"), "2 stages of 60% need 48; --stages 1 or --stage-size 20 would fit"),
+        ((2, "30,20"), "2 stages of 30,20 need 50; change --stage-size"),
+        ((1, "1%"), "1 stages of 1% need 0; change --stage-size"),
+        ((2, "ten"), "stage_size is 'ten'; give N, a share such as 10%, or one for each stage: 500,100,100"),
+        ((2, "0%"), "stage_size is '0%'; a stage needs at least one example, and has at most 100%"),
+        ((3, "5,5"), "stages is 3, but stage_size names 2; make them agree, or leave out one"),
+        ((None, "30,20", "given"), "counting: 1 arrival, but 2 are needed; lower --stages or --stage-size"),
+        ((3, None, "classes"), "counting has 2 classes to train on, which cannot arrive in 3 groups; --stages 2 would"),
+        ((2, 5, "classes"), "stage_size has no effect where classes arrive in groups; leave it out"),
         ((4, 10, "random", "next"), "4 stages of 10 and the next of 10 need 50; --stages 3 or --stage-size 8 would"),
         ((4, 20, "given"), "counting: 2 arrivals, but 4 are needed; lower --stages or --stage-size"),
         ((4, None, "month"), "counting: 3 arrivals, but 4 are needed; lower --stages, or give --stage-size N"),
@@ -103,6 +112,54 @@ def test_numbers_that_do_not_fit_are_refused(settings: tuple[object, ...], messa
     names = ("stages", "stage_size", "order", "test")
     with pytest.raises(InputError, match=message):
         arrivals(MONTHS, **{name: value for name, value in zip(names, settings, strict=False) if value is not None})
+
+
+def test_sizes_may_differ_and_be_shares() -> None:
+    def sizes(**settings: object) -> list[int]:
+        return [len(stage) for stage in arrivals(MONTHS, **settings)]
+
+    assert sizes(stage_size="20,5,5") == sizes(stage_size="50%,5,5") == [20, 5, 5]
+    assert sizes(stage_size="25%", stages=3) == [10] * 3
+    assert sizes(stage_size="20,4,4", order="month") == sizes(stage_size=[20, 4, 4], order="given") == [20, 4, 4]
+    assert sizes(stage_size="25%", order="month") == [10] * 4
+    assert arrivals(MONTHS, stage_size="10,10", order="month") == arrivals(MONTHS, stage_size=10, order="month")[:2]
+    assert arrivals(DATA, stage_size="10,10") == arrivals(DATA, stage_size=10, stages=2)
+    assert stream(DATA, stage_size="20,5", test="next").arrivals[2].shape == (5,)
+
+
+def test_classes_arrive_in_groups_and_what_has_arrived_is_tested() -> None:
+    data = counting_data([0, 1, 2] * 6, [0, 0, 1, 2])
+    found = stream(data, 1, order="classes", stages=2)
+    seen: set[int] = set()
+    for number in (1, 2):
+        arrival = found.arrival(number)
+        new = set(data.train_labels[arrival.new.index].tolist())
+        assert new.isdisjoint(seen)
+        seen |= new
+        assert sorted(arrival.train.index.tolist()) == [i for i in range(18) if data.train_labels[i].item() in seen]
+        assert arrival.test.index.tolist() == [i for i in range(4) if data.test_labels[i].item() in seen]
+        assert len(arrival.new.index) == 6 * len(new)
+    assert seen == {0, 1, 2}
+    assert len({tuple(arrivals(data, seed, order="classes", stages=3)[0]) for seed in range(5)}) > 1
+    assert arrivals(data, 2, order="classes", stages=3) == arrivals(data, 2, order="classes", stages=3)
+
+
+@pytest.mark.parametrize(("kind", "size"), [("pixels", 4), ("labels", 3)])
+def test_each_stage_of_a_shift_is_a_task_trained_on_alone(kind: str, size: int) -> None:
+    found = stream(DATA, shift=kind, stages=4, stage_size=10)
+    shifts = []
+    for number in range(1, 5):
+        arrival = found.arrival(number)
+        assert arrival.train is arrival.new
+        assert arrival.new.index.tolist() == arrivals(DATA, stages=4, stage_size=10)[number - 1]
+        assert arrival.test.index is None
+        assert arrival.test.shift is arrival.new.shift
+        chosen = getattr(arrival.new.shift, kind)
+        assert sorted(chosen.tolist()) == list(range(size))
+        shifts.append(tuple(chosen.tolist()))
+    assert len(set(shifts)) > 1
+    again = stream(DATA, shift=kind, stages=2, stage_size=10)
+    assert [tuple(getattr(again.arrival(n).new.shift, kind).tolist()) for n in (1, 2)] == shifts[:2]
 
 
 def test_a_rare_class_is_drawn_in_the_first_stage() -> None:

@@ -50,6 +50,16 @@ def test_some_examples_keep_their_labels_and_scale(images, examples):
     assert torch.equal(inputs[1], examples.batch(slice(1, 2))[0][0])
 
 
+def test_pixels_are_shown_in_another_order_in_every_batch(images, examples):
+    order = torch.randperm(25, generator=torch.Generator().manual_seed(2))
+    shown = replace(examples, pixels=order)
+
+    expected = torch.stack([image.flatten(1)[:, order].view(3, 5, 5) for image in images])
+    assert torch.equal(shown.stored(slice(None))[0], expected)
+    assert torch.equal(shown.at(torch.tensor([3, 1])).stored(slice(None))[0], expected[[3, 1]])
+    assert torch.equal(shown.batch(slice(2, 4))[0], examples.normalised(expected[2:4]))
+
+
 @pytest.mark.parametrize(
     ("sides", "expected"), [((32, 32), 500), ((64, 64), 500), ((128, 64), 250), ((4096, 9), 55), ((2000, 2000), 16)]
 )

@@ -95,6 +95,8 @@ def test_on_the_cpu_nothing_is_recorded():
     ("settings", "message"),
     [
         ({"augment": ("crop", "flop")}, r"augment 'flop' is unknown; did you mean 'flip'\?"),
+        ({"first_epochs": 3}, "first_epochs is for stages of fixed length; give --epochs for the others"),
+        ({"clip": 0.0}, "clip is 0.0; it must be a finite number, above 0"),
         ({"precision": "fp16"}, r"precision 'fp16' is unknown; did you mean"),
     ],
 )
@@ -119,3 +121,27 @@ def test_label_smoothing_is_that_of_pytorchs_loss():
     expected = torch.nn.functional.cross_entropy(model(inputs), labels, label_smoothing=0.1)
     assert torch.equal(smooth(inputs, labels)[0], expected.detach())
     assert not torch.equal(plain(inputs, labels)[0], expected.detach())
+
+
+@pytest.mark.parametrize("clip", [0.05, 1e6])
+def test_all_gradients_together_are_clipped_behind_the_method(clip):
+    model = cnn()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    raised = []
+
+    def double():
+        for p in model.parameters():
+            p.grad *= 2
+        raised.append(torch.stack([p.grad.norm() for p in model.parameters()]).norm())
+
+    make_step(model, optimizer, clip=clip, after_backward=double)(*made_examples(8).batch(slice(None)))
+    norm = torch.stack([p.grad.norm() for p in model.parameters()]).norm()
+    assert raised[0] > 0.05
+    assert torch.allclose(norm, raised[0].clamp(max=clip), rtol=1e-4)
+
+
+def test_the_first_stage_may_have_other_epochs():
+    recipe = Recipe(epochs=3, first_epochs=5, schedule="cosine")
+    assert [recipe.of_stage(number).epochs for number in (1, 2, 3)] == [5, 3, 3]
+    assert recipe.of_stage(1).rates.epochs == 5
+    assert Recipe(epochs=3).of_stage(1) == Recipe(epochs=3)

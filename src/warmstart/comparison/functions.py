@@ -40,7 +40,6 @@ from warmstart.reporting.terminal import Terminal
 from warmstart.runs.function_task import FunctionTask, TrainingStage
 from warmstart.runs.results import Results
 from warmstart.streams.given_parts import GivenStream
-from warmstart.streams.settings import RANDOM
 from warmstart.wording import counted, split_names
 
 
@@ -236,7 +235,7 @@ def compare_images(train: Any, test: Any | None = None, *, progress: bool = True
         fit=chosen.fit,
         image_column=chosen.image_column,
         label_column=chosen.label_column,
-        order=None if chosen.order == RANDOM else chosen.order,
+        order=chosen.read_order,
         skip_unreadable=chosen.skip_unreadable,
     )
     with Display(quiet=not progress) as display, torch.random.fork_rng():

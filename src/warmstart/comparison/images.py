@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -49,12 +48,14 @@ class ImageComparison:
             fit=settings.fit,
             image_column=settings.image_column,
             label_column=settings.label_column,
-            order=None if settings.order == RANDOM else settings.order,
+            order=settings.read_order,
             skip_unreadable=settings.skip_unreadable,
             cache=settings.cache,
             progress=display.loading,
         )
-        self.task = ImageTask(images, settings.model, recipe=settings, stream=settings, device=device)
+        self.task = ImageTask(
+            images, settings.model, recipe=settings, stream=settings, device=device, diagnosed=settings.diagnose
+        )
         self.warnings = (*images.notes, *self.task.check(settings.seed_numbers))
         self._settings = settings = settings.model_copy(update={"stages": self.task.stages})
         self.record = CompareRecord(
@@ -149,11 +150,11 @@ def _stream(settings: CompareSettings, task: ImageTask) -> str:
 
 
 def _arrivals(settings: CompareSettings, task: ImageTask) -> str:
-    sizes = [task.seen[0], *(after - before for before, after in pairwise(task.seen))]
-    least, most = min(sizes), max(sizes)
+    least, most = min(task.arriving), max(task.arriving)
     size = f"{least:,}" if least == most else f"{least:,} to {most:,}"
     order = "" if settings.order == RANDOM else f" by {settings.order}" if settings.order != GIVEN else " as given"
-    return f"{counted(task.stages, 'stage')} of {size}{order}"
+    shift = {None: "", "pixels": ", each with its own order of pixels", "labels": ", each with its own labels"}
+    return f"{counted(task.stages, 'stage')} of {size}{order}{shift[settings.shift]}"
 
 
 def _tested(settings: CompareSettings, task: ImageTask) -> str:

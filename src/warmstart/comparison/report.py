@@ -13,6 +13,7 @@ from warmstart.evidence.diagnosis import diagnosis, unsettled_warning
 from warmstart.evidence.examples_table import old_new_and_churn
 from warmstart.evidence.figures import accuracy_figure, cost_figure
 from warmstart.evidence.paired import ERROR, level_text
+from warmstart.evidence.plasticity import by_stage, diagnostics_csv, last_stage
 from warmstart.evidence.verdict import Comparison, Verdict, multiple
 from warmstart.grids.repeat_command import repeat_command
 from warmstart.grids.shown_record import shown_record
@@ -42,6 +43,8 @@ def write_report(results: Results, verdict: Verdict, record: CompareRecord | Fun
     lines += [markdown.sentence(verdict.sentence) + "\n", "".join(notes)]
     write_text(out / "table.md", "\n".join(line for line in lines if line))
     write_text(out / "report.html", _page(results, verdict, record))
+    if results.diagnoses:
+        write_text(out / "diagnostics.csv", diagnostics_csv(results))
     for name, figure in (("accuracy", accuracy_figure(results)), ("cost", cost_figure(results))):
         write_bytes(out / f"{name}.png", figures.to_png(figure))
 
@@ -50,6 +53,9 @@ def render_terminal(results: Results, verdict: Verdict, terminal: Terminal) -> N
     """Print the table, the verdict and its notes."""
     terminal.print(table.terminal(_table_rows(results), results.metric))
     terminal.print()
+    if (plasticity := last_stage(results)) is not None:
+        terminal.print(plasticity)
+        terminal.print()
     terminal.print(verdict.sentence, style="bold")
     for note in verdict.notes:
         terminal.print(f"- {note}", style="dim")
@@ -73,6 +79,7 @@ def _page(results: Results, verdict: Verdict, record: CompareRecord | FunctionsR
             html.section("Last stage and mean over stages", _paper_table(results, verdict)),
             html.section("What each method reaches, and what it costs", _figures(results)),
             html.section("Old and new examples, churn, seconds", *old_new_and_churn(results)),
+            html.section("Plasticity by stage", *by_stage(results)),
             *diagnosis(results, html.section, verdict.error),
             html.section("How to read this", _guide(results, verdict)),
             html.section("The data", html.bullets(getattr(record, "notes", ()))),

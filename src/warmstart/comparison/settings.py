@@ -7,14 +7,14 @@ from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import ValidationInfo, field_validator, model_validator
 
-from warmstart.comparison.protocols import PROTOCOLS, settings_of
 from warmstart.data.settings import DataSettings
 from warmstart.errors import require
 from warmstart.grids.record import Record
 from warmstart.grids.settings import GridSettings, ImageGridSettings
+from warmstart.protocols.registry import protocols
 from warmstart.runs.metric import Metric
 from warmstart.settings import MOST_NAMES, Setting, Settings
-from warmstart.streams.settings import RANDOM, STAGE_SIZE, StreamSettings
+from warmstart.streams.settings import StreamSettings
 from warmstart.training.recipe import Recipe
 
 
@@ -67,9 +67,9 @@ class NamedRecipe(Recipe):
     protocol: Annotated[
         str | None,
         Setting(
-            "A whole recipe by name, which single flags then change",
+            "A whole recipe and stream by name, which single flags then change",
             "NAME",
-            choices=tuple(PROTOCOLS),
+            choices=tuple(protocols()),
             default="none",
             role="running",
         ),
@@ -79,8 +79,8 @@ class NamedRecipe(Recipe):
     @classmethod
     def of_protocol(cls, given: Mapping[str, Any]) -> dict[str, Any]:
         """What the protocol stands for; nothing where it is unknown, which its own check says."""
-        size = given.get("stage_size") or (STAGE_SIZE if given.get("order", RANDOM) == RANDOM else 0)
-        return settings_of(str(given.get("protocol")), size if isinstance(size, int) else 0)
+        named = protocols().get(str(given.get("protocol")))
+        return {} if named is None else named.settings(given)
 
     @classmethod
     def of(cls, settings: Mapping[str, Any], where: str = "", *, recorded: bool = False) -> Self:
@@ -88,7 +88,18 @@ class NamedRecipe(Recipe):
         return super().of({**cls.of_protocol(settings), **settings}, where, recorded=recorded)
 
 
-class CompareSettings(ReadingSettings, ImageGridSettings, NamedRecipe, StreamSettings, DataSettings):
+class DiagnosisSettings(Settings):
+    """What is measured besides."""
+
+    title: ClassVar[str] = "The diagnosis"
+
+    diagnose: Annotated[
+        bool,
+        Setting("Measure plasticity at each stage's start, into diagnostics.csv and the report", "", role="running"),
+    ] = False
+
+
+class CompareSettings(ReadingSettings, DiagnosisSettings, ImageGridSettings, NamedRecipe, StreamSettings, DataSettings):
     """The settings of `warmstart compare`; a YAML file has the same keys."""
 
     @model_validator(mode="after")

@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 
@@ -87,15 +86,16 @@ class Estimator:
 
     def _one_run(self, key: RunKey, done: int) -> tuple[float, float]:
         recipe, seen = self._task.recipe, self._task.seen
-        epochs = float(recipe.epochs) if recipe.epochs is not None else min(self._epochs_of(key), recipe.max_epochs)
         steps, seconds = 0.0, 0.0
-        for before, examples in list(pairwise((0, *seen)))[done:]:
+        for number, (examples, new) in list(enumerate(zip(seen, self._task.arriving, strict=True), start=1))[done:]:
+            fixed = recipe.of_stage(number).epochs
+            epochs = float(fixed) if fixed is not None else min(self._epochs_of(key), recipe.max_epochs)
             of_stage = epochs * math.ceil(examples / recipe.batch_size)
             steps += of_stage
             seconds += of_stage * self.seconds_a_step[key.optimizer] + self._seconds_to_evaluate
-            if before > 0 and isinstance(method := self._task.method(key.method), Dash):
+            if number > 1 and isinstance(method := self._task.method(key.method), Dash):
                 chunks = batches_that_matter(method.alpha, method.tolerance) or math.inf
-                averaged = min(examples, chunks * min(examples - before, LARGEST_BATCH))
+                averaged = min(examples, chunks * min(new, LARGEST_BATCH))
                 seconds += averaged / recipe.batch_size * self.seconds_a_step[key.optimizer]
         return steps, seconds
 

@@ -57,6 +57,8 @@ STYLE = {
 }
 _WIDTH = 4.9
 """Inches; an 11-point letter is then still 10 pixels high where the figure is 340 pixels wide."""
+_ACROSS = 3
+"""Small multiples in a row."""
 _PNG_DPI = 200
 
 
@@ -99,6 +101,28 @@ def lines(series: Sequence[Series], *, x_label: str, y_label: str) -> Figure:
         last = int(max((x for line in series for x in line.x), default=1))
         step = next(step for step in (1, 2, 5, 10, 20, 50, 100, last) if last <= 10 * step)
         axes.set_xticks(sorted({1, *range(step, last + 1, step)}))
+        return figure
+
+
+def small_multiples(panels: Sequence[tuple[str, Sequence[Series]]], *, x_label: str) -> Figure:
+    """Draw a small plot for each panel, three side by side, each named above; they share the legend."""
+    with mpl.rc_context(STYLE):
+        rows = math.ceil(len(panels) / _ACROSS)
+        names = [line.name for line in panels[0][1]]
+        figure = Figure(figsize=(_WIDTH, 1.5 * rows + 0.25 + 0.2 * math.ceil(len(names) / 2)), layout="constrained")
+        every = figure.subplots(rows, _ACROSS, squeeze=False).flatten()
+        for axes, (name, series) in zip(every, panels, strict=False):
+            for index, line in enumerate(series):
+                draw_series(axes, line, index, crowded=len(series) > 6)
+            axes.set_title(_shown(name).replace("[", "\n["), fontsize="small", loc="left")
+            axes.tick_params(labelsize="x-small")
+            axes.xaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
+            axes.yaxis.set_major_locator(MaxNLocator(nbins=3))
+            axes.grid(color=INK, alpha=0.12, linewidth=0.8)
+        for axes in every[len(panels) :]:
+            axes.set_axis_off()
+        figure.supxlabel(_shown(x_label), fontsize="small")
+        figure.legend(*every[0].get_legend_handles_labels(), loc="outside lower left", ncols=2)
         return figure
 
 

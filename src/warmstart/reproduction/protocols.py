@@ -8,8 +8,10 @@ from types import MappingProxyType
 from typing import Any
 
 from warmstart.data.paper_sets import PAPER_DATA, TINY
+from warmstart.protocols.half import HALF
+from warmstart.protocols.incremental import INCREMENTAL
+from warmstart.protocols.sota import SOTA
 from warmstart.streams.settings import StreamSettings
-from warmstart.training.named_recipes import INCREMENTAL, SOTA
 from warmstart.training.recipe import Recipe
 
 
@@ -42,7 +44,7 @@ def find_protocol(protocol: str, dataset: str) -> Protocol:
 def _incremental(dataset: str) -> Protocol:
     # 50,000 images of SVHN's 73,257, drawn at random by the seed; 100,000 of Tiny-ImageNet.
     stream = StreamSettings(stages=50, stage_size=2000 if dataset == TINY else 1000)
-    return Protocol(stream, INCREMENTAL)
+    return Protocol(stream, INCREMENTAL.recipe)
 
 
 _SOTA_RESNET = {"resnet18": {"max_pool": False, "fan_out_init": False}}
@@ -55,16 +57,16 @@ def _sota(dataset: str) -> Protocol:
         "svhn": ("crop",),  # mirrored digits are no digits
         TINY: ("flip", "resized-crop"),
     }
-    recipe = SOTA.model_copy(update={"augment": augment[dataset]})
+    recipe = SOTA.recipe.model_copy(update={"augment": augment[dataset]})
     return Protocol(_incremental(dataset).stream, recipe, _SOTA_RESNET)
 
 
 def _half(dataset: str) -> Protocol:
     sota = _sota(dataset)
     stream = StreamSettings(stages=2, stage_size=PAPER_DATA[dataset].train_examples // 2)
-    recipe = sota.recipe.model_copy(update={"epochs": 150, "milestones": (60, 120)})
+    recipe = HALF.recipe.model_copy(update={"augment": sota.recipe.augment})
     return Protocol(stream, recipe, sota.model_settings)
 
 
 def _reduced(dataset: str) -> Protocol:
-    return Protocol(StreamSettings(stages=6, stage_size=500), INCREMENTAL.model_copy(update={"batch_size": 64}))
+    return Protocol(StreamSettings(stages=6, stage_size=500), INCREMENTAL.recipe.model_copy(update={"batch_size": 64}))

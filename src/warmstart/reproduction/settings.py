@@ -48,7 +48,10 @@ class ReproduceSettings(ImageGridSettings):
     stages: Annotated[
         int | None, StreamSettings.setting("stages", help="Only the first N stages", default=_PROTOCOLS)
     ] = None
-    stage_size: Annotated[int | None, StreamSettings.setting("stage_size", default=_PROTOCOLS)] = None
+    stage_size: Annotated[
+        int | None,
+        StreamSettings.setting("stage_size", help="New examples a stage", metavar="N", default=_PROTOCOLS),
+    ] = None
     batch_size: Annotated[int | None, Recipe.setting("batch_size", default=_PROTOCOLS)] = None
     max_epochs: Annotated[int | None, Recipe.setting("max_epochs", default=_PROTOCOLS)] = None
     precision: Annotated[str, Recipe.setting("precision")] = "tf32"
@@ -102,7 +105,7 @@ class ReproduceSettings(ImageGridSettings):
         return self.published_protocol.recipe.model_copy(update=own)
 
 
-def _numbers(protocol: Protocol) -> dict[str, int | None]:
+def _numbers(protocol: Protocol) -> dict[str, int | str | None]:
     """The protocol's numbers that a flag may replace."""
     stream, recipe = protocol.stream, protocol.recipe
     return {

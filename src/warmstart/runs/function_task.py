@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, default_collate
 
 from warmstart.batches import cut_from_newest
+from warmstart.diagnostics.measure import Measurement
 from warmstart.errors import InputError
 from warmstart.losses import ForwardLoss
 from warmstart.methods.lifecycle import Updates
-from warmstart.methods.method import Method
+from warmstart.methods.method import Method, Stage
 from warmstart.methods.units_and_activations import joined_activations
 from warmstart.network import require_module
 from warmstart.runs.task import LARGEST_BATCH, Measured, StageData, TrainingContext
@@ -151,6 +152,10 @@ class FunctionTask:
     def scores(self, model: nn.Module, data: StageData) -> Tensor | None:
         """Each test example's score, if the user's evaluation function gives them."""
         return self.measure(model, data).scores
+
+    def diagnose(self, model: nn.Module, stage: Stage, data: StageData) -> Sequence[Measurement]:
+        """Nothing: measures are for images."""
+        return ()
 
 
 def _described(value: Any) -> str:

@@ -7,18 +7,19 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, partial
-from itertools import accumulate
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from warmstart.data.images import ImageData
+from warmstart.diagnostics.diagnose import diagnose
+from warmstart.diagnostics.measure import Measurement
 from warmstart.image_size import ImageSize
 from warmstart.layers.norms import batch_norms
 from warmstart.losses import training_loss
 from warmstart.methods.lifecycle import Updates
-from warmstart.methods.method import Method, reset_optimizer_
+from warmstart.methods.method import Method, Stage, reset_optimizer_
 from warmstart.methods.registry import parse_method
 from warmstart.methods.units_and_activations import latest_activations
 from warmstart.models.factory import ModelFactory, check_factory
@@ -38,6 +39,8 @@ from warmstart.training.recipe import Recipe
 MICRO_BATCH, MICRO_BATCH_ON_GPU = 128, 512
 """Examples of a batch of DASH's average that are computed at a time: on a CPU more are slower, and on a GPU fewer take
 less time to compute than to launch."""
+FIRST_EPOCHS = 3
+"""Of a stage, after which accuracy on earlier examples is measured where plasticity is."""
 MEASURED = 2000
 """Old examples, and new ones, on which accuracy is measured after a stage."""
 
@@ -54,6 +57,8 @@ class ImageTask:
     device: str = "cpu"
     model_settings: Mapping[str, Any] = field(default_factory=dict)
     """Keywords of the model's factory."""
+    diagnosed: bool = False
+    """Whether plasticity is measured at each stage's start, and on earlier examples in its first epochs."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the fields alone: another process puts the images onto its own device."""
@@ -73,6 +78,12 @@ class ImageTask:
     def seen(self) -> tuple[int, ...]:
         """Examples that have arrived at each stage, with seed 0."""
         return tuple(self._seen(0))
+
+    @cached_property
+    def arriving(self) -> tuple[int, ...]:
+        """Examples that each stage brings, with seed 0."""
+        stream = self._stream(0)
+        return tuple(self._count(stream.arrival(number).new) for number in range(1, stream.stages + 1))
 
     def tested(self, seed: int, number: int) -> int:
         """How many examples are tested after a stage."""
@@ -123,7 +134,7 @@ class ImageTask:
             batches=lambda batch_size: examples.in_order(batch_size or min(new, LARGEST_BATCH)),
             forward_loss=partial(_forward_loss, examples, self.recipe.label_smoothing),
             micro_batch_size=examples.in_a_pass(MICRO_BATCH if self._device.type == "cpu" else MICRO_BATCH_ON_GPU),
-            updates=self._updates(len(examples)),
+            updates=self._updates(len(examples), number),
             examples=examples,
             test=self._select(tested),
             test_set=_digest(tested),
@@ -138,7 +149,14 @@ class ImageTask:
             stage.generator.manual_seed(derive(context.seed, "noise", stage.number, *place))
             return derive(context.seed, "order", stage.number, *place)
 
-        hooks = Hooks(after_epoch=context.after_epoch, save_due=context.save_due, save=context.save)
+        def after_epoch(progress: Progress) -> None:
+            if self.diagnosed and progress.epochs <= FIRST_EPOCHS and context.data.seen > context.data.new:
+                old = _some(context.data.examples, 0, context.data.seen - context.data.new)
+                accuracy = evaluate(model, old, channels_last=self.recipe.channels_last).accuracy
+                context.note(Measurement(f"previous-accuracy[epoch {progress.epochs}]", accuracy))
+            context.after_epoch(progress)
+
+        hooks = Hooks(after_epoch=after_epoch, save_due=context.save_due, save=context.save)
         if method.acts_on_updates:
             updates = Updates(method, stage, done=context.start.steps)
             hooks = replace(
@@ -154,7 +172,7 @@ class ImageTask:
                 model,
                 stage.optimizer,
                 context.data.examples,
-                self.training_recipe,
+                self.training_recipe.of_stage(stage.number),
                 seed_of=seed_of,
                 hooks=replace(hooks, watched=seen),
                 start=context.start,
@@ -184,6 +202,24 @@ class ImageTask:
         """Which examples of the test set a network gets right."""
         return evaluate(model, data.test, channels_last=self.recipe.channels_last).correct
 
+    def diagnose(self, model: nn.Module, stage: Stage, data: StageData) -> Sequence[Measurement]:
+        """All measures on the newest examples, those of gradients on earlier ones, too."""
+        if not self.diagnosed:
+            return ()
+        before = data.seen - data.new
+        new, previous = (
+            _some(data.examples, *part).in_order(self.recipe.batch_size) for part in ((before, data.seen), (0, before))
+        )
+        found = diagnose(
+            model,
+            new,
+            forward_loss=data.forward_loss,
+            previous=previous if before else (),
+            initial=stage.initial,
+            optimizer=stage.optimizer,
+        )
+        return found.measurements
+
     @property
     def training_recipe(self) -> Recipe:
         """The recipe; only networks of the registry are recorded as a CUDA graph."""
@@ -211,19 +247,25 @@ class ImageTask:
 
     def _seen(self, seed: int) -> Iterator[int]:
         stream = self._stream(seed)
-        return accumulate(self._count(stream.arrival(number).new) for number in range(1, stream.stages + 1))
+        return (self._count(stream.arrival(number).train) for number in range(1, stream.stages + 1))
 
-    def _updates(self, examples: int) -> int | None:
+    def _updates(self, examples: int, number: int) -> int | None:
         """Of a stage with so many examples; None where a rule ends it."""
-        if self.recipe.epochs is None:
+        epochs = self.recipe.of_stage(number).epochs
+        if epochs is None:
             return None
         with torch.device("meta"):
             model = self._factory(*self._shape)
-        return self.recipe.epochs * len(batch_slices(examples, self.recipe.batch_size, model))
+        return epochs * len(batch_slices(examples, self.recipe.batch_size, model))
 
     def _select(self, chosen: Selection) -> Examples:
         part = self._train if chosen.part == "train" else self._test
-        return part if chosen.index is None else part.at(chosen.index.to(part.labels.device))
+        examples = part if chosen.index is None else part.at(chosen.index.to(part.labels.device))
+        if (names := chosen.shift.labels) is not None:
+            examples = replace(examples, labels=names.to(examples.labels.device)[examples.labels])
+        if (pixels := chosen.shift.pixels) is not None:
+            examples = replace(examples, pixels=pixels.to(examples.images.device))
+        return examples
 
     def _count(self, chosen: Selection) -> int:
         labels = self.images.train_labels if chosen.part == "train" else self.images.test_labels
@@ -268,9 +310,8 @@ def _some(examples: Examples, begin: int, end: int) -> Examples:
 
 def _digest(chosen: Selection) -> str:
     """A short text that tells some test examples from others; empty for the data set's own test part."""
-    if chosen.index is None:
-        return ""
-    return hashlib.sha256(chosen.index.numpy().tobytes()).hexdigest()[:8]
+    told = [tensor for tensor in (chosen.index, chosen.shift.pixels, chosen.shift.labels) if tensor is not None]
+    return hashlib.sha256(b"".join(tensor.numpy().tobytes() for tensor in told)).hexdigest()[:8] if told else ""
 
 
 def _untested(classes: Mapping[str, Sequence[int]]) -> list[str]:

@@ -32,12 +32,15 @@ class Results:
     """(method, seed) -> each test example's score after the last stage, in [0, 1]: 1 right, 0 wrong."""
     test_sets: dict[tuple[str, int], str] = field(default_factory=dict)
     """(method, seed) -> which test examples; equal texts where they are the same. Empty: all seeds share them."""
+    diagnoses: dict[tuple[str, int, int], list[tuple[str, str, float]]] = field(default_factory=dict)
+    """(method, seed, stage) -> (measure, layer, value) of the network that the stage began with."""
     reports: dict[tuple[str, int, int], dict[str, Any]] = field(default_factory=dict)
     """(method, seed, stage) -> what the method reported (``Report.to_dict()``)."""
 
     def add(self, key: RunKey, run: RunState) -> None:
         """Add the measurements of a run."""
         self.rows += run.rows
+        self.diagnoses |= {(key.method, key.seed, stage): values for stage, values in run.diagnoses.items()}
         self.reports |= {(key.method, key.seed, stage): report for stage, report in run.reports.items()}
         if run.scores is not None:
             self.scores[key.method, key.seed] = run.scores.float().numpy()

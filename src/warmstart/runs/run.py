@@ -6,10 +6,12 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
+from warmstart.diagnostics.measure import Measurement
 from warmstart.errors import InputError
 from warmstart.methods.lifecycle import checked_state, measured, prepare_, reported
 from warmstart.methods.method import Stage
@@ -78,6 +80,9 @@ class Run:
         if self.state.inside is None:
             self._score_before(data)
             self.state.method_seconds = self._apply_method(stage)
+            self.state.diagnoses.pop(number, None)
+            for measurement in self.task.diagnose(self.model, stage, data):
+                self._note(number, measurement)
         saved = time.monotonic()
 
         def save(progress: Progress) -> None:
@@ -93,6 +98,7 @@ class Run:
             self.key.seed,
             start=self.state.inside or Progress(),
             team=self._team,
+            note=partial(self._note, number),
             after_epoch=lambda progress: on_event(Event(self.key, number, progress)),
             save_due=lambda: time.monotonic() - saved > SAVE_EVERY,
             save=save,
@@ -128,6 +134,9 @@ class Run:
         self.state.inside, self.state.fresh_draws = None, 0
         self._save()
         return row
+
+    def _note(self, stage: int, measured: Measurement) -> None:
+        self.state.diagnoses.setdefault(stage, []).append((measured.name, measured.layer, measured.value))
 
     def _score_before(self, data: StageData) -> None:
         """Score the network of the stage before on this stage's test set, unless it was scored on the same."""

@@ -33,6 +33,8 @@ class RunState:
     """What the method cost in that stage."""
     fresh_draws: int = 0
     """Networks that the method has drawn in that stage."""
+    diagnoses: dict[int, list[tuple[str, str, float]]] = field(default_factory=dict)
+    """Stage -> (measure, layer, value), of the network that the stage began with, if it was asked for."""
     of_method: dict[str, Tensor] = field(default_factory=dict)
     """The method's own tensors, by its names."""
 
@@ -59,6 +61,7 @@ class RunState:
             "method_seconds": self.method_seconds,
             "fresh_draws": self.fresh_draws,
             "test_set": self.test_set,
+            "diagnoses": {str(stage): values for stage, values in self.diagnoses.items()},
         }
 
     def to_tensors(self) -> dict[str, Tensor]:
@@ -77,6 +80,7 @@ class RunState:
             method_seconds=metadata["method_seconds"],
             fresh_draws=metadata["fresh_draws"],
             test_set=metadata["test_set"],
+            diagnoses={int(stage): [tuple(one) for one in values] for stage, values in metadata["diagnoses"].items()},
             of_method={
                 name.removeprefix(_OF_METHOD): tensor for name, tensor in tensors.items() if name.startswith(_OF_METHOD)
             },

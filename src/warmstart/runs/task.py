@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from warmstart.diagnostics.measure import Measurement
 from warmstart.losses import ForwardLoss
 from warmstart.methods.method import Method, Stage
 from warmstart.methods.units_and_activations import UnitsOf
@@ -98,6 +99,8 @@ class TrainingContext:
     """Progress of an interrupted stage."""
     team: Team
     """The processes that train together."""
+    note: Callable[[Measurement], None]
+    """Keeps what is measured while the stage is trained."""
     after_epoch: Callable[[Progress], None]
     save_due: Callable[[], bool]
     """Whether a stage that is training should be saved now."""
@@ -139,3 +142,6 @@ class Task(Protocol):
 
     def scores(self, model: nn.Module, data: StageData) -> Tensor | None:
         """The scores of a network on the test set of that data; None where only their mean is known."""
+
+    def diagnose(self, model: nn.Module, stage: Stage, data: StageData) -> Sequence[Measurement]:
+        """Measure the plasticity of a network that is about to be trained; nothing where nobody asks for it."""

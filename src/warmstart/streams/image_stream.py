@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -12,10 +12,12 @@ from torch import Tensor
 from warmstart.data.images import ImageData
 from warmstart.decoding.wanted import GIVEN
 from warmstart.errors import InputError, require
+from warmstart.streams.class_groups import class_groups
 from warmstart.streams.folds import FOLDS, folds
 from warmstart.streams.random_draws import random_draws
 from warmstart.streams.real_order import in_real_order
-from warmstart.streams.settings import RANDOM, StreamSettings
+from warmstart.streams.settings import CLASSES, RANDOM, StreamSettings, sizes_of
+from warmstart.streams.shifts import Shift, shift_of
 from warmstart.streams.stream import Arrival
 
 
@@ -26,6 +28,8 @@ class Selection:
     part: Literal["train", "test"]
     index: Tensor | None
     """Their positions in the part, in order; None for all of it."""
+    shift: Shift = field(default_factory=Shift)
+    """How they differ from what they are in the data."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +42,10 @@ class ImageStream:
     """None for the next arrival."""
     left_out: frozenset[int] = frozenset()
     """Classes that are in no stage, and so not tested."""
+    tests_by_stage: Sequence[Selection] = ()
+    """Where ``tested`` is not tested at once: what of it is, stage by stage."""
+    shifts: Sequence[Shift] = ()
+    """Where each stage is a task of its own, trained on alone: how."""
 
     @property
     def stages(self) -> int:
@@ -48,7 +56,12 @@ class ImageStream:
         """All arrivals up to one stage, that stage's own, and what is tested."""
         train, new = torch.cat([*self.arrivals[:number]]), self.arrivals[number - 1]
         test = self.tested or Selection("train", self.arrivals[number])
-        return Arrival(Selection("train", train), Selection("train", new), test)
+        if self.tests_by_stage:
+            test = self.tests_by_stage[number - 1]
+        if not self.shifts:
+            return Arrival(Selection("train", train), Selection("train", new), test)
+        alone = Selection("train", new, shift := self.shifts[number - 1])
+        return Arrival(alone, alone, replace(test, shift=shift))
 
 
 def image_stream(data: ImageData, settings: StreamSettings, seed: int) -> ImageStream:
@@ -79,7 +92,14 @@ def image_stream(data: ImageData, settings: StreamSettings, seed: int) -> ImageS
         len(arrivals[-1]) > 0 and (tested is None or len(_labels(data, tested)) > 0),
         f"{data.name}: no test example is of a class that is trained on; raise --stages or --stage-size",
     )
-    return ImageStream(arrivals, tested, left_out)
+    stream = ImageStream(arrivals, tested, left_out)
+    if settings.order == CLASSES and tested is not None:
+        stream = replace(stream, tests_by_stage=_of_seen_classes(data, stream, tested))
+    if settings.shift is not None:
+        sizes = data.train_images[0, 0].numel(), data.num_classes
+        shifts = [shift_of(settings.shift, seed, number, *sizes) for number in range(1, stream.stages + 1)]
+        stream = replace(stream, shifts=shifts)
+    return stream
 
 
 def _parts(data: ImageData, settings: StreamSettings, seed: int) -> tuple[Tensor, Selection | None]:
@@ -97,28 +117,30 @@ def _parts(data: ImageData, settings: StreamSettings, seed: int) -> tuple[Tensor
 
 def _arrivals(data: ImageData, settings: StreamSettings, pool: Tensor, seed: int, beyond: int) -> list[Tensor]:
     """All that arrives, ``beyond`` the stages the next arrival."""
-    stages, stage_size = settings.stages, settings.stage_size
+    sizes, stages = sizes_of(settings, len(pool), beyond), settings.stages
+    if settings.order == CLASSES:
+        assert stages is not None  # StreamSettings fills them in
+        return class_groups(data.name, data.train_labels, pool, stages + beyond, seed)
     if settings.order != RANDOM:
         if settings.order != GIVEN and data.arrived is None:
             raise InputError(f"{data.name}: there is no column '{settings.order}' to order by; leave it out")
-        return in_real_order(data.name, data.arrived, pool, stages, beyond, stage_size, seed)
-    assert stages is not None  # StreamSettings fills them in
-    assert stage_size is not None
-    wanted = (stages + beyond) * stage_size
-    if wanted > len(pool):
-        next_one = f" and the next of {stage_size}" if beyond else ""
+        return in_real_order(data.name, data.arrived, pool, stages, beyond, sizes, seed)
+    assert isinstance(sizes, list)  # StreamSettings fills stages and sizes in
+    if sum(sizes) > len(pool) or 0 in sizes:
+        next_one = f" and the next of {sizes[-1]}" if beyond else ""
+        fits = _what_fits(len(pool), sizes, beyond) if len(set(sizes)) == 1 and sizes[0] else "change --stage-size"
         raise InputError(
-            f"{data.name} has {len(pool)} training examples, but {stages} stages of {stage_size}{next_one} need "
-            f"{wanted}; {_what_fits(len(pool), stages, stage_size, beyond)}"
+            f"{data.name} has {len(pool)} training examples, but {stages} stages of {settings.stage_size}{next_one} "
+            f"need {sum(sizes)}; {fits}"
         )
-    return random_draws(data.train_labels, pool, stages + beyond, stage_size, seed)
+    return random_draws(data.train_labels, pool, sizes, seed)
 
 
-def _what_fits(available: int, stages: int, stage_size: int, beyond: int) -> str:
+def _what_fits(available: int, sizes: Sequence[int], beyond: int) -> str:
     fits = []
-    if (most := available // stage_size - beyond) > 0:
+    if (most := available // sizes[0] - beyond) > 0:
         fits.append(f"--stages {most}")
-    if (largest := available // (stages + beyond)) > 0:
+    if (largest := available // len(sizes)) > 0:
         fits.append(f"--stage-size {largest}")
     return f"{' or '.join(fits)} would fit" if fits else "ask for less"
 
@@ -132,6 +154,15 @@ def _require_two_classes(data: ImageData) -> None:
 def _labels(data: ImageData, chosen: Selection) -> Tensor:
     labels = data.train_labels if chosen.part == "train" else data.test_labels
     return labels if chosen.index is None else labels[chosen.index]
+
+
+def _of_seen_classes(data: ImageData, stream: ImageStream, tested: Selection) -> list[Selection]:
+    """What is tested of the classes that have arrived, stage by stage."""
+    found, missing = [], set(data.train_labels.unique().tolist())
+    for arrival in stream.arrivals:
+        missing -= set(data.train_labels[arrival].unique().tolist())
+        found.append(_without(data, tested, frozenset(missing)))
+    return found
 
 
 def _positions(data: ImageData, chosen: Selection) -> Tensor:

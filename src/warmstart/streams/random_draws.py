@@ -2,36 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 
-def random_draws(labels: Tensor, pool: Tensor, stages: int, stage_size: int, seed: int) -> list[Tensor]:
-    """Draw arrivals of one size without replacement, as the paper does.
+def random_draws(labels: Tensor, pool: Tensor, sizes: Sequence[int], seed: int) -> list[Tensor]:
+    """Draw arrivals without replacement, as the paper does.
 
     A class that none of the draws holds takes one place of a class that has several, in the first stage if it can be:
     rare classes are then trained on.
 
     Args:
         labels: int64 (N,), of all examples.
-        pool: Positions that may be drawn; at least ``stages`` times ``stage_size``.
-        stages: How many arrivals.
-        stage_size: Examples in each.
+        pool: Positions that may be drawn; as many as arrive, or more.
+        sizes: Examples in each arrival.
         seed: It and the pool decide.
 
     Returns:
         The positions that arrive with each stage.
     """
     order = pool[torch.randperm(len(pool), generator=torch.Generator().manual_seed(seed))]
-    drawn = order[: stages * stage_size].clone()
-    _let_in_rare_classes(labels, order, drawn, stage_size)
-    return list(drawn.split(stage_size))
+    drawn = order[: sum(sizes)].clone()
+    _let_in_rare_classes(labels, order, drawn, sizes[0])
+    return list(drawn.split(list(sizes)))
 
 
-def _let_in_rare_classes(labels: Tensor, order: Tensor, drawn: Tensor, stage_size: int) -> None:
+def _let_in_rare_classes(labels: Tensor, order: Tensor, drawn: Tensor, first: int) -> None:
     """Exchange drawn examples for one of each class that was not drawn, while a class has several."""
     counts = torch.bincount(labels[drawn], minlength=int(labels.max()) + 1)
-    places = iter([*reversed(range(stage_size)), *range(stage_size, len(drawn))])
+    places = iter([*reversed(range(first)), *range(first, len(drawn))])
     for label in labels[order].unique().tolist():
         if counts[label] > 0:
             continue

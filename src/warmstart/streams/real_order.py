@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 
 import numpy as np
 import torch
@@ -19,12 +20,12 @@ def in_real_order(
     pool: Tensor,
     stages: int | None,
     beyond: int,
-    stage_size: int | None,
+    sizes: Sequence[int] | int | None,
     seed: int,
 ) -> list[Tensor]:
     """Cut examples into arrivals, the oldest first.
 
-    With ``stage_size`` each arrival has so many. Else what arrived at one time arrives together, if times recur (at
+    With ``sizes`` each arrival has so many. Else what arrived at one time arrives together, if times recur (at
     least two examples a time on average); and if they do not, each arrival is an equal part.
 
     Args:
@@ -33,7 +34,7 @@ def in_real_order(
         pool: Positions of the examples that may arrive.
         stages: How many arrivals, the oldest; None for all, or for 6 where times do not recur.
         beyond: How many more that are not trained on.
-        stage_size: Examples in each.
+        sizes: Examples in each arrival, or in all of them alike.
         seed: It orders what arrived at one time.
 
     Returns:
@@ -46,8 +47,12 @@ def in_real_order(
     shuffled = pool[torch.randperm(len(pool), generator=torch.Generator().manual_seed(seed))]
     order = shuffled[torch.argsort(times[shuffled], stable=True)]
     needed = None if stages is None else stages + beyond
-    if stage_size is not None:
-        arrivals = _equal(order, stage_size, len(order) // stage_size)
+    if isinstance(sizes, int):
+        arrivals = _equal(order, sizes, len(order) // sizes if sizes else 0)
+        remedy = "lower --stages or --stage-size"
+    elif sizes is not None:
+        enough = sum(end <= len(order) for end in accumulate(sizes))
+        arrivals = list(order[: sum(sizes[:enough])].split(list(sizes[:enough]))) if enough else []
         remedy = "lower --stages or --stage-size"
     elif 2 * len(times.unique()) <= len(times):
         arrivals = [order[times[order] == time] for time in range(int(times.max()) + 1)]

@@ -2,17 +2,37 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import ValidationInfo, field_validator
+from pydantic import BeforeValidator, ValidationInfo, field_validator
 
-from warmstart.settings import Setting, Settings
+from warmstart.errors import InputError, require
+from warmstart.settings import MOST_NAMES, Setting, Settings
 
-RANDOM = "random"
+RANDOM, CLASSES = "random", "classes"
 TESTS = ("fixed", "rotate", "next")
+SHIFTS = ("pixels", "labels")
 STAGES, STAGE_SIZE = 6, 50
 """Of random draws."""
+
+_SIZES = "give N, a share such as 10%, or one for each stage: 500,100,100"
+
+
+def _sizes(value: Any) -> Any:
+    """A whole number, or a text such as ``10%`` or ``500,100,100``."""
+    if value is None or isinstance(value, int):
+        return value
+    parts = [part.strip() for part in value.split(",")] if isinstance(value, str) else list(map(str, value))
+    for part in parts:
+        match = re.fullmatch(r"(\d{1,9})|(\d{1,3}(?:\.\d{1,6})?)%", part)
+        require(match is not None, f"stage_size is '{value!s:.40}'; {_SIZES}")
+        assert match is not None
+        holds = int(match[1]) > 0 if match[1] else 0 < float(match[2]) <= 100
+        require(holds, f"stage_size is '{value!s:.40}'; a stage needs at least one example, and has at most 100%")
+    require(len(parts) <= MOST_NAMES, f"stage_size names {len(parts):,} stages; give at most {MOST_NAMES:,}")
+    return int(parts[0]) if len(parts) == 1 and parts[0].isdecimal() else ",".join(parts)
 
 
 class StreamSettings(Settings):
@@ -23,20 +43,34 @@ class StreamSettings(Settings):
     order: Annotated[
         str,
         Setting(
-            "random draws; given: the order of rows or file names; or a column of times (month for month folders)",
-            "random|given|COLUMN",
+            "random draws; given: the order of rows or file names; a column of times (month for month folders); or "
+            "classes: groups of classes",
+            "random|given|COLUMN|classes",
             example="random",
         ),
     ] = RANDOM
+    stage_size: Annotated[
+        int | str | None,
+        BeforeValidator(_sizes),
+        Setting(
+            "New examples a stage: a number, a share of all, or one for each stage",
+            "N|N%|N,N,…",
+            at_least=1,
+            default=f"{STAGE_SIZE}; in a real order what arrived together",
+        ),
+    ] = STAGE_SIZE
     stages: Annotated[
         int | None, Setting("Arrivals of data", "N", at_least=1, default=f"{STAGES}; in a real order all")
     ] = STAGES
-    stage_size: Annotated[
-        int | None,
+    shift: Annotated[
+        str | None,
         Setting(
-            "New examples a stage", "N", at_least=1, default=f"{STAGE_SIZE}; in a real order what arrived together"
+            "Each stage is another task, trained on alone: its pixels in another order, or its labels exchanged",
+            "NAME",
+            choices=SHIFTS,
+            default="none",
         ),
-    ] = STAGE_SIZE
+    ] = None
     test: Annotated[
         str | None,
         Setting(
@@ -49,13 +83,59 @@ class StreamSettings(Settings):
 
     @classmethod
     def of(cls, settings: Mapping[str, Any], where: str = "", *, recorded: bool = False) -> Self:
-        """Check settings; in a real order the data say how many arrivals there are, unless the settings do."""
+        """Check settings; where they or the data say how many arrivals there are, ``stages`` need not."""
         open_ = {} if settings.get("order", RANDOM) == RANDOM else {"stages": None, "stage_size": None}
+        if _is_list(settings.get("stage_size")):
+            open_["stages"] = None
         return super().of({**open_, **settings}, where, recorded=recorded)
 
-    @field_validator("stages", "stage_size")
+    @property
+    def read_order(self) -> str | None:
+        """The order that the data have to say; None where it is made here."""
+        return None if self.order in (RANDOM, CLASSES) else self.order
+
+    @field_validator("stage_size")
     @classmethod
-    def _of_random_draws(cls, value: int | None, info: ValidationInfo) -> Any:
-        if value is None and info.data.get("order") == RANDOM:
-            return cls.model_fields[info.field_name or ""].default
-        return value
+    def _of_random_draws(cls, value: int | str | None, info: ValidationInfo) -> Any:
+        order = info.data.get("order")
+        if value is not None and order == CLASSES:
+            raise InputError("stage_size has no effect where classes arrive in groups; leave it out, and give --stages")
+        return STAGE_SIZE if value is None and order == RANDOM else value
+
+    @field_validator("stages")
+    @classmethod
+    def _as_many_as_sizes(cls, value: int | None, info: ValidationInfo) -> Any:
+        size, order = info.data.get("stage_size"), info.data.get("order")
+        if not _is_list(size):
+            return STAGES if value is None and order in (RANDOM, CLASSES) else value
+        named = len(str(size).split(","))
+        if value not in (None, named):
+            raise InputError(f"stages is {value}, but stage_size names {named}; make them agree, or leave out one")
+        return named
+
+
+def _is_list(size: Any) -> bool:
+    return isinstance(size, str) and "," in size
+
+
+def sizes_of(settings: StreamSettings, available: int, beyond: int) -> list[int] | int | None:
+    """The size of each arrival, ``beyond`` the stages included; of all, where nothing says how many there are.
+
+    Args:
+        settings: The stream's.
+        available: Examples that may arrive; shares are of them.
+        beyond: Arrivals that are not trained on; with sizes one by one, the last is repeated for them.
+
+    Returns:
+        None where sizes are not given.
+    """
+    if settings.stage_size is None:
+        return None
+    each = [_count(part, available) for part in str(settings.stage_size).split(",")]
+    if settings.stages is None:
+        return each[0]
+    return [*each, *(each[-1] for _ in range(settings.stages + beyond - len(each)))]
+
+
+def _count(part: str, available: int) -> int:
+    return int(float(part[:-1]) / 100 * available + 1e-9) if part.endswith("%") else int(part)

@@ -36,9 +36,11 @@ class DiscreteSettings(Settings):
 
     classes: Annotated[int, PatchSettings.setting("classes")] = 2
     features: Annotated[int, PatchSettings.setting("features")] = 50
-    examples: Annotated[int, StreamSettings.setting("stage_size")] = 1000
+    examples: Annotated[
+        int, StreamSettings.setting("stage_size", help="New examples a stage", metavar="N", default="")
+    ] = 1000
     """Shared out equally among the classes."""
-    stages: Annotated[int, StreamSettings.setting("stages")] = 50
+    stages: Annotated[int, StreamSettings.setting("stages", default="")] = 50
     gamma: Annotated[int, Setting("A feature is learned if at least N live examples carry it", "N", at_least=1)] = 50
     tau: Annotated[int, Setting("An example with N learned features has no gradient", "N", at_least=1)] = 3
     max_probability: Annotated[float, PatchSettings.setting("max_probability")] = 0.2

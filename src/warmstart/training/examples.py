@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -28,6 +28,8 @@ class Examples:
     """float32 (C, 1, 1), in units of 0..255, on the device where the network is."""
     std: Tensor
     """float32 (C, 1, 1), likewise."""
+    pixels: Tensor | None = field(default=None, kw_only=True)
+    """int64 (H W,), on the images' device: which pixel is shown at each place; None for their own order."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -42,7 +44,10 @@ class Examples:
 
     def stored(self, index: slice) -> tuple[Tensor, Tensor]:
         """Some of the examples as they are: uint8 images and labels."""
-        return self.images[index], self.labels[index]
+        return self._in_order_of_pixels(self.images[index]), self.labels[index]
+
+    def _in_order_of_pixels(self, images: Tensor) -> Tensor:
+        return images if self.pixels is None else images.flatten(2)[:, :, self.pixels].view_as(images)
 
     def normalised(self, images: Tensor) -> Tensor:
         """Images as the network takes them: float32, where it is."""

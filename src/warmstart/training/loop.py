@@ -141,6 +141,7 @@ def train_stage(
         precision=recipe.precision,
         captured=recipe.captured,
         label_smoothing=recipe.label_smoothing,
+        clip=recipe.clip,
         after_backward=hooks.after_backward,
         after_step=hooks.after_step,
         shares=shares if team.size > 1 else None,

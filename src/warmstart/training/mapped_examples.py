@@ -27,7 +27,7 @@ class MappedExamples(Examples):
     def stored(self, index: slice) -> tuple[Tensor, Tensor]:
         """Some of the examples, read from the file."""
         self._announce(self.order[index.start : 2 * index.stop - index.start])  # the next ones, too
-        return self.images[self.order[index]], self.labels[index]
+        return self._in_order_of_pixels(self.images[self.order[index]]), self.labels[index]
 
     def _announce(self, places: Tensor) -> None:
         """Let the system read these images, and all at once: page by page it would read far more than they are."""

@@ -44,6 +44,12 @@ class Recipe(Settings):
     epochs: Annotated[
         int | None, Setting("Epochs of every stage, without a stopping rule", "N", at_least=1, at_most=1_000_000)
     ] = None
+    first_epochs: Annotated[
+        int | None,
+        Setting(
+            "Epochs of the first stage, if it has others", "N", at_least=1, at_most=1_000_000, default="as --epochs"
+        ),
+    ] = None
     schedule: Annotated[
         str, Setting("How the rate moves within a stage; begun anew at each", "NAME", choices=SCHEDULES)
     ] = "constant"
@@ -61,6 +67,9 @@ class Recipe(Settings):
         tuple[str, ...], Setting("Random changes of training images, in this order", "A,B", choices=AUGMENTS)
     ] = ()
     label_smoothing: Annotated[float, Setting("Label smoothing", "X", at_least=0, below=1)] = 0.0
+    clip: Annotated[
+        float | None, Setting("Gradients are scaled down to this norm, all together", "X", above=0, default="none")
+    ] = None
     new_optimizer: Annotated[bool, Setting("Momentum and moments begin anew at each stage", "")] = False
     precision: Annotated[str, Setting("Of training steps", "NAME", choices=PRECISIONS)] = "tf32"
     """``tf32`` (on GPUs; fp32 elsewhere), ``fp32`` or ``bf16`` (autocast; weights stay fp32)."""
@@ -84,9 +93,19 @@ class Recipe(Settings):
             require(self.warmup == 0, "schedule one-cycle rises by itself; leave warmup out")
         if self.epochs is not None:
             require(self.warmup < self.epochs, f"warmup is {self.warmup} of {self.epochs} epochs; it must be shorter")
+        if self.first_epochs is not None:
+            require(self.epochs is not None, "first_epochs is for stages of fixed length; give --epochs for the others")
+            require(self.warmup < self.first_epochs, f"warmup is {self.warmup} of {self.first_epochs} first epochs")
         if self.nesterov:
             require(self.momentum > 0, "nesterov needs momentum; raise it above 0")
         return self
+
+    def of_stage(self, number: int) -> Self:
+        """The recipe of one stage, from 1: the first may have other epochs."""
+        if self.first_epochs is None:
+            return self
+        epochs = self.first_epochs if number == 1 else self.epochs
+        return self.model_copy(update={"epochs": epochs, "first_epochs": None})
 
     @property
     def rates(self) -> Schedule | None:

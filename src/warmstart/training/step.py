@@ -27,6 +27,7 @@ def make_step(
     precision: str = "tf32",
     captured: bool = True,
     label_smoothing: float = 0.0,
+    clip: float | None = None,
     after_backward: Callable[[], None] | None = None,
     after_step: Callable[[], None] | None = None,
     shares: Shares | None = None,
@@ -40,6 +41,7 @@ def make_step(
         precision: ``bf16`` computes the forward pass under autocast. TF32 is switched by `tf32`, around the calls.
         captured: On a GPU, record forward and backward pass as a CUDA graph; update and callbacks run after it.
         label_smoothing: Of the loss.
+        clip: The largest norm of all gradients together, behind ``after_backward``; None for any.
         after_backward: Called with the gradients in place, before the update; twice an update of SAM's.
         after_step: Called after the update. Both callbacks change the network in place.
         shares: How the batches are shared among several processes; None alone. What the step returns is then this
@@ -61,6 +63,8 @@ def make_step(
                 shares.sum_gradients()
             if after_backward is not None:
                 after_backward()
+            if clip is not None:
+                nn.utils.clip_grad_norm_(model.parameters(), clip)
             return result
 
         result = step(optimizer, backward)

@@ -1,0 +1,166 @@
+"""What is measured: a network on some examples, and what several measures need of it, computed once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from warmstart.batches import examples_in, micro_batches, to_device
+from warmstart.errors import InputError
+from warmstart.gradient_ema import gradient_pass, scalar_loss
+from warmstart.layers.neurons import each_parameter, rule_of
+from warmstart.layers.norms import is_norm
+from warmstart.layers.output import output_layer
+from warmstart.layers.units import Units, units, watch
+from warmstart.losses import ForwardLoss
+from warmstart.network import eval_mode
+
+_LARGEST = 128
+"""Examples a pass."""
+
+
+@dataclass(frozen=True, eq=False)
+class Gradients:
+    """The gradient of a mean loss, and how much those of batches spread."""
+
+    mean: Mapping[str, Tensor]
+    """By parameter, of all trainable ones that the loss reaches."""
+    squared_norm: float
+    """Of the mean: ||g||^2."""
+    mean_squared_norm: float
+    """Of the batches' own gradients g_B: E ||g_B||^2, each weighing as many examples as it has."""
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A network, the examples that it is measured on, and what it was at first; it is never changed."""
+
+    model: nn.Module
+    batches: Sequence[Any]
+    """Of new examples, on any device."""
+    forward_loss: ForwardLoss
+    previous: Sequence[Any] = ()
+    """Of earlier ones."""
+    initial: Mapping[str, Tensor] | None = None
+    """The network's first weights, by name."""
+    rates: Mapping[nn.Parameter, float] | None = None
+    """Each parameter's learning rate."""
+
+    @cached_property
+    def matrices(self) -> dict[str, Tensor]:
+        """The weights of layers as matrices (outputs, inputs), by name, without biases and norm layers."""
+        found = {
+            name: parameter.detach().flatten(1).float()
+            for name, layer, _, parameter in each_parameter(self.model)
+            if parameter.dim() > 1 and rule_of(layer) is not None and not is_norm(layer)
+            and not isinstance(layer, (nn.Embedding, nn.EmbeddingBag))
+        }  # fmt: skip
+        if not found:
+            raise InputError("the network has no Linear or Conv layer")
+        return found
+
+    @cached_property
+    def units(self) -> list[Units]:
+        """The units of all layers but the output."""
+        batch = next(micro_batches(self._on_device(self.batches[-1]), 2))[0]
+        found, _ = units(self.model, lambda: self.forward_loss(self.model, batch))
+        return [layer for layer in found if layer.redrawable and layer.activation is not None]
+
+    @cached_property
+    def loudness(self) -> dict[str, Tensor]:
+        """Mean |activation| of each unit over the new examples and all positions: layer -> (units,)."""
+        sums: dict[str, Tensor] = {}
+        rows: dict[str, int] = {}
+        with eval_mode(self.model), torch.no_grad(), watch(self.model, self.units) as seen:
+            for batch in self._pieces(self.batches):
+                self.forward_loss(self.model, batch)
+                for layer, values in seen.items():
+                    sums[layer] = sums.get(layer, 0.0) + values.abs().sum(0, dtype=torch.float64)
+                    rows[layer] = rows.get(layer, 0) + len(values)
+        return {layer: (total / rows[layer]).float() for layer, total in sums.items()}
+
+    @cached_property
+    def features(self) -> Tensor:
+        """What the output layer is given for the new examples: (examples, features)."""
+        found: list[Tensor] = []
+        with gradient_pass(self.model) as drop:
+            batch = next(micro_batches(self._on_device(self.batches[-1]), 2))[0]
+            _, layer = output_layer(self.model, self.forward_loss(self.model, batch))
+            drop()
+
+            def keep(_: nn.Module, inputs: tuple[Any, ...]) -> None:
+                found.append(inputs[0].detach().flatten(1).cpu())
+
+            handle = layer.register_forward_pre_hook(keep)
+            try:
+                with torch.no_grad():
+                    for piece in self._pieces(self.batches):
+                        self.forward_loss(self.model, piece)
+            finally:
+                handle.remove()
+        if not found:
+            raise InputError("the output layer is given no tensor by position")
+        return torch.cat(found)
+
+    @cached_property
+    def new_gradients(self) -> Gradients:
+        """On the new examples."""
+        return self._gradients(self.batches)
+
+    @cached_property
+    def previous_gradients(self) -> Gradients | None:
+        """On the earlier ones; None if there are none."""
+        return self._gradients(self.previous) if self.previous else None
+
+    def _gradients(self, batches: Sequence[Any]) -> Gradients:
+        total: dict[str, Tensor] = {}
+        examples, squares = 0, 0.0
+        with gradient_pass(self.model) as drop:
+            for batch in batches:
+                count = examples_in(batch)
+                for piece, part in micro_batches(batch, _LARGEST):
+                    (self._loss(piece) * part).backward()
+                    drop()
+                own = {name: p.grad for name, p in self.model.named_parameters() if p.grad is not None}
+                squares += count * sum(float(gradient.double().square().sum()) for gradient in own.values())
+                for name, gradient in own.items():
+                    total[name] = total.get(name, 0.0) + count * gradient.double()
+                examples += count
+                self.model.zero_grad(set_to_none=True)
+        if not total:
+            raise InputError("the loss reaches no trainable parameter")
+        mean = {name: (gradient / examples).float() for name, gradient in total.items()}
+        squared = sum(float(gradient.double().square().sum()) for gradient in mean.values())
+        if not math.isfinite(squared):
+            raise InputError("the gradient is not finite")
+        return Gradients(mean, squared, squares / examples)
+
+    @contextmanager
+    def differentiable(self) -> Iterator[list[tuple[Tensor, float]]]:
+        """The new examples' losses with their graphs, for products with the Hessian.
+
+        Yields:
+            Losses of pieces, each with its share of all examples.
+        """
+        total = sum(examples_in(batch) for batch in self.batches)
+        with gradient_pass(self.model):
+            pieces = self._pieces(self.batches)
+            yield [(self._loss(piece), examples_in(piece) / total) for piece in pieces]
+
+    def _loss(self, batch: Any) -> Tensor:
+        return scalar_loss(self.model, batch, self.forward_loss, next(self.model.parameters()).device)
+
+    def _pieces(self, batches: Sequence[Any]) -> Iterator[Any]:
+        pieces = chain.from_iterable(micro_batches(batch, _LARGEST) for batch in batches)
+        return (self._on_device(piece) for piece, _ in pieces)
+
+    def _on_device(self, batch: Any) -> Any:
+        return to_device(batch, next(self.model.parameters()).device)

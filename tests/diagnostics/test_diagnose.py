@@ -1,0 +1,199 @@
+"""Each measure on a network where the answer is known; the network is left as it was."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy, mse_loss
+
+import warmstart as ws
+from networks import cnn
+from warmstart.diagnostics.measure import measures
+
+N = 12
+
+
+def batches_of(inputs, targets, size=5):
+    return list(zip(inputs.split(size), targets.split(size), strict=True))
+
+
+def linear(weight):
+    layer = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
+    layer.weight.data = weight.clone()
+    return nn.Sequential(layer)
+
+
+@pytest.fixture
+def drawn():
+    torch.manual_seed(0)
+    return torch.randn(N, 4), torch.randn(N, 3)
+
+
+def measured(name, model, inputs, targets, loss=mse_loss, **more):
+    found = ws.diagnose(model, batches_of(inputs, targets), loss, only=[name], **more)
+    assert not found.left, found
+    return found
+
+
+def test_units_that_are_silent_are_dormant():
+    torch.manual_seed(1)
+    model = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 3))
+    with torch.no_grad():
+        model[0].weight[2], model[0].bias[2] = 0, -1.0
+        model[2].weight[[1, 4]], model[2].bias[[1, 4]] = 0, 0.0
+    inputs, targets = torch.randn(40, 4), torch.randn(40, 3)
+    found = measured("dormant-units", model, inputs, targets)
+    layer = model[1](model[0](inputs)).abs().mean(0)
+    quiet = int((layer <= 0.025 * layer.mean()).sum())
+    assert quiet >= 1
+    second = model[3](model[2](model[1](model[0](inputs)))).abs().mean(0)
+    both = int((second <= 0.025 * second.mean()).sum())
+    assert both >= 2
+    assert found["dormant-units"] == pytest.approx((quiet + both) / 11)
+    assert list(found.by_layer("dormant-units").values()) == pytest.approx([quiet / 5, both / 6])
+
+
+@pytest.mark.parametrize(
+    ("weight", "effective", "stable", "isometry"),
+    [
+        (torch.eye(4) * 3, 1.0, 1.0, 0.0),
+        (torch.outer(torch.ones(3), torch.arange(1.0, 5)), 1 / 3, 1 / 3, math.sqrt(2)),
+        (torch.diag(torch.tensor([2.0, 1.0, 1.0])), math.exp(0.5 * math.log(2) + 0.5 * math.log(4)) / 3, 0.5, None),
+        (torch.zeros(3, 3), 0.0, 0.0, None),
+    ],
+)
+def test_ranks_and_isometry_are_those_of_singular_values(weight, effective, stable, isometry):
+    inputs, targets = torch.randn(N, weight.shape[1]), torch.randn(N, weight.shape[0])
+    model = linear(weight)
+    assert measured("effective-rank", model, inputs, targets)["effective-rank"] == pytest.approx(effective, abs=1e-6)
+    assert measured("stable-rank", model, inputs, targets)["stable-rank"] == pytest.approx(stable, abs=1e-6)
+    if isometry is not None:
+        assert measured("isometry", model, inputs, targets)["isometry"] == pytest.approx(isometry, abs=1e-5)
+
+
+def test_a_kernel_is_a_matrix_of_outputs_by_inputs():
+    model = nn.Sequential(nn.Conv2d(2, 8, 2, bias=False), nn.ReLU(), nn.Flatten(), nn.Linear(8, 3))
+    nn.init.orthogonal_(model[0].weight)
+    found = measured("isometry", model, torch.randn(N, 2, 2, 2), torch.randn(N, 3))
+    assert found.by_layer("isometry")["0.weight"] == pytest.approx(0, abs=1e-5)
+
+
+def test_the_rank_of_features_is_that_of_what_the_output_layer_is_given():
+    model = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 3))
+    model[0].weight.data = torch.diag(torch.tensor([1.0, 1.0, 1.0, 0.0, 0.0, 0.0]))
+    model[0].bias.data.zero_()
+    inputs = torch.eye(6).repeat(2, 1)
+    assert measured("feature-rank", model, inputs, torch.randn(N, 3))["feature-rank"] == 3
+
+
+def test_norm_distance_and_effective_rate_are_as_they_are_written():
+    model = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Linear(5, 3))
+    first = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with torch.no_grad():
+        model[0].weight.add_(0.5)
+        model[2].bias.add_(100.0)  # no layer's weight
+    groups = [{"params": model[i].parameters(), "lr": lr} for i, lr in ((0, 0.1), (2, 0.2))]
+    batches = batches_of(torch.randn(N, 4), torch.randn(N, 3))
+    names = ["weight-norm", "distance", "effective-rate"]
+    found = ws.diagnose(model, batches, mse_loss, initial=first, optimizer=torch.optim.SGD(groups), only=names)
+    squares = [float(model[i].weight.detach().double().square().sum()) for i in (0, 2)]
+    assert found["weight-norm"] == pytest.approx(math.sqrt(sum(squares)))
+    begun = sum(float(first[f"{i}.weight"].double().square().sum()) for i in (0, 2))
+    assert found["distance"] == pytest.approx(math.sqrt(20 * 0.25 / begun), rel=1e-5)
+    assert found.by_layer("distance")["2.weight"] == 0
+    assert found["effective-rate"] == pytest.approx(math.sqrt(0.1 / squares[0] * 0.2 / squares[1]))
+
+
+def test_gradients_directions_and_curvature_are_those_of_least_squares(drawn):
+    inputs, targets = drawn
+    weight = torch.randn(3, 4)
+    model = linear(weight)
+
+    def gradient(x, y):  # of the mean over all 3 N squares
+        return 2 / y.numel() * (weight @ x.T - y.T) @ x
+
+    def loss(output, target):
+        return mse_loss(output, target)
+
+    before = (inputs.flip(0) * 2)[:7], targets[:7]
+    found = ws.diagnose(model, batches_of(inputs, targets), loss, previous=batches_of(*before))
+    new, old = gradient(inputs, targets), gradient(*before)
+    assert found["gradient-norm[new]"] == pytest.approx(float(new.norm()), rel=1e-5)
+    assert found["gradient-norm[previous]"] == pytest.approx(float(old.norm()), rel=1e-5)
+    assert found["gradient-norm[all]"] == pytest.approx(float((N * new + 7 * old).norm() / (N + 7)), rel=1e-5)
+    assert found["direction"] == pytest.approx(float(-(new * weight).sum() / new.norm() / weight.norm()), rel=1e-4)
+    largest = float(torch.linalg.eigvalsh(2 / (3 * N) * inputs.T.double() @ inputs.double())[-1])
+    assert found["sharpness"] == pytest.approx(largest, rel=0.01)
+    each = [(len(x), float(gradient(x, y).square().sum())) for x, y in batches_of(inputs, targets)]
+    spread = sum(count * square for count, square in each) / N
+    expected = float(new.square().sum()) ** 2 / (found["sharpness"] * spread)
+    assert found["readiness"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_network_is_left_bit_for_bit_as_it_was():
+    torch.manual_seed(2)
+    model = cnn()
+    model.train()
+    model[0].weight.grad = torch.ones_like(model[0].weight)
+    model[1].eval()
+    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    modes = [layer.training for layer in model.modules()]
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    images, labels = torch.randn(N, 3, 8, 8), torch.arange(N) % 3
+    random = torch.get_rng_state()
+    found = ws.diagnose(
+        model,
+        batches_of(images, labels),
+        cross_entropy,
+        previous=batches_of(images[:6], labels[:6]),
+        initial=state,
+        optimizer=optimizer,
+    )
+    assert not found.left, found
+    assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
+    assert [layer.training for layer in model.modules()] == modes
+    assert torch.equal(model[0].weight.grad, torch.ones_like(model[0].weight))
+    assert all(p.grad is None for name, p in model.named_parameters() if name != "0.weight")
+    assert torch.equal(torch.get_rng_state(), random)
+    assert not optimizer.state
+    again = ws.diagnose(model, batches_of(images, labels), cross_entropy, previous=batches_of(images[:6], labels[:6]),
+                        initial=state, optimizer=optimizer)  # fmt: skip
+    assert again.measurements == found.measurements
+    assert set(found.to_dict()) == {one.name for one in found.measurements}
+    lines = str(found).splitlines()
+    assert len(lines) == len(found.to_dict())
+    assert all(len(line) < 80 for line in lines)
+
+
+def test_what_cannot_be_taken_is_named_with_its_reason(drawn):
+    inputs, targets = drawn
+    found = ws.diagnose(linear(torch.randn(3, 4)), batches_of(inputs, targets), mse_loss)
+    reasons = {entry.name: entry.reason for entry in found.left}
+    assert reasons.keys() == {"distance", "effective-rate", "dormant-units"}
+    assert "give initial=" in reasons["distance"]
+    assert "give optimizer=" in reasons["effective-rate"]
+    assert "no units" in reasons["dormant-units"]
+    assert "distance" in str(found)
+    with pytest.raises(ws.InputError, match="measure 'sharpnes' is unknown; did you mean 'sharpness'"):
+        ws.diagnose(linear(torch.randn(3, 4)), batches_of(inputs, targets), mse_loss, only=["sharpnes"])
+    with pytest.raises(ws.InputError, match="there is no batch to measure on"):
+        ws.diagnose(linear(torch.randn(3, 4)), [], mse_loss)
+    cut_off = ws.diagnose(linear(torch.randn(3, 4)), batches_of(inputs, targets), lambda o, t: (o - t).detach().sum())
+    assert "the loss has no gradient graph" in next(e.reason for e in cut_off.left if e.name == "gradient-norm")
+
+
+def test_what_is_not_asked_for_is_not_computed(drawn):
+    passes = []
+    model = linear(torch.randn(3, 4))
+    model.register_forward_pre_hook(lambda *_: passes.append(1))
+    ws.diagnose(model, batches_of(*drawn), mse_loss, only=["weight-norm", "isometry"])
+    assert not passes
+
+
+@pytest.mark.parametrize("name", measures())
+def test_each_measure_says_what_it_is_and_where_it_comes_from(name):
+    measure = measures()[name]
+    assert 0 < len(measure.summary) < 120
+    assert measure.source
+    assert measure.cost

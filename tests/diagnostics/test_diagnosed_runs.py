@@ -1,0 +1,70 @@
+"""`compare --diagnose` measures at each stage's start and changes no number; an interrupted run measures the same."""
+
+import csv
+import math
+
+import pytest
+
+from warmstart.comparison.images import ImageComparison
+from warmstart.comparison.settings import CompareSettings
+from warmstart.data.load import load
+from warmstart.diagnostics.measure import measures
+from warmstart.evidence.plasticity import TEN, last_stage
+from warmstart.grids.display import Display
+from warmstart.runs import run as module
+from warmstart.runs.grid_folder import GridFolder
+from warmstart.runs.image_task import ImageTask
+from warmstart.runs.key import RunKey
+from warmstart.runs.run import Run
+
+SETTINGS = {"stages": 3, "stage_size": 40, "until": 0.9, "device": "cpu", "threads": 1, "jobs": 1}
+KEY = RunKey("dash", 0, "sgd")
+
+
+def task(diagnosed):
+    settings = CompareSettings.of(SETTINGS)
+    return ImageTask(load("digits"), "small-cnn", settings, settings, diagnosed=diagnosed)
+
+
+def test_what_is_measured_changes_no_number():
+    plain, diagnosed = (Run(task(on), KEY, None).go_on(lambda event: None) for on in (False, True))
+    assert [(row.test_loss, row.steps) for row in plain.rows] == [(row.test_loss, row.steps) for row in diagnosed.rows]
+    assert not plain.diagnoses
+    assert diagnosed.diagnoses.keys() == {1, 2, 3}
+    for stage, values in diagnosed.diagnoses.items():
+        taken = {name.partition("[")[0] for name, layer, _ in values if not layer}
+        assert taken == measures().keys() | ({"previous-accuracy"} if stage > 1 else set())
+        assert all(math.isfinite(value) for _, _, value in values)
+
+
+def test_an_interrupted_run_measures_the_same(tmp_path, monkeypatch):
+    whole = Run(task(True), KEY, None).go_on(lambda event: None)
+    monkeypatch.setattr(module, "SAVE_EVERY", -1.0)
+
+    class StoppedError(Exception):
+        pass
+
+    def stop(event):
+        if event.stage == 2 and event.progress.epochs == 2 and event.finished_stage is None:
+            raise StoppedError
+
+    with pytest.raises(StoppedError):
+        Run(task(True), KEY, GridFolder(tmp_path)).go_on(stop)
+    assert Run(task(True), KEY, GridFolder(tmp_path)).go_on(lambda event: None).diagnoses == whole.diagnoses
+
+
+def test_a_comparison_shows_them_and_writes_all(tmp_path):
+    out = tmp_path / "grid"
+    settings = CompareSettings.of({**SETTINGS, "methods": "cold,warm", "seeds": 1, "diagnose": True, "out": str(out)})
+    with Display(quiet=True) as display:
+        results, _ = ImageComparison(settings, display).run()
+    table = last_stage(results)
+    assert list(table.columns[0].cells) == list(TEN)
+    rows = list(csv.DictReader((out / "diagnostics.csv").read_text().splitlines()))
+    assert {row["method"] for row in rows} == {"cold", "warm"}
+    which = {"measure": "dormant-units", "stage": "3", "method": "warm"}
+    dormant = [row for row in rows if row.items() >= which.items()]
+    assert [row["layer"] == "" for row in dormant] == [True] + [False] * (len(dormant) - 1)
+    page = (out / "report.html").read_text()
+    assert "Plasticity by stage" in page
+    assert "gradient-norm" in page

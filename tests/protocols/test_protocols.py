@@ -1,0 +1,59 @@
+"""Protocols are found by themselves, are valid settings, and say what their sources say."""
+
+import pytest
+
+from warmstart.comparison.settings import CompareSettings
+from warmstart.protocols.registry import protocols
+from warmstart.training.recipe import Recipe
+
+
+@pytest.mark.parametrize("name", protocols())
+def test_each_stands_for_valid_settings_that_flags_change(name):
+    settings = CompareSettings.of({"protocol": name})
+    assert settings.protocol == name
+    for key, value in protocols()[name].stream.items():
+        assert getattr(settings, key) == value
+    for key in set(Recipe.described()) - {"optimizer", "precision", "batch_size"}:
+        assert getattr(settings, key) == getattr(protocols()[name].recipe, key)
+    changed = CompareSettings.of({"protocol": name, "lr": 0.25, "stages": 2, "precision": "fp32"})
+    assert (changed.lr, changed.stages, changed.precision) == (0.25, 2, "fp32")
+    assert changed.momentum == settings.momentum
+
+
+@pytest.mark.parametrize("name", protocols())
+def test_each_says_what_it_is_in_a_line(name):
+    protocol = protocols()[name]
+    assert protocol.name == name
+    assert 0 < len(protocol.summary) < 120
+    assert protocol.source
+
+
+def test_all_that_the_design_names_are_there():
+    named = {"incremental", "practice", "sota", "half", "tenth", "continual", "class-incremental"}
+    assert named | {"permuted-pixels", "shuffled-labels"} == protocols().keys()
+
+
+def test_fires_protocols_train_by_adam():
+    tenth = CompareSettings.of({"protocol": "tenth"})
+    assert (tenth.optimizer, tenth.weight_decay, tenth.clip, tenth.batch_size) == ("adamw", 0, 0.5, 256)
+    assert [tenth.of_stage(number).epochs for number in (1, 2)] == [1000, 100]
+    assert (tenth.stages, tenth.stage_size) == (2, "10%,90%")
+    continual = CompareSettings.of({"protocol": "continual"})
+    assert [continual.of_stage(number).epochs for number in (1, 10)] == [100, 100]
+    assert CompareSettings.of({"protocol": "sota", "optimizer": "sam"}).optimizer == "sam"
+
+
+@pytest.mark.parametrize(
+    ("given", "batch_size"),
+    [
+        ({}, 64),
+        ({"stage_size": 999}, 64),
+        ({"stage_size": 1000}, 128),
+        ({"stage_size": "10%"}, 64),
+        ({"order": "month"}, 64),
+        ({"order": "month", "stage_size": 2000}, 128),
+        ({"stage_size": 1000, "batch_size": 32}, 32),
+    ],
+)
+def test_practice_takes_small_batches_where_stages_are_small_or_unknown(given, batch_size):
+    assert CompareSettings.of({"protocol": "practice", **given}).batch_size == batch_size
