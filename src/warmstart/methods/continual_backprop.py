@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from warmstart.errors import number, whole_number, within
 from warmstart.layers.units import Units
 from warmstart.methods.method import Method, Stage
-from warmstart.methods.redrawing import described, fan_in, kept, redraw_, seen
+from warmstart.methods.redrawing import described, kept, redraw_, seen
 from warmstart.methods.report import Report
 from warmstart.undo import all_or_nothing, keep
 
@@ -55,37 +55,45 @@ class ContinualBackprop(Method):
     @all_or_nothing
     @torch.no_grad()
     def after_step(self, model: nn.Module, stage: Stage) -> None:
-        """Update the utilities, and redraw the least useful units of each layer that owes some."""
-        layers, debts = [], []
+        """Update the utilities, and redraw the least useful units of the layers that owe some."""
+        debts = []
         for layer, h in seen(model, stage):
-            age = kept(stage, layer, "age", (layer.count,), dtype=torch.long)
-            utility = kept(stage, layer, "utility", (layer.count,))
-            mean = kept(stage, layer, "mean activation", (layer.count,))
-            owed = kept(stage, layer, "owed", ())
+            age, utility, mean, owed = _kept(stage, layer)
             age.add_(1)
             utility.lerp_(h.abs().mean(0) * _outgoing_size(model, layer), 1 - self.decay)
             mean.lerp_(h.mean(0), 1 - self.decay)
             owed.add_(self.rate * (age > self.maturity).sum())
-            layers.append(layer)
-            debts.append(owed)
-        for layer, count in zip(layers, torch.stack(debts).long().tolist(), strict=True):  # waits for the device once
+            debts.append((layer, owed))
+        counts = torch.stack([owed for _, owed in debts]).long().tolist()  # waits for the device once
+        chosen = []
+        for (layer, _), count in zip(debts, counts, strict=True):
             if count:
-                self._replace(model, stage, layer, count)
+                which, given = self._least_useful(stage, layer, count)
+                _take_up_(model, stage, layer, which, given)
+                chosen.append((layer, which))
+        redraw_(model, stage, chosen, gain=math.sqrt(2))  # of ReLU
 
-    def _replace(self, model: nn.Module, stage: Stage, layer: Units, count: int) -> None:
-        """Redraw as many of a layer's units, and begin anew with what is kept of them."""
-        age, utility, mean, owed = (
-            stage.state[f"{what} of {layer.layer}"] for what in ("age", "utility", "mean activation", "owed")
-        )
+    def _least_useful(self, stage: Stage, layer: Units, count: int) -> tuple[Tensor, Tensor]:
+        """So many units of a layer, about to be redrawn, and what they gave on average; they begin anew."""
+        age, utility, mean, owed = _kept(stage, layer)
         corrected = 1 - self.decay ** age.float()
-        ranked = torch.where(age > self.maturity, utility / corrected, math.inf).argsort(stable=True)
-        chosen = ranked[:count]
-        _take_up_(model, stage, layer, chosen, (mean / corrected)[chosen])
-        bound = math.sqrt(2) * math.sqrt(3 / fan_in(model, layer))  # with the gain of ReLU
-        redraw_(model, stage, layer, chosen, bound)
+        which = torch.where(age > self.maturity, utility / corrected, math.inf).argsort(stable=True)[:count]
+        given = (mean / corrected)[which]
+        for of_units in (age, utility, mean):
+            of_units[which] = 0
         owed.sub_(count)
-        for kept_of_it in (age, utility, mean):
-            kept_of_it[chosen] = 0
+        return which, given
+
+
+def _kept(stage: Stage, layer: Units) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Age, utility and mean activation of each unit, and how many units the layer owes."""
+    of_units = (layer.count,)
+    return (
+        kept(stage, layer, "age", of_units, dtype=torch.long),
+        kept(stage, layer, "utility", of_units),
+        kept(stage, layer, "mean activation", of_units),
+        kept(stage, layer, "owed", ()),
+    )
 
 
 def _outgoing_size(model: nn.Module, layer: Units) -> Tensor:
@@ -94,12 +102,12 @@ def _outgoing_size(model: nn.Module, layer: Units) -> Tensor:
     return torch.cat(weights, 1).float().abs().mean(1)
 
 
-def _take_up_(model: nn.Module, stage: Stage, layer: Units, chosen: Tensor, mean: Tensor) -> None:
-    """Add what units gave on average to the biases of the layers that read them."""
+def _take_up_(model: nn.Module, stage: Stage, layer: Units, which: Tensor, mean: Tensor) -> None:
+    """Add what these units gave on average, through their outgoing weights, to the biases of what reads them."""
     for part in layer.outgoing:
         weight = model.get_parameter(part.name)
-        given, values = torch.zeros_like(weight), part.of(weight, chosen)
-        part.copy_(given, chosen, values * mean.to(values).reshape(-1, *[1] * (values.dim() - 1)))
+        given, values = torch.zeros_like(weight), part.of(weight, which)
+        part.copy_(given, which, values * mean.to(values).reshape(-1, *[1] * (values.dim() - 1)))
         reader = model.get_submodule(part.name.rpartition(".")[0])
         for other in stage.units():
             incoming = [into for into in other.incoming if into.name == part.name]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from warmstart.errors import at_least_one, number, within
 from warmstart.methods.method import Method, Stage
@@ -49,7 +49,9 @@ class Redo(Method):
         """Redraw the dormant units, if it is time."""
         if stage.step % self.every or (stage.number == 1 and stage.step == 0):
             return
-        for layer, activations in seen(model, stage):
-            activity = activations.abs().mean(0)
-            dormant = activity <= self.tau * activity.mean()
-            redraw_(model, stage, layer, dormant.nonzero().flatten())
+        redraw_(model, stage, [(layer, self._dormant(a)) for layer, a in seen(model, stage)])
+
+    def _dormant(self, a: Tensor) -> Tensor:
+        """The numbers of a layer's dormant units, given its activations (rows, units)."""
+        activity = a.abs().mean(0)
+        return (activity <= self.tau * activity.mean()).nonzero().flatten()

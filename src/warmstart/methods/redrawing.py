@@ -7,7 +7,7 @@ nothing yet; the optimizer's moments of exactly these elements are 0 as well.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 
 import torch
@@ -89,41 +89,45 @@ def kept(
     return stage.state[name]
 
 
-def redraw_(model: nn.Module, stage: Stage, layer: Units, chosen: Tensor, bound: float | None = None) -> None:
-    """Redraw some units of a layer, and reset the moments of what changes; call it inside `all_or_nothing`.
+def redraw_(
+    model: nn.Module, stage: Stage, chosen: Iterable[tuple[Units, Tensor]], *, gain: float | None = None
+) -> None:
+    """Redraw units, and reset the moments of what changes; call it inside `all_or_nothing`.
 
     Args:
         model: The network, changed in place.
         stage: The stage that is being trained, with its optimizer and source of randomness.
-        layer: One of `redrawable`.
-        chosen: Which of its units, (n,).
-        bound: Incoming weights are uniform in [-bound, bound]; None takes the layer's own initialisation.
+        chosen: Layers of `redrawable`, each with the numbers of its units, (n,).
+        gain: Incoming weights are uniform up to gain sqrt(3 / fan in) (He et al. 2015); None begins as the layer began.
     """
-    if not len(chosen):
-        return
+    chosen = [(layer, which) for layer, which in chosen if len(which)]
     assert stage.optimizer is not None
-    touched = _touched(model, layer)
+    touched = {name: tensor for layer, _ in chosen for name, tensor in _touched(model, layer).items()}
     moments = {name: _moments(stage.optimizer, name, tensor) for name, tensor in touched.items()}
     require_writable(touched)
     keep([*touched.values(), *(moment for found in moments.values() for moment in found)])
     keep_random_state(stage.generator)
-    bound = _first_bound(model, stage, layer) if bound is None else bound
-    for part in layer.incoming:
-        shape = part.of(touched[part.name], chosen).shape
-        part.copy_(touched[part.name], chosen, bound * (2 * torch.rand(shape, generator=stage.generator) - 1))
-    for part in (*_biases(layer), *layer.outgoing):
-        part.fill_(touched[part.name], chosen, 0.0)
-    for part in layer.norms:
-        owner, _, kind = part.name.rpartition(".")
-        if kind in _FIRST_VALUES and is_norm(model.get_submodule(owner)):
-            part.fill_(touched[part.name], chosen, _FIRST_VALUES[kind])
-    for part in _parts(layer):
-        for moment in moments[part.name]:
-            part.fill_(moment, chosen, 0.0)
-    kept(stage, layer, "redrawn", (), dtype=torch.long).add_(len(chosen))
+    for layer, which in chosen:
+        bound = _first_bound(model, stage, layer) if gain is None else gain * math.sqrt(3 / _fan_in(model, layer))
+        for part in layer.incoming:
+            shape = part.of(touched[part.name], which).shape
+            part.copy_(touched[part.name], which, bound * (2 * torch.rand(shape, generator=stage.generator) - 1))
+        for part in _biases(layer):
+            part.fill_(touched[part.name], which, 0.0)
+        for part in layer.norms:
+            owner, _, kind = part.name.rpartition(".")
+            if kind in _FIRST_VALUES and is_norm(model.get_submodule(owner)):
+                part.fill_(touched[part.name], which, _FIRST_VALUES[kind])
+    for layer, which in chosen:  # after all incoming weights, some of which these are
+        for part in layer.outgoing:
+            part.fill_(touched[part.name], which, 0.0)
+        for part in _parts(layer):
+            for moment in moments[part.name]:
+                part.fill_(moment, which, 0.0)
+        kept(stage, layer, "redrawn", (), dtype=torch.long).add_(len(which))
 
 
-def fan_in(model: nn.Module, layer: Units) -> int:
+def _fan_in(model: nn.Module, layer: Units) -> int:
     """How many incoming weights a unit has."""
     return sum(part.of(model.get_parameter(part.name))[0].numel() for part in layer.incoming)
 
@@ -131,14 +135,14 @@ def fan_in(model: nn.Module, layer: Units) -> int:
 def _first_bound(model: nn.Module, stage: Stage, layer: Units) -> float:
     """The bound of a uniform draw as the layer's first weights were spread, or else as PyTorch draws a layer."""
     if not len(stage.initial):  # which it is too where nobody has passed first weights
-        return 1 / math.sqrt(fan_in(model, layer))
+        return 1 / math.sqrt(_fan_in(model, layer))
     first = []
     for part in layer.incoming:
         if part.name not in stage.initial or stage.initial[part.name].shape != model.get_parameter(part.name).shape:
             raise InputError(f"initial holds no first value for {part.name}, from which units are redrawn")
         first.append(part.of(stage.initial[part.name]).float().flatten())
     std = torch.cat(first).std().item()
-    return math.sqrt(3) * std if std > 0 else 1 / math.sqrt(fan_in(model, layer))
+    return math.sqrt(3) * std if std > 0 else 1 / math.sqrt(_fan_in(model, layer))
 
 
 def _biases(layer: Units) -> tuple[Part, ...]:

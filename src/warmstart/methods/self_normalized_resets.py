@@ -55,6 +55,7 @@ class SelfNormalizedResets(Method):
     @torch.no_grad()
     def after_step(self, model: nn.Module, stage: Stage) -> None:
         """Count the silence of each unit, and redraw those that reach their threshold."""
+        chosen = []
         for layer, activations in seen(model, stage):
             silent = (activations <= 0).all(0)
             ages = kept(stage, layer, "ages", (layer.count,), dtype=torch.long)
@@ -68,7 +69,8 @@ class SelfNormalizedResets(Method):
             old = ages >= tau
             _note(noted, ages, old)
             ages.mul_(~old)
-            redraw_(model, stage, layer, old.nonzero().flatten())
+            chosen.append((layer, old.nonzero().flatten()))
+        redraw_(model, stage, chosen)
 
     def thresholds(self, noted: Tensor, tau: Tensor) -> Tensor:
         """The new thresholds, given how often each age was noted (units, ages from 0 on) and the old ones."""
