@@ -62,7 +62,10 @@ def seen(model: nn.Module, stage: Stage) -> Iterator[tuple[Units, Tensor]]:
     """
     layers = redrawable(stage)
     if stage.optimizer is None:
-        raise InputError("redrawing a unit resets its moments, so the optimizer is needed: apply_(model, optimizer)")
+        raise InputError(
+            "redrawing a unit resets its moments, so the optimizer is needed: apply_(model, optimizer), or in ws.compare "
+            "make_optimizer="
+        )
     if stage.step == 0:  # later would be too late
         for layer in layers:
             for name, tensor in _touched(model, layer).items():
