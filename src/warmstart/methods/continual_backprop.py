@@ -50,7 +50,7 @@ class ContinualBackprop(Method):
     def on_new_data(self, model: nn.Module, stage: Stage) -> Report:
         """Say which units can be redrawn."""
         note = f"at each update {self.rate:g} of the units older than {self.maturity:,} updates are redrawn"
-        return described(self, model, stage, note)
+        return described(self, stage, note)
 
     @all_or_nothing
     @torch.no_grad()

@@ -41,7 +41,7 @@ class Redo(Method):
     def on_new_data(self, model: nn.Module, stage: Stage) -> Report:
         """Say which units can be redrawn."""
         note = f"dormant units are redrawn at the first update and every {self.every:,} updates"
-        return described(self, model, stage, note)
+        return described(self, stage, note)
 
     @all_or_nothing
     @torch.no_grad()

@@ -21,7 +21,7 @@ from warmstart.layers.parts import Part
 from warmstart.layers.units import Units
 from warmstart.methods.cold import tensors_of
 from warmstart.methods.method import Method, Stage
-from warmstart.methods.report import NumbersReport, Report
+from warmstart.methods.report import Report
 from warmstart.methods.training_state import moments_of
 from warmstart.network import require_writable
 from warmstart.undo import keep, keep_random_state, on_failure
@@ -63,8 +63,8 @@ def seen(model: nn.Module, stage: Stage) -> Iterator[tuple[Units, Tensor]]:
     layers = redrawable(stage)
     if stage.optimizer is None:
         raise InputError(
-            "redrawing a unit resets its moments, so the optimizer is needed: apply_(model, optimizer), or in ws.compare "
-            "make_optimizer="
+            "redrawing a unit resets its moments, so the optimizer is needed: apply_(model, optimizer), or "
+            "ws.compare(..., make_optimizer=)"
         )
     if stage.step == 0:  # later would be too late
         for layer in layers:
@@ -87,7 +87,7 @@ def kept(
     name = f"{what} of {layer.layer}"
     if name not in stage.state:
         on_failure(partial(stage.state.pop, name, None))
-        stage.state[name] = torch.full(shape, value, dtype=dtype, device=layer.incoming[0].at.device)
+        stage.state[name] = torch.full(shape, value, dtype=dtype, device=stage.activations[layer.layer].device)
     keep([stage.state[name]])
     return stage.state[name]
 
@@ -175,20 +175,17 @@ def _moments(optimizer: Optimizer, name: str, tensor: Tensor) -> list[Tensor]:
     return list(found.values())
 
 
-def described(method: Method, model: nn.Module, stage: Stage, note: str) -> Report:
-    """What a method has redrawn so far, and what it can and cannot redraw; raise InputError if that is nothing."""
+def described(method: Method, stage: Stage, note: str) -> Report:
+    """What a method can and cannot redraw, and has redrawn so far; raise InputError if it can redraw nothing."""
     layers, hidden = redrawable(stage), [layer for layer in stage.units() if not layer.is_output]
-    rows, left = [], []
-    for layer in stage.units():
-        module = model.get_submodule(layer.incoming[0].name.rpartition(".")[0])
-        if reason := _why_not(layer):
-            left.append(LeftAlone(layer.layer, reason))
-        else:
-            redrawn = int(stage.state.get(f"redrawn of {layer.layer}", 0))
-            rows.append(NumbersReport(layer.layer, type(module).__name__, {"units": layer.count, "redrawn": redrawn}))
+    left = [LeftAlone(layer.layer, reason) for layer in stage.units() if (reason := _why_not(layer))]
     can, of = (sum(layer.count for layer in some) for some in (layers, hidden))
     share = f"{can:,} of {counted(of, 'hidden unit')} can be redrawn ({can / of:.0%})"
+    redrawn = {layer.layer: int(stage.state.get(f"redrawn of {layer.layer}", 0)) for layer in layers}
+    most = sorted(filter(redrawn.get, redrawn), key=lambda name: -redrawn[name])[:3]
+    so_far = f"redrawn so far: {counted(sum(redrawn.values()), 'unit')}"
+    so_far += f", most of all {', '.join(f'{redrawn[name]:,} of {name}' for name in most)}" if most else ""
     warnings = [] if can / of >= _FEW else [f"only {share}"]
     if coupled := sum(layer.count for layer in layers if layer.coupled_by):
         warnings.append(f"{counted(coupled, 'unit')} of these share a norm layer's mean: one redrawn shifts the others")
-    return Report(method.name, method.settings(), tuple(rows), tuple(left), (note, share), tuple(warnings))
+    return Report(method.name, method.settings(), (), tuple(left), (note, share, so_far), tuple(warnings))

@@ -49,7 +49,7 @@ class SelfNormalizedResets(Method):
     def on_new_data(self, model: nn.Module, stage: Stage) -> Report:
         """Say which units can be redrawn."""
         note = f"units are redrawn after unusual silence, {self.tau_max:,} updates at most"
-        return described(self, model, stage, note)
+        return described(self, stage, note)
 
     @all_or_nothing
     @torch.no_grad()
