@@ -17,6 +17,7 @@ from warmstart.methods.method import Method, Stage
 from warmstart.methods.redrawing import described, redraw_, seen
 from warmstart.methods.report import Report
 from warmstart.undo import all_or_nothing
+from warmstart.wording import counted
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Redo(Method):
     @all_or_nothing
     def on_new_data(self, model: nn.Module, stage: Stage) -> Report:
         """Say which units can be redrawn."""
-        note = f"dormant units are redrawn at the first update and every {self.every:,} updates"
+        note = f"dormant units are redrawn at the first update and every {counted(self.every, 'update')} after it"
         return described(self, stage, note)
 
     @all_or_nothing

@@ -72,8 +72,8 @@ def seen(model: nn.Module, stage: Stage) -> Iterator[tuple[Units, Tensor]]:
                 _moments(stage.optimizer, name, tensor)
     if not any(layer.layer in stage.activations for layer in layers):
         raise InputError(
-            "no activations were seen in this update: run the network in train mode before each update, and not as "
-            "torch.compile returns it, which calls no hooks"
+            "no activations were seen in this update: run the network in train mode before each update; where "
+            "torch.compile has compiled it before, apply_ comes first, since what is compiled takes no new hooks"
         )
     for layer in layers:
         if layer.layer in stage.activations:
