@@ -26,6 +26,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 import warmstart as ws
+from warmstart.layers.units import units
 from warmstart.methods.registry import methods
 
 def network():
@@ -49,6 +50,7 @@ stage = ws.Stage(
     number=2, seen=48, new=16, batches=lambda size: batches,
     forward_loss=lambda m, b: cross_entropy(m(b[0]), b[1]),
     fresh=network, initial=first, generator=torch.Generator(), optimizer=optimizer,
+    units=lambda: units(model, lambda: model(batches[0][0]))[0],
 )
 for name in methods():
     reports.append(ws.parse_method(name).on_new_data(model, stage))

@@ -19,14 +19,17 @@ if TYPE_CHECKING:
     from warmstart.layers.parts import Part
     from warmstart.layers.units import Units
     from warmstart.methods.cold import Cold, cold_
+    from warmstart.methods.continual_backprop import ContinualBackprop
     from warmstart.methods.dash import Dash, dash_, dash_from_
     from warmstart.methods.fire import Fire, fire_
     from warmstart.methods.head_reset import HeadReset, head_reset_
     from warmstart.methods.l2_init import L2Init, l2_init_
     from warmstart.methods.method import Method, Stage
+    from warmstart.methods.redo import Redo
     from warmstart.methods.registry import parse_method
     from warmstart.methods.report import Report
     from warmstart.methods.rewarm import Rewarm
+    from warmstart.methods.self_normalized_resets import SelfNormalizedResets
     from warmstart.methods.shrink_perturb import ShrinkPerturb, shrink_perturb_
     from warmstart.methods.warm import Warm, WarmReset, warm_, warm_reset_
     from warmstart.runs.function_task import TrainingStage
@@ -44,14 +47,17 @@ _WHERE = {
     "layers.parts": ("Part",),
     "layers.units": ("Units",),
     "methods.cold": ("Cold", "cold_"),
+    "methods.continual_backprop": ("ContinualBackprop",),
     "methods.dash": ("Dash", "dash_", "dash_from_"),
     "methods.fire": ("Fire", "fire_"),
     "methods.head_reset": ("HeadReset", "head_reset_"),
     "methods.l2_init": ("L2Init", "l2_init_"),
     "methods.method": ("Method", "Stage"),
+    "methods.redo": ("Redo",),
     "methods.registry": ("parse_method",),
     "methods.report": ("Report",),
     "methods.rewarm": ("Rewarm",),
+    "methods.self_normalized_resets": ("SelfNormalizedResets",),
     "methods.shrink_perturb": ("ShrinkPerturb", "shrink_perturb_"),
     "methods.warm": ("Warm", "WarmReset", "warm_", "warm_reset_"),
     "runs.function_task": ("TrainingStage",),
@@ -61,6 +67,7 @@ _MODULE_OF = {name: module for module, names in _WHERE.items() for name in names
 
 __all__ = [
     "Cold",
+    "ContinualBackprop",
     "Dash",
     "Diagnosis",
     "Finding",
@@ -73,8 +80,10 @@ __all__ = [
     "Method",
     "Outcome",
     "Part",
+    "Redo",
     "Report",
     "Rewarm",
+    "SelfNormalizedResets",
     "ShrinkPerturb",
     "Stage",
     "TrainingStage",

@@ -58,7 +58,7 @@ def applied(method, second=False):
     return begin
 
 
-SPELLED = ("dash", "fire", "cold", "shrink-perturb[variant=ash]", "head-reset", "l2-init")
+SPELLED = ("dash", "fire", "cold", "shrink-perturb[variant=ash]", "head-reset", "l2-init", "redo")
 
 
 @pytest.mark.parametrize("second", [False, True], ids=["first", "second"])

@@ -16,7 +16,10 @@ from stateful_methods import AgeAndRedraw, SlowCopy
 from warmstart.integrations import WarmStart
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
-METHODS = (SlowCopy(), AgeAndRedraw())
+METHODS = (
+    *(SlowCopy(), AgeAndRedraw()),
+    *(ws.Redo(0.9, 2), ws.ContinualBackprop(0.1, 1), ws.SelfNormalizedResets(0.9, 2, 2)),
+)
 
 
 class Network(nn.Module):

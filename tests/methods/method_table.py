@@ -43,18 +43,25 @@ class Row:
     """Parameters whose gradient changes after a backward pass."""
     updates: frozenset[str] = NOTHING
     """Parameters and buffers that change after an update."""
+    moments: frozenset[str] = NOTHING
+    """Parameters whose moments change after an update."""
     rate: bool = False
     """Whether the learning rate of an update changes."""
     optimizer: str = "kept"
     """What becomes of the optimizer's state when new data arrives: kept or reset."""
     random: bool = False
-    """Whether the stage's generator decides the outcome."""
+    """Whether the stage's generator decides the outcome: of all that changes, or of `drawn` alone."""
+    drawn: frozenset[str] = NOTHING
     settings: dict[str, str] = field(default_factory=dict)
     """Each of the method's settings with a value that is not the default."""
     wrong: tuple[str, ...] = ()
     """Settings that must be refused."""
 
 
+REDRAWN = frozenset({"body.weight", "body.bias", "norm.weight", "norm.bias", "point.weight"})
+"""What belongs to the only units that are alone, hidden and trained: those of the first convolution."""
+DRAWN = frozenset({"body.weight"})
+STATISTICS = frozenset({"norm.running_mean", "norm.running_var"})
 NOT_A_SHARE = ("-0.1", "1.1", "nan", "inf", "x", "")
 
 ROWS = [
@@ -118,5 +125,41 @@ ROWS = [
         gradients=TRAINABLE,
         settings={"coef": "0.01"},
         wrong=("coef=-1", "coef=nan", "coef=inf", "coef=x", "factor=1"),
+    ),
+    Row("redo", updates=REDRAWN | STATISTICS, moments=REDRAWN, random=True, drawn=DRAWN),
+    Row(
+        "redo[tau=1.0,every=2]",
+        updates=REDRAWN | STATISTICS,
+        moments=REDRAWN,
+        random=True,
+        drawn=DRAWN,
+        settings={"tau": "0.5", "every": "100"},
+        wrong=(*(f"tau={value}" for value in ("-0.1", "nan", "inf", "x")), "every=0", "every=1.5", "threshold=1"),
+    ),
+    Row("continual-backprop"),
+    Row(
+        "continual-backprop[rate=0.5,maturity=0]",
+        updates=REDRAWN | STATISTICS,
+        moments=REDRAWN,
+        random=True,
+        drawn=DRAWN,
+        settings={"rate": "0.001", "maturity": "100", "decay": "0.9"},
+        wrong=(
+            *(f"rate={value}" for value in NOT_A_SHARE),
+            *("maturity=-1", "maturity=1.5", "decay=-0.1", "decay=1", "decay=nan", "util=1"),
+        ),
+    ),
+    Row("self-normalized-resets"),
+    Row(
+        "self-normalized-resets[every=1,tau_max=1]",
+        updates=REDRAWN | STATISTICS,
+        moments=REDRAWN,
+        random=True,
+        drawn=DRAWN,
+        settings={"percentile": "0.9", "every": "8", "tau_max": "78"},
+        wrong=(
+            *(f"percentile={value}" for value in (*NOT_A_SHARE, "0")),
+            *("every=0", "every=1.5", "tau_max=0", "tau_max=1.5", "eta=0.02"),
+        ),
     ),
 ]

@@ -14,7 +14,9 @@ from networks import batches_for
 from stateful_methods import METHODS
 from warmstart import InputError, Report, Stage, parse_method
 from warmstart.integrations import WarmStart
+from warmstart.layers.units import watch
 from warmstart.methods.registry import methods
+from warmstart.methods.units_and_activations import UnitsOf
 
 each = pytest.mark.parametrize("row", ROWS, ids=lambda row: row.spelled)
 
@@ -32,6 +34,7 @@ class Situation:
             self.train_on(batch)
         with torch.no_grad():
             self.model.body.bias.add_(0.01)  # batch norm hides it from the loss, so that training leaves it
+            self.model.norm.bias[3] = -9.0  # this unit is silent
         self.draws = []
         self.stage = Stage(
             number=2,
@@ -44,6 +47,9 @@ class Situation:
             generator=torch.Generator().manual_seed(seed),
             optimizer=self.optimizer,
         )
+        self.stage.units = UnitsOf(self.model, self.stage.batches, self.loss)
+        with watch(self.model, self.stage.units()) as self.stage.activations:
+            self.backward(self.batches[0])
 
     @staticmethod
     def loss(model, batch):
@@ -123,7 +129,7 @@ def test_updates_change_exactly_these_tensors(row):
     method.after_step(now.model, now.stage)
     assert changed(before, now.weights()) == row.updates
     assert not changed(gradients, now.gradients())
-    assert not changed(momentum, now.momentum())
+    assert changed(momentum, now.momentum()) == row.moments
     assert (now.optimizer.param_groups[0]["lr"] != 0.05) == row.rate
     assert method.acts_on_updates or not (row.gradients or row.updates or row.rate)
 
@@ -159,7 +165,7 @@ def test_a_seed_repeats_it_and_another_one_does_not(row):
         return {**now.weights(), **{f"grad {name}": g for name, g in now.gradients().items()}}
 
     assert not changed(outcome(1), outcome(1))
-    expected = (row.new_data | row.updates) if row.random else set()
+    expected = (row.drawn or row.new_data | row.updates) if row.random else set()
     assert changed(outcome(1), outcome(2)) == expected
 
 

@@ -18,6 +18,8 @@ import warmstart as ws
 from interruptions import EVERY_LINE, Trial, differing, half_done
 from networks import batches_for, updated
 from warmstart import Stage, parse_method
+from warmstart.layers.units import watch
+from warmstart.methods.units_and_activations import UnitsOf
 from warmstart.undo import all_or_nothing
 
 BATCHES = batches_for((3, 6, 6), 3, size=4)
@@ -141,7 +143,10 @@ def a_stage(spelled, act):
             initial=INITIAL,
             generator=generator,
             optimizer=optimizer,
+            units=UnitsOf(model, lambda size: BATCHES, loss),
         )
+        with watch(model, stage.units()) as stage.activations:
+            loss(model, BATCHES[0]).backward()
         method = parse_method(spelled)
         return Trial(
             lambda: act(method, model, stage),
@@ -156,6 +161,12 @@ def a_stage(spelled, act):
 @pytest.mark.parametrize("spelled", [row.spelled for row in ROWS])
 def test_a_method_interrupted_at_any_line_has_changed_nothing_or_is_done(spelled):
     wrong, tried = half_done(a_stage(spelled, lambda method, *given: method.on_new_data(*given)), seed=len(spelled))
+    assert not wrong, f"{len(wrong)} of {tried}: " + "; ".join(wrong[:9])
+
+
+@pytest.mark.parametrize("spelled", [row.spelled for row in ROWS if row.moments])
+def test_an_update_interrupted_at_any_line_has_redrawn_units_or_not(spelled):
+    wrong, tried = half_done(a_stage(spelled, lambda method, *given: method.after_step(*given)), sample=60)
     assert not wrong, f"{len(wrong)} of {tried}: " + "; ".join(wrong[:9])
 
 

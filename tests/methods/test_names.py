@@ -90,7 +90,7 @@ def test_a_method_has_one_label_whether_made_or_typed(made, typed):
         ("dahs", "method 'dahs' is unknown; did you mean 'dash'?"),
         ("Dash", "did you mean 'dash'?"),
         ("", "method '' is unknown"),
-        ("zzz", "choose from cold, dash"),
+        ("zzz", "choose from cold, continual-backprop, dash"),
         ("dash[alpha=0.1", "no closing bracket"),
         ("dash[lamda=0.1]", "dash has no setting 'lamda'; did you mean 'lambda'?"),
         ("dash[alpha]", "dash has no setting 'alpha'"),

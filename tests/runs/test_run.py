@@ -92,6 +92,9 @@ def same_state(one, other):
         ("stateful_methods:SlowCopy", "sam"),
         ("stateful_methods:AgeAndRedraw", "sgd"),
         ("stateful_methods:AgeAndRedraw", "sam"),
+        ("redo[tau=0.5,every=3]", "adamw"),
+        ("continual-backprop[rate=0.01,maturity=2]", "muon"),
+        ("self-normalized-resets[every=2,tau_max=3]", "sam"),
     ],
 )
 def test_a_run_that_was_stopped_inside_each_stage_gives_the_same_bits(tmp_path, task, monkeypatch, method, optimizer):

@@ -59,7 +59,7 @@ class StatePolicy:
         if self.optimizer_state == "reset":
             reset_optimizer_(self.optimizer)
         if self.optimizer_state == "scale":
-            moments = [(*each, *found) for each in scales for found in _moments(self.optimizer, each[0])]
+            moments = [(*each, *found) for each in scales for found in moments_of(self.optimizer, each[0].parameter)]
             keep(moment for *_, moment in moments)
             for entry, scale, name, moment in moments:
                 entry.view(local(moment)).mul_(scale.square() if name in _SQUARES else scale)
@@ -73,7 +73,7 @@ class StatePolicy:
             raise InputError("optimizer holds no parameter that is scaled: pass the one that trains this model")
         if self.optimizer_state == "scale":
             for entry in entries:
-                for name, moment in _moments(optimizer, entry):
+                for name, moment in moments_of(optimizer, entry.parameter):
                     require_writable({f"{name} of {entry.name}": moment})
                     if moment.shape != entry.parameter.shape or not moment.is_floating_point():
                         raise InputError(
@@ -82,13 +82,13 @@ class StatePolicy:
                         )
 
 
-def _moments(optimizer: Optimizer, entry: Neurons) -> Iterator[tuple[str, Tensor]]:
+def moments_of(optimizer: Optimizer, parameter: Tensor) -> Iterator[tuple[str, Tensor]]:
     """The tensors that an optimizer, or one that it wraps, holds for each weight of a parameter, by name."""
-    state: Mapping[str, Any] = optimizer.state.get(entry.parameter, {})
+    state: Mapping[str, Any] = optimizer.state.get(parameter, {})
     yield from ((name, value) for name, value in state.items() if isinstance(value, Tensor) and value.dim() > 0)
     inner = getattr(optimizer, "base_optimizer", None)
     if isinstance(inner, Optimizer) and inner.state is not optimizer.state:
-        yield from _moments(inner, entry)
+        yield from moments_of(inner, parameter)
 
 
 @all_or_nothing

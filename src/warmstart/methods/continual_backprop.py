@@ -1,0 +1,121 @@
+"""Continual backprop:  u_i <- decay u_i + (1 - decay) mean |h_i| mean_k |w_ki|,  the least useful units are redrawn
+
+After every update, a unit that is older than `maturity` updates is eligible. rate x (eligible units) adds up in each
+layer, and its whole part of them is redrawn, lowest u_i / (1 - decay^age) first. The biases of the layers that read
+such a unit take up what it gave on average, w_ki mean h_i, before its outgoing weights w_ki become 0.
+
+Dohare et al., Loss of plasticity in deep continual learning, Nature 2024: its contribution utility. (That of the 2021
+preprint, arXiv 2108.06325, |h_i - mean h_i| |w_out| / |w_in|, is not offered.)
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from warmstart.errors import number, whole_number, within
+from warmstart.layers.units import Units
+from warmstart.methods.method import Method, Stage
+from warmstart.methods.redrawing import described, kept, redraw_, seen
+from warmstart.methods.report import Report
+from warmstart.undo import all_or_nothing, keep
+
+
+@dataclass(frozen=True)
+class ContinualBackprop(Method):
+    """After every update, redraw a small share of the least useful units that are old enough."""
+
+    rate: float = 1e-4
+    """Share of a layer's eligible units that is redrawn at an update; what is less than one adds up."""
+    maturity: int = 1000
+    """Updates for which a new unit is safe."""
+    decay: float = 0.99
+    """Of the running averages of utility and activation, in [0, 1)."""
+
+    name: ClassVar[str] = "continual-backprop"
+    summary: ClassVar[str] = "redraw a small share of the least useful units after every update"
+    source: ClassVar[str] = "Dohare et al., Nature 2024; rate and maturity as in FIRE, arXiv 2602.08040"
+    sees_activations: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        within("rate", number("rate", self.rate), 0 <= self.rate <= 1, "from 0 to 1")
+        whole_number("maturity", self.maturity, 0)
+        within("decay", number("decay", self.decay), 0 <= self.decay < 1, "at least 0 and below 1")
+
+    @all_or_nothing
+    def on_new_data(self, model: nn.Module, stage: Stage) -> Report:
+        """Say which units can be redrawn."""
+        note = f"at each update {self.rate:g} of the units older than {self.maturity:,} updates are redrawn"
+        return described(self, stage, note)
+
+    @all_or_nothing
+    @torch.no_grad()
+    def after_step(self, model: nn.Module, stage: Stage) -> None:
+        """Update the utilities, and redraw the least useful units of the layers that owe some."""
+        debts = []
+        for layer, h in seen(model, stage):
+            age, utility, mean, owed = _kept(stage, layer)
+            age.add_(1)
+            utility.lerp_(h.abs().mean(0) * _outgoing_size(model, layer), 1 - self.decay)
+            mean.lerp_(h.mean(0), 1 - self.decay)
+            owed.add_(self.rate * (age > self.maturity).sum())
+            debts.append((layer, owed))
+        counts = torch.stack([owed for _, owed in debts]).long().tolist()  # waits for the device once
+        chosen = []
+        for (layer, _), count in zip(debts, counts, strict=True):
+            if count:
+                which, given = self._least_useful(stage, layer, count)
+                _take_up_(model, stage, layer, which, given)
+                chosen.append((layer, which))
+        redraw_(model, stage, chosen, gain=math.sqrt(2))  # of ReLU
+
+    def _least_useful(self, stage: Stage, layer: Units, count: int) -> tuple[Tensor, Tensor]:
+        """So many units of a layer, about to be redrawn, and what they gave on average; they begin anew."""
+        age, utility, mean, owed = _kept(stage, layer)
+        corrected = 1 - self.decay ** age.float()
+        which = torch.where(age > self.maturity, utility / corrected, math.inf).argsort(stable=True)[:count]
+        given = (mean / corrected)[which]
+        for of_units in (age, utility, mean):
+            of_units[which] = 0
+        owed.sub_(count)
+        return which, given
+
+
+def _kept(stage: Stage, layer: Units) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Age, utility and mean activation of each unit, and how many units the layer owes."""
+    of_units = (layer.count,)
+    return (
+        kept(stage, layer, "age", of_units, dtype=torch.long),
+        kept(stage, layer, "utility", of_units),
+        kept(stage, layer, "mean activation", of_units),
+        kept(stage, layer, "owed", ()),
+    )
+
+
+def _outgoing_size(model: nn.Module, layer: Units) -> Tensor:
+    """The mean |w| of each unit's outgoing weights."""
+    weights = [part.of(model.get_parameter(part.name)).flatten(1) for part in layer.outgoing]
+    return torch.cat(weights, 1).float().abs().mean(1)
+
+
+def _take_up_(model: nn.Module, stage: Stage, layer: Units, which: Tensor, mean: Tensor) -> None:
+    """Add what these units gave on average, through their outgoing weights, to the biases of what reads them."""
+    for part in layer.outgoing:
+        weight = model.get_parameter(part.name)
+        given, values = torch.zeros_like(weight), part.of(weight, which)
+        part.copy_(given, which, values * mean.to(values).reshape(-1, *[1] * (values.dim() - 1)))
+        reader = model.get_submodule(part.name.rpartition(".")[0])
+        for other in stage.units():
+            incoming = [into for into in other.incoming if into.name == part.name]
+            # A transposed convolution gives each output only some of its kernel.
+            if other.bias is None or not incoming or getattr(reader, "transposed", False):
+                continue
+            bias, everyone = model.get_parameter(other.bias.name), torch.arange(other.count)
+            keep([bias])
+            shift = torch.stack([into.of(given).flatten(1).sum(1) for into in incoming]).sum(0)
+            old = other.bias.of(bias, everyone)
+            other.bias.copy_(bias, everyone, old + shift.reshape(-1, *[1] * (old.dim() - 1)))

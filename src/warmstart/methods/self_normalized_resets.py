@@ -1,0 +1,85 @@
+"""Self-normalised resets:  a unit is redrawn when it has been silent for tau_i updates, tau_i by its own history
+
+    a_i   <- a_i + 1 where the batch leaves it silent, else it fires: a_i is noted, and a_i <- 0
+    q_i   =  the percentile of its noted ages above 0, every so many updates; the notes are then thrown away
+    tau_i <- q_i if q_i < tau_i else 2 tau_i,  clipped to [1, tau_max]
+
+Farias and Jozefiak, Self-Normalized Resets for Plasticity in Continual Learning, ICLR 2025 (arXiv 2410.20098). They
+count ages in examples, a batch's size at a time; here an update counts one, so that one rule fits all batch sizes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from warmstart.errors import at_least_one, number, within
+from warmstart.methods.method import Method, Stage
+from warmstart.methods.redrawing import described, kept, redraw_, seen
+from warmstart.methods.report import Report
+from warmstart.undo import all_or_nothing
+
+
+@dataclass(frozen=True)
+class SelfNormalizedResets(Method):
+    """After every update, redraw the units that have been silent for longer than they usually are."""
+
+    percentile: float = 0.98
+    """Share of a unit's own silences that are no reason to redraw it, in (0, 1]."""
+    every: int = 16
+    """Updates after which the thresholds tau_i are set anew."""
+    tau_max: int = 200
+    """Updates of silence after which any unit is redrawn; a threshold begins at half of it."""
+
+    name: ClassVar[str] = "self-normalized-resets"
+    summary: ClassVar[str] = "redraw units that have been silent for longer than they usually are"
+    source: ClassVar[str] = "SNR, Farias and Jozefiak, ICLR 2025, arXiv 2410.20098"
+    sees_activations: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        share = number("percentile", self.percentile)
+        within("percentile", share, 0 < share <= 1, "above 0 and at most 1")
+        at_least_one("every", self.every)
+        at_least_one("tau_max", self.tau_max)
+
+    @all_or_nothing
+    def on_new_data(self, model: nn.Module, stage: Stage) -> Report:
+        """Say which units can be redrawn."""
+        note = f"units are redrawn after unusual silence, {self.tau_max:,} updates at most"
+        return described(self, stage, note)
+
+    @all_or_nothing
+    @torch.no_grad()
+    def after_step(self, model: nn.Module, stage: Stage) -> None:
+        """Count the silence of each unit, and redraw those that reach their threshold."""
+        chosen = []
+        for layer, activations in seen(model, stage):
+            silent = (activations <= 0).all(0)
+            ages = kept(stage, layer, "ages", (layer.count,), dtype=torch.long)
+            tau = kept(stage, layer, "tau", (layer.count,), max(1, self.tau_max // 2), torch.long)
+            noted = kept(stage, layer, "noted ages", (layer.count, self.tau_max + 1), dtype=torch.int)
+            _note(noted, ages, ~silent)
+            ages.add_(1).mul_(silent)
+            if stage.step % self.every == self.every - 1:
+                tau.copy_(self.thresholds(noted, tau))
+                noted.zero_()
+            old = ages >= tau
+            _note(noted, ages, old)
+            ages.mul_(~old)
+            chosen.append((layer, old.nonzero().flatten()))
+        redraw_(model, stage, chosen)
+
+    def thresholds(self, noted: Tensor, tau: Tensor) -> Tensor:
+        """The new thresholds, given how often each age was noted (units, ages from 0 on) and the old ones."""
+        total = noted[:, 1:].sum(1)
+        below = noted[:, 1:].cumsum(1) / total[:, None] < self.percentile
+        q = below.sum(1) + (total > 0)  # 0 of a unit without a silence that has ended
+        return torch.where(q < tau, q, 2 * tau).clamp(1, self.tau_max)
+
+
+def _note(noted: Tensor, ages: Tensor, which: Tensor) -> None:
+    """Count the ages of some units, those above the largest as the largest."""
+    noted.scatter_add_(1, ages.clamp(max=noted.size(1) - 1)[:, None], which[:, None].to(noted.dtype))
