@@ -42,13 +42,12 @@ def test_the_help_of_compare_names_every_key_with_its_default(capfd):
     assert warmstart("compare", "--help") == 0
     shown = " ".join(capfd.readouterr().out.replace("│", " ").split())
 
-    for name in CompareSettings.described():
+    for name, setting in CompareSettings.described().items():
         field = CompareSettings.model_fields[name]
         assert f"--{name.replace('_', '-')}" in shown
-        if name not in ("image_size", "image_column", "label_column", "milestones"):
-            default = ("yes" if field.default else "no") if field.annotation is bool else field.default
-            text = ",".join(default) if isinstance(default, tuple) else str(default).removesuffix(".0")
-            assert f"[default: {'none' if text in ('', 'None') else text}]" in shown, name
+        default = ("yes" if field.default else "no") if field.annotation is bool else field.default
+        text = ",".join(default) if isinstance(default, tuple) else str(default).removesuffix(".0")
+        assert f"[default: {setting.default or ('none' if text in ('', 'None') else text)}]" in shown, name
     assert "dash[alpha=0.1]" in shown  # brackets are not taken for markup
 
 
