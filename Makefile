@@ -7,7 +7,7 @@ export OMP_NUM_THREADS ?= 1
 .PHONY: demo test tests soak lint wheel clean
 
 demo: .venv/installed
-	$(BIN)/warmstart compare --out out/demo
+	$(BIN)/warmstart compare --seeds 10 --out out/demo
 
 test: .venv/installed lint tests wheel
 
