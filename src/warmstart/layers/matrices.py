@@ -34,3 +34,20 @@ def matrices_of(layer: nn.Module, key: str, weight: Tensor) -> Tensor | str:
     if f"{type(layer).__module__}.{type(layer).__qualname__}" == "transformers.pytorch_utils.Conv1D":
         return "a Conv1D of transformers may hold several matrices in one; put an nn.Linear for each in its place"
     return f"{type(layer).__name__} is neither a Linear nor a Conv layer"
+
+
+def rows_of(layer: nn.Module, key: str, weight: Tensor) -> Tensor | None:
+    """A weight as rows, one for each output, of all that enters it; packed projections and groups apart.
+
+    Returns:
+        A view (blocks, d_out, d_in, *kernel) of the weight, or of its gradient; None where there is none.
+    """
+    if isinstance(layer, nn.Linear) and key == "weight":
+        return weight[None]
+    if isinstance(layer, nn.MultiheadAttention) and key.endswith("_weight"):
+        packed: Tensor = weight.unflatten(0, (3 if key == "in_proj_weight" else 1, -1))
+        return packed
+    if isinstance(layer, nn.modules.conv._ConvNd) and key == "weight":
+        blocks: Tensor = weight.unflatten(0, (layer.groups, -1))
+        return blocks.transpose(1, 2) if layer.transposed else blocks
+    return None

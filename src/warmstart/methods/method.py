@@ -53,6 +53,8 @@ class Stage:
     """During training, the updates made before this one in this stage; in `WarmStart` the loop's own count."""
     updates: int | None = None
     """Updates that the stage will have; None where its end is not known."""
+    updates_per_epoch: int | None = None
+    """Updates in one pass over the examples seen so far; None where nobody knows, as in a loop of your own."""
     units: Callable[[], list[Units]] = _no_units
     """``units()``: the network's units, each with its incoming and outgoing weights, read from its graph once."""
     activations: Mapping[str, Tensor] = field(default_factory=dict)

@@ -117,13 +117,15 @@ class ImageTask:
         """The data of the stage of that number in the stream of that seed."""
         arrival, tested = self._stream(seed).arrival(number), self._test_of(seed, number)
         examples, new = self._select(arrival.train), self._count(arrival.new)
+        updates_per_epoch = len(batch_slices(len(examples), self.recipe.batch_size, self._without_values))
         return StageData(
             seen=len(examples),
             new=new,
             batches=lambda batch_size: examples.in_order(batch_size or min(new, LARGEST_BATCH)),
             forward_loss=partial(_forward_loss, examples, self.recipe.label_smoothing),
             micro_batch_size=MICRO_BATCH if self._device.type == "cpu" else MICRO_BATCH_ON_GPU,
-            updates=self._updates(len(examples)),
+            updates=None if self.recipe.epochs is None else self.recipe.epochs * updates_per_epoch,
+            updates_per_epoch=updates_per_epoch,
             examples=examples,
             test=self._select(tested),
             test_set=_digest(tested),
@@ -213,13 +215,11 @@ class ImageTask:
         stream = self._stream(seed)
         return accumulate(self._count(stream.arrival(number).new) for number in range(1, stream.stages + 1))
 
-    def _updates(self, examples: int) -> int | None:
-        """Of a stage with so many examples; None where a rule ends it."""
-        if self.recipe.epochs is None:
-            return None
+    @cached_property
+    def _without_values(self) -> nn.Module:
+        """The network without memory for its weights, to ask which layers it has."""
         with torch.device("meta"):
-            model = self._factory(*self._shape)
-        return self.recipe.epochs * len(batch_slices(examples, self.recipe.batch_size, model))
+            return self._factory(*self._shape)
 
     def _select(self, chosen: Selection) -> Examples:
         part = self._train if chosen.part == "train" else self._test
