@@ -118,6 +118,10 @@ CALLS = {
     "head_reset_": plain(lambda model, _, generator: ws.head_reset_(model, "head", generator=generator)),
     "head_reset_, PyTorch's draw": plain(lambda model, *_: ws.head_reset_(model, "head")),
     "l2_init_": plain(lambda model, *_: ws.l2_init_(model, INITIAL)),
+    "l2_init_, dash": plain(lambda model, *_: ws.l2_init_(model, INITIAL, 1e-2, variant="dash")),
+    "fire_, polar": plain(lambda model, optimizer, _: ws.fire_(model, optimizer=optimizer, variant="polar")),
+    "parseval_": plain(lambda model, *_: ws.parseval_(model)),
+    "parseval_, chung": plain(lambda model, *_: ws.parseval_(model, variant="chung", head="head")),
 }
 
 

@@ -1,4 +1,4 @@
-"""Activation functions that are modules, and norm layers without parameters before them."""
+"""Activation functions that are modules: CReLU, and norm layers without parameters before any of them."""
 
 from __future__ import annotations
 
@@ -10,9 +10,22 @@ from torch import Tensor, nn
 from warmstart.errors import InputError
 from warmstart.layers.norms import is_norm
 
+
+class CReLU(nn.Module):
+    """CReLU(x) = (relu(x), relu(-x)), one behind the other along dimension 1: half of it is never silent.
+
+    Shang et al. 2016 (arXiv 1603.05201); for plasticity Abbas et al. 2023 (arXiv 2303.07507).
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, channels, ...) -> (batch, 2 channels, ...)."""
+        return torch.relu(torch.cat([x, -x], 1))
+
+
 _ACTIVATIONS: tuple[type[nn.Module], ...] = (
     *(nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.RReLU, nn.ELU, nn.CELU, nn.SELU, nn.GELU, nn.SiLU, nn.Mish),
     *(nn.Tanh, nn.Sigmoid, nn.Hardtanh, nn.Hardswish, nn.Hardsigmoid, nn.Softplus, nn.Softsign, nn.LogSigmoid),
+    CReLU,
 )
 
 _CONVOLUTION = nn.modules.conv._ConvNd

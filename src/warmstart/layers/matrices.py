@@ -2,7 +2,67 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
 from torch import Tensor, nn
+
+ROLES = (("query", "key", "value"), ("queries", "keys", "values"), ("q", "k", "v"))
+"""What three linear layers side by side are called that are otherwise named alike: `to_q`, `to_k`, `to_v`."""
+
+PACKED = re.compile("qkv|query_key_value", re.IGNORECASE)
+"""In the name of a linear layer that holds all three."""
+
+
+@dataclass(frozen=True)
+class Projection:
+    """Which of attention's projections a linear layer's weight holds."""
+
+    parts: int
+    """Matrices of equal size that lie one after the other in its rows."""
+    queries_and_keys: int
+    """How many of them, the first ones, make queries or keys."""
+    unclear: str = ""
+    """Why its rows cannot be told apart; empty where they can."""
+
+
+def attention_projections(model: nn.Module) -> Mapping[int, Projection]:
+    """The linear layers that make queries, keys and values, told by what lies side by side within one module.
+
+    These are three layers whose names differ in the role alone; one for queries beside one for keys and values, packed
+    (``q``, ``kv``); or one for all (``qkv``), with as many rows of each, queries first, as in timm. A module that knows
+    a ``key_dim`` (LeViT, TinyViT) orders the rows by head, and so do layers called ``query_key_value``: unclear.
+
+    Returns:
+        By the weight's id. `torch.nn.MultiheadAttention` is not among them.
+    """
+    found: dict[int, Projection] = {}
+    for module in model.modules():
+        linear = {name: layer for name, layer in module.named_children() if isinstance(layer, nn.Linear)}
+        for name, layer in linear.items():
+            if PACKED.search(name):
+                by_head = hasattr(module, "key_dim") or "query_key_value" in name.lower()
+                unclear = "its rows may be ordered by head" if by_head or layer.out_features % 3 else ""
+                found[id(layer.weight)] = Projection(3, 2, unclear)
+        for names, projections in _side_by_side(list(linear)):
+            found.update({id(linear[name].weight): one for name, one in zip(names, projections, strict=True)})
+    return found
+
+
+def _side_by_side(names: list[str]) -> Iterator[tuple[tuple[str, ...], tuple[Projection, ...]]]:
+    """Names that differ in the role alone, with what each holds."""
+    one, value = Projection(1, 1), Projection(1, 0)
+    for query, key, val in ROLES:
+        for name in names:
+            for place in re.finditer(query, name):
+                before, after = name[: place.start()], name[place.end() :]
+                apart = (name, f"{before}{key}{after}", f"{before}{val}{after}")
+                packed = (name, f"{before}{key}{val}{after}")
+                if set(apart) <= set(names):
+                    yield apart, (one, one, value)
+                elif set(packed) <= set(names):
+                    yield packed, (one, Projection(2, 1))
 
 
 def embeddings(model: nn.Module) -> list[nn.Module]:
@@ -15,14 +75,22 @@ def is_attention(layer: nn.Module) -> bool:
     return isinstance(layer, nn.MultiheadAttention)
 
 
-def matrices_of(layer: nn.Module, key: str, weight: Tensor) -> Tensor | str:
-    """A weight as the matrices that inputs are multiplied by; of packed projections, queries and keys alone.
+def matrices_of(
+    layer: nn.Module, key: str, weight: Tensor, projection: Projection | None = None, *, everything: bool = False
+) -> Tensor | str:
+    """A weight as the matrices that inputs are multiplied by.
+
+    Of `torch.nn.MultiheadAttention`'s packed projections, and of a linear layer with a ``projection``, these are
+    queries and keys alone, or with ``everything`` the linear layer's values too.
 
     Returns:
         A view (blocks, *kernel, d_out, d_in) of the weight, or why there is none.
     """
     if isinstance(layer, nn.Linear):
-        return weight[None]
+        if projection is None or projection.unclear:
+            return weight[None]
+        parts: Tensor = weight.unflatten(0, (projection.parts, -1))
+        return parts if everything else parts[: projection.queries_and_keys]
     if isinstance(layer, nn.MultiheadAttention):
         return weight.unflatten(0, (3, -1))[:2] if key == "in_proj_weight" else weight[None]
     if isinstance(layer, nn.modules.conv._ConvNd):

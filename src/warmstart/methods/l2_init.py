@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from warmstart.errors import InputError, number, one_of, within
-from warmstart.methods.method import Method, Stage, require_own_memory
+from warmstart.methods.method import Method, Stage, first_value, require_own_memory
 from warmstart.network import require_module, require_writable
 from warmstart.processes import laid_out_as, names_inside, norm_of, unwrapped
 from warmstart.undo import all_or_nothing, keep, on_failure
@@ -80,10 +80,7 @@ def l2_init_(
     pairs: list[tuple[nn.Parameter, Tensor]] = []
     for name, parameter in model.named_parameters():
         if parameter.requires_grad and (variant == "kumar" or name.rpartition(".")[2] == "weight"):
-            first = initial.get(name)
-            if first is None or first.shape != parameter.shape:
-                raise InputError(f"initial holds no first value for {name} of shape {tuple(parameter.shape)}")
-            pairs.append((parameter, first))
+            pairs.append((parameter, first_value(initial, name, parameter)))
     gradients = {f"the gradient of {name}": p.grad for name, p in model.named_parameters() if p.grad is not None}
     require_writable(gradients)
     keep(gradients.values())

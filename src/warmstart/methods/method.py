@@ -167,6 +167,14 @@ def require_own_memory(model: nn.Module, tensors: Mapping[str, Tensor], what: st
             raise InputError(f"{what} shares the memory of {name} with the model, and changes with it: pass a copy")
 
 
+def first_value(initial: Mapping[str, Tensor], name: str, parameter: Tensor) -> Tensor:
+    """The first value of a parameter; InputError if there is none of its shape."""
+    first = initial.get(name)
+    if first is None or first.shape != parameter.shape:
+        raise InputError(f"initial holds no first value for {name} of shape {tuple(parameter.shape)}")
+    return first
+
+
 def reset_optimizer_(optimizer: torch.optim.Optimizer) -> None:
     """Clear an optimizer's state, and that of its ``base_optimizer`` (SAM), in place; learning rates stay."""
     on_failure(partial(optimizer.state.update, dict(optimizer.state)))

@@ -21,7 +21,7 @@ from warmstart.layers.matrices import rows_of
 from warmstart.layers.neurons import each_parameter
 from warmstart.layers.norms import has_norm
 from warmstart.methods.heads import head_of
-from warmstart.methods.method import Method, Stage
+from warmstart.methods.method import Method, Stage, first_value
 from warmstart.methods.report import Report
 from warmstart.processes import norm_of
 from warmstart.undo import all_or_nothing, keep
@@ -52,10 +52,13 @@ class NormalizeAndProject(Method):
                 "before each activation yourself"
             )
 
+    @all_or_nothing
     def on_new_data(self, model: nn.Module, stage: Stage) -> Report:
-        """Change nothing: it acts on updates."""
-        weights = counted(len(self._hidden(model, stage)), "hidden weight")
-        note = f"nothing changed: {weights} are projected after every update"
+        """Change nothing, but check that the first weights are there: it acts on updates."""
+        hidden = self._hidden(model, stage)
+        for name, weight in hidden.items():
+            first_value(stage.initial, name, weight)
+        note = f"nothing changed: {counted(len(hidden), 'hidden weight')} are projected after every update"
         return Report(self.name, self.settings(), notes=(note,))
 
     @all_or_nothing
@@ -63,9 +66,7 @@ class NormalizeAndProject(Method):
     def after_step(self, model: nn.Module, stage: Stage) -> None:
         """W <- ||W_0|| W / ||W||; a weight that is 0 stays."""
         for name, weight in self._hidden(model, stage).items():
-            first, norm = stage.initial.get(name), norm_of(weight)
-            if first is None or first.shape != weight.shape:
-                raise InputError(f"initial holds no first value for {name} of shape {tuple(weight.shape)}")
+            first, norm = first_value(stage.initial, name, weight), norm_of(weight)
             keep([weight])
             weight.mul_(torch.where(norm > 0, norm_of(first) / norm, 1.0).to(weight.dtype))
 

@@ -99,9 +99,9 @@ def parseval_(
 ) -> None:
     """Add the gradient of coef sum ||W W^T - s I||_F^2 to ``.grad``; call it after each ``backward()``.
 
-    W has a row for each output: of a convolution all inputs and positions of the kernel. Each group of a convolution and
-    each of attention's packed projections is a matrix. Embeddings, recurrent layers, biases and parametrised weights
-    take no part.
+    W has a row for each output: of a convolution all inputs and positions of the kernel. Each group of a convolution
+    and each of attention's packed projections is a matrix. Embeddings, recurrent layers, biases and parametrised
+    weights take no part.
 
     Args:
         model: The network; the ``.grad`` of trainable weights changes, its weights do not.

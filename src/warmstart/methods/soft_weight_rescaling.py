@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from warmstart.batches import to_device
-from warmstart.errors import InputError, number, within
+from warmstart.errors import number, within
 from warmstart.gradient_ema import gradient_pass
 from warmstart.layers.norms import is_norm
 from warmstart.layers.order import in_order_of_running
-from warmstart.methods.method import Method, Stage
+from warmstart.methods.method import Method, Stage, first_value
 from warmstart.methods.report import Report
 from warmstart.processes import norm_of
 from warmstart.undo import all_or_nothing, keep
@@ -47,9 +47,14 @@ class SoftWeightRescaling(Method):
             value = getattr(self, key)
             within(key, number(key, value), 0 <= value <= 1, "in [0, 1]")
 
+    @all_or_nothing
     def on_new_data(self, model: nn.Module, stage: Stage) -> Report:
-        """Change nothing: it acts on updates."""
-        classifier = _layers(model, stage)[1][1:]
+        """Change nothing, but check that the first weights are there: it acts on updates."""
+        before, behind = _layers(model, stage)
+        for name, layer in (*before, *behind):
+            for key, weight in _trainable(layer, "weight"):
+                first_value(stage.initial, f"{name}.{key}".lstrip("."), weight)
+        classifier = behind[1:]
         where = "no norm layers" if not classifier else f"behind the last norm layer: {', '.join(dict(classifier))}"
         return Report(self.name, self.settings(), notes=("nothing changed: it acts after every update", where))
 
@@ -68,7 +73,7 @@ class SoftWeightRescaling(Method):
                 if weight in done:  # a tied one
                     continue
                 done.add(weight)
-                c = _factor(weight, _first(stage, f"{name}.{key}".lstrip("."), weight), coef)
+                c = _factor(weight, first_value(stage.initial, f"{name}.{key}".lstrip("."), weight), coef)
                 product = c * product if from_last_norm > 0 or not behind else c
                 keep([weight])
                 weight.mul_(c)
@@ -85,13 +90,6 @@ def _factor(weight: Tensor, first: Tensor, coef: float) -> Tensor:
     return factor.to(weight.dtype)
 
 
-def _first(stage: Stage, name: str, weight: Tensor) -> Tensor:
-    first = stage.initial.get(name)
-    if first is None or first.shape != weight.shape:
-        raise InputError(f"initial holds no first value for {name} of shape {tuple(weight.shape)}")
-    return first
-
-
 def _trainable(layer: nn.Module, what: str) -> list[tuple[str, nn.Parameter]]:
     """The layer's own parameters that are called a weight, or a bias: those of attention and recurrent layers too."""
     own = layer.named_parameters(recurse=False)
@@ -99,9 +97,10 @@ def _trainable(layer: nn.Module, what: str) -> list[tuple[str, nn.Parameter]]:
 
 
 def _layers(model: nn.Module, stage: Stage) -> tuple[list[tuple[str, nn.Module]], list[tuple[str, nn.Module]]]:
-    """The layers in the order in which they run: those before the last norm layer, and those from it on.
+    """The layers in the order in which they run, which is looked for once in a network's life.
 
-    Without norm layers all lie before. The order is looked for once in a network's life.
+    Returns:
+        Those before the last norm layer, and those from it on; without norm layers all lie before.
     """
     if model not in _ORDERS:
         batch = to_device(stage.batches(2)[-1], next(model.parameters()).device)

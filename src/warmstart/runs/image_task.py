@@ -22,7 +22,7 @@ from warmstart.methods.method import Method, reset_optimizer_
 from warmstart.methods.registry import parse_method
 from warmstart.methods.units_and_activations import latest_activations
 from warmstart.models.factory import ModelFactory, check_factory
-from warmstart.models.registry import MODELS, input_range, model_factory
+from warmstart.models.registry import input_range, is_ours, model_factory
 from warmstart.runs.task import LARGEST_BATCH, Measured, StageData, TrainingContext
 from warmstart.seeds import derive
 from warmstart.streams.image_stream import ImageStream, Selection, image_stream
@@ -190,7 +190,7 @@ class ImageTask:
     def training_recipe(self) -> Recipe:
         """The recipe; only networks of the registry are recorded as a CUDA graph."""
         # A user's network may decide in Python at each call, which a recording would freeze.
-        return self.recipe.model_copy(update={"captured": self.model in MODELS})
+        return self.recipe.model_copy(update={"captured": is_ours(self.model)})
 
     def training_examples(self, index: slice) -> Examples:
         """Some of the training part, on the device."""
