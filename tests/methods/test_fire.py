@@ -140,7 +140,7 @@ class Apart(nn.Module):
     def __init__(self, names, dim=8):
         super().__init__()
         for name in names:
-            self.add_module(name, nn.Linear(dim, dim * (2 if "kv" in name else 1)))
+            self.add_module(name, nn.Linear(dim, 2 * dim if name in ("qk", "kv") else dim))
         self.out = nn.Linear(dim, dim)
 
 
@@ -176,6 +176,7 @@ def test_of_a_packed_linear_layer_queries_and_keys_change_each_apart():
         (("to_q", "to_k", "to_v"), {"to_q", "to_k"}),
         (("wq", "wk", "wv"), {"wq", "wk"}),
         (("q", "kv"), {"q", "kv"}),
+        (("qk", "v"), {"qk"}),
     ],
 )
 def test_linear_layers_side_by_side_are_told_by_their_names(names, expected):
@@ -187,10 +188,15 @@ def test_linear_layers_side_by_side_are_told_by_their_names(names, expected):
     for name in expected:
         now, then = model.state_dict()[f"attn.{name}.weight"], before[f"attn.{name}.weight"]
         torch.testing.assert_close(now[:8].double(), reference.fire(then[:8]), rtol=0, atol=1e-4)
-        assert torch.equal(now[8:], then[8:]), "the values of a packed kv stay"
+        if name == "qk":
+            torch.testing.assert_close(now[8:].double(), reference.fire(then[8:]), rtol=0, atol=1e-4)
+        else:
+            assert torch.equal(now[8:], then[8:]), "the values of a packed kv stay"
 
 
-@pytest.mark.parametrize("attributes", [{"key_dim": 4}, {}], ids=["TinyViT", "query_key_value"])
+@pytest.mark.parametrize(
+    "attributes", [{"key_dim": 4}, {"head_first": True}, {}], ids=["TinyViT", "MaxViT", "query_key_value"]
+)
 def test_rows_in_an_order_that_cannot_be_told_are_left_with_the_remedy(attributes):
     model = nn.Sequential(Vision(Packed(**attributes)), Vision(Packed()))
     if not attributes:
@@ -199,8 +205,8 @@ def test_rows_in_an_order_that_cannot_be_told_are_left_with_the_remedy(attribute
     before = copied(model)
     report = ws.fire_(model)
     assert changed(model, before) == {"1.attn.qkv.weight"}
-    (reason,) = [reason for name, reason in reasons(report).items() if name.startswith("0.attn.q") and "bias" != reason]
-    assert "may be ordered by head: put an nn.Linear for each there" in reason
+    (reason,) = (why for name, why in reasons(report).items() if name.startswith("0.attn.q") and why != "bias")
+    assert "may be ordered by head: put an nn.Linear for each in its place" in reason
 
 
 def test_in_a_language_model_all_linear_layers_change_packed_ones_part_by_part():
@@ -238,9 +244,7 @@ def test_vision_transformers_of_hugging_face(kind):
     assert expected
     assert changed(model, before) == expected
     for name in expected:
-        torch.testing.assert_close(
-            model.state_dict()[name].double(), reference.fire(before[name]), rtol=0, atol=1e-4
-        )
+        torch.testing.assert_close(model.state_dict()[name].double(), reference.fire(before[name]), rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "swin_tiny_patch4_window7_224"])

@@ -30,9 +30,10 @@ class Projection:
 def attention_projections(model: nn.Module) -> Mapping[int, Projection]:
     """The linear layers that make queries, keys and values, told by what lies side by side within one module.
 
-    These are three layers whose names differ in the role alone; one for queries beside one for keys and values, packed
-    (``q``, ``kv``); or one for all (``qkv``), with as many rows of each, queries first, as in timm. A module that knows
-    a ``key_dim`` (LeViT, TinyViT) orders the rows by head, and so do layers called ``query_key_value``: unclear.
+    These are three layers whose names differ in the role alone; two where one is packed (``q`` and ``kv``, ``qk`` and
+    ``v``); or one for all (``qkv``), with as many rows of each, queries first, as in timm. A module that knows a
+    ``key_dim`` (TinyViT) or is ``head_first`` (MaxViT) may order the rows by head, and so do layers called
+    ``query_key_value``: unclear.
 
     Returns:
         By the weight's id. `torch.nn.MultiheadAttention` is not among them.
@@ -42,7 +43,8 @@ def attention_projections(model: nn.Module) -> Mapping[int, Projection]:
         linear = {name: layer for name, layer in module.named_children() if isinstance(layer, nn.Linear)}
         for name, layer in linear.items():
             if PACKED.search(name):
-                by_head = hasattr(module, "key_dim") or "query_key_value" in name.lower()
+                says_so = hasattr(module, "key_dim") or getattr(module, "head_first", False) is True
+                by_head = says_so or "query_key_value" in name.lower()
                 unclear = "its rows may be ordered by head" if by_head or layer.out_features % 3 else ""
                 found[id(layer.weight)] = Projection(3, 2, unclear)
         for names, projections in _side_by_side(list(linear)):
@@ -58,11 +60,14 @@ def _side_by_side(names: list[str]) -> Iterator[tuple[tuple[str, ...], tuple[Pro
             for place in re.finditer(query, name):
                 before, after = name[: place.start()], name[place.end() :]
                 apart = (name, f"{before}{key}{after}", f"{before}{val}{after}")
-                packed = (name, f"{before}{key}{val}{after}")
+                keys_and_values = (name, f"{before}{key}{val}{after}")
                 if set(apart) <= set(names):
                     yield apart, (one, one, value)
-                elif set(packed) <= set(names):
-                    yield packed, (one, Projection(2, 1))
+                elif set(keys_and_values) <= set(names):
+                    yield keys_and_values, (one, Projection(2, 1))
+            queries_and_keys = (name, name.replace(query + key, val))
+            if query + key in name and set(queries_and_keys) <= set(names):
+                yield queries_and_keys, (Projection(2, 2), value)
 
 
 def embeddings(model: nn.Module) -> list[nn.Module]:

@@ -288,7 +288,8 @@ def _exactly_polar_(w: Tensor) -> tuple[Tensor, int]:
     """
     u, s, vt = torch.linalg.svd(w if w.is_mps else w.double(), full_matrices=False)
     kept = s > s.amax(-1, keepdim=True) * w.shape[-2] * torch.finfo(w.dtype).eps
-    w.copy_((u * kept[..., None, :]) @ vt)
+    lives = w.any(-1, keepdim=True) & w.any(-2, keepdim=True)  # so that dead units stay exactly 0
+    w.copy_((u * kept[..., None, :]) @ vt * lives)
     excess = w.mT @ w
     excess.diagonal(dim1=-2, dim2=-1).sub_(1)
     return excess.norm(dim=(-2, -1)) / math.sqrt(w.shape[-1]), 0
