@@ -16,7 +16,7 @@ from stateful_methods import AgeAndRedraw, SlowCopy
 from warmstart.integrations import WarmStart
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
-METHODS = (SlowCopy(), AgeAndRedraw())
+METHODS = (SlowCopy(), AgeAndRedraw(), ws.HareTortoise(momentum=0.9, updates=3))
 
 
 class Network(nn.Module):
