@@ -163,6 +163,12 @@ def test_a_method_interrupted_at_any_line_has_changed_nothing_or_is_done(spelled
     assert not wrong, f"{len(wrong)} of {tried}: " + "; ".join(wrong[:9])
 
 
+@pytest.mark.parametrize("spelled", ["soft-weight-rescaling", "normalize-and-project"])
+def test_an_update_interrupted_at_any_line_has_changed_nothing_or_is_done(spelled):
+    wrong, tried = half_done(a_stage(spelled, lambda method, *given: method.after_step(*given)), seed=len(spelled))
+    assert not wrong, f"{len(wrong)} of {tried}: " + "; ".join(wrong[:9])
+
+
 def update_of(weight):
     def begin():
         model, optimizer = trained_network()

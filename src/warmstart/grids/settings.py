@@ -156,8 +156,7 @@ class ImageGridSettings(GridSettings):
     model: Annotated[
         str,
         Setting(
-            "small-cnn, mlp, resnet18, vgg16, with settings in brackets, small-cnn[norm=layer], or your own "
-            "pkg.module:factory",
+            "small-cnn, mlp, resnet18, vgg16, or your own pkg.module:factory; settings follow in brackets",
             "NAME",
             example="small-cnn",
         ),
