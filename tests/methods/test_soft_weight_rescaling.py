@@ -1,5 +1,7 @@
 """Soft weight rescaling against the paper's algorithm in plain loops, and the property that it is made for."""
 
+import math
+
 import pytest
 import torch
 import torch.distributed as dist
@@ -58,6 +60,19 @@ def test_the_output_is_only_multiplied_by_one_number(norm):
     for name in counted:
         factor *= model.get_submodule(name).weight.norm().item() / norms[name]
     assert factor != pytest.approx(1.0, abs=0.05)
+    torch.testing.assert_close(model(inputs), factor * before, rtol=1e-3, atol=1e-4)
+
+
+def test_the_product_begins_at_a_norm_layer_without_gains_too():
+    torch.manual_seed(0)
+    norm = nn.BatchNorm1d(6, affine=False)
+    model = nn.Sequential(nn.Linear(5, 6), norm, nn.ReLU(), nn.Linear(6, 7), nn.ReLU(), nn.Linear(7, 4))
+    stage = moved()[1]
+    stage.initial = {name: tensor * (2 + len(name) % 3) for name, tensor in model.state_dict().items()}
+    inputs = torch.cat([inputs for inputs, _ in BATCHES])
+    before, norms = model(inputs), [model[index].weight.norm().item() for index in (3, 5)]
+    ws.SoftWeightRescaling(coef=0.3, classifier_coef=0.9).after_step(model, stage)
+    factor = math.prod(model[index].weight.norm().item() / n for index, n in zip((3, 5), norms, strict=True))
     torch.testing.assert_close(model(inputs), factor * before, rtol=1e-3, atol=1e-4)
 
 

@@ -14,6 +14,8 @@ ROLES = (("query", "key", "value"), ("queries", "keys", "values"), ("q", "k", "v
 PACKED = re.compile("qkv|query_key_value", re.IGNORECASE)
 """In the name of a linear layer that holds all three."""
 
+_BY_HEAD = "its rows may be ordered by head: put an nn.Linear for each in its place"
+
 
 @dataclass(frozen=True)
 class Projection:
@@ -24,7 +26,7 @@ class Projection:
     queries_and_keys: int
     """How many of them, the first ones, make queries or keys."""
     unclear: str = ""
-    """Why its rows cannot be told apart; empty where they can."""
+    """Why its rows cannot be told apart, and what to do; empty where they can."""
 
 
 def attention_projections(model: nn.Module) -> Mapping[int, Projection]:
@@ -45,8 +47,7 @@ def attention_projections(model: nn.Module) -> Mapping[int, Projection]:
             if PACKED.search(name):
                 says_so = hasattr(module, "key_dim") or getattr(module, "head_first", False) is True
                 by_head = says_so or "query_key_value" in name.lower()
-                unclear = "its rows may be ordered by head" if by_head or layer.out_features % 3 else ""
-                found[id(layer.weight)] = Projection(3, 2, unclear)
+                found[id(layer.weight)] = Projection(3, 2, _BY_HEAD if by_head or layer.out_features % 3 else "")
         for names, projections in _side_by_side(list(linear)):
             found.update({id(linear[name].weight): one for name, one in zip(names, projections, strict=True)})
     return found

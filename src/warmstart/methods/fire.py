@@ -193,10 +193,7 @@ def _layers(model: nn.Module, filter_fn: Filter | None) -> tuple[list[_Layer], l
         elif attention and not _makes_queries_or_keys(key, projection):
             left.append(LeftAlone(entry.name, "with attention, only queries and keys change (the paper's ViT)"))
         elif attention and projection is not None and projection.unclear:
-            reason = (
-                f"queries, keys and values in one, and {projection.unclear}: put an nn.Linear for each in its place"
-            )
-            left.append(LeftAlone(entry.name, reason))
+            left.append(LeftAlone(entry.name, f"queries, keys and values in one, and {projection.unclear}"))
         elif isinstance(matrices := matrices_of(owner, key, weight, projection, everything=not attention), str):
             left.append(LeftAlone(entry.name, matrices))
         elif not bool(matrices.any()):

@@ -67,6 +67,8 @@ class SoftWeightRescaling(Method):
         done: set[nn.Parameter] = set()
         for i, (name, layer) in enumerate([*before, *behind]):
             from_last_norm = i - len(before)  # 0 is the last norm layer itself
+            if from_last_norm == 0:
+                product = 1.0
             coef = self.classifier_coef if from_last_norm > 0 else self.coef
             biases = dict(_trainable(layer, "bias"))
             for key, weight in _trainable(layer, "weight"):
