@@ -58,7 +58,7 @@ def main() -> None:
     cpu = torch.backends.cpu.get_cpu_capability() if options.device == "cpu" else torch.cuda.get_device_name()
     update = 1000 * statistics.median(turn["update"] for turn in warm)
     print(f"{options.model}, {options.image_size}x{options.image_size}, batches of {options.batch_size}, {cpu}, "
-          f"{options.threads} threads, torch {torch.__version__}; an epoch of warm on {2 * options.images} images takes "
+          f"{options.threads} threads, torch {torch.__version__}; an epoch of warm on {2 * options.images} images is "
           f"{epoch:.2f} s, an update {update:.0f} ms\n")  # fmt: skip
     print(f"{'':<24}{'a stage, s':>12}{'/ epoch':>9}{'an update':>12}{'memory, MB':>12}")
     for name in names:

@@ -22,7 +22,8 @@ from torch.optim.lr_scheduler import (
 
 from commands import SMALL, rows, warmstart
 from warmstart.cli.app import make_app
-from warmstart.methods.registry import parse_method, split_names
+from warmstart.methods.registry import parse_method
+from warmstart.wording import split_names
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])

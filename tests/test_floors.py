@@ -11,6 +11,7 @@ GROUND = (
     *(
         "errors",
         "wording",
+        "spelling",
         "image_size",
         "seeds",
         "plain_yaml",

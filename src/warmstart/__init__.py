@@ -22,15 +22,19 @@ if TYPE_CHECKING:
     from warmstart.methods.continual_backprop import ContinualBackprop
     from warmstart.methods.dash import Dash, dash_, dash_from_
     from warmstart.methods.fire import Fire, fire_
+    from warmstart.methods.hare_tortoise import HareTortoise
     from warmstart.methods.head_reset import HeadReset, head_reset_
     from warmstart.methods.l2_init import L2Init, l2_init_
     from warmstart.methods.method import Method, Stage
+    from warmstart.methods.normalize_and_project import NormalizeAndProject
+    from warmstart.methods.parseval import Parseval, parseval_
     from warmstart.methods.redo import Redo
     from warmstart.methods.registry import parse_method
     from warmstart.methods.report import Report
     from warmstart.methods.rewarm import Rewarm
     from warmstart.methods.self_normalized_resets import SelfNormalizedResets
     from warmstart.methods.shrink_perturb import ShrinkPerturb, shrink_perturb_
+    from warmstart.methods.soft_weight_rescaling import SoftWeightRescaling
     from warmstart.methods.warm import Warm, WarmReset, warm_, warm_reset_
     from warmstart.runs.function_task import TrainingStage
 
@@ -50,15 +54,19 @@ _WHERE = {
     "methods.continual_backprop": ("ContinualBackprop",),
     "methods.dash": ("Dash", "dash_", "dash_from_"),
     "methods.fire": ("Fire", "fire_"),
+    "methods.hare_tortoise": ("HareTortoise",),
     "methods.head_reset": ("HeadReset", "head_reset_"),
     "methods.l2_init": ("L2Init", "l2_init_"),
     "methods.method": ("Method", "Stage"),
     "methods.redo": ("Redo",),
+    "methods.normalize_and_project": ("NormalizeAndProject",),
+    "methods.parseval": ("Parseval", "parseval_"),
     "methods.registry": ("parse_method",),
     "methods.report": ("Report",),
     "methods.rewarm": ("Rewarm",),
     "methods.self_normalized_resets": ("SelfNormalizedResets",),
     "methods.shrink_perturb": ("ShrinkPerturb", "shrink_perturb_"),
+    "methods.soft_weight_rescaling": ("SoftWeightRescaling",),
     "methods.warm": ("Warm", "WarmReset", "warm_", "warm_reset_"),
     "runs.function_task": ("TrainingStage",),
 }
@@ -74,17 +82,21 @@ __all__ = [
     "Findings",
     "Fire",
     "GradientEMA",
+    "HareTortoise",
     "HeadReset",
     "InputError",
     "L2Init",
     "Method",
+    "NormalizeAndProject",
     "Outcome",
+    "Parseval",
     "Part",
     "Redo",
     "Report",
     "Rewarm",
     "SelfNormalizedResets",
     "ShrinkPerturb",
+    "SoftWeightRescaling",
     "Stage",
     "TrainingStage",
     "Units",
@@ -101,6 +113,7 @@ __all__ = [
     "l2_init_",
     "oldest_first",
     "parse_method",
+    "parseval_",
     "register_layer",
     "shrink_perturb_",
     "validate",

@@ -232,3 +232,10 @@ def shard_of(tensor: Tensor) -> Shard:
         if not placement.is_replicate():
             return Shard(placement.dim, mesh.get_group(axis))
     return Shard()
+
+
+def norm_of(tensor: Tensor) -> Tensor:
+    """The Frobenius norm, a plain number on its device, also of a tensor that is sharded over processes."""
+    part = local(tensor).detach()
+    squares = part.to(torch.promote_types(part.dtype, torch.float32)).square().sum()
+    return shard_of(tensor).reduce_(squares).sqrt()

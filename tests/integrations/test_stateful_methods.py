@@ -17,7 +17,7 @@ from warmstart.integrations import WarmStart
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
 METHODS = (
-    *(SlowCopy(), AgeAndRedraw()),
+    *(SlowCopy(), AgeAndRedraw(), ws.HareTortoise(momentum=0.9, updates=3)),
     *(ws.Redo(0.9, 2), ws.ContinualBackprop(0.1, 1), ws.SelfNormalizedResets(0.9, 2, 2)),
 )
 

@@ -6,6 +6,7 @@ PYTHONPATH=tests:tests/integrations torchrun --nproc-per-node 2 tests/integratio
 import logging
 import sys
 import warnings
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,44 @@ def acting_on_updates():
     warm_start.apply_(model)
     warm_start.after_backward(model, 0)
     assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def regularisers():
+    """Under DDP all processes do the same; under FSDP2 each works on its part of what one alone gets, or refuses."""
+    torch.manual_seed(5)
+    first, loader = draw("cnn").state_dict(), DataLoader(months("cnn"), batch_size=4)
+    methods = (
+        *(ws.Parseval(), ws.Parseval(variant="chung", head="head"), ws.HareTortoise(updates=1)),
+        *(ws.SoftWeightRescaling(), ws.NormalizeAndProject(head="head")),
+    )
+    for method in methods:
+        alone, replica = last_months("cnn"), DistributedDataParallel(last_months("cnn"))
+        for model in (alone, replica):
+            acted_on(model, WarmStart(method, loader, initial=first))
+        assert_same_everywhere(replica.module.state_dict())
+        assert_close(replica.module.state_dict(), alone.state_dict())
+        for name, parameter in replica.module.named_parameters():
+            ours, theirs = parameter.grad, alone.get_parameter(name).grad
+            assert theirs is None if ours is None else torch.allclose(ours, theirs)
+
+        sharded = last_months("cnn")
+        warm_start = WarmStart(method, loader, initial=first)
+        warm_start.prepare(sharded)
+        fully_shard(sharded, mesh=init_device_mesh("cpu", (2,)))
+        if isinstance(method, (ws.Parseval, ws.HareTortoise)):
+            refused(partial(warm_start.apply_, sharded), "use DDP")
+            assert_close(full(sharded.state_dict()), last_months("cnn").state_dict())
+        else:
+            acted_on(sharded, warm_start)
+            assert_close(full(sharded.state_dict()), alone.state_dict())
+
+
+def acted_on(model, warm_start):
+    """One update without the optimizer's."""
+    warm_start.prepare(model)
+    warm_start.apply_(model)
+    warm_start.after_backward(model, 0)
+    warm_start.after_step(model, 0)
 
 
 def fsdp2():
@@ -178,6 +217,7 @@ if __name__ == "__main__":
     ddp()
     head_reset()
     acting_on_updates()
+    regularisers()
     fsdp2()
     state_under_ddp()
     state_under_fsdp2()

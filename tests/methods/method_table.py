@@ -91,13 +91,15 @@ ROWS = [
         "fire",
         new_data=WEIGHTS,
         optimizer="reset",
-        settings={"tolerance": "0.001", "max_iterations": "10", "optimizer_state": "keep"},
+        settings={"tolerance": "0.001", "max_iterations": "10", "optimizer_state": "keep", "variant": "polar"},
         wrong=(
             *(f"tolerance={value}" for value in ("0", "1", "-1", "nan", "x")),
             *("max_iterations=0", "max_iterations=1.5", "optimizer_state=scale", "iterations=10"),
+            "variant=svd",
         ),
     ),
     Row("fire[optimizer_state=keep]", new_data=WEIGHTS),
+    Row("fire[variant=polar]", new_data=WEIGHTS, optimizer="reset"),
     Row(
         "shrink-perturb",
         new_data=LAYERS,
@@ -123,8 +125,38 @@ ROWS = [
     Row(
         "l2-init",
         gradients=TRAINABLE,
-        settings={"coef": "0.01"},
-        wrong=("coef=-1", "coef=nan", "coef=inf", "coef=x", "factor=1"),
+        settings={"coef": "0.01", "variant": "dash"},
+        wrong=("coef=-1", "coef=nan", "coef=inf", "coef=x", "factor=1", "variant=l1"),
+    ),
+    Row("l2-init[coef=0.01,variant=dash]", gradients=WEIGHTS | {"norm.weight"}),
+    Row(
+        "parseval",
+        gradients=WEIGHTS | {"norm.weight"},
+        settings={"coef": "0.01", "scale": "2.0", "variant": "chung", "head": "head"},
+        wrong=("coef=-1", "coef=nan", "coef=x", "scale=0", "scale=-1", "scale=inf", "variant=fires", "rows=1"),
+    ),
+    Row("parseval[variant=chung]", gradients=frozenset({"body.weight", "point.weight"})),
+    Row(
+        "hare-tortoise",
+        settings={"momentum": "0.9", "epochs": "3", "updates": "2", "measure": "fast"},
+        wrong=(
+            *("momentum=1", "momentum=-0.1", "momentum=nan", "momentum=x", "epochs=0", "epochs=1.5", "updates=0"),
+            *("updates=x", "measure=both", "every=10"),
+        ),
+    ),
+    # The slow network is a copy of the fast one, made before the first update, which here changes nothing.
+    Row("hare-tortoise[momentum=0.5,updates=1]"),
+    Row(
+        "soft-weight-rescaling",
+        updates=LAYERS | {"norm.weight", "norm.bias"},
+        settings={"coef": "0.001", "classifier_coef": "1.0"},
+        wrong=(*(f"{key}={value}" for key in ("coef", "classifier_coef") for value in NOT_A_SHARE), "lambda=0.1"),
+    ),
+    Row(
+        "normalize-and-project",
+        updates=frozenset({"body.weight", "point.weight"}),
+        settings={"head": "point"},
+        wrong=("head=", "coef=1"),
     ),
     Row("redo", updates=REDRAWN | STATISTICS, moments=REDRAWN, random=True, drawn=DRAWN),
     Row(

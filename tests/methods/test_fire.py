@@ -123,6 +123,184 @@ def test_with_attention_only_queries_and_keys_change():
     assert "only queries and keys" in reasons(report)["head.weight"]
 
 
+class Packed(nn.Module):
+    """As timm's Attention: qkv in one, queries first."""
+
+    def __init__(self, dim=8, heads=2, **attributes):
+        super().__init__()
+        self.num_heads = heads
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+        vars(self).update(attributes)
+
+
+class Apart(nn.Module):
+    """Three layers side by side, named alike but for the role."""
+
+    def __init__(self, names, dim=8):
+        super().__init__()
+        for name in names:
+            self.add_module(name, nn.Linear(dim, 2 * dim if name in ("qk", "kv") else dim))
+        self.out = nn.Linear(dim, dim)
+
+
+class Vision(nn.Module):
+    def __init__(self, attention):
+        super().__init__()
+        self.patches = nn.Conv2d(3, 8, 2, 2)
+        self.attn = attention
+        self.norm = nn.LayerNorm(8)
+        self.fc = nn.Linear(8, 16)
+        self.head = nn.Linear(8, 4)
+
+
+def test_of_a_packed_linear_layer_queries_and_keys_change_each_apart():
+    torch.manual_seed(0)
+    model = Vision(Packed())
+    before = copied(model)
+    report = ws.fire_(model)
+    assert changed(model, before) == {"attn.qkv.weight"}
+    for part in (slice(0, 8), slice(8, 16)):
+        expected = reference.fire(before["attn.qkv.weight"][part])
+        torch.testing.assert_close(model.attn.qkv.weight[part].double(), expected, rtol=0, atol=1e-4)
+    assert torch.equal(model.attn.qkv.weight[16:], before["attn.qkv.weight"][16:]), "values stay"
+    assert report.layers[0].numbers["matrices"] == 2
+    assert "only queries and keys" in reasons(report)["fc.weight"]
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (("query", "key", "value"), {"query", "key"}),
+        (("q_proj", "k_proj", "v_proj"), {"q_proj", "k_proj"}),
+        (("to_q", "to_k", "to_v"), {"to_q", "to_k"}),
+        (("wq", "wk", "wv"), {"wq", "wk"}),
+        (("q", "kv"), {"q", "kv"}),
+        (("qk", "v"), {"qk"}),
+    ],
+)
+def test_linear_layers_side_by_side_are_told_by_their_names(names, expected):
+    torch.manual_seed(0)
+    model = Vision(Apart(names))
+    before = copied(model)
+    ws.fire_(model)
+    assert changed(model, before) == {f"attn.{name}.weight" for name in expected}
+    for name in expected:
+        now, then = model.state_dict()[f"attn.{name}.weight"], before[f"attn.{name}.weight"]
+        torch.testing.assert_close(now[:8].double(), reference.fire(then[:8]), rtol=0, atol=1e-4)
+        if name == "qk":
+            torch.testing.assert_close(now[8:].double(), reference.fire(then[8:]), rtol=0, atol=1e-4)
+        else:
+            assert torch.equal(now[8:], then[8:]), "the values of a packed kv stay"
+
+
+@pytest.mark.parametrize(
+    "attributes", [{"key_dim": 4}, {"head_first": True}, {}], ids=["TinyViT", "MaxViT", "query_key_value"]
+)
+def test_rows_in_an_order_that_cannot_be_told_are_left_with_the_remedy(attributes):
+    model = nn.Sequential(Vision(Packed(**attributes)), Vision(Packed()))
+    if not attributes:
+        model[0].attn.query_key_value = model[0].attn.qkv
+        del model[0].attn.qkv
+    before = copied(model)
+    report = ws.fire_(model)
+    assert changed(model, before) == {"1.attn.qkv.weight"}
+    (reason,) = (why for name, why in reasons(report).items() if name.startswith("0.attn.q") and why != "bias")
+    assert "may be ordered by head: put an nn.Linear for each in its place" in reason
+
+
+def test_in_a_language_model_all_linear_layers_change_packed_ones_part_by_part():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Embedding(9, 8), Packed(), nn.LayerNorm(8), nn.Linear(8, 9))
+    before = copied(model)
+    ws.fire_(model)
+    assert changed(model, before) == {"1.qkv.weight", "1.proj.weight", "3.weight"}
+    for part in (slice(0, 8), slice(8, 16), slice(16, 24)):
+        expected = reference.fire(before["1.qkv.weight"][part])
+        torch.testing.assert_close(model[1].qkv.weight[part].double(), expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["ViT", "DeiT", "BEiT", "Swin", "CLIPVision"])
+def test_vision_transformers_of_hugging_face(kind):
+    transformers = pytest.importorskip("transformers")
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    options = {"image_size": 8, "patch_size": 4, **sizes}
+    if kind == "Swin":
+        options = {"image_size": 8, "patch_size": 2, "embed_dim": 8, "depths": [1], "num_heads": [2], "window_size": 2}
+    names = {"BEiT": "Beit"}
+    config = getattr(transformers, f"{names.get(kind, kind)}Config")(**options)
+    model = getattr(transformers, f"{names.get(kind, kind)}Model")(config)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_()
+    before = copied(model)
+    ws.fire_(model)
+    expected = {
+        f"{name}.weight"
+        for name, layer in model.named_modules()
+        if isinstance(layer, nn.Linear) and name.rpartition(".")[2] in ("query", "key", "q_proj", "k_proj")
+    }
+    assert expected
+    assert changed(model, before) == expected
+    for name in expected:
+        torch.testing.assert_close(model.state_dict()[name].double(), reference.fire(before[name]), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "swin_tiny_patch4_window7_224"])
+def test_vision_transformers_of_timm(name):
+    timm = pytest.importorskip("timm")
+    small = {"depth": 1, "embed_dim": 24, "num_heads": 3} if name.startswith("vit") else {"depths": (1, 1, 1, 1)}
+    model = timm.create_model(name, **small)
+    before = copied(model)
+    ws.fire_(model)
+    packed = {f"{n}.weight" for n, layer in model.named_modules() if n.endswith("qkv") and isinstance(layer, nn.Linear)}
+    assert packed
+    assert changed(model, before) == packed
+    for weight in packed:
+        third = before[weight].shape[0] // 3
+        expected = reference.fire(before[weight][:third])
+        torch.testing.assert_close(model.state_dict()[weight][:third].double(), expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_the_polar_variant_is_exact_and_where_the_iteration_goes(kind):
+    torch.manual_seed(0)
+    model, twin = (nn.Sequential(LAYERS[kind]()) for _ in range(2))
+    twin.load_state_dict(model.state_dict())
+    expected = reference.fire(model[0].weight, getattr(model[0], "groups", 1), getattr(model[0], "transposed", False))
+    report = ws.fire_(model, variant="polar")
+    ws.fire_(twin, tolerance=1e-6)
+    largest = expected.abs().max().item()
+    torch.testing.assert_close(model[0].weight.double(), expected, rtol=0, atol=1e-6 * largest)
+    torch.testing.assert_close(model[0].weight, twin[0].weight, rtol=0, atol=1e-4 * largest)
+    assert report.layers[0].numbers["deviation"] < 1e-6
+    assert "solved exactly" in report.notes[0]
+
+
+def test_the_polar_variant_leaves_dead_units_dead_as_the_iteration_does():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(12, 12), nn.LayerNorm(12))
+    with torch.no_grad():
+        model[0].weight[3] = 0
+    twin = copy.deepcopy(model)
+    report = ws.fire_(model, variant="polar")
+    ws.fire_(twin)
+    assert not model[0].weight[3].any()
+    torch.testing.assert_close(model[0].weight, twin[0].weight, rtol=0, atol=1e-4)
+    assert "1 parameter not isometric, as matrices" in report.warnings[0]
+
+
+def test_the_polar_variant_of_half_precision_and_channels_last_weights():
+    model = cnn().to(torch.bfloat16).to(memory_format=torch.channels_last)
+    weight = model[0].weight.detach().clone()
+    strides = model[0].weight.stride()
+    ws.fire_(model, variant="polar")
+    assert model[0].weight.dtype == torch.bfloat16
+    assert model[0].weight.stride() == strides
+    torch.testing.assert_close(model[0].weight.double(), reference.fire(weight), rtol=0, atol=4e-3)
+
+
 def test_filter_fn_chooses_the_layers():
     model = Attending()
     before = copied(model)
@@ -352,6 +530,7 @@ def infinite():
         (mlp, {"max_iterations": 2.5}, "max_iterations is 2.5; it must be a whole number"),
         (mlp, {"optimizer": "sgd"}, "optimizer is a str: pass the torch.optim.Optimizer"),
         (mlp, {"optimizer_state": "rest"}, "did you mean 'reset'"),
+        (mlp, {"variant": "polr"}, "did you mean 'polar'"),
     ],
 )
 def test_what_is_wrong_is_refused_before_anything_changes(make, arguments, message):

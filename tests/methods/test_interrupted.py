@@ -120,6 +120,10 @@ CALLS = {
     "head_reset_": plain(lambda model, _, generator: ws.head_reset_(model, "head", generator=generator)),
     "head_reset_, PyTorch's draw": plain(lambda model, *_: ws.head_reset_(model, "head")),
     "l2_init_": plain(lambda model, *_: ws.l2_init_(model, INITIAL)),
+    "l2_init_, dash": plain(lambda model, *_: ws.l2_init_(model, INITIAL, 1e-2, variant="dash")),
+    "fire_, polar": plain(lambda model, optimizer, _: ws.fire_(model, optimizer=optimizer, variant="polar")),
+    "parseval_": plain(lambda model, *_: ws.parseval_(model)),
+    "parseval_, chung": plain(lambda model, *_: ws.parseval_(model, variant="chung", head="head")),
 }
 
 
@@ -167,6 +171,12 @@ def test_a_method_interrupted_at_any_line_has_changed_nothing_or_is_done(spelled
 @pytest.mark.parametrize("spelled", [row.spelled for row in ROWS if row.moments])
 def test_an_update_interrupted_at_any_line_has_redrawn_units_or_not(spelled):
     wrong, tried = half_done(a_stage(spelled, lambda method, *given: method.after_step(*given)), sample=60)
+    assert not wrong, f"{len(wrong)} of {tried}: " + "; ".join(wrong[:9])
+
+
+@pytest.mark.parametrize("spelled", ["soft-weight-rescaling", "normalize-and-project"])
+def test_an_update_interrupted_at_any_line_has_changed_nothing_or_is_done(spelled):
+    wrong, tried = half_done(a_stage(spelled, lambda method, *given: method.after_step(*given)), seed=len(spelled))
     assert not wrong, f"{len(wrong)} of {tried}: " + "; ".join(wrong[:9])
 
 

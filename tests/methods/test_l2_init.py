@@ -5,6 +5,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 import reference
+import reference_regularisers
 import warmstart as ws
 from networks import assert_same, batches_for, cnn, snapshot, trained
 
@@ -30,6 +31,33 @@ def test_gradients_are_those_of_the_loss_with_half_coef_times_the_squared_distan
     for name, gradient in expected.items():
         torch.testing.assert_close(model.get_parameter(name).grad, gradient, rtol=1e-5, atol=1e-7)
     assert model[0].weight.grad is None, "frozen parameters are not pulled"
+
+
+def test_dashs_variant_is_the_squared_sum_of_norms_over_weights_norm_gains_included():
+    model, first, (inputs, targets) = prepared()
+    cross_entropy(model(inputs), targets).backward()
+    before = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    weights = {name: p for name, p in model.named_parameters() if name.endswith("weight") and p.requires_grad}
+    penalty = reference_regularisers.dash_l2_penalty(model, first, 1e-2)
+    expected = dict(zip(weights, torch.autograd.grad(penalty, list(weights.values())), strict=True))
+    ws.l2_init_(model, first, 1e-2, variant="dash")
+    assert set(expected) == {"1.weight", "3.weight", "4.weight", "8.weight"}
+    for name, gradient in before.items():
+        found = model.get_parameter(name).grad
+        if name in expected:
+            torch.testing.assert_close(found, gradient + expected[name], rtol=1e-4, atol=1e-6)
+        else:
+            assert torch.equal(found, gradient), f"{name} is a bias"
+
+
+def test_dashs_variant_does_not_pull_what_has_not_moved():
+    model, first, _ = prepared()
+    model.zero_grad(set_to_none=True)
+    with torch.no_grad():
+        model[3].weight.copy_(first["3.weight"])
+    ws.l2_init_(model, first, 1e-2, variant="dash")
+    assert not model[3].weight.grad.any()
+    assert model[8].weight.grad.isfinite().all()
 
 
 def test_every_parameter_is_pulled_norm_gains_and_biases_included():

@@ -5,7 +5,8 @@ import textwrap
 import pytest
 
 import warmstart as ws
-from warmstart.methods.registry import methods, split_names
+from warmstart.methods.registry import methods
+from warmstart.wording import split_names
 
 OWN = """
     from dataclasses import dataclass

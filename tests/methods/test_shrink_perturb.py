@@ -249,3 +249,13 @@ def test_a_seed_where_a_generator_belongs_is_refused_before_anything_changes():
     with pytest.raises(ws.InputError, match=r"generator is a int: pass torch\.Generator\(\)\.manual_seed"):
         ws.shrink_perturb_(model, generator=3)
     assert_same(before, snapshot(model))
+
+
+@pytest.mark.parametrize("c", [0.2, 0.5, 0.8])
+def test_hare_and_tortoises_variant_adds_up_to_one_whatever_the_share(c):
+    """FIRE's language runs take c = 0.2 or 0.5:  (1 - c) w + c w_0."""
+    model, before = prepared()
+    first = copied(cnn().state_dict())
+    ws.shrink_perturb_(model, 1 - c, variant="hare-tortoise", other=first)
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(parameter.detach(), (1 - c) * before[name] + c * first[name])

@@ -169,7 +169,11 @@ class ImageGridSettings(GridSettings):
 
     model: Annotated[
         str,
-        Setting("small-cnn, mlp, resnet18, vgg16, or your own pkg.module:factory", "NAME", example="small-cnn"),
+        Setting(
+            "small-cnn, mlp, resnet18, vgg16, or your own pkg.module:factory; settings follow in brackets",
+            "NAME",
+            example="small-cnn",
+        ),
     ] = "small-cnn"
     seeds: Annotated[
         int, Setting("Repetitions, seeds 0 to N-1", "N", at_least=1, at_most=MOST_NAMES, role="extensible")

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from warmstart.errors import InputError, at_least_one, number, one_of, require
+from warmstart.layers.convolutions import has_convolution
 from warmstart.layers.left_alone import LeftAlone
-from warmstart.layers.matrices import embeddings, is_attention, matrices_of
+from warmstart.layers.matrices import Projection, attention_projections, embeddings, is_attention, matrices_of
 from warmstart.layers.neurons import Filter, Neurons, neurons
 from warmstart.layers.norms import batch_norms, has_norm
 from warmstart.methods.method import Method, Stage, reset_optimizer_
@@ -47,13 +48,15 @@ class Fire(Method):
     tolerance: float = 1e-4
     max_iterations: int = 40
     optimizer_state: Literal["reset", "keep"] = "reset"
+    variant: Literal["newton-schulz", "polar"] = "newton-schulz"
+    """How the isometry is found: iterated to the tolerance, or exactly, by singular value decomposition."""
 
     name: ClassVar[str] = "fire"
     summary: ClassVar[str] = "replace each weight matrix by the nearest isometry, reset the optimizer"
     source: ClassVar[str] = "Han et al., ICLR 2026, arXiv 2602.08040"
 
     def __post_init__(self) -> None:
-        _check_settings(self.tolerance, self.max_iterations, self.optimizer_state)
+        _check_settings(self.tolerance, self.max_iterations, self.optimizer_state, self.variant)
 
     def on_new_data(self, model: nn.Module, stage: Stage) -> Report:
         """Make the weights isometric, and reset the optimizer that goes on, if there is one."""
@@ -63,6 +66,7 @@ class Fire(Method):
             max_iterations=self.max_iterations,
             optimizer=stage.optimizer,
             optimizer_state=self.optimizer_state,
+            variant=self.variant,
         )
 
 
@@ -76,6 +80,7 @@ def fire_(
     filter_fn: Filter | None = None,
     optimizer: Optimizer | None = None,
     optimizer_state: Literal["reset", "keep"] = Fire.optimizer_state,
+    variant: Literal["newton-schulz", "polar"] = Fire.variant,
     apply: bool = True,
 ) -> Report:
     """Replace the weights of linear and convolutional layers by the nearest isometry, in place; no data is needed.
@@ -83,14 +88,17 @@ def fire_(
     Train the model before it predicts: its batch-norm statistics no longer fit the weights.
 
     Args:
-        model: The network. Biases, norm layers, embeddings and depthwise convolutions stay. Where a
-            `torch.nn.MultiheadAttention` takes part, only the projections of queries and keys change, as in the
-            paper's vision transformer.
+        model: The network. Biases, norm layers, embeddings and depthwise convolutions stay. Where attention takes part,
+            only the projections of queries and keys change, as in the paper's vision transformer: in a
+            `torch.nn.MultiheadAttention`, and in linear layers called q, k and v or qkv, unless the network looks up
+            tokens and has no convolution, a language model, where the paper changes all.
         tolerance: What remains of ``||X^T X - I||_F / sqrt(n)``, in (0, 1), for every matrix X with n columns.
         max_iterations: Where to stop in any case; matrices that are not of full rank never get there.
         filter_fn: ``filter_fn(module, name)`` says which layers take part; all do if not given.
         optimizer: The optimizer that goes on, for ``optimizer_state``.
         optimizer_state: ``"reset"`` (the paper's) or ``"keep"``.
+        variant: ``"newton-schulz"`` iterates to the tolerance; ``"polar"`` takes U V^T of the singular value
+            decomposition in fp64, exact and slower, where ``max_iterations`` means nothing.
         apply: False returns the report without touching a weight.
 
     Returns:
@@ -102,17 +110,18 @@ def fire_(
         InputError: If a setting is out of range, weights are not finite or sharded over processes, or there is
             nothing to change. The model is bit for bit what it was.
     """
-    _check_settings(tolerance, max_iterations, optimizer_state)
+    _check_settings(tolerance, max_iterations, optimizer_state, variant)
     if optimizer is not None:
         require_optimizer(optimizer)
     model, _ = team_of(model)
     layers, left = _layers(model, filter_fn)
     if apply:
         require_writable({layer.entry.name: layer.entry.parameter for layer in layers})
+    iterations = None if variant == "polar" else max_iterations
     with in_fp32(layers[0].view.device.type):
-        solved = {name: (weights, report) for name, weights, report in _solve(layers, tolerance, max_iterations)}
+        solved = {name: (weights, report) for name, weights, report in _solve(layers, tolerance, iterations)}
     reports = [solved[layer.entry.name][1] for layer in layers]
-    notes, warnings = _sentences(reports, tolerance, max_iterations)
+    notes, warnings = _sentences(reports, tolerance, iterations)
     if apply:
         for layer in layers:
             keep([layer.entry.parameter])
@@ -125,7 +134,7 @@ def fire_(
             notes.append("batch-norm statistics kept: train before predicting")
     if not has_norm(model):
         warnings.append("no normalisation layers, so the scale of the output changes")
-    settings = {"tolerance": tolerance, "max_iterations": max_iterations}
+    settings = {"tolerance": tolerance, "max_iterations": max_iterations, "variant": variant}
     return Report("fire", settings, tuple(reports), tuple(left), tuple(notes), tuple(warnings), applied=apply)
 
 
@@ -164,11 +173,15 @@ def _layers(model: nn.Module, filter_fn: Filter | None) -> tuple[list[_Layer], l
     """The layers that change and the parameters left alone; raises InputError if anything is wrong."""
     entries, left = neurons(model, "neuron", filter_fn)
     owners = [model.get_submodule(entry.name.rpartition(".")[0]) for entry in entries]
-    attention = any(is_attention(owner) for owner in owners)
+    projections = attention_projections(model)
+    asked = any(id(entry.parameter) in projections for entry in entries)
+    language = bool(embeddings(model)) and not has_convolution(model)  # the paper changes all layers of those
+    attention = any(is_attention(owner) for owner in owners) or (asked and not language)
     embedded = {id(weight) for layer in embeddings(model) for weight in layer.parameters(recurse=False)}
     layers: list[_Layer] = []
     for entry, owner in zip(entries, owners, strict=True):
         weight, key = entry.parameter, entry.name.rpartition(".")[2]
+        projection = projections.get(id(weight))
         if id(weight) in embedded:
             left.append(LeftAlone(entry.name, "embedding"))
         elif "bias" in key:
@@ -177,9 +190,11 @@ def _layers(model: nn.Module, filter_fn: Filter | None) -> tuple[list[_Layer], l
             raise InputError(f"{entry.name} is sharded, and FIRE needs whole matrices: call fire_ before fully_shard")
         elif not bool(weight.isfinite().all()):
             raise InputError(f"{entry.name} holds NaN or infinite weights: restore a sound checkpoint first")
-        elif attention and key not in ("in_proj_weight", "q_proj_weight", "k_proj_weight"):
+        elif attention and not _makes_queries_or_keys(key, projection):
             left.append(LeftAlone(entry.name, "with attention, only queries and keys change (the paper's ViT)"))
-        elif isinstance(matrices := matrices_of(owner, key, weight), str):
+        elif attention and projection is not None and projection.unclear:
+            left.append(LeftAlone(entry.name, f"queries, keys and values in one, and {projection.unclear}"))
+        elif isinstance(matrices := matrices_of(owner, key, weight, projection, everything=not attention), str):
             left.append(LeftAlone(entry.name, matrices))
         elif not bool(matrices.any()):
             left.append(LeftAlone(entry.name, "all zero, so no isometry is nearest"))
@@ -193,17 +208,26 @@ def _layers(model: nn.Module, filter_fn: Filter | None) -> tuple[list[_Layer], l
     return layers, left
 
 
+def _makes_queries_or_keys(key: str, projection: Projection | None) -> bool:
+    if projection is not None:
+        return projection.queries_and_keys > 0
+    return key in ("in_proj_weight", "q_proj_weight", "k_proj_weight")
+
+
 def _solve(
-    layers: Sequence[_Layer], tolerance: float, max_iterations: int
+    layers: Sequence[_Layer], tolerance: float, max_iterations: int | None
 ) -> Iterator[tuple[str, Tensor, NumbersReport]]:
-    """The new weights of each parameter, by name, solved together where shapes agree; nothing is written yet."""
+    """The new weights of each parameter, by name, solved together where shapes agree; exactly without a maximum."""
     alike: dict[tuple[object, ...], list[_Layer]] = {}
     for layer in layers:
         alike.setdefault((layer.view.device, layer.view.dtype, *sorted(layer.view.shape[-2:])), []).append(layer)
     for group in alike.values():
         stack = torch.cat([layer.tall() for layer in group])
         chunks = stack.split(max(1, CHUNK // stack[0].numel()))
-        outcomes = [_polar_(chunk, tolerance, max_iterations) for chunk in chunks]
+        outcomes = [
+            _exactly_polar_(chunk) if max_iterations is None else _polar_(chunk, tolerance, max_iterations)
+            for chunk in chunks
+        ]
         deviations = torch.cat([deviation for deviation, _ in outcomes])
         iterations = torch.cat([torch.full((len(d),), taken) for d, taken in outcomes])
         counts = [layer.count for layer in group]
@@ -253,31 +277,49 @@ def _polar_(w: Tensor, tolerance: float, max_iterations: int) -> tuple[Tensor, i
     return deviation, iteration
 
 
+def _exactly_polar_(w: Tensor) -> tuple[Tensor, int]:
+    """W <- U V^T of W = U S V^T for tall matrices (batch, m, n), in place; directions without length stay without.
+
+    Returns:
+        ||X^T X - I||_F / sqrt(n) of each matrix, and 0 iterations.
+    """
+    u, s, vt = torch.linalg.svd(w if w.is_mps else w.double(), full_matrices=False)
+    kept = s > s.amax(-1, keepdim=True) * w.shape[-2] * torch.finfo(w.dtype).eps
+    lives = w.any(-1, keepdim=True) & w.any(-2, keepdim=True)  # so that dead units stay exactly 0
+    w.copy_((u * kept[..., None, :]) @ vt * lives)
+    excess = w.mT @ w
+    excess.diagonal(dim1=-2, dim2=-1).sub_(1)
+    return excess.norm(dim=(-2, -1)) / math.sqrt(w.shape[-1]), 0
+
+
 def _norm(tensor: Tensor) -> Tensor:
     norm: Tensor = torch.linalg.vector_norm(tensor.cpu() if tensor.is_mps else tensor, dtype=torch.float64)
     return norm
 
 
-def _sentences(reports: Sequence[NumbersReport], tolerance: float, max_iterations: int) -> tuple[list[str], list[str]]:
+def _sentences(
+    reports: Sequence[NumbersReport], tolerance: float, max_iterations: int | None
+) -> tuple[list[str], list[str]]:
     """Notes, and a warning if some matrices are not isometries."""
     matrices, taken, deviations = (
         [report.numbers[title] for report in reports] for title in ("matrices", "iterations", "deviation")
     )
-    notes = [
-        f"{sum(matrices):,} matrices, {min(taken)} to {max(taken)} iterations, deviation at most {max(deviations):.1e}"
-    ]
+    how = "solved exactly" if max_iterations is None else f"{min(taken)} to {max(taken)} iterations"
+    notes = [f"{sum(matrices):,} matrices, {how}, deviation at most {max(deviations):.1e}"]
     warnings = []
     short = sum(deviation > tolerance for deviation in deviations)
     if short:
+        after = "" if max_iterations is None else f" after {max_iterations} iterations"
         furthest = reports[deviations.index(max(deviations))].name
         warnings.append(
-            f"{counted(short, 'parameter')} not isometric after {max_iterations} iterations, as matrices "
+            f"{counted(short, 'parameter')} not isometric{after}, as matrices "
             f"that are not of full rank (dead units) cannot be; furthest is {furthest}, {max(deviations):.2g}"
         )
     return notes, warnings
 
 
-def _check_settings(tolerance: float, max_iterations: int, optimizer_state: str) -> None:
+def _check_settings(tolerance: float, max_iterations: int, optimizer_state: str, variant: str) -> None:
     require(0 < number("tolerance", tolerance) < 1, f"tolerance is {tolerance}; it must lie in (0, 1)")
     at_least_one("max_iterations", max_iterations)
     one_of("optimizer_state", str(optimizer_state), _DONE)
+    one_of("variant", str(variant), ("newton-schulz", "polar"))

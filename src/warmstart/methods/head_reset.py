@@ -14,11 +14,9 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from warmstart.batches import to_device
 from warmstart.errors import InputError, nearest, require
-from warmstart.gradient_ema import gradient_pass
-from warmstart.layers.output import output_layer
 from warmstart.methods.cold import tensors_of
+from warmstart.methods.heads import find_head
 from warmstart.methods.method import Method, Stage
 from warmstart.methods.report import NumbersReport, Report
 from warmstart.network import require_generator, require_writable
@@ -44,13 +42,7 @@ class HeadReset(Method):
     @all_or_nothing
     def on_new_data(self, model: nn.Module, stage: Stage) -> Report:
         """Find the head, unless named, and draw it anew."""
-        return head_reset_(model, self.head or _find_head(model, stage), generator=stage.generator)
-
-
-def _find_head(model: nn.Module, stage: Stage) -> str:
-    batch = to_device(stage.batches(2)[-1], next(model.parameters()).device)
-    with gradient_pass(model):
-        return output_layer(model, stage.forward_loss(model, batch))[0]
+        return head_reset_(model, self.head or find_head(model, stage), generator=stage.generator)
 
 
 @all_or_nothing

@@ -2,6 +2,9 @@
 
 Kumar, Marklund and Van Roy, Maintaining Plasticity in Continual Learning via Regenerative Regularization,
 2023 (arXiv 2308.11958). The factor 1/2 is part of the definition here: coef is the gradient's factor.
+The code of Shin et al. (DASH, NeurIPS 2024) takes something else by the same name, here the variant ``dash``:
+coef (sum ||w - w_0||)^2 over the ``.weight`` of all layers, norm gains included, with coef 1e-2; its gradient is
+2 coef (sum ||w - w_0||) (w - w_0) / ||w - w_0||.
 """
 
 from __future__ import annotations
@@ -9,15 +12,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from warmstart.errors import InputError, number, within
-from warmstart.methods.method import Method, Stage, require_own_memory
+from warmstart.errors import InputError, number, one_of, within
+from warmstart.methods.method import Method, Stage, first_value, require_own_memory
 from warmstart.network import require_module, require_writable
-from warmstart.processes import laid_out_as, names_inside, unwrapped
+from warmstart.processes import laid_out_as, names_inside, norm_of, unwrapped
 from warmstart.undo import all_or_nothing, keep, on_failure
 
 
@@ -26,36 +29,48 @@ class L2Init(Method):
     """Go on, with every update pulled towards the first weights."""
 
     coef: float = 1e-3
+    """FIRE's for warm starts, with ``kumar``; 1e-2 is that of ``dash``."""
+    variant: Literal["kumar", "dash"] = "kumar"
+    """The penalty: (coef / 2) sum ||w - w_0||^2 over every parameter, or coef (sum ||w - w_0||)^2 over ``.weight``s."""
 
     name: ClassVar[str] = "l2-init"
     summary: ClassVar[str] = "go on, while a penalty (coef/2) ||w - w_0||^2 pulls every parameter to its first value"
     source: ClassVar[str] = "Kumar et al. 2023, arXiv 2308.11958; coef as in FIRE, arXiv 2602.08040"
 
     def __post_init__(self) -> None:
-        _check(self.coef)
+        _check(self.coef, self.variant)
 
     def after_backward(self, model: nn.Module, stage: Stage) -> None:
         """Add the penalty's gradient."""
-        l2_init_(model, stage.initial, self.coef)
+        l2_init_(model, stage.initial, self.coef, variant=self.variant)
 
 
 @all_or_nothing
 @torch.no_grad()
-def l2_init_(model: nn.Module, initial: Mapping[str, Tensor], coef: float = L2Init.coef) -> None:
+def l2_init_(
+    model: nn.Module,
+    initial: Mapping[str, Tensor],
+    coef: float = L2Init.coef,
+    *,
+    variant: Literal["kumar", "dash"] = L2Init.variant,
+) -> None:
     """Add the gradient of (coef / 2) sum ||w - w_0||^2 to ``.grad``; call it after each ``backward()``.
 
     Args:
-        model: The network; the ``.grad`` of every trainable parameter changes, its weights do not.
+        model: The network; the ``.grad`` of every trainable parameter changes (``"dash"``: of those that are a layer's
+            ``weight``), its weights do not.
         initial: Its first weights w_0 by parameter name, such as a copy of ``model.state_dict()`` made before
             training, on the model's device. In several processes all of them hold the same, whole or, under FSDP2,
             sharded as the model is.
         coef: Factor of the gradient, >= 0. Gradients must not carry a loss scale.
+        variant: ``"kumar"``, or ``"dash"`` for the penalty coef (sum ||w - w_0||)^2 of DASH's code, where a weight that
+            is at its first value is not pulled.
 
     Raises:
         InputError: If coef is negative, or a parameter has no first value of its shape or is that value itself;
             nothing is changed then.
     """
-    _check(coef)
+    _check(coef, variant)
     require_module(model)
     if not isinstance(initial, Mapping):
         raise InputError(f"initial is a {type(initial).__name__}: pass the first weights by name, a copied state_dict")
@@ -64,20 +79,22 @@ def l2_init_(model: nn.Module, initial: Mapping[str, Tensor], coef: float = L2In
     require_own_memory(model, initial, "initial")
     pairs: list[tuple[nn.Parameter, Tensor]] = []
     for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            first = initial.get(name)
-            if first is None or first.shape != parameter.shape:
-                raise InputError(f"initial holds no first value for {name} of shape {tuple(parameter.shape)}")
-            pairs.append((parameter, first))
+        if parameter.requires_grad and (variant == "kumar" or name.rpartition(".")[2] == "weight"):
+            pairs.append((parameter, first_value(initial, name, parameter)))
     gradients = {f"the gradient of {name}": p.grad for name, p in model.named_parameters() if p.grad is not None}
     require_writable(gradients)
     keep(gradients.values())
-    for parameter, first in pairs:
+    norms = [norm_of(p - laid_out_as(p, first)) for p, first in pairs] if variant == "dash" else []
+    for i, (parameter, first) in enumerate(pairs):
         if parameter.grad is None:
             on_failure(partial(setattr, parameter, "grad", None))
             parameter.grad = torch.zeros_like(parameter)
-        parameter.grad.add_(parameter - laid_out_as(parameter, first), alpha=coef)
+        difference = parameter - laid_out_as(parameter, first)
+        if variant == "dash":
+            difference *= torch.where(norms[i] > 0, 2 * sum(norms) / norms[i], 0.0)
+        parameter.grad.add_(difference, alpha=coef)
 
 
-def _check(coef: float) -> None:
+def _check(coef: float, variant: str) -> None:
     within("coef", coef, number("coef", coef) >= 0, "at least 0")
+    one_of("variant", str(variant), ("kumar", "dash"))

@@ -53,6 +53,8 @@ class Stage:
     """During training, the updates made before this one in this stage; in `WarmStart` the loop's own count."""
     updates: int | None = None
     """Updates that the stage will have; None where its end is not known."""
+    updates_per_epoch: int | None = None
+    """Updates in one pass over the examples seen so far; None where nobody knows, as in a loop of your own."""
     units: Callable[[], list[Units]] = _no_units
     """``units()``: the network's units, each with its incoming and outgoing weights, read from its graph once."""
     activations: Mapping[str, Tensor] = field(default_factory=dict)
@@ -163,6 +165,14 @@ def require_own_memory(model: nn.Module, tensors: Mapping[str, Tensor], what: st
     for name, parameter in model.named_parameters():
         if name in tensors and 0 != local(tensors[name]).data_ptr() == local(parameter).data_ptr():
             raise InputError(f"{what} shares the memory of {name} with the model, and changes with it: pass a copy")
+
+
+def first_value(initial: Mapping[str, Tensor], name: str, parameter: Tensor) -> Tensor:
+    """The first value of a parameter; InputError if there is none of its shape."""
+    first = initial.get(name)
+    if first is None or first.shape != parameter.shape:
+        raise InputError(f"initial holds no first value for {name} of shape {tuple(parameter.shape)}")
+    return first
 
 
 def reset_optimizer_(optimizer: torch.optim.Optimizer) -> None:

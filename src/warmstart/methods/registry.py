@@ -18,7 +18,7 @@ from typing import Any
 from warmstart.errors import InputError, nearest, require
 from warmstart.importing import import_named
 from warmstart.methods.method import Method
-from warmstart.wording import split_names
+from warmstart.spelling import read_settings
 
 
 @cache
@@ -51,16 +51,9 @@ def parse_method(text: str) -> Method:
 def parse_among(known: Mapping[str, type[Method]], text: str) -> Method:
     """Make a method as `parse_method` does, where the known names are these."""
     require(isinstance(text, str), f"a method's name is a string such as 'dash[alpha=0.1]', not {text!r:.60}")
-    name, bracket, rest = text.strip().partition("[")
-    if bracket and not rest.endswith("]"):
-        raise InputError(f"method '{text}' has no closing bracket; write {name}[setting=value]")
+    name = text.strip().partition("[")[0]
     kind = _class_of(known, name)
-    settings: dict[str, Any] = {}
-    for item in split_names(rest[:-1]):
-        key, value = _setting(kind, item)
-        if key in settings:
-            raise InputError(f"method '{text}' sets {item.partition('=')[0].strip()} twice")
-        settings[key] = value
+    settings = read_settings(text, "method", _types_of(kind), kind.name)
     for field in dataclasses.fields(kind):
         if field.init and field.name not in settings and _has_no_default(field):
             raise InputError(f"method '{text}' needs a value: write {name}[{field.name.rstrip('_')}=VALUE]")
@@ -82,32 +75,10 @@ def _class_of(known: Mapping[str, type[Method]], name: str) -> type[Method]:
     return kind
 
 
-def _setting(kind: type[Method], item: str) -> tuple[str, Any]:
-    key, equals, value = (part.strip() for part in item.partition("="))
-    known = {field.name.rstrip("_"): field.name for field in dataclasses.fields(kind)}
-    if not equals or key.rstrip("_") not in known:
-        raise InputError(f"{kind.name} has no setting '{key}'" + (nearest(key, known) if known else "; it has none"))
-    field = known[key.rstrip("_")]
-    wanted = typing.get_type_hints(kind)[field]
-    return field, _value(f"{kind.name}[{key}]", value, wanted)
-
-
-def _value(where: str, text: str, wanted: Any) -> Any:
-    """The text converted to the type of a field."""
-    options = typing.get_args(wanted) or (wanted,)
-    if type(None) in options and text.lower() == "none":
-        return None
-    if bool in options and text.lower() in ("true", "false"):
-        return text.lower() == "true"
-    for number in (int, float):
-        if number in options:
-            try:
-                return number(text)
-            except ValueError:
-                continue
-    if str in options or text in options:
-        return text
-    raise InputError(f"{where} is '{text}'; it must be {' or '.join(getattr(o, '__name__', str(o)) for o in options)}")
+def _types_of(kind: type[Method]) -> dict[str, Any]:
+    """Each setting with its type."""
+    types = typing.get_type_hints(kind)
+    return {field.name: types[field.name] for field in dataclasses.fields(kind)}
 
 
 def method_label(text: str, parse: Callable[[str], Method] = parse_method) -> str:

@@ -36,6 +36,8 @@ class Variant:
     noise_std: float
     blend: float = 0.0
     """Weight of another network: a freshly drawn one or the run's first weights."""
+    convex: bool = False
+    """True: the two add up to 1, so that ``blend`` is 1 - shrink, whatever shrink is."""
     every_parameter: bool = True
     """False: weights and biases of linear and convolutional layers only."""
     every_update: bool = False
@@ -50,7 +52,9 @@ VARIANTS: Mapping[str, Variant] = MappingProxyType(
     {
         "dash": Variant(0.3, 0.01, every_parameter=False, source="Shin et al. 2024"),
         "ash": Variant(0.4, 0.0, blend=0.1, source="Ash and Adams 2020: a fresh network, its buffers, fresh optimizer"),
-        "hare-tortoise": Variant(0.2, 0.0, blend=0.8, source="Lee et al. 2024, FIRE: the first weights"),
+        "hare-tortoise": Variant(
+            0.2, 0.0, blend=0.8, convex=True, source="Lee et al. 2024, FIRE: the first weights; (1 - c) w + c w_0"
+        ),
         "dohare": Variant(1 - 1e-3 * DOHARE_DECAY, 1e-5, every_update=True, source="Dohare et al. 2024, lr 1e-3"),
         "renate": Variant(0.95, 0.001, source="Renate: norm gains included"),
     }
@@ -133,6 +137,7 @@ def shrink_perturb_(
         model: The network. The variant ``"dash"`` changes weights and biases of linear and convolutional layers,
             norm layers stay; the other ones change every parameter.
         shrink: Factor in [0, 1]: 1 leaves the weights, 0 forgets them; the variant's if not given, 0.3 for ``"dash"``.
+            ``"hare-tortoise"`` adds 1 - shrink of the first weights: FIRE's language runs take 0.8 or 0.5.
         noise_std: Standard deviation of the added Gaussian noise, in the weights' units; the variant's if not
             given, 0.01 for ``"dash"``.
         variant: Whose definition: ``dash``, ``ash``, ``hare-tortoise``, ``dohare`` (one update's) or ``renate``.
@@ -164,7 +169,8 @@ def shrink_perturb_(
     others = None if blended is None else [team.broadcast_tensor(tensor) for tensor in blended]
     parameters = [entry.parameter for entry in entries]
     keep_random_state(generator, {local(parameter).device for parameter in parameters})
-    _change_(parameters, shrink, noise_std, others, kind.blend, _same_for_all(generator, team))
+    blend = 1 - shrink if kind.convex else kind.blend
+    _change_(parameters, shrink, noise_std, others, blend, _same_for_all(generator, team))
     if variant == "ash":
         assert isinstance(other, nn.Module)
         _copy_buffers_(model, other, team)
@@ -235,7 +241,7 @@ def _blended(
             raise InputError("variant 'ash' adds 0.1 of a fresh network: pass other=make_model()")
         require_alike(model, other)
     if not isinstance(other, (nn.Module, Mapping)):
-        raise InputError(f"variant '{variant}' adds {kind.blend} of the first weights: pass other=first_state_dict")
+        raise InputError(f"variant '{variant}' adds a share of the first weights: pass other=first_state_dict")
     tensors = tensors_of(other) if isinstance(other, nn.Module) else other
     for entry in entries:
         if entry.name not in tensors or tensors[entry.name].shape != entry.parameter.shape:

@@ -4,16 +4,35 @@ import math
 
 from torch import nn
 
+from warmstart.errors import at_least_one
 from warmstart.image_size import ImageSize, height_and_width
+from warmstart.models.norms_and_activations import Activation, Norm, activation_layer, filters, norm_of_vectors
 
 
 def mlp(
-    num_classes: int, in_channels: int, image_size: ImageSize, *, width: int = 1000, depth: int = 3
+    num_classes: int,
+    in_channels: int,
+    image_size: ImageSize,
+    *,
+    width: int = 1000,
+    depth: int = 3,
+    norm: Norm = "batch",
+    activation: Activation = "relu",
 ) -> nn.Sequential:
-    """Make ``depth`` linear layers (2 and 3 in the paper), initialised by PyTorch, batch norm and ReLU between them."""
+    """Make ``depth`` linear layers (2 and 3 in the paper), initialised by PyTorch, norms and activations between them.
+
+    Returns:
+        The network.
+
+    Raises:
+        InputError: If the width or the depth is below 1, or the width odd with CReLU.
+    """
+    at_least_one("width", width)
+    at_least_one("depth", depth)
     layers: list[nn.Module] = [nn.Flatten()]
     inputs = in_channels * math.prod(height_and_width(image_size))
     for _ in range(depth - 1):
-        layers += [nn.Linear(inputs, width), nn.BatchNorm1d(width), nn.ReLU(inplace=True)]
+        outputs = filters(activation, width)
+        layers += [nn.Linear(inputs, outputs), *norm_of_vectors(norm, outputs), activation_layer(activation)]
         inputs = width
     return nn.Sequential(*layers, nn.Linear(inputs, num_classes))

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, cast
+from functools import partial
+from typing import Any, Literal, cast
 
 from torch import nn
 
 from warmstart.errors import InputError, nearest
-from warmstart.importing import import_named
+from warmstart.importing import describe, import_named
 from warmstart.models.factory import ModelFactory, check_factory
 from warmstart.models.mlp import mlp
 from warmstart.models.resnet import resnet18
 from warmstart.models.small_cnn import small_cnn
 from warmstart.models.vgg import vgg16
+from warmstart.spelling import read_settings
 
-__all__ = ["MODELS", "ModelFactory", "ModelInfo", "check_factory", "input_range", "model_factory"]
+__all__ = ["MODELS", "ModelFactory", "ModelInfo", "check_factory", "input_range", "is_ours", "model_factory"]
 
 InputRange = Literal["normalised", "unit"]
 """`normalised`: each channel has mean 0 and std 1 over the training part. `unit`: values in [0, 1]."""
@@ -55,10 +58,24 @@ MODELS: Mapping[str, ModelInfo] = {
 }
 
 
-def model_factory(name: str) -> ModelFactory:
-    """Find a factory by a name in `MODELS`, or a user's own as `pkg.module:factory`; `check_factory` tries it."""
-    if name in MODELS:
-        return MODELS[name].factory
+def model_factory(text: str) -> ModelFactory:
+    """Find a factory by a name in `MODELS`, or a user's own as `pkg.module:factory`; `check_factory` tries it.
+
+    Settings follow in brackets: ``resnet18[width=16,norm=layer]``. They are the factory's further arguments.
+
+    Returns:
+        The factory.
+
+    Raises:
+        InputError: If there is none of that name, or a setting is unknown or not valid.
+    """
+    name = _plain(text)
+    factory = MODELS[name].factory if name in MODELS else _own(name)
+    settings = read_settings(text, "model", _settings_of(factory, name) if "[" in text else {})
+    return partial(factory, **settings) if settings else factory
+
+
+def _own(name: str) -> ModelFactory:
     if ":" not in name:
         raise InputError(f"unknown model '{name}' (your own is named pkg.module:factory){nearest(name, MODELS)}")
     found = import_named(name, "model")
@@ -75,6 +92,25 @@ def model_factory(name: str) -> ModelFactory:
     return cast("ModelFactory", found)
 
 
-def input_range(name: str) -> InputRange:
+def input_range(text: str) -> InputRange:
     """In what range a model wants its images; a user's own gets `normalised`."""
-    return MODELS[name].input_range if name in MODELS else "normalised"
+    return MODELS[_plain(text)].input_range if is_ours(text) else "normalised"
+
+
+def is_ours(text: str) -> bool:
+    """Whether a model, with or without settings, is one of `MODELS`."""
+    return _plain(text) in MODELS
+
+
+def _plain(text: str) -> str:
+    return text.strip().partition("[")[0]
+
+
+def _settings_of(factory: ModelFactory, name: str) -> dict[str, Any]:
+    """The arguments of a factory behind the first three: name -> type, its default's where it is not annotated."""
+    try:
+        further = list(inspect.signature(factory, eval_str=True).parameters.values())[3:]
+    except (TypeError, ValueError, NameError, AttributeError) as error:  # annotations are a user's own code
+        raise InputError(f"model '{name}': its settings cannot be read: {describe(error)}") from None
+    named = [one for one in further if one.kind in (one.KEYWORD_ONLY, one.POSITIONAL_OR_KEYWORD)]
+    return {one.name: type(one.default) if one.annotation is one.empty else one.annotation for one in named}

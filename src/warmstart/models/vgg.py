@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from warmstart.errors import InputError
 from warmstart.image_size import ImageSize, height_and_width
+from warmstart.models.norms_and_activations import Activation, Norm, activation_layer, filters, norm_of_maps
 
 _CONFIGURATION_D = (64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 512, 512, 512, "M")
 _SMALLEST = 32
@@ -15,9 +16,9 @@ _SMALLEST = 32
 
 
 class VGG16(nn.Module):
-    """Thirteen 3x3 convolutions with batch norm, five max-pools, three linear layers with dropout."""
+    """Thirteen 3x3 convolutions with norm layers, five max-pools, three linear layers with dropout."""
 
-    def __init__(self, num_classes: int, in_channels: int) -> None:
+    def __init__(self, num_classes: int, in_channels: int, *, norm: Norm, activation: Activation) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         channels = in_channels
@@ -25,17 +26,18 @@ class VGG16(nn.Module):
             if isinstance(width, str):
                 layers.append(nn.MaxPool2d(kernel_size=2, stride=2))
             else:
-                convolution = nn.Conv2d(channels, width, kernel_size=3, padding=1)
-                layers += [convolution, nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
+                outputs = filters(activation, width)
+                layers.append(nn.Conv2d(channels, outputs, kernel_size=3, padding=1))
+                layers += [*norm_of_maps(norm, outputs), activation_layer(activation)]
                 channels = width
         self.features = nn.Sequential(*layers)
         self.avgpool = nn.AdaptiveAvgPool2d(7)
         self.classifier = nn.Sequential(
-            nn.Linear(512 * 7 * 7, 4096),
-            nn.ReLU(inplace=True),
+            nn.Linear(512 * 7 * 7, filters(activation, 4096)),
+            activation_layer(activation),
             nn.Dropout(),
-            nn.Linear(4096, 4096),
-            nn.ReLU(inplace=True),
+            nn.Linear(4096, filters(activation, 4096)),
+            activation_layer(activation),
             nn.Dropout(),
             nn.Linear(4096, num_classes),
         )
@@ -46,7 +48,14 @@ class VGG16(nn.Module):
         return self.classifier(torch.flatten(x, 1))  # type: ignore[no-any-return]  # nn.Module
 
 
-def vgg16(num_classes: int, in_channels: int, image_size: ImageSize) -> VGG16:
+def vgg16(
+    num_classes: int,
+    in_channels: int,
+    image_size: ImageSize,
+    *,
+    norm: Norm = "batch",
+    activation: Activation = "relu",
+) -> VGG16:
     """Return a VGG-16 with batch norm and the classifier made for ImageNet, as the paper has it.
 
     The classifier is the full one whatever the image size: the last map (1x1 for 32x32 images) is spread to 7x7
@@ -64,7 +73,7 @@ def vgg16(num_classes: int, in_channels: int, image_size: ImageSize) -> VGG16:
             f"model vgg16: halves its images five times, so {height}x{width} pixels leave nothing; "
             f"resize them to {_SMALLEST} or more (--image-size {_SMALLEST}) or choose another model"
         )
-    model = VGG16(num_classes, in_channels)
+    model = VGG16(num_classes, in_channels, norm=norm, activation=activation)
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

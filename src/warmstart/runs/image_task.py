@@ -23,7 +23,7 @@ from warmstart.methods.method import Method, Stage, reset_optimizer_
 from warmstart.methods.registry import parse_method
 from warmstart.methods.units_and_activations import latest_activations
 from warmstart.models.factory import ModelFactory, check_factory
-from warmstart.models.registry import MODELS, input_range, model_factory
+from warmstart.models.registry import input_range, is_ours, model_factory
 from warmstart.runs.task import LARGEST_BATCH, Measured, StageData, TrainingContext
 from warmstart.seeds import derive
 from warmstart.streams.image_stream import ImageStream, Selection, image_stream
@@ -128,13 +128,15 @@ class ImageTask:
         """The data of the stage of that number in the stream of that seed."""
         arrival, tested = self._stream(seed).arrival(number), self._test_of(seed, number)
         examples, new = self._select(arrival.train), self._count(arrival.new)
+        updates_per_epoch = len(batch_slices(len(examples), self.recipe.batch_size, self._without_values))
         return StageData(
             seen=len(examples),
             new=new,
             batches=lambda batch_size: examples.in_order(batch_size or min(new, LARGEST_BATCH)),
             forward_loss=partial(_forward_loss, examples, self.recipe.label_smoothing),
             micro_batch_size=examples.in_a_pass(MICRO_BATCH if self._device.type == "cpu" else MICRO_BATCH_ON_GPU),
-            updates=self._updates(len(examples), number),
+            updates=None if (epochs := self.recipe.of_stage(number).epochs) is None else epochs * updates_per_epoch,
+            updates_per_epoch=updates_per_epoch,
             examples=examples,
             test=self._select(tested),
             test_set=_digest(tested),
@@ -224,7 +226,7 @@ class ImageTask:
     def training_recipe(self) -> Recipe:
         """The recipe; only networks of the registry are recorded as a CUDA graph."""
         # A user's network may decide in Python at each call, which a recording would freeze.
-        return self.recipe.model_copy(update={"captured": self.model in MODELS})
+        return self.recipe.model_copy(update={"captured": is_ours(self.model)})
 
     def training_examples(self, index: slice) -> Examples:
         """Some of the training part, on the device."""
@@ -249,14 +251,11 @@ class ImageTask:
         stream = self._stream(seed)
         return (self._count(stream.arrival(number).train) for number in range(1, stream.stages + 1))
 
-    def _updates(self, examples: int, number: int) -> int | None:
-        """Of a stage with so many examples; None where a rule ends it."""
-        epochs = self.recipe.of_stage(number).epochs
-        if epochs is None:
-            return None
+    @cached_property
+    def _without_values(self) -> nn.Module:
+        """The network without memory for its weights, to ask which layers it has."""
         with torch.device("meta"):
-            model = self._factory(*self._shape)
-        return epochs * len(batch_slices(examples, self.recipe.batch_size, model))
+            return self._factory(*self._shape)
 
     def _select(self, chosen: Selection) -> Examples:
         part = self._train if chosen.part == "train" else self._test

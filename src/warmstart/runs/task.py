@@ -52,6 +52,8 @@ class StageData:
     """Examples that fit into one forward and backward pass; None for any number."""
     updates: int | None = None
     """Updates that the stage will have; None where its end is not known."""
+    updates_per_epoch: int | None = None
+    """Updates in one pass over the examples; None where nobody knows."""
     examples: Any = None
     """The task's own: what it trains on."""
     test: Any = None
@@ -82,6 +84,7 @@ class StageData:
             optimizer=optimizer,
             micro_batch_size=self.micro_batch_size,
             updates=self.updates,
+            updates_per_epoch=self.updates_per_epoch,
             state=state,
             units=units,
         )

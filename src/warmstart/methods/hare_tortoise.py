@@ -1,0 +1,124 @@
+"""Hare & Tortoise: after every update  slow <- momentum slow + (1 - momentum) fast;  now and then  fast <- slow
+
+Lee, Cho, Kim, Kim, Min, Choo and Lyle, Slow and Steady Wins the Race: Maintaining Plasticity with Hare and Tortoise
+Networks, ICML 2024 (arXiv 2406.02596). Parameters and buffers take part, the optimizer's state goes on. The authors'
+code gives the fast network the slow one's own tensors, so that from then on both are one; here it gets a copy.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from warmstart.errors import at_least_one, number, one_of, within
+from warmstart.methods.cold import tensors_of
+from warmstart.methods.method import Method, Stage
+from warmstart.methods.report import Report
+from warmstart.undo import all_or_nothing, keep, on_failure
+
+NETWORKS = ("slow", "fast")
+
+
+@dataclass(frozen=True)
+class HareTortoise(Method):
+    """Go on with a fast network that returns to its slow average; the slow one is measured and served."""
+
+    momentum: float = 0.999
+    """What the slow network keeps of itself at each update."""
+    epochs: int = 10
+    """Epochs of a stage between returns, where an epoch's length is known, as in `compare`."""
+    updates: int | None = None
+    """Updates of a stage between returns instead; give it in loops of your own, where nobody knows the epoch."""
+    measure: Literal["slow", "fast"] = "slow"
+    """The network that is measured and served; the paper evaluates both."""
+
+    name: ClassVar[str] = "hare-tortoise"
+    summary: ClassVar[str] = "go on with a fast network that returns to its slow average, which is measured"
+    source: ClassVar[str] = "Lee et al., ICML 2024, arXiv 2406.02596"
+
+    def __post_init__(self) -> None:
+        within("momentum", self.momentum, 0 <= number("momentum", self.momentum) < 1, "in [0, 1)")
+        at_least_one("epochs", self.epochs)
+        if self.updates is not None:
+            at_least_one("updates", self.updates)
+        one_of("measure", str(self.measure), NETWORKS)
+
+    @all_or_nothing
+    def on_new_data(self, model: nn.Module, stage: Stage) -> Report:
+        """Say how often the fast network returns; the slow one goes on, or begins as a copy of the network."""
+        _begin(model, stage)
+        report = Report(self.name, self.settings(), notes=(f"nothing changed; the {self.measure} network is measured",))
+        if period := self._period(stage):
+            return report.with_notes(f"the fast network returns to the slow one every {period:,} updates")
+        return report.with_warnings(
+            "the fast network never returns to the slow one: the length of an epoch is not known here; write "
+            "hare-tortoise[updates=N]"
+        )
+
+    def after_backward(self, model: nn.Module, stage: Stage) -> None:
+        """Before the very first update, begin the slow network as a copy."""
+        _begin(model, stage)
+
+    @torch.no_grad()
+    def after_step(self, model: nn.Module, stage: Stage) -> None:
+        """Slow <- momentum slow + (1 - momentum) fast; where it is due, fast <- a copy of slow."""
+        slow, fast = _pairs(model, stage.state)
+        torch._foreach_lerp_(slow, fast, 1 - self.momentum)
+        period = self._period(stage)
+        if period and (stage.step + 1) % period == 0:
+            _return_(model, stage.state)
+
+    @torch.no_grad()
+    def measured(self, model: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
+        """The slow network, in memory of its own."""
+        if self.measure == "fast" or not state:
+            return model
+        slow = copy.deepcopy(model)
+        _return_(slow, state)
+        return slow
+
+    def _period(self, stage: Stage) -> int | None:
+        if self.updates is not None or stage.updates_per_epoch is None:
+            return self.updates
+        return self.epochs * stage.updates_per_epoch
+
+
+def _begin(model: nn.Module, stage: Stage) -> None:
+    """Copy the network into the state, unless that has been done; half precision in fp32, where 0.001 still counts."""
+    if stage.state:
+        return
+    on_failure(stage.state.clear)
+    wide = {name: torch.promote_types(tensor.dtype, torch.float32) for name, tensor in tensors_of(model).items()}
+    stage.state.update(
+        {
+            name: tensor.detach().to(wide[name] if tensor.is_floating_point() else tensor.dtype, copy=True)
+            for name, tensor in tensors_of(model).items()
+        }
+    )
+
+
+def _pairs(model: nn.Module, state: Mapping[str, Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    """Tensors of the slow and of the fast network that are averaged; what cannot be, such as a counter, is copied."""
+    slow, fast = [], []
+    for name, tensor in tensors_of(model).items():
+        if tensor.is_floating_point() or tensor.is_complex():
+            slow.append(state[name])
+            fast.append(tensor.detach().to(state[name].dtype))
+        else:
+            state[name].copy_(tensor)
+    return slow, fast
+
+
+@all_or_nothing
+@torch.no_grad()
+def _return_(model: nn.Module, slow: Mapping[str, Tensor]) -> None:
+    """Fast <- a copy of slow, in the fast network's own memory."""
+    tensors = tensors_of(model)
+    keep(tensors.values())
+    for name, tensor in tensors.items():
+        tensor.copy_(slow[name])
