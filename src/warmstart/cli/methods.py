@@ -12,7 +12,7 @@ EXAMPLES = """Example: warmstart methods"""
 
 
 def methods() -> None:
-    r"""List the methods: what each does, its settings with their defaults, and its source.
+    r"""List the methods: what each does and when, its settings with their defaults, its cost and its source.
 
     A setting goes into brackets: warmstart compare --methods 'cold,dash,dash\[alpha=0.1,lambda=0.05]'
     """
@@ -30,7 +30,8 @@ def methods() -> None:
             lines.append(f"settings: {settings}")
         if name == "shrink-perturb":
             lines += [f"variant {variant}: {rule.source}" for variant, rule in VARIANTS.items()]
-        lines.append(f"source: {kind.source}")
+        told = {"acts": kind.acts, "costs": kind.cost, "not for": kind.limits, "source": kind.source}
+        lines += [f"{what}: {text}" for what, text in told.items() if text]
         for line in lines:
             console.print(Padding(line, (0, 0, 0, 4)))
 

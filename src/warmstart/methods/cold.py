@@ -27,6 +27,10 @@ class Cold(Method):
     name: ClassVar[str] = "cold"
     summary: ClassVar[str] = "train from scratch: fresh weights, a new draw each time, and a fresh optimizer"
     source: ClassVar[str] = "'Random Init' in Shin et al., NeurIPS 2024, arXiv 2410.23495"
+    acts: ClassVar[str] = "when data arrives"
+    cost: ClassVar[str] = "all training begins anew"
+    limits: ClassVar[str] = "where retraining from scratch takes too long"
+    page: ClassVar[str] = "compare.md#methods"
 
     def on_new_data(self, model: nn.Module, stage: Stage) -> Report:
         """Draw the network anew."""

@@ -39,6 +39,11 @@ class ContinualBackprop(Method):
     name: ClassVar[str] = "continual-backprop"
     summary: ClassVar[str] = "redraw a small share of the least useful units after every update"
     source: ClassVar[str] = "Dohare et al., Nature 2024; rate and maturity as in FIRE, arXiv 2602.08040"
+    year: ClassVar[int] = 2024
+    acts: ClassVar[str] = "after each update"
+    cost: ClassVar[str] = "activations at each update, two numbers a unit"
+    limits: ClassVar[str] = "several processes; units that a residual stream shares are left"
+    page: ClassVar[str] = "redrawing.md#continual-backprop"
     sees_activations: ClassVar[bool] = True
 
     def __post_init__(self) -> None:

@@ -51,6 +51,11 @@ class Dash(Method):
     name: ClassVar[str] = "dash"
     summary: ClassVar[str] = "shrink each neuron by the cosine between its weights and the negative gradient"
     source: ClassVar[str] = "Shin et al., NeurIPS 2024, arXiv 2410.23495"
+    year: ClassVar[int] = 2024
+    acts: ClassVar[str] = "when data arrives"
+    cost: ClassVar[str] = "a gradient over the last K batches (39), one fp32 copy of the weights"
+    limits: ClassVar[str] = "networks without norm layers; pretrained backbones: not measured"
+    page: ClassVar[str] = "dash.md"
 
     def __post_init__(self) -> None:
         batches_that_matter(self.alpha, self.tolerance)

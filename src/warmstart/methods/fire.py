@@ -54,6 +54,11 @@ class Fire(Method):
     name: ClassVar[str] = "fire"
     summary: ClassVar[str] = "replace each weight matrix by the nearest isometry, reset the optimizer"
     source: ClassVar[str] = "Han et al., ICLR 2026, arXiv 2602.08040"
+    year: ClassVar[int] = 2026
+    acts: ClassVar[str] = "when data arrives"
+    cost: ClassVar[str] = "some matrix products for each weight, no data"
+    limits: ClassVar[str] = "sharded weights; it forgets the optimizer's state"
+    page: ClassVar[str] = "fire.md"
 
     def __post_init__(self) -> None:
         _check_settings(self.tolerance, self.max_iterations, self.optimizer_state, self.variant)

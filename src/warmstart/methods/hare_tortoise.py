@@ -40,6 +40,11 @@ class HareTortoise(Method):
     name: ClassVar[str] = "hare-tortoise"
     summary: ClassVar[str] = "go on with a fast network that returns to its slow average, which is measured"
     source: ClassVar[str] = "Lee et al., ICML 2024, arXiv 2406.02596"
+    year: ClassVar[int] = 2024
+    acts: ClassVar[str] = "after each update"
+    cost: ClassVar[str] = "a copy of the network, one addition an update"
+    limits: ClassVar[str] = "stages of few updates: the slow network is still the first; sharded weights"
+    page: ClassVar[str] = "regularising.md#hare--tortoise"
 
     def __post_init__(self) -> None:
         within("momentum", self.momentum, 0 <= number("momentum", self.momentum) < 1, "in [0, 1)")

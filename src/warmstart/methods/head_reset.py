@@ -34,6 +34,10 @@ class HeadReset(Method):
     name: ClassVar[str] = "head-reset"
     summary: ClassVar[str] = "draw the last layer anew (PyTorch's default), go on with all others"
     source: ClassVar[str] = "code of Shin et al., NeurIPS 2024, arXiv 2410.23495"
+    acts: ClassVar[str] = "when data arrives"
+    cost: ClassVar[str] = "nothing"
+    limits: ClassVar[str] = "networks whose last layer cannot be told: name it with head"
+    page: ClassVar[str] = "compare.md#methods"
 
     def __post_init__(self) -> None:
         if self.head is not None:

@@ -36,6 +36,11 @@ class L2Init(Method):
     name: ClassVar[str] = "l2-init"
     summary: ClassVar[str] = "go on, while a penalty (coef/2) ||w - w_0||^2 pulls every parameter to its first value"
     source: ClassVar[str] = "Kumar et al. 2023, arXiv 2308.11958; coef as in FIRE, arXiv 2602.08040"
+    year: ClassVar[int] = 2023
+    acts: ClassVar[str] = "before each update"
+    cost: ClassVar[str] = "a copy of the first weights, two additions an update"
+    limits: ClassVar[str] = "where the first weights are not known"
+    page: ClassVar[str] = "regularising.md#l2-init"
 
     def __post_init__(self) -> None:
         _check(self.coef, self.variant)

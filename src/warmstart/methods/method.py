@@ -75,6 +75,16 @@ class Method:
     """One line: what it does."""
     source: ClassVar[str] = ""
     """Where it comes from."""
+    year: ClassVar[int] = 0
+    """When it was published; 0 where it was always there."""
+    acts: ClassVar[str] = ""
+    """When."""
+    cost: ClassVar[str] = ""
+    """In time and memory, besides training."""
+    limits: ClassVar[str] = ""
+    """Where it does not apply."""
+    page: ClassVar[str] = ""
+    """Where docs/ has more of it."""
     sees_activations: ClassVar[bool] = False
     """Whether `Stage.activations` is filled; it costs a copy of each layer's output."""
 

@@ -38,6 +38,11 @@ class NormalizeAndProject(Method):
     name: ClassVar[str] = "normalize-and-project"
     summary: ClassVar[str] = "norm layers before activations, hidden weights projected to their first norm"
     source: ClassVar[str] = "Lyle et al., NeurIPS 2024, arXiv 2407.01800"
+    year: ClassVar[int] = 2024
+    acts: ClassVar[str] = "before training, and after each update"
+    cost: ClassVar[str] = "a norm for each layer and update, perhaps new norm layers"
+    limits: ClassVar[str] = "where a network must stay as it was made"
+    page: ClassVar[str] = "regularising.md#normalize-and-project"
 
     def __post_init__(self) -> None:
         if self.head is not None and not (isinstance(self.head, str) and self.head):

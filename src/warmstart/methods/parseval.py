@@ -67,6 +67,11 @@ class Parseval(Method):
     name: ClassVar[str] = "parseval"
     summary: ClassVar[str] = "go on, while a penalty coef ||W W^T - s I||^2 keeps the rows of weights orthogonal"
     source: ClassVar[str] = "Chung et al., NeurIPS 2024, arXiv 2412.07224; settings of FIRE, arXiv 2602.08040"
+    year: ClassVar[int] = 2024
+    acts: ClassVar[str] = "before each update"
+    cost: ClassVar[str] = "a matrix product for each weight and update"
+    limits: ClassVar[str] = "weights sharded over processes"
+    page: ClassVar[str] = "regularising.md#parseval-regularisation"
 
     def __post_init__(self) -> None:
         _check(self.coef, self.scale, self.variant)

@@ -32,6 +32,11 @@ class Redo(Method):
     name: ClassVar[str] = "redo"
     summary: ClassVar[str] = "redraw dormant units, whose activity is below a share of their layer's"
     source: ClassVar[str] = "ReDo, Sokar et al., ICML 2023, arXiv 2302.12902"
+    year: ClassVar[int] = 2023
+    acts: ClassVar[str] = "at a stage's start, and every 1000 updates"
+    cost: ClassVar[str] = "activations at each update"
+    limits: ClassVar[str] = "several processes; units that a residual stream shares are left"
+    page: ClassVar[str] = "redrawing.md#redo"
     sees_activations: ClassVar[bool] = True
 
     def __post_init__(self) -> None:

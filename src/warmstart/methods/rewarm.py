@@ -33,6 +33,11 @@ class Rewarm(Method):
     name: ClassVar[str] = "rewarm"
     summary: ClassVar[str] = "go on, with the rate raised by a factor when data arrives, falling back over the stage"
     source: ClassVar[str] = "the effective rate re-warmed: Lyle et al. 2025, arXiv 2507.20057; 2403.08763; 2510.09687"
+    year: ClassVar[int] = 2025
+    acts: ClassVar[str] = "before each update of a stage"
+    cost: ClassVar[str] = "nothing"
+    limits: ClassVar[str] = "high rates, which a factor makes diverge; schedules that begin anew"
+    page: ClassVar[str] = "compare.md#how-a-stage-is-trained"
 
     def __post_init__(self) -> None:
         within("factor", number("factor", self.factor), self.factor > 0, "above 0")

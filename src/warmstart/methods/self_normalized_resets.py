@@ -37,6 +37,11 @@ class SelfNormalizedResets(Method):
     name: ClassVar[str] = "self-normalized-resets"
     summary: ClassVar[str] = "redraw units that have been silent for longer than they usually are"
     source: ClassVar[str] = "SNR, Farias and Jozefiak, ICLR 2025, arXiv 2410.20098"
+    year: ClassVar[int] = 2025
+    acts: ClassVar[str] = "after each update"
+    cost: ClassVar[str] = "activations at each update, 200 numbers a unit"
+    limits: ClassVar[str] = "several processes; units that a residual stream shares are left"
+    page: ClassVar[str] = "redrawing.md#self-normalised-resets"
     sees_activations: ClassVar[bool] = True
 
     def __post_init__(self) -> None:

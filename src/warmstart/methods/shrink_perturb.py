@@ -74,6 +74,11 @@ class ShrinkPerturb(Method):
     name: ClassVar[str] = "shrink-perturb"
     summary: ClassVar[str] = "shrink all weights by one factor and add noise"
     source: ClassVar[str] = "Ash and Adams, NeurIPS 2020, arXiv 1910.08475; settings of the DASH paper"
+    year: ClassVar[int] = 2020
+    acts: ClassVar[str] = "when data arrives; dohare: after each update"
+    cost: ClassVar[str] = "one pass over the weights"
+    limits: ClassVar[str] = "networks without norm layers"
+    page: ClassVar[str] = "compare.md#methods"
 
     def __post_init__(self) -> None:
         variant = _variant(self.variant)

@@ -41,6 +41,11 @@ class SoftWeightRescaling(Method):
     name: ClassVar[str] = "soft-weight-rescaling"
     summary: ClassVar[str] = "go on, while each layer's weights are scaled towards their first norm after every update"
     source: ClassVar[str] = "Oh et al. 2025, arXiv 2507.04683"
+    year: ClassVar[int] = 2025
+    acts: ClassVar[str] = "after each update"
+    cost: ClassVar[str] = "a norm for each layer and update"
+    limits: ClassVar[str] = "residual networks keep their function only about"
+    page: ClassVar[str] = "regularising.md#soft-weight-rescaling"
 
     def __post_init__(self) -> None:
         for key in ("coef", "classifier_coef"):

@@ -25,6 +25,10 @@ class Warm(Method):
     name: ClassVar[str] = "warm"
     summary: ClassVar[str] = "go on with the weights and the optimizer's state as they are"
     source: ClassVar[str] = "'Warm Init' in Shin et al., NeurIPS 2024, arXiv 2410.23495"
+    acts: ClassVar[str] = "never"
+    cost: ClassVar[str] = "nothing"
+    limits: ClassVar[str] = "where it has lost plasticity: compare it with cold"
+    page: ClassVar[str] = "compare.md#methods"
 
     def on_new_data(self, model: nn.Module, stage: Stage) -> Report:
         """Change nothing."""
@@ -38,6 +42,10 @@ class WarmReset(Method):
     name: ClassVar[str] = "warm-reset"
     summary: ClassVar[str] = "go on with the weights, reset the optimizer's momentum"
     source: ClassVar[str] = "'warm_rm' in the code of Shin et al., NeurIPS 2024, arXiv 2410.23495"
+    acts: ClassVar[str] = "when data arrives"
+    cost: ClassVar[str] = "nothing"
+    limits: ClassVar[str] = "optimizers without momentum or moments"
+    page: ClassVar[str] = "compare.md#methods"
 
     def on_new_data(self, model: nn.Module, stage: Stage) -> Report:
         """Reset the optimizer that goes on, if there is one."""
