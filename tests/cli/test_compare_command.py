@@ -174,6 +174,23 @@ def test_an_image_that_cannot_be_read_is_named(folder, capfd):
     assert "6.png" in refused(capfd, folder, "--data", "photos", "--stages", 2, "--stage-size", 10)
 
 
+def test_what_is_left_out_and_not_tested_is_said_and_stands_in_the_report(folder, capfd):
+    for number, (image, label) in enumerate(zip(*images(), strict=True)):
+        name = f"class{label}" if number != 9 else "rare <b>"
+        (folder / "photos" / name).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(folder / "photos" / name / f"{number}.png")
+    (folder / "photos" / "class2" / "6.png").write_bytes(b"damaged")
+    flags = ["--skip-unreadable", "--stage-size", 12, "--stages", 1, "--test", "next", "--seeds", 2]
+
+    assert warmstart("compare", "--data", "photos", *flags, "--batch-size", 2, "--max-epochs", 1, "--jobs", 1) == 0
+
+    said, page = capfd.readouterr().err, (folder / "out" / "compare" / "report.html").read_text()
+    assert "1 of 40 images" in said
+    assert "1 of 40 images" in page
+    assert "tested by the next arrival" in page
+    assert "<b>" not in page.replace("<body>", "")
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -88,3 +88,24 @@ def test_with_a_killed_launcher_its_processes_end_and_the_folder_is_free(tmp_pat
     assert len(workers) >= 2
     wait_until(lambda: not any(worker.is_running() for worker in workers))
     launcher.communicate()
+
+
+def test_a_process_whose_launcher_ended_before_it_asked_ends_as_well(tmp_path):
+    # Until then it imports; who adopts it is no launcher.
+    orphan = (
+        "import os, sys, time\n"
+        "while os.getppid() == int(sys.argv[1]): time.sleep(0.01)\n"
+        "from warmstart.training.launch import end_with_launcher\n"
+        "end_with_launcher()\n"
+        "time.sleep(60)\n"
+        "open(sys.argv[2], 'w').close()\n"
+    )
+    launcher = (
+        "import os, subprocess, sys\n"
+        f"command = [sys.executable, '-c', {orphan!r}, str(os.getpid()), {str(tmp_path / 'outlived')!r}]\n"
+        f"open({str(tmp_path / 'id')!r}, 'w').write(str(subprocess.Popen(command).pid))\n"
+    )
+    subprocess.run([sys.executable, "-c", launcher], env={**os.environ, "TORCHELASTIC_RUN_ID": "x"}, check=True)
+    left = int((tmp_path / "id").read_text())
+    wait_until(lambda: not psutil.pid_exists(left) or psutil.Process(left).status() == psutil.STATUS_ZOMBIE)
+    assert not (tmp_path / "outlived").exists()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from pathlib import Path
 
 
 def available_cores() -> int:
@@ -33,6 +34,15 @@ def end_with_launcher() -> None:
 
 
 def _end_with(parent: int) -> None:
-    while os.getppid() == parent:
+    while os.getppid() == parent and _may_be_launcher(parent):
         time.sleep(1)
     os._exit(1)
+
+
+def _may_be_launcher(process: int) -> bool:
+    """False of what adopts processes whose launcher ended before they could ask who it is: they would wait for ever."""
+    try:
+        command = Path(f"/proc/{process}/cmdline").read_bytes()
+    except OSError:  # no Linux, or not to be read
+        return process != 1
+    return any(word in command for word in (b"python", b"torchrun", b"accelerate"))
