@@ -83,3 +83,11 @@ def test_the_report_says_over_how_many_updates_or_that_nothing_is_known():
 def test_it_is_a_name_on_the_command_line():
     assert ws.parse_method("rewarm[factor=3]") == Rewarm(3.0)
     assert str(Rewarm(3)) == "rewarm[factor=3.0]"
+
+
+@pytest.mark.parametrize(("lr", "warned"), [(0.1, True), (0.01, False)])
+def test_a_raised_rate_at_which_training_diverges_is_warned_of(lr, warned):
+    model = nn.Linear(2, 2)
+    report = Rewarm(updates=5).on_new_data(model, stage(2, torch.optim.SGD(model.parameters(), lr=lr)))
+    told = "the raised rate is 1.1, at which training usually diverges; lower the factor, or the rate"
+    assert list(report.warnings) == [told] * warned

@@ -37,7 +37,7 @@ class HeadReset(Method):
     acts: ClassVar[str] = "when data arrives"
     cost: ClassVar[str] = "nothing"
     limits: ClassVar[str] = "networks whose last layer cannot be told: name it with head"
-    page: ClassVar[str] = "compare.md#methods"
+    page: ClassVar[str] = "shrinking.md#head-reset"
 
     def __post_init__(self) -> None:
         if self.head is not None:

@@ -20,6 +20,9 @@ from warmstart.methods.report import Report
 _LAST = "updates"
 """In the method's state: the number of the stage under way, the updates of the one before it, and its own so far."""
 
+TOO_HIGH = 1.0
+"""A raised rate that is warned of."""
+
 
 @dataclass(frozen=True)
 class Rewarm(Method):
@@ -37,7 +40,7 @@ class Rewarm(Method):
     acts: ClassVar[str] = "before each update of a stage"
     cost: ClassVar[str] = "nothing"
     limits: ClassVar[str] = "high rates, which a factor makes diverge; schedules that begin anew"
-    page: ClassVar[str] = "compare.md#how-a-stage-is-trained"
+    page: ClassVar[str] = "shrinking.md#rewarm"
 
     def __post_init__(self) -> None:
         within("factor", number("factor", self.factor), self.factor > 0, "above 0")
@@ -48,7 +51,14 @@ class Rewarm(Method):
         """Say over how many updates the rate falls back."""
         report = Report(self.name, self.settings())
         if length := self._length(stage):
-            return report.with_notes(f"learning rate x {self.factor:g}, falling back over {length:,} updates")
+            report = report.with_notes(f"learning rate x {self.factor:g}, falling back over {length:,} updates")
+            groups = [] if stage.optimizer is None else stage.optimizer.param_groups
+            highest = self.factor * max((float(group["lr"]) for group in groups), default=0.0)
+            if highest < TOO_HIGH:
+                return report
+            return report.with_warnings(
+                f"the raised rate is {highest:.3g}, at which training usually diverges; lower the factor, or the rate"
+            )
         return report.with_notes("nothing changed").with_warnings(
             "the learning rate stays: the length of a stage is not known, and no stage was trained with rewarm before; "
             "write rewarm[updates=N]"

@@ -78,7 +78,7 @@ class ShrinkPerturb(Method):
     acts: ClassVar[str] = "when data arrives; dohare: after each update"
     cost: ClassVar[str] = "one pass over the weights"
     limits: ClassVar[str] = "networks without norm layers"
-    page: ClassVar[str] = "compare.md#methods"
+    page: ClassVar[str] = "shrinking.md#shrink--perturb"
 
     def __post_init__(self) -> None:
         variant = _variant(self.variant)
