@@ -32,3 +32,6 @@ class TinyTask:
 
     def measure(self, model, data):
         return Measured(accuracy=data.examples / 10, loss=model.weight.sum().item())
+
+    def diagnose(self, model, stage, data):
+        return ()

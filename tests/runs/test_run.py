@@ -57,7 +57,15 @@ def test_a_task_travels_to_other_processes_without_what_lies_on_this_ones_device
     task.training_examples(slice(0, 1))
     kind, given = task.__reduce__()
 
-    assert given == (task.images, task.model, task.recipe, task.stream, task.device, task.model_settings)
+    assert given == (
+        task.images,
+        task.model,
+        task.recipe,
+        task.stream,
+        task.device,
+        task.model_settings,
+        task.diagnosed,
+    )
     assert vars(kind(*given)) == {name: value for name, value in vars(task).items() if name[0] != "_"}
 
 

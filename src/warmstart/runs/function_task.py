@@ -175,9 +175,9 @@ def _progress(result: Any, seconds: float) -> Progress:
             steps=int(result["steps"]),
             accuracy=float(result.get("train_accuracy", math.nan)),
             seconds=float(result.get("seconds", seconds)),
-            joules=math.nan,
+            joules=None,
             status="done",
         )
     if isinstance(result, int) and not isinstance(result, bool) and result >= 0:
-        return Progress(steps=result, accuracy=math.nan, seconds=seconds, joules=math.nan, status="done")
+        return Progress(steps=result, accuracy=math.nan, seconds=seconds, joules=None, status="done")
     raise InputError(f"train returned {_described(result)}; it must return its number of optimizer updates")

@@ -127,7 +127,7 @@ class Run:
             new_accuracy=found.new,
             newly_wrong=newly_wrong,
             newly_right=newly_right,
-            train_joules=progress.joules,
+            train_joules=math.nan if progress.joules is None else progress.joules,
         )
         self.state.rows.append(row)
         self.state.scores, self.state.test_set = found.scores, data.test_set

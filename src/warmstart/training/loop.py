@@ -53,8 +53,6 @@ class Progress:
     accuracy: float = 0.0
     """Mean of the last whole epoch's per-batch accuracies, in [0, 1]."""
     seconds: float = 0.0
-    joules: float = 0.0
-    """NaN where nothing counts them."""
     status: Status = "training"
     batches: int = 0
     """Batches done in the epoch that is under way: whole segments."""
@@ -68,6 +66,8 @@ class Progress:
     """The epoch's mean loss that last counted as a fall."""
     rose_at: int = 0
     """The last epoch, from 1, in which the accuracy rose to a new height or the loss fell."""
+    joules: float | None = 0.0
+    """Energy that training took; None where nothing counts it."""
 
     @property
     def is_slowing(self) -> bool:
@@ -189,8 +189,11 @@ class _Stage:
             if save is not None or segment.stop == batches:
                 new = slice(progress.batches, segment.stop)
                 progress = _counted(progress, losses[new], accuracies[new])  # waits for the device
-                seconds, joules = time.perf_counter() - began, self.meter.since_last()
-                progress = replace(progress, seconds=progress.seconds + seconds, joules=progress.joules + joules)
+                progress = replace(
+                    progress,
+                    seconds=progress.seconds + time.perf_counter() - began,
+                    joules=_sum(progress.joules, self.meter.since_last()),
+                )
             if save is not None:
                 save(progress)
                 began, _ = time.perf_counter(), self.meter.since_last()
@@ -214,6 +217,10 @@ class _Stage:
         finally:
             for group, rate in zip(groups, rates, strict=True):
                 group["lr"] = rate
+
+
+def _sum(joules: float | None, more: float) -> float | None:
+    return None if joules is None or math.isnan(more) else joules + more
 
 
 def _due(hooks: Hooks) -> Callable[[Progress], None] | None:
