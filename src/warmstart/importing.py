@@ -1,7 +1,8 @@
-"""Importing what a user names as `pkg.module:name`, also from the current folder."""
+"""Importing what a user names as `pkg.module:name`, also from the current folder, and what a folder of ours defines."""
 
 import importlib
 import os
+import pkgutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -47,6 +48,12 @@ def import_named(reference: str, kind: str) -> object:
         public = [known for known in vars(module) if not known.startswith("_")]
         hint = nearest(name, public) if public else ""
         raise InputError(f"{kind} '{reference}': {module_name} has no '{name}'{hint}") from None
+
+
+def defined_in(package: str) -> Iterator[object]:
+    """What the modules of one of our packages hold: a new file there is found by itself."""
+    for info in pkgutil.iter_modules(importlib.import_module(package).__path__):
+        yield from vars(importlib.import_module(f"{package}.{info.name}")).values()
 
 
 def describe(error: BaseException) -> str:

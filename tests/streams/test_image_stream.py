@@ -100,6 +100,9 @@ def test_more_stages_go_on_where_fewer_ended() -> None:
         ((None, "30,20", "given"), "counting: 1 arrival, but 2 are needed; lower --stages or --stage-size"),
         ((3, None, "classes"), "counting has 2 classes to train on, which cannot arrive in 3 groups; --stages 2 would"),
         ((2, 5, "classes"), "stage_size has no effect where classes arrive in groups; leave it out"),
+        ((2, None, "classes", "next"), "test is next, but the next group of classes is unknown to the network"),
+        ((2, 50.5), "stage_size is '50.5'; give N, a share such as 10%, or one for each stage"),
+        ((3, [5, 5]), "stages is 3, but stage_size names 2; make them agree, or leave out one"),
         ((4, 10, "random", "next"), "4 stages of 10 and the next of 10 need 50; --stages 3 or --stage-size 8 would"),
         ((4, 20, "given"), "counting: 2 arrivals, but 4 are needed; lower --stages or --stage-size"),
         ((4, None, "month"), "counting: 3 arrivals, but 4 are needed; lower --stages, or give --stage-size N"),
@@ -124,6 +127,8 @@ def test_sizes_may_differ_and_be_shares() -> None:
     assert sizes(stage_size="25%", order="month") == [10] * 4
     assert arrivals(MONTHS, stage_size="10,10", order="month") == arrivals(MONTHS, stage_size=10, order="month")[:2]
     assert arrivals(DATA, stage_size="10,10") == arrivals(DATA, stage_size=10, stages=2)
+    assert arrivals(DATA, stage_size=[10, 10]) == arrivals(DATA, stage_size=10, stages=2)
+    assert arrivals(DATA, stage_size=[10], stages=2) == arrivals(DATA, stage_size=10, stages=2)
     assert stream(DATA, stage_size="20,5", test="next").arrivals[2].shape == (5,)
 
 
@@ -140,6 +145,12 @@ def test_classes_arrive_in_groups_and_what_has_arrived_is_tested() -> None:
         assert arrival.test.index.tolist() == [i for i in range(4) if data.test_labels[i].item() in seen]
         assert len(arrival.new.index) == 6 * len(new)
     assert seen == {0, 1, 2}
+    first = {
+        seed: set(data.train_labels[arrivals(data, seed, order="classes", stages=3)[0]].tolist()) for seed in range(9)
+    }
+    late = next(seed for seed, classes in first.items() if 0 not in classes)
+    with pytest.raises(InputError, match="no class of the first 1 groups has a test example; lower --stages"):
+        stream(counting_data([0, 1, 2] * 6, [0]), late, order="classes", stages=3)
     assert len({tuple(arrivals(data, seed, order="classes", stages=3)[0]) for seed in range(5)}) > 1
     assert arrivals(data, 2, order="classes", stages=3) == arrivals(data, 2, order="classes", stages=3)
 

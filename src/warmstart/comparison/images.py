@@ -163,11 +163,7 @@ def _tested(settings: CompareSettings, task: ImageTask) -> str:
         return "tested by the next arrival"
     if task.images.has_test_part and settings.test != "rotate":
         return f"{count} test images"
-    return (
-        f"{count} held out to test, the same with each seed"
-        if settings.test == "fixed"
-        else (f"{count} held out to test, others with each seed")
-    )
+    return f"{count} held out to test, {'the same' if settings.test == 'fixed' else 'others'} with each seed"
 
 
 def report_again(out: Path, margin: float | None = None) -> tuple[Results, Verdict]:

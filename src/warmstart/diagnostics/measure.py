@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import ClassVar
 
 from warmstart.diagnostics.subject import Subject
 from warmstart.errors import InputError, nearest
+from warmstart.importing import defined_in
 
 
 @dataclass(frozen=True)
@@ -25,7 +24,7 @@ class Measurement:
     """Empty for the network as a whole."""
 
 
-class Measure:
+class Measure(ABC):
     """Base of all measures: a subclass names itself and says where it comes from."""
 
     name: ClassVar[str] = ""
@@ -35,6 +34,7 @@ class Measure:
     cost: ClassVar[str] = ""
     """In passes over the examples that it is given."""
 
+    @abstractmethod
     def of(self, subject: Subject) -> Iterator[Measurement]:
         """Measure a network.
 
@@ -44,19 +44,18 @@ class Measure:
         Raises:
             InputError: If it cannot be taken on this network, with the reason.
         """
-        raise NotImplementedError
+
+    def whole_and_layers(self, whole: float, layers: Mapping[str, float]) -> Iterator[Measurement]:
+        """The network's number, then those of its layers."""
+        yield Measurement(self.name, whole)
+        yield from (Measurement(self.name, value, layer) for layer, value in layers.items())
 
 
 @cache
 def measures() -> dict[str, Measure]:
     """All measures, name -> measure, in alphabetical order."""
-    found: dict[str, Measure] = {}
-    folder = Path(__file__).parent / "measures"
-    for info in pkgutil.iter_modules([str(folder)]):
-        module = importlib.import_module(f"{__package__}.measures.{info.name}")
-        for value in vars(module).values():
-            if isinstance(value, type) and issubclass(value, Measure) and value.name:
-                found[value.name] = value()
+    kinds = (value for value in defined_in("warmstart.diagnostics.measures") if isinstance(value, type))
+    found = {kind.name: kind() for kind in kinds if issubclass(kind, Measure) and kind.name}
     return dict(sorted(found.items()))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from warmstart.batches import examples_in, micro_batches, to_device
+from warmstart.diagnostics.hessian import largest_eigenvalue
 from warmstart.errors import InputError
 from warmstart.gradient_ema import gradient_pass, scalar_loss
 from warmstart.layers.neurons import each_parameter, rule_of
@@ -66,6 +66,11 @@ class Subject:
         if not found:
             raise InputError("the network has no Linear or Conv layer")
         return found
+
+    @cached_property
+    def singular_values(self) -> dict[str, Tensor]:
+        """Those of `matrices`, the largest first: (smaller side,), in fp64."""
+        return {name: torch.linalg.svdvals(weight.double()) for name, weight in self.matrices.items()}
 
     @cached_property
     def units(self) -> list[Units]:
@@ -143,17 +148,14 @@ class Subject:
             raise InputError("the gradient is not finite")
         return Gradients(mean, squared, squares / examples)
 
-    @contextmanager
-    def differentiable(self) -> Iterator[list[tuple[Tensor, float]]]:
-        """The new examples' losses with their graphs, for products with the Hessian.
-
-        Yields:
-            Losses of pieces, each with its share of all examples.
-        """
-        total = sum(examples_in(batch) for batch in self.batches)
+    @cached_property
+    def sharpness(self) -> float:
+        """The eigenvalue of the loss's Hessian on the new examples that has the largest absolute value."""
+        weights = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        total = sum(map(examples_in, self.batches))
         with gradient_pass(self.model):
-            pieces = self._pieces(self.batches)
-            yield [(self._loss(piece), examples_in(piece) / total) for piece in pieces]
+            losses = [(self._loss(piece), examples_in(piece) / total) for piece in self._pieces(self.batches)]
+            return largest_eigenvalue(losses, weights)
 
     def _loss(self, batch: Any) -> Tensor:
         return scalar_loss(self.model, batch, self.forward_loss, next(self.model.parameters()).device)

@@ -7,16 +7,13 @@ shared tests.
 from __future__ import annotations
 
 import dataclasses
-import importlib
-import pkgutil
 import typing
 from collections.abc import Callable, Mapping
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from warmstart.errors import InputError, nearest, require
-from warmstart.importing import import_named
+from warmstart.importing import defined_in, import_named
 from warmstart.methods.method import Method
 from warmstart.spelling import read_settings
 
@@ -24,13 +21,10 @@ from warmstart.spelling import read_settings
 @cache
 def methods() -> dict[str, type[Method]]:
     """All methods of the library, name on the command line -> class, in alphabetical order."""
-    found: dict[str, type[Method]] = {}
-    for info in pkgutil.iter_modules([str(Path(__file__).parent)]):
-        module = importlib.import_module(f"{__package__}.{info.name}")
-        for value in vars(module).values():
-            if isinstance(value, type) and issubclass(value, Method) and value.name:
-                found[value.name] = value
-    return dict(sorted(found.items()))
+    kinds = (
+        value for value in defined_in("warmstart.methods") if isinstance(value, type) and issubclass(value, Method)
+    )
+    return dict(sorted((kind.name, kind) for kind in kinds if kind.name))
 
 
 def parse_method(text: str) -> Method:

@@ -69,7 +69,7 @@ class ImageTask:
         """The data set's name."""
         return self.images.name
 
-    @property
+    @cached_property
     def stages(self) -> int:
         """The number of arrivals that are trained on."""
         return self.stream.stages if self.stream.stages is not None else self._stream(0).stages
@@ -152,10 +152,11 @@ class ImageTask:
             return derive(context.seed, "order", stage.number, *place)
 
         def after_epoch(progress: Progress) -> None:
-            if self.diagnosed and progress.epochs <= FIRST_EPOCHS and context.data.seen > context.data.new:
-                old = _some(context.data.examples, 0, context.data.seen - context.data.new)
-                accuracy = evaluate(model, old, channels_last=self.recipe.channels_last).accuracy
-                context.note(Measurement(f"previous-accuracy[epoch {progress.epochs}]", accuracy))
+            if self.diagnosed and progress.epochs <= FIRST_EPOCHS:
+                old, _ = _old_and_new(context.data)
+                if len(old):
+                    accuracy = evaluate(model, old, channels_last=self.recipe.channels_last).accuracy
+                    context.note(Measurement(f"previous-accuracy[epoch {progress.epochs}]", accuracy))
             context.after_epoch(progress)
 
         hooks = Hooks(after_epoch=after_epoch, save_due=context.save_due, save=context.save)
@@ -185,9 +186,7 @@ class ImageTask:
         """Measure on the test set, with batch-norm statistics as they are and recalibrated."""
         layout = {"channels_last": self.recipe.channels_last}
         plain = evaluate(model, data.test, **layout)
-        old, new = (
-            _some(data.examples, *part) for part in ((0, data.seen - data.new), (data.seen - data.new, data.seen))
-        )
+        old, new = _old_and_new(data)
         found = Measured(
             plain.accuracy,
             plain.loss,
@@ -208,15 +207,12 @@ class ImageTask:
         """All measures on the newest examples, those of gradients on earlier ones, too."""
         if not self.diagnosed:
             return ()
-        before = data.seen - data.new
-        new, previous = (
-            _some(data.examples, *part).in_order(self.recipe.batch_size) for part in ((before, data.seen), (0, before))
-        )
+        old, new = _old_and_new(data)
         found = diagnose(
             model,
-            new,
+            new.in_order(self.recipe.batch_size),
             forward_loss=data.forward_loss,
-            previous=previous if before else (),
+            previous=old.in_order(self.recipe.batch_size) if len(old) else (),
             initial=stage.initial,
             optimizer=stage.optimizer,
         )
@@ -299,6 +295,12 @@ class ImageTask:
         examples = on_device(images[:0], labels[:0], mean, std, self._device)
         places = torch.arange(len(labels))
         return MappedExamples(images, labels, examples.mean, examples.std, places, self.images.file)
+
+
+def _old_and_new(data: StageData) -> tuple[Examples, Examples]:
+    """Some of the examples of earlier stages, and some of those that arrived with this one."""
+    before = data.seen - data.new
+    return _some(data.examples, 0, before), _some(data.examples, before, data.seen)
 
 
 def _some(examples: Examples, begin: int, end: int) -> Examples:

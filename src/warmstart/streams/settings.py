@@ -24,7 +24,8 @@ def _sizes(value: Any) -> Any:
     """A whole number, or a text such as ``10%`` or ``500,100,100``."""
     if value is None or isinstance(value, int):
         return value
-    parts = [part.strip() for part in value.split(",")] if isinstance(value, str) else list(map(str, value))
+    parts = list(map(str, value)) if isinstance(value, (list, tuple)) else str(value).split(",")
+    parts = [part.strip() for part in parts]
     for part in parts:
         match = re.fullmatch(r"(\d{1,9})|(\d{1,3}(?:\.\d{1,6})?)%", part)
         require(match is not None, f"stage_size is '{value!s:.40}'; {_SIZES}")
@@ -94,6 +95,13 @@ class StreamSettings(Settings):
         """The order that the data have to say; None where it is made here."""
         return None if self.order in (RANDOM, CLASSES) else self.order
 
+    @field_validator("test")
+    @classmethod
+    def _of_classes_that_were_trained_on(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value == "next" and info.data.get("order") == CLASSES:
+            raise InputError("test is next, but the next group of classes is unknown to the network; leave test out")
+        return value
+
     @field_validator("stage_size")
     @classmethod
     def _of_random_draws(cls, value: int | str | None, info: ValidationInfo) -> Any:
@@ -115,7 +123,7 @@ class StreamSettings(Settings):
 
 
 def _is_list(size: Any) -> bool:
-    return isinstance(size, str) and "," in size
+    return len(size) > 1 if isinstance(size, (list, tuple)) else isinstance(size, str) and "," in size
 
 
 def sizes_of(settings: StreamSettings, available: int, beyond: int) -> list[int] | int | None:

@@ -31,9 +31,7 @@ class Direction(Measure):
         if not pairs:
             raise InputError("the loss reaches no layer's weights")
         weights, downhill = (torch.cat(side) for side in zip(*pairs.values(), strict=True))
-        yield Measurement(self.name, _cosine(weights, downhill))
-        for name, pair in pairs.items():
-            yield Measurement(self.name, _cosine(*pair), name)
+        return self.whole_and_layers(_cosine(weights, downhill), {name: _cosine(*pair) for name, pair in pairs.items()})
 
 
 def _cosine(a: Tensor, b: Tensor) -> float:

@@ -29,6 +29,5 @@ class Distance(Measure):
                 raise InputError(f"initial has no first value of {name}")
             first = first.detach().to(weight.device).flatten(1).double()
             moved[name], began[name] = float((weight.double() - first).norm()), float(first.norm())
-        yield Measurement(self.name, math.hypot(*moved.values()) / max(math.hypot(*began.values()), 1e-30))
-        for name in moved:
-            yield Measurement(self.name, moved[name] / max(began[name], 1e-30), name)
+        whole = math.hypot(*moved.values()) / max(math.hypot(*began.values()), 1e-30)
+        return self.whole_and_layers(whole, {name: moved[name] / max(began[name], 1e-30) for name in moved})

@@ -21,7 +21,5 @@ class DormantUnits(Measure):
     def of(self, subject: Subject) -> Iterator[Measurement]:
         """All units together, then each layer's."""
         silent = {name: loud <= TAU * loud.mean() for name, loud in subject.loudness.items()}
-        count = sum(len(layer) for layer in silent.values())
-        yield Measurement(self.name, sum(int(layer.sum()) for layer in silent.values()) / count)
-        for name, layer in silent.items():
-            yield Measurement(self.name, float(layer.float().mean()), name)
+        whole = sum(int(layer.sum()) for layer in silent.values()) / sum(map(len, silent.values()))
+        return self.whole_and_layers(whole, {name: float(layer.float().mean()) for name, layer in silent.items()})

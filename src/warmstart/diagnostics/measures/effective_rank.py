@@ -22,16 +22,12 @@ class EffectiveRank(Measure):
 
     def of(self, subject: Subject) -> Iterator[Measurement]:
         """The mean over layers, then each layer's."""
-        ranks = {name: effective_rank(weight) / min(weight.shape) for name, weight in subject.matrices.items()}
-        yield Measurement(self.name, fmean(ranks.values()))
-        for name, rank in ranks.items():
-            yield Measurement(self.name, rank, name)
+        ranks = {name: effective_rank(sigma) / len(sigma) for name, sigma in subject.singular_values.items()}
+        return self.whole_and_layers(fmean(ranks.values()), ranks)
 
 
-def effective_rank(matrix: Tensor) -> float:
-    """From 1 to the smaller side; 0 for a matrix of zeros."""
-    sigma = torch.linalg.svdvals(matrix.double())
+def effective_rank(sigma: Tensor) -> float:
+    """From 1 to the number of singular values; 0 if all are 0."""
     if sigma.sum() == 0:
         return 0.0
-    p = sigma / sigma.sum()
-    return float(torch.special.entr(p).sum().exp())
+    return float(torch.special.entr(sigma / sigma.sum()).sum().exp())

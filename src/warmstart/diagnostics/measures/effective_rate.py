@@ -31,6 +31,4 @@ class EffectiveRate(Measure):
                 found[name] = rate / square
         if not found:
             raise InputError("no layer has a learning rate and weights that are not zero")
-        yield Measurement(self.name, math.exp(fmean(map(math.log, found.values()))))
-        for name, rate in found.items():
-            yield Measurement(self.name, rate, name)
+        return self.whole_and_layers(math.exp(fmean(map(math.log, found.values()))), found)

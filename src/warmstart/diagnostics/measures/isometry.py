@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from statistics import fmean
 
-import torch
 from torch import Tensor
 
 from warmstart.diagnostics.measure import Measure, Measurement
@@ -23,15 +22,13 @@ class Isometry(Measure):
 
     def of(self, subject: Subject) -> Iterator[Measurement]:
         """The mean over layers, then each layer's."""
-        found = {name: deviation(weight) for name, weight in subject.matrices.items() if weight.any()}
+        found = {name: deviation(sigma) for name, sigma in subject.singular_values.items() if sigma.any()}
         if not found:
             raise InputError("all weights are zero")
-        yield Measurement(self.name, fmean(found.values()))
-        for name, value in found.items():
-            yield Measurement(self.name, value, name)
+        return self.whole_and_layers(fmean(found.values()), found)
 
 
-def deviation(matrix: Tensor) -> float:
+def deviation(sigma: Tensor) -> float:
     """0 where all singular values are equal."""
-    squares = torch.linalg.svdvals(matrix.double()).square()
+    squares = sigma.square()
     return float((squares / squares.mean() - 1).square().mean().sqrt())

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from warmstart.diagnostics.measure import Measure, Measurement
-from warmstart.diagnostics.measures.sharpness import largest_eigenvalue
 from warmstart.diagnostics.subject import Subject
 from warmstart.errors import InputError
 
@@ -20,7 +19,7 @@ class Readiness(Measure):
 
     def of(self, subject: Subject) -> Iterator[Measurement]:
         """The network's."""
-        gradients, smoothness = subject.new_gradients, abs(largest_eigenvalue(subject))
+        gradients, smoothness = subject.new_gradients, abs(subject.sharpness)
         if smoothness * gradients.mean_squared_norm == 0:
             raise InputError("the loss has no gradient or no curvature")
         yield Measurement(self.name, gradients.squared_norm**2 / (smoothness * gradients.mean_squared_norm))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from statistics import fmean
 
-import torch
 from torch import Tensor
 
 from warmstart.diagnostics.measure import Measure, Measurement
@@ -22,13 +21,10 @@ class StableRank(Measure):
 
     def of(self, subject: Subject) -> Iterator[Measurement]:
         """The mean over layers, then each layer's."""
-        ranks = {name: stable_rank(weight) / min(weight.shape) for name, weight in subject.matrices.items()}
-        yield Measurement(self.name, fmean(ranks.values()))
-        for name, rank in ranks.items():
-            yield Measurement(self.name, rank, name)
+        ranks = {name: stable_rank(sigma) / len(sigma) for name, sigma in subject.singular_values.items()}
+        return self.whole_and_layers(fmean(ranks.values()), ranks)
 
 
-def stable_rank(matrix: Tensor) -> float:
-    """From 1 to the smaller side; 0 for a matrix of zeros."""
-    sigma = torch.linalg.svdvals(matrix.double())
+def stable_rank(sigma: Tensor) -> float:
+    """From 1 to the number of singular values; 0 if all are 0."""
     return float((sigma / sigma.max()).square().sum()) if sigma.max() > 0 else 0.0

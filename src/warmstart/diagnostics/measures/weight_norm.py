@@ -20,6 +20,4 @@ class WeightNorm(Measure):
     def of(self, subject: Subject) -> Iterator[Measurement]:
         """All together, then each layer's."""
         norms = {name: float(weight.double().norm()) for name, weight in subject.matrices.items()}
-        yield Measurement(self.name, math.hypot(*norms.values()))
-        for name, norm in norms.items():
-            yield Measurement(self.name, norm, name)
+        return self.whole_and_layers(math.hypot(*norms.values()), norms)
