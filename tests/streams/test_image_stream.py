@@ -145,11 +145,9 @@ def test_classes_arrive_in_groups_and_what_has_arrived_is_tested() -> None:
         assert arrival.test.index.tolist() == [i for i in range(4) if data.test_labels[i].item() in seen]
         assert len(arrival.new.index) == 6 * len(new)
     assert seen == {0, 1, 2}
-    first = {
-        seed: set(data.train_labels[arrivals(data, seed, order="classes", stages=3)[0]].tolist()) for seed in range(9)
-    }
-    late = next(seed for seed, classes in first.items() if 0 not in classes)
-    with pytest.raises(InputError, match="no class of the first 1 groups has a test example; lower --stages"):
+    first = [arrivals(data, seed, order="classes", stages=3)[0] for seed in range(9)]
+    late = next(seed for seed, group in enumerate(first) if 0 not in data.train_labels[group])
+    with pytest.raises(InputError, match="no test example is of a class that has arrived by stage 1; lower --stages"):
         stream(counting_data([0, 1, 2] * 6, [0]), late, order="classes", stages=3)
     assert len({tuple(arrivals(data, seed, order="classes", stages=3)[0]) for seed in range(5)}) > 1
     assert arrivals(data, 2, order="classes", stages=3) == arrivals(data, 2, order="classes", stages=3)

@@ -21,10 +21,8 @@ from warmstart.spelling import read_settings
 @cache
 def methods() -> dict[str, type[Method]]:
     """All methods of the library, name on the command line -> class, in alphabetical order."""
-    kinds = (
-        value for value in defined_in("warmstart.methods") if isinstance(value, type) and issubclass(value, Method)
-    )
-    return dict(sorted((kind.name, kind) for kind in kinds if kind.name))
+    kinds = (value for value in defined_in("warmstart.methods") if isinstance(value, type))
+    return dict(sorted((kind.name, kind) for kind in kinds if issubclass(kind, Method) and kind.name))
 
 
 def parse_method(text: str) -> Method:

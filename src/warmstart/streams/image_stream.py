@@ -163,7 +163,7 @@ def _of_seen_classes(data: ImageData, stream: ImageStream, tested: Selection) ->
         missing -= set(data.train_labels[arrival].unique().tolist())
         found.append(_without(data, tested, frozenset(missing)))
     if (bare := next((n for n, one in enumerate(found, start=1) if len(_labels(data, one)) == 0), None)) is not None:
-        raise InputError(f"{data.name}: no class of the first {bare} groups has a test example; lower --stages")
+        raise InputError(f"{data.name}: no test example is of a class that has arrived by stage {bare}; lower --stages")
     return found
 
 
