@@ -24,7 +24,7 @@ class TinyTask:
     def method(self, name):
         return parse_method(name)
 
-    def make_optimizer(self, model, name):
+    def make_optimizer(self, model, key):
         return None
 
     def stage_data(self, seed, number):

@@ -20,6 +20,7 @@ from warmstart.methods.cold import tensors_of
 from warmstart.methods.method import Method
 from warmstart.methods.registry import method_label, parse_method
 from warmstart.runs.function_task import FunctionTask
+from warmstart.runs.key import RunKey
 from warmstart.settings import MOST_NAMES
 from warmstart.streams.given_parts import GivenStream
 from warmstart.wording import split_names
@@ -126,7 +127,7 @@ def try_functions(task: FunctionTask, seed: int) -> nn.Module:
     if not math.isfinite(metric):
         warnings.warn(f"evaluate gives {metric} for an untrained network: such runs count as diverged", stacklevel=3)
     model = task.make_model()
-    task.make_optimizer(model, "")
+    task.make_optimizer(model, RunKey("warm", 0))
     return model
 
 

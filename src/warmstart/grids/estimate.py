@@ -141,7 +141,7 @@ def _seconds_a_step(task: ImageTask, optimizer: str) -> float:
     examples = task.training_examples(slice(0, wanted))
     recipe = task.training_recipe.model_copy(update={"epochs": 2, "schedule": "constant", "warmup": 0})
     after: list[Progress] = []
-    optimizer_ = task.make_optimizer(model, optimizer)
+    optimizer_ = task.make_optimizer(model, RunKey("warm", 0, optimizer))
     hooks = Hooks(after_epoch=after.append)
     train_stage(model, optimizer_, examples, recipe, seed_of=lambda epoch, segment: epoch, hooks=hooks)
     if len(after) < 2:  # it diverged in the first epoch, whose steps take as long

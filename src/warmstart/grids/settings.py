@@ -179,6 +179,13 @@ class ImageGridSettings(GridSettings):
         int, Setting("Repetitions, seeds 0 to N-1", "N", at_least=1, at_most=MOST_NAMES, role="extensible")
     ] = 5
 
+    @classmethod
+    def method_label(cls, text: str) -> str:
+        """A method as in results.csv, perhaps with a rate or weight decay of its own."""
+        from warmstart.runs.own_recipe import label_with_recipe
+
+        return label_with_recipe(text)
+
     @property
     def seed_numbers(self) -> Sequence[int]:
         """0 to N-1."""

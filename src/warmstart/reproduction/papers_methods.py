@@ -12,6 +12,7 @@ from warmstart.methods.dash import Dash
 from warmstart.methods.method import Method
 from warmstart.methods.registry import methods, parse_among
 from warmstart.runs.image_task import ImageTask
+from warmstart.runs.own_recipe import own_recipe
 
 
 @dataclass(frozen=True)
@@ -31,4 +32,4 @@ class PapersTask(ImageTask):
 
     def method(self, name: str) -> Method:
         """The paper's method of that name."""
-        return papers_method(name)
+        return papers_method(own_recipe(name)[0])

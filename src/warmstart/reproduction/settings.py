@@ -67,10 +67,10 @@ class ReproduceSettings(ImageGridSettings):
     @classmethod
     def method_label(cls, text: str) -> str:
         """A method as in results.csv, where ``dash`` is the paper's."""
-        from warmstart.methods.registry import method_label
         from warmstart.reproduction.papers_methods import papers_method
+        from warmstart.runs.own_recipe import label_with_recipe
 
-        return method_label(text, papers_method)
+        return label_with_recipe(text, papers_method)
 
     @property
     def optimizer_names(self) -> Sequence[str]:

@@ -20,6 +20,7 @@ from warmstart.methods.lifecycle import Updates
 from warmstart.methods.method import Method, Stage
 from warmstart.methods.units_and_activations import joined_activations
 from warmstart.network import require_module
+from warmstart.runs.key import RunKey
 from warmstart.runs.task import LARGEST_BATCH, Measured, StageData, TrainingContext
 from warmstart.seeds import derive
 from warmstart.streams.stream import Stream
@@ -73,7 +74,7 @@ class FunctionTask:
         require_module(model, "what make_model returns")
         return model
 
-    def make_optimizer(self, model: nn.Module, name: str) -> torch.optim.Optimizer | None:
+    def make_optimizer(self, model: nn.Module, key: RunKey) -> torch.optim.Optimizer | None:
         """The optimizer that lives as long as the run, if the user gave one."""
         if self.optimizer_factory is None:
             return None

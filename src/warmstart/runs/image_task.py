@@ -24,6 +24,8 @@ from warmstart.methods.registry import parse_method
 from warmstart.methods.units_and_activations import latest_activations
 from warmstart.models.factory import ModelFactory, check_factory
 from warmstart.models.registry import input_range, is_ours, model_factory
+from warmstart.runs.key import RunKey
+from warmstart.runs.own_recipe import own_recipe
 from warmstart.runs.task import LARGEST_BATCH, Measured, StageData, TrainingContext
 from warmstart.seeds import derive
 from warmstart.streams.image_stream import ImageStream, Selection, image_stream
@@ -114,15 +116,16 @@ class ImageTask:
 
     def method(self, name: str) -> Method:
         """The method of that name on the command line."""
-        return parse_method(name)
+        return parse_method(own_recipe(name)[0])
 
     def make_model(self) -> nn.Module:
         """Draw a network from PyTorch's global random state, where it is trained."""
         return self._factory(*self._shape).to(self._device)
 
-    def make_optimizer(self, model: nn.Module, name: str) -> torch.optim.Optimizer:
-        """The optimizer of that name that lives as long as the run."""
-        return make_optimizer(self.recipe.model_copy(update={"optimizer": name}), model)
+    def make_optimizer(self, model: nn.Module, key: RunKey) -> torch.optim.Optimizer:
+        """The optimizer that lives as long as the run, with the rate and weight decay that the method may have."""
+        own = own_recipe(key.method)[1]
+        return make_optimizer(self.recipe.model_copy(update={"optimizer": key.optimizer, **own}), model)
 
     def stage_data(self, seed: int, number: int) -> StageData:
         """The data of the stage of that number in the stream of that seed."""

@@ -64,7 +64,7 @@ def _try(task: Task, method: Method, key: RunKey) -> None:
         2,
         fresh=draw,
         initial={name: tensor.detach().clone() for name, tensor in model.state_dict().items()},
-        optimizer=task.make_optimizer(model, key.optimizer),
+        optimizer=task.make_optimizer(model, key),
         units=UnitsOf(model, data.batches, data.forward_loss),
         state={},
     )

@@ -52,7 +52,7 @@ class Run:
         torch.manual_seed(derive(key.seed, "init", 0))
         self.model = self._drawn()
         self.initial = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
-        self.optimizer = task.make_optimizer(self.model, key.optimizer)
+        self.optimizer = task.make_optimizer(self.model, key)
         self.state = RunState()
         self._units: UnitsOf | None = None
         self._load()

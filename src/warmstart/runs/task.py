@@ -14,6 +14,7 @@ from warmstart.losses import ForwardLoss
 from warmstart.methods.method import Method, Stage
 from warmstart.methods.units_and_activations import UnitsOf
 from warmstart.processes import Team
+from warmstart.runs.key import RunKey
 from warmstart.training.loop import Progress
 
 LARGEST_BATCH = 2000
@@ -131,8 +132,8 @@ class Task(Protocol):
     def make_model(self) -> nn.Module:
         """Draw a network from PyTorch's global random state, where it is trained."""
 
-    def make_optimizer(self, model: nn.Module, name: str) -> torch.optim.Optimizer | None:
-        """The optimizer of that name that lives as long as the run; None where training makes its own."""
+    def make_optimizer(self, model: nn.Module, key: RunKey) -> torch.optim.Optimizer | None:
+        """The optimizer that lives as long as the run; None where training makes its own."""
 
     def stage_data(self, seed: int, number: int) -> StageData:
         """The data of the stage of that number, from 1, in the stream of that seed."""
