@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from warmstart.batches import oldest_first
-    from warmstart.comparison.functions import Outcome, compare, compare_images
+    from warmstart.comparison.functions import compare, compare_images
+    from warmstart.comparison.outcome import Outcome
     from warmstart.diagnostics.diagnose import Diagnosis, diagnose
     from warmstart.diagnostics.validation import Finding, Findings, validate
     from warmstart.errors import InputError
@@ -42,7 +43,8 @@ __version__ = "0.1.0"
 
 _WHERE = {
     "batches": ("oldest_first",),
-    "comparison.functions": ("Outcome", "compare", "compare_images"),
+    "comparison.functions": ("compare", "compare_images"),
+    "comparison.outcome": ("Outcome",),
     "diagnostics.diagnose": ("Diagnosis", "diagnose"),
     "diagnostics.validation": ("Finding", "Findings", "validate"),
     "errors": ("InputError",),

@@ -57,7 +57,7 @@ def test_a_comparison_shows_them_and_writes_all(tmp_path):
     out = tmp_path / "grid"
     settings = CompareSettings.of({**SETTINGS, "methods": "cold,warm", "seeds": 1, "diagnose": True, "out": str(out)})
     with Display(quiet=True) as display:
-        results, _ = ImageComparison(settings, display).run()
+        results = ImageComparison(settings, display).run().results
     table = last_stage(results)
     assert list(table.columns[0].cells) == list(TEN)
     rows = list(csv.DictReader((out / "diagnostics.csv").read_text().splitlines()))

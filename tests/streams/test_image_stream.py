@@ -273,3 +273,65 @@ def test_too_little_to_test_is_refused() -> None:
     emptied = next(seed for seed in range(5) if 19 in examined(single, seed, order="x", stages=2))
     with pytest.raises(InputError, match="leaves nothing to train on of arrival 3; give --stage-size N or --test next"):
         arrivals(single, emptied, order="x")
+
+
+# A stream to tune on
+
+
+def to_tune_on(data: ImageData, seed: int = 0, **settings: object) -> ImageStream:
+    return image_stream(data, StreamSettings.of(settings), seed, validation=True)
+
+
+MANY = counting_data([0, 1] * 200, [0, 1] * 20)
+STREAMS = [
+    pytest.param(MANY, {"stages": 4, "stage_size": 50}, id="draws that the rest suffices for"),
+    pytest.param(MANY, {"stages": 4, "stage_size": 100}, id="draws of all there is"),
+    pytest.param(counting_data([0, 1] * 200), {"stages": 4, "stage_size": 50, "test": "fixed"}, id="a fifth tested"),
+    pytest.param(MANY, {"order": "given", "stages": 4}, id="in the order of rows"),
+    pytest.param(MONTHS, {"order": "month"}, id="in months"),
+    pytest.param(MANY, {"order": "classes", "stages": 2}, id="in groups of classes"),
+]
+
+
+@pytest.mark.parametrize(("data", "settings"), STREAMS)
+def test_a_stream_to_tune_on_has_nothing_of_the_test_set_and_tests_what_it_does_not_train_on(data, settings) -> None:
+    real, tuning = stream(data, **settings), to_tune_on(data, **settings)
+
+    assert tuning.stages == real.stages
+    last, tested = tuning.arrival(tuning.stages), real.arrival(real.stages).test
+    trained, held = set(last.train.index.tolist()), set(last.test.index.tolist())
+    assert last.test.part == "train"
+    assert held
+    assert not held & trained
+    if tested.part == "train":
+        assert not (held | trained) & set(tested.index.tolist())
+
+
+def test_random_draws_to_tune_on_keep_their_size_where_the_rest_suffices() -> None:
+    sizes = {size: len(to_tune_on(MANY, stages=4, stage_size=size).arrival(1).new.index) for size in (50, 80, 100)}
+
+    assert (sizes[50], sizes[80]) == (50, 80)
+    assert 70 <= sizes[100] <= 90
+
+
+def test_where_the_next_arrival_is_tested_the_last_stage_is_left_out_of_tuning() -> None:
+    settings = {"order": "given", "stage_size": 80, "test": "next"}
+    real, tuning = stream(MANY, **settings), to_tune_on(MANY, **settings)
+
+    assert (real.stages, tuning.stages) == (4, 3)
+    for number in (1, 2, 3):
+        assert tuning.arrival(number).test.index.tolist() == real.arrival(number).test.index.tolist()
+    unseen = set(real.arrival(4).test.index.tolist())
+    assert not unseen & {*tuning.arrival(3).train.index.tolist(), *tuning.arrival(3).test.index.tolist()}
+
+
+@pytest.mark.parametrize(
+    ("data", "settings", "words"),
+    [
+        (MANY, {"order": "given", "stages": 2, "test": "next"}, "needs 3 or more; raise --stages"),
+        (counting_data([0, 1], [0, 1]), {"stages": 2, "stage_size": 1}, "too few examples to hold out a fifth"),
+    ],
+)
+def test_what_cannot_be_tuned_on_is_one_line(data, settings, words) -> None:
+    with pytest.raises(InputError, match=words):
+        to_tune_on(data, **settings)

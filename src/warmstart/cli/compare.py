@@ -48,7 +48,6 @@ def compare(
 
     from warmstart.cli.costs import print_costs
     from warmstart.comparison.images import ImageComparison
-    from warmstart.comparison.report import render_terminal
     from warmstart.grids.display import Display
     from warmstart.reporting.terminal import Terminal
     from warmstart.training.launch import is_first_process
@@ -60,7 +59,7 @@ def compare(
             warnings = [f"warning: {warning}" for warning in comparison.warnings]
             print_costs(Terminal(quiet=not is_first_process()), [*comparison.lines, *warnings, *lines], costs)
             return
-        results, verdict = comparison.run()
+        outcome = comparison.run()
     terminal = Terminal()
-    render_terminal(results, verdict, terminal)
+    outcome.show(terminal)
     terminal.print_path("report", Path(settings.out) / "report.html")

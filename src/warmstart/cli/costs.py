@@ -12,9 +12,11 @@ from warmstart.reporting.terminal import Terminal
 
 
 def print_costs(terminal: Terminal, lines: Sequence[str], costs: Sequence[Cost]) -> None:
-    """Print the plan and its estimate, then a row for each optimizer and method."""
+    """Print the plan and its estimate, then a row for each optimizer and method that has runs left."""
     for line in lines:
         terminal.print(line)
+    if not costs:
+        return
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for head in ("optimizer", "method", "runs", "steps", "time, one by one"):
         table.add_column(head, justify="left" if head in ("optimizer", "method") else "right")

@@ -25,7 +25,6 @@ def report(
 ) -> None:
     """Write table.md and report.html of a comparison or reproduction again, from what it has measured so far."""
     from warmstart.comparison import images
-    from warmstart.comparison import report as comparison_report
     from warmstart.grids.record import kind_of
     from warmstart.reporting.terminal import Terminal
     from warmstart.reproduction import report as reproduction_report
@@ -40,5 +39,5 @@ def report(
             )
         reproduction_report.render_terminal(reproduction.report_again(folder), terminal)
     else:
-        comparison_report.render_terminal(*images.report_again(folder, margin), terminal)
+        images.report_again(folder, margin).show(terminal)
     terminal.print_path("report", folder / "report.html")

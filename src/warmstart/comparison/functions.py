@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,50 +24,18 @@ from warmstart.comparison.function_checks import (
 )
 from warmstart.comparison.images import ImageComparison
 from warmstart.comparison.looks import look_at, seeds_text, wanted_runs
-from warmstart.comparison.report import render_terminal, write_report
-from warmstart.comparison.settings import CompareRecord, CompareSettings, FunctionSettings, FunctionsRecord
+from warmstart.comparison.outcome import Outcome
+from warmstart.comparison.settings import CompareSettings, FunctionSettings, FunctionsRecord
 from warmstart.data.torch_datasets import from_dataset
 from warmstart.errors import InputError, at_least_one, number, within
-from warmstart.evidence.verdict import Verdict
 from warmstart.grids.carry_out import Plan, carry_out
 from warmstart.grids.display import Display
 from warmstart.grids.record import Provenance
-from warmstart.grids.results_file import write_results
 from warmstart.losses import ForwardLoss, as_forward_loss
 from warmstart.methods.method import Method
-from warmstart.reporting.terminal import Terminal
 from warmstart.runs.function_task import FunctionTask, TrainingStage
-from warmstart.runs.results import Results
 from warmstart.streams.given_parts import GivenStream
 from warmstart.wording import counted, split_names
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """The result of a comparison; ``print`` it for the table and the verdict."""
-
-    results: Results
-    verdict: Verdict
-    record: CompareRecord | FunctionsRecord
-    """The settings, versions and fingerprints that the numbers depend on."""
-
-    def __str__(self) -> str:
-        """The table and the verdict, at most 80 columns wide."""
-        console = Terminal(file=io.StringIO(), width=80)
-        render_terminal(self.results, self.verdict, console)
-        assert isinstance(console.file, io.StringIO)
-        return console.file.getvalue().rstrip()
-
-    def write(self, folder: str | Path) -> None:
-        """Write results.csv, table.md and report.html.
-
-        Args:
-            folder: Where to write; it is created if it is missing.
-        """
-        out = Path(folder)
-        out.mkdir(parents=True, exist_ok=True)
-        write_results(out / "results.csv", self.results.rows)
-        write_report(self.results, self.verdict, self.record, out)
 
 
 def compare(
@@ -239,5 +206,4 @@ def compare_images(train: Any, test: Any | None = None, *, progress: bool = True
         skip_unreadable=chosen.skip_unreadable,
     )
     with Display(quiet=not progress) as display, torch.random.fork_rng():
-        results, verdict = ImageComparison(chosen, display, images).run()
-    return Outcome(results, verdict, CompareRecord.read(Path(chosen.out)))
+        return ImageComparison(chosen, display, images).run()

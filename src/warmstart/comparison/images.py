@@ -2,33 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from warmstart.comparison.estimate import estimate
 from warmstart.comparison.looks import look_at, seeds_text, wanted_runs
-from warmstart.comparison.report import write_report
+from warmstart.comparison.outcome import Outcome
 from warmstart.comparison.settings import CompareRecord, CompareSettings, FunctionsRecord
+from warmstart.comparison.tuning import carry_out_trials, lay_out, read_tuning, unfinished_trials, with_chosen
 from warmstart.data.images import ImageData
 from warmstart.data.load import load
 from warmstart.decoding.wanted import GIVEN
 from warmstart.errors import InputError
-from warmstart.evidence.verdict import Verdict
-from warmstart.grids.carry_out import Plan, carry_out, jobs_for, unfinished
+from warmstart.grids.carry_out import Plan, carry_out
+from warmstart.grids.collect import collect
 from warmstart.grids.display import Display
-from warmstart.grids.estimate import Cost, Estimator, duration, measured_epochs
+from warmstart.grids.estimate import Cost
 from warmstart.grids.record import Provenance, check_output, kind_of, settled
 from warmstart.runs.image_task import ImageTask
 from warmstart.runs.key import RunKey
-from warmstart.runs.rehearsal import rehearse
-from warmstart.runs.results import Results
 from warmstart.runs.state import RunState
 from warmstart.streams.settings import RANDOM
+from warmstart.training.launch import is_first_process
 from warmstart.wording import counted
-
-TRIED_SECONDS = 5.0
-"""For a dry run, the first stage is trained for so long at most."""
 
 
 class ImageComparison:
@@ -66,6 +65,7 @@ class ImageComparison:
             stream=_stream(settings, self.task),
             **_called(given),
         )
+        self._trials = None if settings.tune is None else lay_out(self.record, self.task)
         self.lines = _description(settings, self.task)
         if images.arrived is not None and settings.order == RANDOM:
             self.lines.append("  drawn at random; --order month takes them as they arrived")
@@ -79,59 +79,32 @@ class ImageComparison:
         Raises:
             InputError: If the folder holds another comparison, or the runs do not fit into the GPU's memory.
         """
-        settings, threads = self._settings, int(self._settings.threads)
+        settings, trials = self._settings, {} if self._trials is None else unfinished_trials(self._trials)
         if self._out.exists():
             check_output(self._out, self.record)
+        if settings.tune is not None and not any(trials.values()):
+            settings = with_chosen(settings, self._out)
         done = self.record.grid_folder(self._out).states(settings.runs())
-        wanted = wanted_runs(settings, done)
-        left = unfinished(wanted.runs, done, self.task.stages)
-        if not left:
-            return [], ["estimate: nothing is left to do"]
-        rehearse(self.task, left)
-        epochs, ended = measured_epochs(self.task, left[0], TRIED_SECONDS)
-        jobs = jobs_for(settings, threads, len(left))
-        estimator = Estimator(self.task, settings.optimizer_names, threads, lambda key: epochs)
-        estimator.check_memory(jobs)
-        how = f"as many epochs a stage as {left[0].method} took in the first, {epochs:.0f} (measured)"
-        if settings.epochs is not None:
-            how = f"{epochs:.0f} epochs a stage"
-        elif not ended:
-            how = f"at least {epochs:.0f} epochs a stage: the first one had not ended after {TRIED_SECONDS:.0f} s"
-        each = 1000 * estimator.seconds_a_step[settings.optimizer]
-        at_a_time = f", {jobs} at a time" if jobs > 1 else ""
-        least = "" if ended else "at least "
+        return estimate(self.task, settings, done, trials)
 
-        def costs_of(keys: Sequence[RunKey]) -> list[Cost]:
-            return estimator.costs([(key, len(done[key].rows) if key in done else 0) for key in keys])
-
-        def in_all(keys: Sequence[RunKey]) -> str:
-            costs = costs_of(keys)
-            steps, seconds = sum(cost.steps for cost in costs), sum(cost.seconds for cost in costs)
-            time = f"{duration(seconds / jobs)}{at_a_time}"
-            return f"{counted(len(keys), 'run')} left, {least}about {steps:,.0f} steps, {time}"
-
-        most = unfinished(settings.runs(), done, self.task.stages)
-        until = f" to the look at {len(wanted.runs) // len(settings.methods)} seeds" * (len(settings.looks) > 1)
-        at_most = [f"  at most, with {settings.max_seeds} seeds: {in_all(most)}"] if len(most) > len(left) else []
-        return costs_of(left), [
-            f"estimate{until}: {in_all(left)}",
-            *at_most,
-            f"  a step takes {each:.1f} ms (measured); {how}",
-            f"  memory: about {estimator.peak_memory / 2**30:.1f} GiB a run",
-        ]
-
-    def run(self) -> tuple[Results, Verdict]:
+    def run(self) -> Outcome:
         """Run the comparison, or resume it, and write its report.
 
         Returns:
-            All results and the verdict.
+            What it shows.
 
         Raises:
             InputError: If the folder is in use or holds another configuration.
         """
-        wanted = partial(wanted_runs, self._settings)
-        plan = Plan(self.task, self.record, self._out, self.lines, self.warnings, wanted=wanted)
-        return report(self._out, self.record, carry_out(plan, self._display))
+        settings, lines, warnings = self._settings, self.lines, self.warnings
+        if self._trials is not None:
+            carry_out_trials(self._trials, self.task, self._display, lines, warnings)
+            lines, warnings = ["tuned: now each method as chosen, and as it was given, on fresh seeds"], ()
+            if is_first_process():  # which says what is run
+                settings = with_chosen(settings, self._out)
+        record = self.record.model_copy(update={"settings": settings})
+        plan = Plan(self.task, record, self._out, lines, warnings, wanted=partial(wanted_runs, settings))
+        return report(self._out, record, carry_out(plan, self._display))
 
 
 def _called(given: ImageData | None) -> dict[str, Any]:
@@ -166,11 +139,11 @@ def _tested(settings: CompareSettings, task: ImageTask) -> str:
     return f"{count} held out to test, {'the same' if settings.test == 'fixed' else 'others'} with each seed"
 
 
-def report_again(out: Path, margin: float | None = None) -> tuple[Results, Verdict]:
+def report_again(out: Path, margin: float | None = None) -> Outcome:
     """Write table and report of a comparison again, complete or not; ``margin``, if given, replaces its own.
 
     Returns:
-        The results and the verdict.
+        What it shows.
 
     Raises:
         InputError: If the folder holds no comparison, or the margin is out of range.
@@ -180,15 +153,21 @@ def report_again(out: Path, margin: float | None = None) -> tuple[Results, Verdi
     if margin is not None:
         type(record.settings).setting("margin").check("margin", margin)
         record = record.model_copy(update={"settings": record.settings.model_copy(update={"margin": margin})})
+    if isinstance(record, CompareRecord):
+        record = record.model_copy(update={"settings": with_chosen(record.settings, out)})
     return report(out, record, record.grid_folder(out).states(record.settings.runs()))
 
 
-def report(
-    out: Path, record: CompareRecord | FunctionsRecord, runs: Mapping[RunKey, RunState]
-) -> tuple[Results, Verdict]:
+def report(out: Path, record: CompareRecord | FunctionsRecord, runs: Mapping[RunKey, RunState]) -> Outcome:
     """Write table and report of the runs so far; InputError if no stage is finished yet."""
-    seen = look_at(record.settings, runs)
+    settings, tuning = record.settings, None
+    seen = look_at(settings, runs)
     if not seen.results.rows:
         raise InputError(f"{out} holds no finished stage yet; start warmstart compare --out {out} again")
-    write_report(seen.results, seen.verdict, record, out)
-    return seen.results, seen.verdict
+    verdict = seen.verdict
+    if isinstance(settings, CompareSettings) and settings.tune is not None:
+        tuning = replace(read_tuning(out, settings.methods), tested=collect(settings, seen.results.stages, runs))
+        verdict = replace(verdict, notes=(*tuning.notes, *verdict.notes))
+    outcome = Outcome(seen.results, verdict, record, tuning)
+    outcome.write_report(out)
+    return outcome

@@ -16,7 +16,10 @@ from warmstart.wording import counted
 def look_at(settings: CompareSettings | FunctionSettings, runs: Mapping[RunKey, RunState]) -> Look:
     """Judge the runs at the last look that is complete, or what there is before the first."""
     assert settings.stages is not None  # a comparison on images has counted them
-    return look(collect(settings, settings.stages, runs), settings.looks, margin=settings.margin)
+    results = collect(settings, settings.stages, runs)
+    if isinstance(settings, CompareSettings) and settings.chosen:
+        results = results.under(settings.chosen)
+    return look(results, settings.looks, margin=settings.margin)
 
 
 def wanted_runs(settings: CompareSettings | FunctionSettings, runs: Mapping[RunKey, RunState]) -> Wanted:

@@ -14,6 +14,7 @@ from warmstart.evidence.examples_table import old_new_and_churn
 from warmstart.evidence.figures import accuracy_figure, cost_figure
 from warmstart.evidence.paired import ERROR, level_text
 from warmstart.evidence.plasticity import by_stage, diagnostics_csv, last_stage
+from warmstart.evidence.tuning import Tuning, chosen_table, tuning_blocks
 from warmstart.evidence.verdict import Comparison, Verdict, multiple
 from warmstart.grids.repeat_command import repeat_command
 from warmstart.grids.shown_record import shown_record
@@ -36,32 +37,41 @@ _READINGS = {
 }
 
 
-def write_report(results: Results, verdict: Verdict, record: CompareRecord | FunctionsRecord, out: Path) -> None:
+def write_report(
+    results: Results,
+    verdict: Verdict,
+    record: CompareRecord | FunctionsRecord,
+    out: Path,
+    tuning: Tuning | None = None,
+) -> None:
     """Write ``table.md``, ``report.html`` and, for slides, two figures as PNG."""
     lines = [table.markdown(_table_rows(results), results.metric), _table_caption(results) + "\n"]
     notes = [f"- {markdown.sentence(note)}\n" for note in verdict.notes]
     lines += [markdown.sentence(verdict.sentence) + "\n", "".join(notes)]
     write_text(out / "table.md", "\n".join(line for line in lines if line))
-    write_text(out / "report.html", _page(results, verdict, record))
+    write_text(out / "report.html", _page(results, verdict, record, tuning))
     if results.diagnoses:
         write_text(out / "diagnostics.csv", diagnostics_csv(results))
     for name, figure in (("accuracy", accuracy_figure(results)), ("cost", cost_figure(results))):
         write_bytes(out / f"{name}.png", figures.to_png(figure))
 
 
-def render_terminal(results: Results, verdict: Verdict, terminal: Terminal) -> None:
-    """Print the table, the verdict and its notes."""
+def render_terminal(results: Results, verdict: Verdict, terminal: Terminal, tuning: Tuning | None = None) -> None:
+    """Print the table, what was chosen where methods were tuned, the verdict and its notes."""
     terminal.print(table.terminal(_table_rows(results), results.metric))
     terminal.print()
     if (plasticity := last_stage(results)) is not None:
         terminal.print(plasticity)
+        terminal.print()
+    if tuning is not None:
+        terminal.print(chosen_table(tuning))
         terminal.print()
     terminal.print(verdict.sentence, style="bold")
     for note in verdict.notes:
         terminal.print(f"- {note}", style="dim")
 
 
-def _page(results: Results, verdict: Verdict, record: CompareRecord | FunctionsRecord) -> str:
+def _page(results: Results, verdict: Verdict, record: CompareRecord | FunctionsRecord, tuning: Tuning | None) -> str:
     first: Any = results.rows[0] if results.rows else record.settings
     names = [getattr(first, name, "") for name in ("data", "model", "optimizer")]
     stream = getattr(record, "stream", "") or counted(results.stages, "stage")
@@ -77,6 +87,7 @@ def _page(results: Results, verdict: Verdict, record: CompareRecord | FunctionsR
                 f"Against {verdict.reference}", _comparison_table(results, verdict), _interval_figure(results, verdict)
             ),
             html.section("Last stage and mean over stages", _paper_table(results, verdict)),
+            html.section("Tuning", *([] if tuning is None else tuning_blocks(tuning))),
             html.section("What each method reaches, and what it costs", _figures(results)),
             html.section("Old and new examples, churn, seconds", *old_new_and_churn(results)),
             html.section("Plasticity by stage", *by_stage(results)),

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from warmstart.data.settings import DataSettings
-from warmstart.errors import require
+from warmstart.errors import InputError, require
 from warmstart.grids.record import Record
 from warmstart.grids.settings import GridSettings, ImageGridSettings
 from warmstart.protocols.registry import protocols
@@ -99,13 +99,55 @@ class DiagnosisSettings(Settings):
     ] = False
 
 
-class CompareSettings(ReadingSettings, DiagnosisSettings, ImageGridSettings, NamedRecipe, StreamSettings, DataSettings):
+class TuneSettings(Settings):
+    """How methods are tuned before they are compared."""
+
+    title: ClassVar[str] = "Tuning"
+
+    tune: Annotated[
+        int | None,
+        Setting(
+            "Tune each method with N trials first: rate, weight decay and the method's own settings",
+            "N",
+            at_least=2,
+            at_most=1000,
+        ),
+    ] = None
+    """Trials are judged on a part of the training data, and the chosen settings then tested on fresh seeds."""
+
+
+class CompareSettings(
+    ReadingSettings,
+    TuneSettings,
+    DiagnosisSettings,
+    ImageGridSettings,
+    NamedRecipe,
+    StreamSettings,
+    DataSettings,
+):
     """The settings of `warmstart compare`; a YAML file has the same keys."""
 
+    chosen: Mapping[str, str] = Field(default_factory=dict)
+    """Once methods are tuned: method -> what was chosen of it, as in results.csv. It is told from the trials anew at
+    each start."""
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any], where: str = "", *, recorded: bool = False) -> Self:
+        """Check settings; where methods are tuned, the test part is one that no trial sees."""
+        fixed = {"test": "fixed"} if settings.get("tune") is not None else {}
+        return super().of({**fixed, **settings}, where, recorded=recorded)
+
     @model_validator(mode="after")
-    def _not_fewer_at_most(self) -> Self:
+    def _fits_the_decision(self) -> Self:
         self.require_most(self.seeds)
+        if self.tune is not None and self.test == "rotate":
+            raise InputError("test is rotate, but tuning needs a test part that no trial sees; leave test out")
         return self
+
+    @property
+    def arms(self) -> Sequence[str]:
+        """What is run: the methods; once they are tuned, those that were chosen, and all as they were given."""
+        return tuple(dict.fromkeys((*self.chosen.values(), *self.methods)))
 
     @property
     def optimizer_names(self) -> Sequence[str]:
@@ -121,6 +163,34 @@ class CompareSettings(ReadingSettings, DiagnosisSettings, ImageGridSettings, Nam
     def looks(self) -> Sequence[int]:
         """With how many seeds results are looked at."""
         return self.looks_from(self.seeds)
+
+
+TUNING_SEED = MOST_NAMES
+"""Of all trials; a comparison's own seeds are below it."""
+
+
+class TuningSettings(CompareSettings):
+    """The settings of a comparison's trials, which are a grid of their own."""
+
+    @property
+    def seed_numbers(self) -> Sequence[int]:
+        """One, which no comparison has."""
+        return (TUNING_SEED,)
+
+    @property
+    def looks(self) -> Sequence[int]:
+        """One, at all trials."""
+        return (1,)
+
+
+class TuningRecord(Record[TuningSettings]):
+    """The config.yaml of a comparison's trials."""
+
+    kind: ClassVar[str] = "tuning"
+    trials: dict[str, tuple[str, ...]]
+    """Method as it was given -> its trials, as in results.csv, the first as it was given."""
+    judged_on: str
+    """Which examples, in words."""
 
 
 class CompareRecord(Record[CompareSettings]):

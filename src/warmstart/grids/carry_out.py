@@ -264,5 +264,5 @@ class _ResultsFile:
 
 
 def _order_in_file(settings: GridSettings) -> Any:
-    optimizers, methods = list(settings.optimizer_names), list(settings.methods)
+    optimizers, methods = list(settings.optimizer_names), list(settings.arms)
     return lambda key: (optimizers.index(key.optimizer), methods.index(key.method), key.seed)

@@ -47,6 +47,7 @@ class Display:
         self._time_left = TimeLeft((), 0)
         self._last_line = self._began
         self._ended = threading.Event()
+        self._silence: threading.Thread | None = None
         self._live = Live(console=self._console, get_renderable=self._view, refresh_per_second=4, transient=True)
 
     def __enter__(self) -> Display:
@@ -75,7 +76,7 @@ class Display:
         stages: int,
         done: Sequence[StageResult],
     ) -> None:
-        """Print the plan and its warnings, count the rows of earlier starts, and start the clock."""
+        """Print a plan and its warnings, count the rows of earlier starts, and start the clock, at each plan anew."""
         for line in lines:
             self._console.print(line)
         for warning in warnings:
@@ -84,6 +85,7 @@ class Display:
             else:
                 self._console.print(f"warning: {warning}", style="yellow")
         self._stages = stages
+        self._runs = self._runs_done = self._work = self._work_done = 0
         self._time_left = TimeLeft((), stages)
         self._expect(keys, done)
         if done:
@@ -93,8 +95,9 @@ class Display:
             return
         if self._console.is_terminal:
             self._live.start()
-        else:
-            threading.Thread(target=self._break_silence, daemon=True).start()
+        elif self._silence is None:
+            self._silence = threading.Thread(target=self._break_silence, daemon=True)
+            self._silence.start()
 
     def more(self, line: str, keys: Sequence[RunKey], done: Sequence[StageResult]) -> None:
         """Print a line, and add the runs that it announces, with their rows of earlier starts."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 CONFIG_FILE = "config.yaml"
 
-_NO_IDENTITY = frozenset({"settings", "provenance", "data_fingerprint", "notes", "stream"})
+_NO_IDENTITY = frozenset({"settings", "provenance", "data_fingerprint", "notes", "stream", "trials"})
 """Fields of a record that are compared in a way of their own, or not at all."""
 
 S_co = TypeVar("S_co", bound=GridSettings, covariant=True)

@@ -105,7 +105,7 @@ class GridSettings(Settings):
 
     @model_validator(mode="after")
     def _not_too_many(self) -> Self:
-        runs = len(self.methods) * len(self.seed_numbers) * len(self.optimizer_names)
+        runs = len(self.arms) * len(self.seed_numbers) * len(self.optimizer_names)
         require(runs <= MOST_RUNS, f"methods x seeds are {runs:,} runs; ask for at most {MOST_RUNS:,}")
         return self
 
@@ -129,6 +129,11 @@ class GridSettings(Settings):
         """With how many seeds results are looked at: with all, unless seeds are added until a verdict is decided."""
         return (len(self.seed_numbers),)
 
+    @property
+    def arms(self) -> Sequence[str]:
+        """What is run, as in results.csv: the methods, unless others follow from them."""
+        return self.methods
+
     def runs(self, seeds: int | None = None) -> list[RunKey]:
         """The runs of the first so many seeds, or of all that there may be; in the order in which they are computed.
 
@@ -139,7 +144,7 @@ class GridSettings(Settings):
             RunKey(method, seed, optimizer)
             for seed in self.seed_numbers[:seeds]
             for optimizer in self.optimizer_names
-            for method in self.methods
+            for method in self.arms
         ]
 
     @property
@@ -155,7 +160,7 @@ class GridSettings(Settings):
         if isinstance(self.threads, int):
             return self.threads
         # Not by `jobs`: threads may change the last digits, and `jobs` must not.
-        return max(1, available_cores() // (len(self.methods) * self.looks[0]))
+        return max(1, available_cores() // (len(self.arms) * self.looks[0]))
 
     def resolved_device(self) -> torch.device:
         """The device to train on; with ``auto`` the accelerator if there is one, else the CPU."""

@@ -11,6 +11,7 @@ preprint, arXiv 2108.06325, |h_i - mean h_i| |w_out| / |w_in|, is not offered.)
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -22,6 +23,7 @@ from warmstart.layers.units import Units
 from warmstart.methods.method import Method, Stage
 from warmstart.methods.redrawing import described, kept, redraw_, seen
 from warmstart.methods.report import Report
+from warmstart.methods.search import Range, Search
 from warmstart.undo import all_or_nothing, keep
 
 
@@ -50,6 +52,11 @@ class ContinualBackprop(Method):
         within("rate", number("rate", self.rate), 0 <= self.rate <= 1, "from 0 to 1")
         whole_number("maturity", self.maturity, 0)
         within("decay", number("decay", self.decay), 0 <= self.decay < 1, "at least 0 and below 1")
+
+    @property
+    def search(self) -> Mapping[str, Search]:
+        """How many units are replaced, and from what age on."""
+        return {"rate": Range(1e-6, 1e-3), "maturity": Range(100, 10_000, whole=True)}
 
     @all_or_nothing
     def on_new_data(self, model: nn.Module, stage: Stage) -> Report:

@@ -7,7 +7,7 @@ Plasticity, NeurIPS 2024 (arXiv 2410.23495), algorithm 1.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar
@@ -29,6 +29,7 @@ from warmstart.losses import ForwardLoss, as_forward_loss
 from warmstart.methods.average_report import coverage
 from warmstart.methods.method import Method, Stage
 from warmstart.methods.report import SHRINKS_SIGNAL, Report, ScaleReport, count_scales, describe_scales
+from warmstart.methods.search import Range, Search
 from warmstart.methods.training_state import BatchNorm, OptimizerState, StatePolicy, measure_norms_
 from warmstart.network import require_writable
 from warmstart.processes import Shard, Team, local, shard_of, team_of, unwrapped
@@ -63,6 +64,11 @@ class Dash(Method):
         require_granularity(self.granularity)
         if self.batch_size is not None:
             at_least_one("batch_size", self.batch_size)
+
+    @property
+    def search(self) -> Mapping[str, Search]:
+        """The rate of the average, and how far a neuron may be shrunk."""
+        return {"alpha": Range(0.05, 1), "lambda_": Range(0.03, 0.6)}
 
     def on_new_data(self, model: nn.Module, stage: Stage) -> Report:
         """Apply DASH to all data seen so far, the newest last."""

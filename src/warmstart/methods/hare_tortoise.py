@@ -19,6 +19,7 @@ from warmstart.errors import at_least_one, number, one_of, within
 from warmstart.methods.cold import tensors_of
 from warmstart.methods.method import Method, Stage
 from warmstart.methods.report import Report
+from warmstart.methods.search import Options, Search
 from warmstart.undo import all_or_nothing, keep, on_failure
 
 NETWORKS = ("slow", "fast")
@@ -52,6 +53,11 @@ class HareTortoise(Method):
         if self.updates is not None:
             at_least_one("updates", self.updates)
         one_of("measure", str(self.measure), NETWORKS)
+
+    @property
+    def search(self) -> Mapping[str, Search]:
+        """How slow the slow network is, and how often the fast one returns to it."""
+        return {"momentum": Options((0.99, 0.997, 0.999, 0.9997)), "epochs": Options((1, 3, 10, 30))}
 
     @all_or_nothing
     def on_new_data(self, model: nn.Module, stage: Stage) -> Report:

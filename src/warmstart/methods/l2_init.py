@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from warmstart.errors import InputError, number, one_of, within
 from warmstart.methods.method import Method, Stage, first_value, require_own_memory
+from warmstart.methods.search import Range, Search
 from warmstart.network import require_module, require_writable
 from warmstart.processes import laid_out_as, names_inside, norm_of, unwrapped
 from warmstart.undo import all_or_nothing, keep, on_failure
@@ -44,6 +45,11 @@ class L2Init(Method):
 
     def __post_init__(self) -> None:
         _check(self.coef, self.variant)
+
+    @property
+    def search(self) -> Mapping[str, Search]:
+        """The pull's strength."""
+        return {"coef": Range(1e-5, 1e-1)}
 
     def after_backward(self, model: nn.Module, stage: Stage) -> None:
         """Add the penalty's gradient."""

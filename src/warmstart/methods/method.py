@@ -14,6 +14,7 @@ from warmstart.errors import InputError
 from warmstart.layers.units import Units
 from warmstart.losses import ForwardLoss
 from warmstart.methods.report import Report
+from warmstart.methods.search import Search
 from warmstart.processes import local
 from warmstart.undo import on_failure
 
@@ -140,6 +141,11 @@ class Method:
             The network itself, unless the method keeps another one: then one that shares no memory with it.
         """
         return model
+
+    @property
+    def search(self) -> Mapping[str, Search]:
+        """Where `compare --tune` searches which of the settings, by the field's name; none unless a method says so."""
+        return {}
 
     @property
     def acts_on_updates(self) -> bool:

@@ -23,6 +23,7 @@ from warmstart.layers.norms import is_norm
 from warmstart.methods.heads import head_of
 from warmstart.methods.method import Method, Stage
 from warmstart.methods.report import Report
+from warmstart.methods.search import Range, Search
 from warmstart.network import require_writable
 from warmstart.processes import is_sharded, team_of
 from warmstart.undo import all_or_nothing, keep, on_failure
@@ -75,6 +76,11 @@ class Parseval(Method):
 
     def __post_init__(self) -> None:
         _check(self.coef, self.scale, self.variant)
+
+    @property
+    def search(self) -> Mapping[str, Search]:
+        """The penalty's strength."""
+        return {"coef": Range(1e-5, 1e-1)}
 
     @all_or_nothing
     def on_new_data(self, model: nn.Module, stage: Stage) -> Report:

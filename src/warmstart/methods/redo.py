@@ -6,6 +6,7 @@ Neuron Phenomenon in Deep Reinforcement Learning, ICML 2023 (arXiv 2302.12902).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -16,6 +17,7 @@ from warmstart.errors import at_least_one, number, within
 from warmstart.methods.method import Method, Stage
 from warmstart.methods.redrawing import described, redraw_, seen
 from warmstart.methods.report import Report
+from warmstart.methods.search import Range, Search
 from warmstart.undo import all_or_nothing
 from warmstart.wording import counted
 
@@ -42,6 +44,11 @@ class Redo(Method):
     def __post_init__(self) -> None:
         within("tau", number("tau", self.tau), self.tau >= 0, "at least 0")
         at_least_one("every", self.every)
+
+    @property
+    def search(self) -> Mapping[str, Search]:
+        """When a unit counts as dormant, and how often that is looked at."""
+        return {"tau": Range(0.01, 0.5), "every": Range(50, 2000, whole=True)}
 
     @all_or_nothing
     def on_new_data(self, model: nn.Module, stage: Stage) -> Report:

@@ -7,6 +7,7 @@ rate, rate / ||w||^2 for SGD, so shrinking by s raises it by 1/s^2: this is such
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from warmstart.errors import at_least_one, number, within
 from warmstart.methods.method import Method, Stage
 from warmstart.methods.report import Report
+from warmstart.methods.search import Range, Search
 
 _LAST = "updates"
 """In the method's state: the number of the stage under way, the updates of the one before it, and its own so far."""
@@ -46,6 +48,11 @@ class Rewarm(Method):
         within("factor", number("factor", self.factor), self.factor > 0, "above 0")
         if self.updates is not None:
             at_least_one("updates", self.updates)
+
+    @property
+    def search(self) -> Mapping[str, Search]:
+        """By what the rate is raised."""
+        return {"factor": Range(1.5, 30)}
 
     def on_new_data(self, model: nn.Module, stage: Stage) -> Report:
         """Say over how many updates the rate falls back."""

@@ -10,6 +10,7 @@ count ages in examples, a batch's size at a time; here an update counts one, so 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -20,6 +21,7 @@ from warmstart.errors import at_least_one, number, within
 from warmstart.methods.method import Method, Stage
 from warmstart.methods.redrawing import described, kept, redraw_, seen
 from warmstart.methods.report import Report
+from warmstart.methods.search import Options, Search
 from warmstart.undo import all_or_nothing
 
 
@@ -49,6 +51,11 @@ class SelfNormalizedResets(Method):
         within("percentile", share, 0 < share <= 1, "above 0 and at most 1")
         at_least_one("every", self.every)
         at_least_one("tau_max", self.tau_max)
+
+    @property
+    def search(self) -> Mapping[str, Search]:
+        """How rare a silence has to be."""
+        return {"percentile": Options((0.92, 0.95, 0.98, 0.99, 0.995))}
 
     @all_or_nothing
     def on_new_data(self, model: nn.Module, stage: Stage) -> Report:

@@ -23,6 +23,7 @@ from warmstart.layers.norms import has_norm
 from warmstart.methods.cold import require_alike, tensors_of
 from warmstart.methods.method import Method, Stage, require_own_memory, reset_optimizer_
 from warmstart.methods.report import SHRINKS_SIGNAL, Report, uniform
+from warmstart.methods.search import Range, Search
 from warmstart.network import require_generator, require_writable
 from warmstart.processes import Team, laid_out_as, local, names_inside, team_of
 from warmstart.undo import all_or_nothing, keep, keep_random_state
@@ -100,6 +101,13 @@ class ShrinkPerturb(Method):
     def acts_on_updates(self) -> bool:
         """Only ``dohare`` does."""
         return VARIANTS[self.variant].every_update
+
+    @property
+    def search(self) -> Mapping[str, Search]:
+        """The factor, and the noise; nothing of a variant that acts on updates, whose factor belongs to its rate."""
+        return (
+            {} if VARIANTS[self.variant].every_update else {"shrink": Range(0.05, 0.8), "noise_std": Range(1e-3, 0.1)}
+        )
 
     @all_or_nothing
     def on_new_data(self, model: nn.Module, stage: Stage) -> Report:

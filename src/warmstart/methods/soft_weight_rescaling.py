@@ -8,6 +8,7 @@ is only multiplied by one number, and what it predicts stays.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 from weakref import WeakKeyDictionary
@@ -22,6 +23,7 @@ from warmstart.layers.norms import is_norm
 from warmstart.layers.order import in_order_of_running
 from warmstart.methods.method import Method, Stage, first_value
 from warmstart.methods.report import Report
+from warmstart.methods.search import Range, Search
 from warmstart.processes import norm_of
 from warmstart.undo import all_or_nothing, keep
 
@@ -51,6 +53,11 @@ class SoftWeightRescaling(Method):
         for key in ("coef", "classifier_coef"):
             value = getattr(self, key)
             within(key, number(key, value), 0 <= value <= 1, "in [0, 1]")
+
+    @property
+    def search(self) -> Mapping[str, Search]:
+        """How fast norms return."""
+        return {"coef": Range(1e-4, 1e-1), "classifier_coef": Range(1e-2, 0.5)}
 
     @all_or_nothing
     def on_new_data(self, model: nn.Module, stage: Stage) -> Report:

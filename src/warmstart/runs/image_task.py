@@ -61,6 +61,8 @@ class ImageTask:
     """Keywords of the model's factory."""
     diagnosed: bool = False
     """Whether plasticity is measured at each stage's start, and on earlier examples in its first epochs."""
+    validation: bool = False
+    """Whether it is to tune on: measured is what is held out of the training data, and nothing of the test set."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the fields alone: another process puts the images onto its own device."""
@@ -74,7 +76,8 @@ class ImageTask:
     @cached_property
     def stages(self) -> int:
         """The number of arrivals that are trained on."""
-        return self.stream.stages if self.stream.stages is not None else self._stream(0).stages
+        known = None if self.validation else self.stream.stages
+        return self._stream(0).stages if known is None else known
 
     @cached_property
     def seen(self) -> tuple[int, ...]:
@@ -234,7 +237,7 @@ class ImageTask:
     def _stream(self, seed: int) -> ImageStream:
         if seed not in self._latest_stream:
             self._latest_stream.clear()
-            self._latest_stream[seed] = image_stream(self.images, self.stream, seed)
+            self._latest_stream[seed] = image_stream(self.images, self.stream, seed, validation=self.validation)
         return self._latest_stream[seed]
 
     @cached_property

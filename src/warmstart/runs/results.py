@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -78,6 +78,22 @@ class Results:
             scores={key: scores for key, scores in self.scores.items() if key[1] in kept},
             test_sets={key: test_set for key, test_set in self.test_sets.items() if key[1] in kept},
             reports={key: report for key, report in self.reports.items() if key[1] in kept},
+        )
+
+    def under(self, names: Mapping[str, str]) -> Results:
+        """The measurements of some methods under other names: name -> what the method is called here."""
+
+        def renamed(held: Mapping[Any, Any]) -> dict[Any, Any]:
+            return {(name, *key[1:]): held[key] for name, old in names.items() for key in held if key[0] == old}
+
+        return replace(
+            self,
+            methods=tuple(names),
+            rows=[replace(row, method=name) for name, old in names.items() for row in self.rows if row.method == old],
+            scores=renamed(self.scores),
+            test_sets=renamed(self.test_sets),
+            diagnoses=renamed(self.diagnoses),
+            reports=renamed(self.reports),
         )
 
     def select(self, method: str, *, seed: int | None = None, stage: int | None = None) -> list[StageResult]:

@@ -64,13 +64,16 @@ class ImageStream:
         return Arrival(alone, alone, replace(test, shift=shift))
 
 
-def image_stream(data: ImageData, settings: StreamSettings, seed: int) -> ImageStream:
+def image_stream(data: ImageData, settings: StreamSettings, seed: int, *, validation: bool = False) -> ImageStream:
     """The stream of one seed.
 
     Args:
         data: The images.
         settings: What arrives when, and what is tested.
         seed: It decides random draws, which fifth is tested, and the order of what arrives at one time.
+        validation: Whether it is a stream to tune on, without anything that the stream itself tests: tested is a fifth
+            that is held out of what may arrive, or, where each arrival is tested by the next, the last stage is left
+            out.
 
     Returns:
         The stream.
@@ -81,6 +84,12 @@ def image_stream(data: ImageData, settings: StreamSettings, seed: int) -> ImageS
     _require_two_classes(data)
     pool, tested = _parts(data, settings, seed)
     arrivals = _arrivals(data, settings, pool, seed, beyond=int(tested is None))
+    if validation and tested is None:
+        enough = len(arrivals) > 3
+        require(enough, f"{data.name}: tuning leaves out the last stage, so it needs 3 or more; raise --stages")
+        arrivals = arrivals[:-1]
+    elif validation:
+        arrivals, tested = _held_out(data, settings, pool, arrivals, seed)
     trained = torch.cat(arrivals if tested else arrivals[:-1])
     test_labels = _labels(data, tested or Selection("train", arrivals[-1]))
     left_out = frozenset(test_labels.unique().tolist()) - frozenset(data.train_labels[trained].unique().tolist())
@@ -113,6 +122,23 @@ def _parts(data: ImageData, settings: StreamSettings, seed: int) -> tuple[Tensor
     if not fold.any():
         raise InputError(f"{data.name}: too few examples to test a fifth of each class; add a test part or examples")
     return everything[~fold], Selection("train", everything[fold])
+
+
+def _held_out(
+    data: ImageData, settings: StreamSettings, pool: Tensor, arrivals: list[Tensor], seed: int
+) -> tuple[list[Tensor], Selection]:
+    """The arrivals without a fifth of the pool, and this fifth."""
+    # Random draws are drawn from the rest if it suffices, so that stages keep their size.
+    held = pool[folds(data.train_labels[pool]) == 0]
+    rest = pool[~torch.isin(pool, held)]
+    sizes = [len(arrival) for arrival in arrivals]
+    if settings.order == RANDOM and sum(sizes) <= len(rest):
+        kept = random_draws(data.train_labels, rest, sizes, seed)
+    else:
+        kept = [arrival[~torch.isin(arrival, held)] for arrival in arrivals]
+    enough = len(held) > 0 and all(len(arrival) > 0 for arrival in kept)
+    require(enough, f"{data.name}: too few examples to hold out a fifth for tuning; leave --tune out, or add examples")
+    return kept, Selection("train", held)
 
 
 def _arrivals(data: ImageData, settings: StreamSettings, pool: Tensor, seed: int, beyond: int) -> list[Tensor]:
