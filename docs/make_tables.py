@@ -1,9 +1,10 @@
-"""Write the tables of docs/methods.md and docs/diagnostics.md from the methods and measures themselves."""
+"""Write the tables of docs/methods.md, diagnostics.md and tuning.md from the methods and measures themselves."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from warmstart.diagnostics.measure import measures
+from warmstart.grids.trials import RECIPE_SPACE
 from warmstart.methods.registry import methods
 
 DOCS = Path(__file__).parent
@@ -22,7 +23,18 @@ def pages() -> dict[Path, str]:
             "methods.md", ("method", "year", "what it does", "acts", "costs", "not for", "source"), method_rows
         ),
         DOCS / "diagnostics.md": _page("diagnostics.md", ("measure", "what it is", "source", "cost"), measure_rows),
+        DOCS / "tuning.md": _page("tuning.md", ("setting", "of", "searched"), _search_rows()),
     }
+
+
+def _search_rows() -> list[tuple[str, str, str]]:
+    optimizers: dict[tuple[str, str], list[str]] = {}
+    for optimizer, space in RECIPE_SPACE.items():
+        for name, place in space.items():
+            optimizers.setdefault((name, str(place)), []).append(optimizer)
+    recipe = [(f"`{name}`", f"all, with {' and '.join(of)}", place) for (name, place), of in sorted(optimizers.items())]
+    own = [(kind.name, name.rstrip("_"), place) for kind in methods().values() for name, place in kind().search.items()]
+    return [*recipe, *((f"`{name}`", f"`{method}`", str(place)) for method, name, place in own)]
 
 
 def _page(name: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -51,6 +51,17 @@ def test_two_processes_give_the_rows_of_one_and_go_on_where_one_stopped(tmp_path
         assert float(ours["test_loss"]) == pytest.approx(float(theirs["test_loss"]), rel=0.02)
 
 
+def test_two_processes_tune_together_and_then_test_together(tmp_path):
+    grid = [*GRID, "--methods", "cold,warm", "--tune", "2"]
+    code, out, err = finish(start(TORCHRUN, "compare", *grid, "--out", tmp_path))
+
+    assert code == 0, err[-3000:]
+    assert out.count("report: ") == 1
+    assert err.count("2 processes of") == 2  # the trials', and the comparison's
+    assert len(rows(tmp_path / "tuning")) == 2 * 2 * 2
+    assert {"cold", "warm"} <= {row["method"] for row in rows(tmp_path)}
+
+
 def test_two_processes_go_on_together_to_the_seeds_that_a_look_adds(tmp_path):
     grid = [*GRID, "--methods", "cold,warm", "--seeds", "3", "--max-seeds", "4", "--margin", "0"]
     code, out, err = finish(start(TORCHRUN, "compare", *grid, "--out", tmp_path))
