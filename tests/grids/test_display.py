@@ -23,13 +23,18 @@ def test_without_a_terminal_a_line_says_now_and_then_that_work_goes_on(capfd, mo
     assert 3 <= len(written) <= 12
 
 
+SLOWING = Progress(
+    epochs=300, steps=1, accuracy=0.951, span_accuracy=95.1, span_loss=20.0, before_accuracy=0.95, before_loss=0.2
+)
+
+
 def test_a_stage_that_no_longer_rises_is_said_to(capfd, monkeypatch):
     monkeypatch.setattr(module, "QUIET_SECONDS", 0.05)
     with Display() as display:
         display.plan([], keys=[KEY], stages=3, done=[])
-        display.event(Event(KEY, 1, Progress(epochs=300, steps=1, accuracy=0.951, rose_at=180)))
+        display.event(Event(KEY, 1, SLOWING))
         time.sleep(0.3)
-    assert "train 95.1%, no rise since epoch 180" in capfd.readouterr().err
+    assert "train 95.1%, no rise since epoch 200" in capfd.readouterr().err
 
 
 def row(seed):

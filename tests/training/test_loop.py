@@ -140,9 +140,9 @@ def test_a_stage_that_has_stopped_rising_ends_as_a_plateau():
 
     assert progress.status == "plateau"
     assert progress.epochs >= 200
-    assert progress.epochs == 2 * progress.rose_at or progress.epochs == 200
-    assert progress.best_accuracy < 0.999
-    assert (progress.is_slowing, progress.is_stuck) == (True, True)
+    assert progress.epochs in {200 * 2**k for k in range(6)}
+    assert progress.before_accuracy < 0.999
+    assert progress.is_stuck
 
 
 def test_a_plateau_is_found_in_the_same_epoch_where_the_stage_was_interrupted():
@@ -170,14 +170,16 @@ def test_a_plateau_is_found_in_the_same_epoch_where_the_stage_was_interrupted():
 @pytest.mark.parametrize(
     ("accuracies", "stuck"),
     [
-        ([epoch / 1000 for epoch in range(400)], False),  # it rises ever so slowly
+        ([epoch / 10_000 for epoch in range(400)], False),  # it rises ever so slowly
         ([0.5] * 199, False),
         ([0.5] * 200, True),
-        ([epoch / 1000 for epoch in range(150)] + [0.1] * 149, False),
-        ([epoch / 1000 for epoch in range(150)] + [0.1] * 150, True),
+        ([0.5] * 100 + [0.503] * 100, False),
+        ([0.5] * 100 + [0.503] * 299, False),
+        ([0.5] * 100 + [0.503] * 300, True),
+        ([0.9 + 0.02 * math.sin(epoch**2) for epoch in range(200)], True),  # up and down, with new heights by luck
     ],
 )
-def test_half_of_the_epochs_without_a_rise_are_a_plateau(accuracies, stuck):
+def test_a_span_without_a_rise_is_a_plateau(accuracies, stuck):
     progress = Progress()
     for accuracy in accuracies:
         progress = loop._closed(replace(progress, accuracy_sum=accuracy, loss_sum=1.0), 1)
@@ -187,7 +189,7 @@ def test_half_of_the_epochs_without_a_rise_are_a_plateau(accuracies, stuck):
 def test_a_loss_that_still_falls_is_no_plateau():
     progress = Progress()
     for epoch in range(400):
-        progress = loop._closed(replace(progress, accuracy_sum=0.5, loss_sum=0.995**epoch), 1)
+        progress = loop._closed(replace(progress, accuracy_sum=0.5, loss_sum=0.999**epoch), 1)
     assert not progress.is_stuck
 
 

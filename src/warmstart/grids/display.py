@@ -186,7 +186,7 @@ def _training(progress: Progress) -> str:
     """How far training is, in steps only where a user's own function gives no epochs and accuracy."""
     if not math.isfinite(progress.accuracy):
         return f"{progress.steps} steps"
-    stuck = f", no rise since epoch {progress.rose_at}" if progress.is_slowing else ""
+    stuck = f", no rise since epoch {progress.span_begin}" if progress.is_slowing else ""
     return f"epoch {progress.epochs:<4} train {progress.accuracy:.1%}{stuck}"
 
 

@@ -34,10 +34,14 @@ from warmstart.training.step import Step, make_step, tf32
 SEGMENT = 64
 """Batches between two places where a stage can be saved."""
 
+FIRST_SPAN = 50
+"""Epochs of a stage's first span; each further span ends at twice the epoch of the one before."""
 PATIENCE = 200
-"""Epochs before which no stage counts as stuck; after that it does when half of its epochs brought no rise."""
-LOWER = 0.99
-"""The loss falls when an epoch's is this share of the lowest before."""
+"""Epochs before which no stage counts as stuck."""
+RISE, LOWER = 0.002, 0.97
+"""From one span to the next the mean accuracy rises if it does so by this much, and the mean loss falls if it falls to
+this share. Means, since a single epoch's height is luck where accuracy goes up and down; a stage that gains less while
+its epochs double would not reach another tenth in its life."""
 
 Status = Literal["training", "done", "max-epochs", "plateau", "diverged"]
 
@@ -60,24 +64,56 @@ class Progress:
     """Of these batches' accuracies."""
     loss_sum: float = 0.0
     """Of their losses."""
-    best_accuracy: float = -1.0
-    """The highest of an epoch."""
-    lowest_loss: float = math.inf
-    """The epoch's mean loss that last counted as a fall."""
-    rose_at: int = 0
-    """The last epoch, from 1, in which the accuracy rose to a new height or the loss fell."""
+    span_accuracy: float = 0.0
+    """Sum of the accuracies of the epochs in the span that is under way."""
+    span_loss: float = 0.0
+    """Of their losses."""
+    before_accuracy: float = -1.0
+    """Mean accuracy of the epochs in the span before."""
+    before_loss: float = math.inf
+    """Of their losses."""
+    is_stuck: bool = False
+    """Whether the last span, of those from `PATIENCE` epochs on, brought neither more accuracy nor less loss than the
+    one before: a plateau."""
     joules: float | None = 0.0
     """Energy that training took; None where nothing counts it."""
 
     @property
-    def is_slowing(self) -> bool:
-        """Whether so many epochs have brought no rise that half as many again would be a plateau."""
-        return self.epochs >= PATIENCE // 2 and 3 * (self.epochs - self.rose_at) >= self.epochs
+    def span_begin(self) -> int:
+        """The epoch at which the span that is under way began."""
+        return 0 if self.epochs < FIRST_SPAN else FIRST_SPAN * 2 ** ((self.epochs // FIRST_SPAN).bit_length() - 1)
 
     @property
-    def is_stuck(self) -> bool:
-        """Whether the last half of its epochs, of which there are enough, brought no rise: a plateau."""
-        return self.epochs >= PATIENCE and 2 * (self.epochs - self.rose_at) >= self.epochs
+    def is_slowing(self) -> bool:
+        """Whether half of a span that may end the stage has brought no rise so far."""
+        done = self.epochs - self.span_begin
+        return self.epochs >= PATIENCE // 2 and 2 * done >= self.span_begin and not self._rises(done)
+
+    def _rises(self, epochs: int) -> bool:
+        """Whether a span of so many epochs is better than the one before."""
+        higher = self.span_accuracy / epochs >= self.before_accuracy + RISE
+        return higher or self.span_loss / epochs <= LOWER * self.before_loss
+
+    def with_epoch(self, accuracy: float, loss: float) -> Progress:
+        """The progress after one more epoch, with a new span if one has ended with it."""
+        held = replace(
+            self,
+            epochs=self.epochs + 1,
+            accuracy=accuracy,
+            span_accuracy=self.span_accuracy + accuracy,
+            span_loss=self.span_loss + loss,
+        )
+        if held.epochs != held.span_begin:
+            return held
+        length = held.epochs - self.span_begin
+        return replace(
+            held,
+            span_accuracy=0.0,
+            span_loss=0.0,
+            before_accuracy=held.span_accuracy / length,
+            before_loss=held.span_loss / length,
+            is_stuck=held.epochs >= PATIENCE and not held._rises(length),
+        )
 
 
 @dataclass(frozen=True)
@@ -249,13 +285,8 @@ def _added(total: float, values: Tensor) -> float:
 
 def _closed(progress: Progress, batches: int) -> Progress:
     """The epoch that is under way is over."""
-    accuracy, loss = progress.accuracy_sum / batches, progress.loss_sum / batches
-    progress = replace(progress, epochs=progress.epochs + 1, accuracy=accuracy, batches=0, accuracy_sum=0.0)
-    if loss <= LOWER * progress.lowest_loss:
-        progress = replace(progress, lowest_loss=loss, rose_at=progress.epochs)
-    if accuracy > progress.best_accuracy:
-        progress = replace(progress, best_accuracy=accuracy, rose_at=progress.epochs)
-    return progress
+    over = progress.with_epoch(progress.accuracy_sum / batches, progress.loss_sum / batches)
+    return replace(over, batches=0, accuracy_sum=0.0)
 
 
 def _status(progress: Progress, recipe: Recipe, model: nn.Module) -> Status:
