@@ -126,6 +126,8 @@ class Settings(BaseModel):
             raise InputError(f"{name} is {value}; give a number or a name, not true or false")
         if isinstance(value, str) and _is_tuple(kind):
             return tuple(split_names(value))
+        if isinstance(value, (int, float)) and _is_tuple(kind):
+            return (value,)
         if setting is not None and setting.auto:
             text, most = str(value), setting.at_most or math.inf
             holds = text == "auto" or (text.isdecimal() and len(text) < 20 and 1 <= int(text) <= most)

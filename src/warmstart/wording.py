@@ -1,9 +1,9 @@
 """How lists of names are read, and how counts and names that anybody may have chosen are written."""
 
 
-def counted(number: int, thing: str) -> str:
-    """Such as ``1 seed`` or ``1,200 examples``."""
-    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+def counted(number: int, thing: str, things: str = "") -> str:
+    """Such as ``1 seed``, ``1,200 examples`` or, where the plural is given, ``2 classes``."""
+    return f"{number:,} {thing if number == 1 else things or f'{thing}s'}"
 
 
 def split_names(text: str) -> list[str]:

@@ -357,6 +357,9 @@ def test_a_torch_dataset_of_images(tmp_path):
     assert {row.data for row in outcome.results.rows} == {"stripes"}
     page = (tmp_path / "out" / "report.html").read_text()
     assert "It was started from Python, with <code>ws.compare_images</code>." in page
+    in_order = {"order": "given", "stage_size": 12, "test": "next", "out": str(tmp_path / "next")}
+    outcome = ws.compare_images(TensorDataset(images, labels), progress=False, **{**settings, **in_order})
+    assert outcome.record.settings.test == "next"
     with pytest.raises(ws.InputError, match="did you mean 'stages'"):
         ws.compare_images(TensorDataset(images, labels), stage=2)
     with pytest.raises(ws.InputError, match=r"train is a DataLoader; pass its data set: train=loader\.dataset"):

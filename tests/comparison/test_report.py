@@ -170,7 +170,7 @@ def test_the_control_shows_what_direction_adds(full, tmp_path):
 
 def test_every_interval_says_the_level_that_the_looks_leave_it(tmp_path):
     results = make_results((*PAPER, CONTROL))
-    found = look(results, (5, 10, 20))
+    found = look(results, (5, 10, 20), margin=0.005)
     write_report(found.results, found.verdict, make_record(results, max_seeds=20), tmp_path)
     html = (tmp_path / "report.html").read_text(encoding="utf-8")
     text = " ".join(Page(html).text.split())
@@ -178,7 +178,7 @@ def test_every_interval_says_the_level_that_the_looks_leave_it(tmp_path):
     assert "(99.3 % interval" in found.verdict.sentence
     assert "99.3 % interval" in text.split("Against cold")[1].split("steps, last stage")[0]
     assert re.search(rf"dash minus {re.escape(CONTROL)}.*\(99\.3 % interval", text)
-    assert "At this look a p of at most 0.00714 shows one." in text
+    assert "p is that of a loss of exactly the margin, 0.5 points; it is at most 0.00714 where" in text
     assert "to 99.3 % as seeds are added until the verdict is decided" in text
     assert "Look 1 of 3, 5 seeds: decided." in text
     assert "--max-seeds 20" in text

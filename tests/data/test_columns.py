@@ -49,7 +49,22 @@ def test_what_cannot_be_ordered_is_refused(values: list[Any], message: str) -> N
 def test_months_and_days_are_known_in_every_usual_form() -> None:
     names = ["2026-06", "202607", "2026_08", "20260901", "2026-10-31"]
     found = months(names)
-    assert found is not None
     assert list(found.values()) == ["2026-06", "2026-07", "2026-08", "2026-09-01", "2026-10-31"]
-    for names in (["2026-06", "cat"], ["2026-13"], ["2026-00"], ["123456"], ["0"], []):
-        assert months(names) is None
+    for name in ("cat", "2026-13", "2026-00", "123456", "0"):
+        assert months([name, "2026-06"]) == {"2026-06": "2026-06"}
+
+
+@pytest.mark.parametrize(
+    ("values", "odd"),
+    [
+        (["1", "2", "x", "10"], "'x' in row 3 among whole numbers"),
+        (["2026-06-01", "yesterday", "2026-06-03"], "'yester"),
+    ],
+)
+def test_one_odd_value_among_numbers_or_dates_is_named(values: list[str], odd: str) -> None:
+    with pytest.raises(InputError, match=odd):
+        arrival_keys("list.csv", "taken", values)
+
+
+def test_texts_that_are_mostly_neither_numbers_nor_dates_sort_as_texts() -> None:
+    assert arrival_keys("list.csv", "batch", ["b", "a", "10", "2026-06-01"]) == ("b", "a", "10", "2026-06-01")

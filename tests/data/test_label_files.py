@@ -114,6 +114,20 @@ def test_the_folder_keeps_class_folders_where_the_csv_is_about_something_else(tm
     assert data.classes == ("cat", "dog")
 
 
+def test_of_several_lists_one_is_to_be_named(tmp_path: Path) -> None:
+    write_folder(tmp_path, IMAGES | {"a.csv": PLAIN, "b.csv": PLAIN, "notes.csv": b"day,rain\nmonday,3\n"})
+    with pytest.raises(InputError, match=r"a\.csv, b\.csv all name images; give the path of the one to read"):
+        load(tmp_path)
+    (tmp_path / "b.csv").unlink()
+    assert load(tmp_path).classes == ("cat", "dog")
+
+
+def test_the_order_may_be_that_of_the_labels(tmp_path: Path) -> None:
+    taken = [f"2026-06-{day + 1:02}" for day in range(COUNT)]
+    write_folder(tmp_path, IMAGES | {"labels.csv": listed(PATHS, ANIMALS, taken, header="path,label,taken")})
+    assert load(tmp_path, order="label").arrived == tuple(ANIMALS)
+
+
 def test_images_that_are_not_listed_are_counted(tmp_path: Path) -> None:
     data = load(write_folder(tmp_path, IMAGES | {"x.png": IMAGES["im/0.png"], "a.csv": PLAIN}))
     assert data.notes == (f"{tmp_path}/a.csv: does not name 1 image such as x.png",)
@@ -153,4 +167,4 @@ def test_images_that_are_not_there_can_be_skipped(tmp_path: Path) -> None:
     data = load(write_folder(tmp_path, IMAGES | {"a.csv": content}), skip_unreadable=True, order="day")
     assert (len(data.train_labels), data.arrived) == (7, tuple("1234567"))
     assert data.train_images[0].permute(1, 2, 0).numpy().tobytes() == pixels(1)
-    assert "1 of 10 images cannot be read and are left out, such as im/no.png" in data.notes[-1]
+    assert "1 of 10 images cannot be read and are left out: im/no.png" in data.notes[-1]

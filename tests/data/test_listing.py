@@ -19,8 +19,8 @@ def test_all_unreadable_images_are_named_at_once(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         load(tmp_path)
     assert str(caught.value) == (
-        f"{tmp_path}: 5 of 20 images cannot be read, such as cat/0.png, cat/1.png, cat/2.png "
-        "(cat/0.png: not an image of a known format); replace or remove them, or give --skip-unreadable"
+        f"{tmp_path}: 5 of 20 images cannot be read: cat/0.png, cat/1.png, cat/2.png, cat/3.png, dog/3.png "
+        "(the first: not an image of a known format); replace or remove them, or give --skip-unreadable"
     )
 
 
@@ -34,7 +34,7 @@ def test_unreadable_images_are_left_out_with_a_note(tmp_path: Path, kind: str) -
     assert (data.train_labels.tolist(), data.test_labels.tolist()) == ([0, 0, 0, 1, 1, 1, 1], [0, 0, 1])
     assert data.train_images[1:].equal(whole.train_images[2:])
     assert data.test_images.equal(whole.test_images[[0, 1, 3]])
-    assert data.notes[0].startswith("2 of 12 images cannot be read and are left out, such as ")
+    assert data.notes[0].startswith("2 of 12 images cannot be read and are left out: ")
     assert load(tmp_path / "whole").notes == ()
 
 
@@ -95,6 +95,13 @@ def test_months_say_when_and_are_no_classes(tmp_path: Path) -> None:
         load(tmp_path, order="day2")
     parts = {f"train/{name}": x for name, x in tree.items()} | class_tree({"cat": 2, "emu": 1}, "test/")
     assert len(load(write_folder(tmp_path / "parts", parts)).arrived or ()) == 14
+
+
+@pytest.mark.parametrize("other", ["two", "2026-13"])
+def test_months_beside_other_folders_never_become_classes(tmp_path: Path, other: str) -> None:
+    write_folder(tmp_path, class_tree({"cat": 3, "dog": 3}, "2026-06/") | class_tree({"cat": 3, "dog": 3}, f"{other}/"))
+    with pytest.raises(InputError, match=f"the folder 2026-06 is a month, but {other} beside it is none; put all"):
+        load(tmp_path)
 
 
 def test_months_without_classes_are_refused(tmp_path: Path) -> None:

@@ -166,7 +166,7 @@ def test_wrong_rows_are_named(rows: list[Any], options: dict[str, str], message:
 def test_images_that_cannot_be_used_are_named_or_left_out() -> None:
     examples = [(image, i % 2) for i, image in enumerate(IMAGES)]
     examples[3] = examples[4] = (Image.new("F", (5, 5)), 1)
-    with pytest.raises(InputError, match="listed: 2 of 10 images cannot be read, such as listed training example 3, "):
+    with pytest.raises(InputError, match="listed: 2 of 10 images cannot be read: listed training example 3, "):
         from_dataset(Listed(examples))
     data = from_dataset(Listed(examples), skip_unreadable=True)
     assert len(data.train_labels) + len(data.test_labels) == 8

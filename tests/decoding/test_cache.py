@@ -98,7 +98,7 @@ def test_a_killed_start_is_gone_on_from(tmp_path: Path, folder: Path, decoded: l
     data = load(folder, cache=tmp_path / "c", skip_unreadable=True)
     assert len(decoded) < 20
     assert same(data, load(folder, skip_unreadable=True))
-    assert "1 of 20 images cannot be read and are left out, such as cat/1.png" in data.notes[0]
+    assert "1 of 20 images cannot be read and are left out: cat/1.png" in data.notes[0]
     again = load(folder, cache=tmp_path / "c", skip_unreadable=True)
     assert same(again, data)
     assert again.notes == data.notes

@@ -330,3 +330,16 @@ def test_a_stopping_rule_that_never_held_is_noted():
         "cold: in 5 of 30 stages the stopping rule never held; the steps there are the limit of epochs, "
         "not what it needs.",
     )
+
+
+def test_among_methods_of_equal_cost_the_best_of_those_that_are_unclear_is_named():
+    results = make_results(["cold", "alike", "better"], seeds=3, stages=2)
+    results.scores.clear()
+    for seed, luck in enumerate((-0.1, 0.0, 0.1)):
+        for method, level in (("cold", 0.5), ("alike", 0.5 + luck), ("better", 0.6 + luck)):
+            change(results, method, seed=seed, test_accuracy=level, steps=100)
+
+    verdict = judge(results)
+
+    assert [comparison.decision for comparison in verdict.comparisons] == ["unclear", "unclear"]
+    assert verdict.sentence.startswith("Stay with cold for now: better at 1.00x of its steps")

@@ -99,7 +99,7 @@ def test_a_step_without_milestones_is_that_of_wide_resnets():
         ({"milestones": (60,)}, "milestones are for schedule step"),
         ({"schedule": "one-cycle", "epochs": 9, "warmup": 1}, "rises by itself; leave warmup out"),
         ({"warmup": -1}, "warmup is -1; it must be at least 0"),
-        ({"warmup": 5, "epochs": 5}, "warmup is 5 of 5 epochs; it must be shorter"),
+        ({"warmup": 5, "epochs": 5}, "warmup is 5 of 5 epochs; give --warmup 4, or more --epochs"),
         ({"schedule": "cosin", "epochs": 3}, "schedule 'cosin' is unknown; did you mean 'cosine'"),
         ({"nesterov": True, "momentum": 0.0}, "nesterov needs momentum"),
         ({"label_smoothing": 1.0}, "label_smoothing is 1.0; it must be a finite number, at least 0 and below 1"),

@@ -174,7 +174,8 @@ def compare_images(train: Any, test: Any | None = None, *, progress: bool = True
     Args:
         train: Examples (image, label), or mappings that have both; the image is a PIL image, an array or a tensor, the
             label an integer or a name.
-        test: The test part; without one, a fifth of each class of ``train`` is tested, another with each seed.
+        test: The test part; without one, a fifth of each class of ``train`` is tested, another with each seed. A name
+            is what `--test` is on the command line: ``"next"`` tests by the next arrival.
         progress: Show what is running, on stderr.
         settings: As on the command line, with underscores: ``model="resnet18", stages=5, out="out/mine"``. One
             process unless ``jobs`` says more, which needs ``if __name__ == "__main__":`` around the call.
@@ -185,6 +186,8 @@ def compare_images(train: Any, test: Any | None = None, *, progress: bool = True
     Raises:
         InputError: If an argument is wrong, or ``out`` is in use or holds another comparison.
     """
+    if isinstance(test, str):
+        settings["test"], test = test, None
     for argument, part in (("train", train), ("test", test)):
         if isinstance(part, DataLoader):
             raise InputError(f"{argument} is a DataLoader; pass its data set: {argument}=loader.dataset")

@@ -141,11 +141,11 @@ def _comparison_table(results: Results, verdict: Verdict) -> Html:
         "seeds",
     )
     rows = [_comparison_cells(results, comparison) for comparison in verdict.comparisons]
-    margin = f" Margin: {results.metric.difference(verdict.margin, unit=False)}." if verdict.margin else ""
-    looks = f" At this look a p of at most {verdict.error:.3g} shows one." if verdict.error < ERROR else ""
+    margin = f"a loss of exactly the margin, {results.metric.difference(verdict.margin)}" if verdict.margin else ""
     caption = (
         f"Each method minus {verdict.reference}, paired over seeds. Steps as a multiple of {verdict.reference}'s. "
-        f"Intervals and p, that of no difference, are Holm-adjusted over the methods.{looks}{margin}"
+        f"p is that of {margin or 'no difference'}; it is at most {verdict.error:.3g} where the interval leaves that "
+        "out. Both are Holm-adjusted over the methods by that p, so that they depend on the margin."
     )
     return html.table(head, rows, caption=caption, best=verdict.recommended) if rows else Html("")
 
@@ -213,7 +213,7 @@ def _guide(results: Results, verdict: Verdict) -> Html:
     looks = f"{several}share the error of {100 * ERROR:.0f} %" if verdict.error < ERROR else ""
     return html.bullets(
         [
-            "A stage is one arrival of data, followed by training until the stopping rule holds. Steps are optimizer "
+            "A stage is one arrival of data, followed by training on all data so far. Steps are optimizer "
             "updates, the measure of cost; what a method itself costs is `method_seconds` in `results.csv`.",
             f"An interval holds the differences from {verdict.reference} that the measurements do not exclude. It "
             "allows for the seeds (order of data and initialisation, paired between methods) and, where per-example "

@@ -61,13 +61,12 @@ def arrival_keys(where: str, column: str, values: Sequence[Any]) -> tuple[str, .
     if all(isinstance(value, date) for value in values):
         return _times(values)
     texts = tuple(str(value).strip() for value in values)
-    if all(re.fullmatch(r"\d{1,18}", text) for text in texts):
+    if _are_all(where, "whole numbers", texts, [re.fullmatch(r"\d{1,18}", text) for text in texts]):
         longest = max(map(len, texts))
         return tuple(text.zfill(longest) for text in texts)
-    try:
-        return _times([datetime.fromisoformat(text) for text in texts])
-    except ValueError:
-        pass
+    times = [_time(text) for text in texts]
+    if _are_all(where, "dates", texts, times):
+        return _times([time for time in times if time is not None])
     if (wrong := next(filter(_DAY_FIRST.fullmatch, texts), None)) is not None:
         raise InputError(f"{where} holds '{wrong:.40}', which does not sort by time; write dates as 2026-06-30")
     try:
@@ -79,6 +78,23 @@ def arrival_keys(where: str, column: str, values: Sequence[Any]) -> tuple[str, .
     return texts
 
 
+def _time(text: str) -> datetime | None:
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        return None
+
+
+def _are_all(where: str, kind: str, texts: Sequence[str], read: Sequence[Any]) -> bool:
+    """Whether all texts are of a kind; InputError if most are, since the others would come out of order unseen."""
+    missing = [row for row, value in enumerate(read) if value is None]
+    if missing and 2 * len(missing) < len(read):
+        row = missing[0]
+        odd = f"'{texts[row]:.40}' in row {row + 1}"
+        raise InputError(f"{where} holds {odd} among {kind}; correct it, or remove the row")
+    return not missing
+
+
 def _times(values: Sequence[date]) -> tuple[str, ...]:
     """Times in one form, that of UTC where they have a time zone; days where all are midnight."""
     times = [value if isinstance(value, datetime) else datetime(*value.timetuple()[:3]) for value in values]
@@ -87,14 +103,13 @@ def _times(values: Sequence[date]) -> tuple[str, ...]:
     return tuple(text[:longest] for text in texts)
 
 
-def months(names: Iterable[str]) -> dict[str, str] | None:
-    """The month or day, as ``2026-06`` or ``2026-06-30``, of each of these names; None unless all are such."""
+def months(names: Iterable[str]) -> dict[str, str]:
+    """The month or day, as ``2026-06`` or ``2026-06-30``, of those of these names that are such."""
     found = {}
     for name in names:
         match = _MONTH.fullmatch(name)
         if match is None or not 1900 <= int(match[1]) <= 2100 or not 1 <= int(match[2]) <= 12:
-            return None
-        if match[3] is not None and not 1 <= int(match[3]) <= 31:
-            return None
-        found[name] = "-".join(part for part in match.groups() if part is not None)
-    return found or None
+            continue
+        if match[3] is None or 1 <= int(match[3]) <= 31:
+            found[name] = "-".join(part for part in match.groups() if part is not None)
+    return found

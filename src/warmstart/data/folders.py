@@ -138,8 +138,13 @@ def _step_into(root: _Folder) -> _Folder:
 def _by_folder(files: Files, part: _Folder) -> tuple[Labelled, list[str] | None]:
     """Label each image with the folder that it is in, in the order of the names, and say when it arrived."""
     found = months(part.folders)
-    if found is None:
+    if not found:
         return _by_class(files, part), None
+    if (other := next((name for name in part.folders if name not in found), None)) is not None:
+        raise InputError(
+            f"{files.where}: the folder {min(found)} is a month, but {other} beside it is none; put all class folders "
+            f"into folders of months, as {min(found)}/CLASS/image.png, or rename it"
+        )
     labelled: Labelled = {}
     arrived: list[str] = []
     for name in sorted(found, key=found.__getitem__):

@@ -54,10 +54,13 @@ class _Row:
 def find_lists(files: Files, wanted: Wanted) -> list[str]:
     """The lists of a data set: `metadata` at the top or in its parts, or else the one CSV at the top that names images.
 
-    A folder of class folders may hold a CSV that is about something else.
+    A folder of class folders may hold CSVs that are about something else.
 
     Returns:
         Their names; none where there is no such list.
+
+    Raises:
+        InputError: If several CSVs name images.
     """
     tops = [name for name in files.names if "/" not in name]
     inner = [name for name in files.names if name.count("/") == 1 and order_parts([_first(name)]) != (None, [])]
@@ -66,11 +69,20 @@ def find_lists(files: Files, wanted: Wanted) -> list[str]:
         if metadata:
             return list(metadata.values())
     lists = [name for name in tops if name.lower().endswith(SUFFIXES)]
-    if len(lists) != 1:
-        return []
-    header = next(_rows(files, lists[0]), None)
-    named = [] if header is None else [key for key, value in header.values.items() if is_image(value)]
-    return lists if named or (header is not None and wanted.image_column in header.values) else []
+    lists = [name for name in lists if _names_images(files, name, wanted, alone=len(lists) == 1)]
+    if len(lists) > 1:
+        raise InputError(f"{files.where}: {', '.join(lists)} all name images; give the path of the one to read")
+    return lists
+
+
+def _names_images(files: Files, name: str, wanted: Wanted, *, alone: bool) -> bool:
+    try:
+        first = next(_rows(files, name), None)
+    except InputError:
+        if alone:
+            raise
+        return False  # of several files it need not be a list at all
+    return first is not None and (wanted.image_column in first.values or any(map(is_image, first.values.values())))
 
 
 def read_lists(name: str, files: Files, lists: Sequence[str], wanted: Wanted) -> ImageData:
@@ -83,7 +95,8 @@ def read_lists(name: str, files: Files, lists: Sequence[str], wanted: Wanted) ->
     if (differing := next((row for row in rows if row.values.keys() != columns), None)) is not None:
         raise InputError(f"{files.where}/{differing.where}: other columns than {rows[0].where}; make them alike")
     image = choose(where, "image", dict.fromkeys(columns), _image_columns(rows), IMAGE_NAMES, wanted.image_column)
-    others = [column for column in columns if column not in (image, _SPLIT, wanted.order_column)]
+    when = None if wanted.order_column in LABEL_NAMES else wanted.order_column
+    others = [column for column in columns if column not in (image, _SPLIT, when)]
     holding = list(columns) if wanted.label_column else others
     label = choose(where, "label", dict.fromkeys(columns), holding, LABEL_NAMES, wanted.label_column)
     paths = _paths(files, rows, image, skip=wanted.skip_unreadable)

@@ -114,6 +114,8 @@ def _read(data: str | Path, wanted: Wanted) -> ImageData:
     if made is not None or (path.is_file() and not path.name.lower().endswith(ARCHIVE_SUFFIXES)):
         _refuse_columns(str(data), wanted)
     if made is not None:
+        if wanted.cache is not None:
+            raise InputError(f"cache is for images in files, which {data} are not; leave it out")
         return made(wanted)
     if path.suffix.lower() == ".npz":
         return read_npz(path, wanted)

@@ -54,6 +54,9 @@ if _HAS_HEIF:
 
     register_heif_opener()
 
+_LISTED = 50
+"""Images that cannot be read are named up to so many."""
+
 Pixels = NDArray[np.uint8]
 """(H, W) grey or (H, W, 3) RGB."""
 Encoded = tuple[int, str, Callable[[], bytes]]
@@ -265,11 +268,13 @@ class ImageStack:
             if count == 1 and not skip_unreadable:
                 raise InputError(f"{first}, or give --skip-unreadable")
             found = f"{count} of {self.total} images cannot be read"
-            listed = f"{', '.join(names[:3])} ({first.partition('; ')[0]})"
+            more = f" and {count - _LISTED} more" if count > _LISTED else ""
+            reason = first.partition("; ")[0].removeprefix(f"{names[0]}: ")
+            listed = f"{', '.join(names[:_LISTED])}{more} ({'the first: ' if count > 1 else ''}{reason})"
             if not skip_unreadable or count == self.total:
                 remedy = "replace or remove them, or give --skip-unreadable"
-                raise InputError(f"{where}: {found}, such as {listed}; {remedy}")
-            notes.append(f"{found} and are left out, such as {listed}")
+                raise InputError(f"{where}: {found}: {listed}; {remedy}")
+            notes.append(f"{found} and are left out: {listed}")
         if self.bits < 16:
             notes.append(f"images of 16 bits hold values up to {self.top}: white is {2**self.bits - 1} in all of them")
         return tuple(notes)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from warmstart.errors import InputError
+from warmstart.evidence.method_warnings import method_warnings
 from warmstart.evidence.paired import ERROR, Estimate, estimate, holm_adjusted, holm_levels, level_text
 from warmstart.runs.results import Results
 from warmstart.wording import counted
@@ -33,7 +34,8 @@ class Comparison:
     high: float
     """The Holm-adjusted interval of the difference, at the verdict's level; infinite where nothing can be claimed."""
     p_value: float
-    """Of the hypothesis of no difference, Holm-adjusted over the methods; NaN where nothing can be claimed."""
+    """Of a loss of exactly the margin (without one, of no difference), Holm-adjusted as the interval is: at most the
+    accepted error where the interval leaves that loss out. NaN where nothing can be claimed."""
     adjusted_level: float
     """The level at which the interval was taken after Holm's adjustment, e.g. 0.983 for the first of three."""
     steps_ratio: float
@@ -99,8 +101,9 @@ def judge(results: Results, *, margin: float = 0.0, reference: str = "cold", err
     }
     # The family of hypotheses is the one that decides: the method loses the margin, or more.
     worst_allowed = -margin if results.metric.higher_is_better else margin
-    levels = dict(zip(judged, holm_levels([e.p_value(worst_allowed) for e in judged.values()], error), strict=True))
-    p_values = dict(zip(judged, holm_adjusted([e.p_value() for e in judged.values()]), strict=True))
+    of_the_margin = [estimate.p_value(worst_allowed) for estimate in judged.values()]
+    levels = dict(zip(judged, holm_levels(of_the_margin, error), strict=True))
+    p_values = dict(zip(judged, holm_adjusted(of_the_margin), strict=True))
     comparisons = tuple(
         _compare(results, method, reference, margin, estimates[method], levels.get(method), p_values.get(method))
         for method in others
@@ -226,14 +229,12 @@ def _recommend(results: Results, verdict: Verdict) -> Verdict:
     sign = results.metric.sign
     judged = [c for c in verdict.comparisons if c.decision not in _NOT_JUDGED]
     admissible = [c for c in judged if c.decision in ("better", "no worse")]
-    # Where steps are not counted all methods cost the same, and the metric decides.
-    cost = {c.method: c.total_steps_ratio if math.isfinite(c.total_steps_ratio) else 1.0 for c in judged}
-    chosen = min(admissible, key=lambda c: (cost[c.method], -sign * c.difference), default=None)
-    if chosen and (cost[chosen.method], -sign * chosen.difference) < (1.0, 0.0):
+    chosen = min(admissible, key=lambda c: (_cost(c), -sign * c.difference), default=None)
+    if chosen and (_cost(chosen), -sign * chosen.difference) < (1.0, 0.0):
         recommended, decided = chosen.method, True
         sentence = f"Use {recommended}: {_outcome(results, verdict, chosen)}."
     else:
-        cheaper = [c for c in judged if cost[c.method] <= 1]
+        cheaper = [c for c in judged if _cost(c) <= 1]
         recommended, decided = verdict.reference, all(c.decision != "unclear" for c in cheaper)
         sentence = _keep_reference(results, verdict, cheaper)
     total = len(results.methods) * len(results.seeds)
@@ -248,6 +249,11 @@ def _recommend(results: Results, verdict: Verdict) -> Verdict:
     return replace(verdict, recommended=recommended, sentence=sentence, notes=notes, decided=decided)
 
 
+def _cost(c: Comparison) -> float:
+    """Steps over the reference's. Where they are not counted all methods cost the same, and the metric decides."""
+    return c.total_steps_ratio if math.isfinite(c.total_steps_ratio) else 1.0
+
+
 def _keep_reference(results: Results, verdict: Verdict, cheaper: Sequence[Comparison]) -> str:
     reference, metric = verdict.reference, results.metric.name
     if not cheaper:
@@ -260,7 +266,9 @@ def _keep_reference(results: Results, verdict: Verdict, cheaper: Sequence[Compar
             f"Use {reference}: every method that takes fewer steps loses {metric}, {closest.method} the least: "
             f"{_outcome(results, verdict, closest)}."
         )
-    c = min(unclear, key=lambda c: (c.total_steps_ratio, c.method))
+    c = min(unclear, key=lambda c: (_cost(c), -results.metric.sign * c.difference))
+    if not math.isfinite(c.low) and results.stages == 1:
+        return f"Stay with {reference} for now: in a first stage all methods train alike; compare more than one stage."
     if not math.isfinite(c.low):
         return (
             f"Stay with {reference} for now: {c.method} differs from it by exactly the same amount with all "
@@ -324,6 +332,7 @@ def _notes(results: Results, comparisons: Sequence[Comparison], reference: str) 
         missing = len(results.seeds) - len(results.finished(method)) - len(diverged)
         if missing:
             notes.append(f"{method}: {missing} of {seeds} not finished; they are in no mean.")
+    notes += method_warnings(results)
     judged = [c.method for c in comparisons if c.decision not in _NOT_JUDGED]
     unscored = [m for m in judged if _unscored(results, m) or _unscored(results, reference)]
     if unscored:

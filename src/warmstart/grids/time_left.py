@@ -50,13 +50,14 @@ class TimeLeft:
             What remains when the runs under way end and the others follow them in order, as many at a time.
         """
         spent = self._spent + sum(under_way.values())
-        if self._spent <= 0:
+        if not self._cost:
             return None
         busy = [0.0] * max(1, len(under_way))
         for key in (*under_way, *(key for key in self._done if key not in under_way)):
             heapq.heapreplace(busy, busy[0] + max(0.0, self._of_run(key) - under_way.get(key, 0.0)))
         self._most = max(self._most, len(busy))
-        return max(busy) * self._most * elapsed / spent
+        # Until a stage is done, at the pace of those of earlier starts.
+        return max(busy) * (self._most * elapsed / spent if self._spent > 0 else 1.0)
 
     def _of_run(self, key: RunKey) -> float:
         """Seconds of work left in a run, with its stage under way."""

@@ -19,6 +19,7 @@ from warmstart.streams.real_order import in_real_order
 from warmstart.streams.settings import CLASSES, RANDOM, StreamSettings, sizes_of
 from warmstart.streams.shifts import Shift, shift_of
 from warmstart.streams.stream import Arrival
+from warmstart.wording import counted
 
 
 @dataclass(frozen=True)
@@ -97,10 +98,10 @@ def image_stream(data: ImageData, settings: StreamSettings, seed: int, *, valida
         tested = _without(data, tested, left_out)
     elif left_out:  # they are in the last arrival alone, which is tested and not trained on
         arrivals[-1] = _positions(data, _without(data, Selection("train", arrivals[-1]), left_out))
-    require(
-        len(arrivals[-1]) > 0 and (tested is None or len(_labels(data, tested)) > 0),
-        f"{data.name}: no test example is of a class that is trained on; raise --stages or --stage-size",
-    )
+    if len(arrivals[-1]) == 0 or (tested is not None and len(_labels(data, tested)) == 0):
+        strange = left_out.isdisjoint(data.train_labels.tolist())
+        remedy = "its training part has none of them: check the labels" if strange else "raise --stages or --stage-size"
+        raise InputError(f"{data.name}: no test example is of a class that is trained on; {remedy}")
     stream = ImageStream(arrivals, tested, left_out)
     if settings.order == CLASSES and tested is not None:
         stream = replace(stream, tests_by_stage=_of_seen_classes(data, stream, tested))
@@ -120,7 +121,8 @@ def _parts(data: ImageData, settings: StreamSettings, seed: int) -> tuple[Tensor
         return everything, Selection("test", None)
     fold = folds(data.train_labels) == (0 if kind == "fixed" else seed % FOLDS)
     if not fold.any():
-        raise InputError(f"{data.name}: too few examples to test a fifth of each class; add a test part or examples")
+        sizes = f"{counted(len(data.train_labels), 'example')} of {counted(data.num_classes, 'class', 'classes')}"
+        raise InputError(f"{data.name}: {sizes} are too few to test a fifth of each; add a test part or examples")
     return everything[~fold], Selection("train", everything[fold])
 
 

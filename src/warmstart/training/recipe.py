@@ -92,7 +92,10 @@ class Recipe(Settings):
         if self.schedule == "one-cycle":
             require(self.warmup == 0, "schedule one-cycle rises by itself; leave warmup out")
         if self.epochs is not None:
-            require(self.warmup < self.epochs, f"warmup is {self.warmup} of {self.epochs} epochs; it must be shorter")
+            longer = (
+                f"warmup is {self.warmup} of {self.epochs} epochs; give --warmup {self.epochs - 1}, or more --epochs"
+            )
+            require(self.warmup < self.epochs, longer)
         if self.first_epochs is not None:
             require(self.epochs is not None, "first_epochs is for stages of fixed length; give --epochs for the others")
             require(self.warmup < self.first_epochs, f"warmup is {self.warmup} of {self.first_epochs} first epochs")
