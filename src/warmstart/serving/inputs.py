@@ -48,7 +48,7 @@ def to_pixels(images: Images, card: ModelCard) -> Tensor:
     if all(isinstance(picture, (str, Path)) for picture in pictures):
         pixels, unreadable = decode_files([Path(str(picture)) for picture in pictures], card)
         if unreadable:
-            raise InputError(unreadable[min(unreadable)])
+            raise InputError(next(iter(unreadable.values())))
         return pixels
     return torch.cat([_one(picture, card) for picture in pictures])
 
@@ -62,8 +62,13 @@ def decode_files(paths: Sequence[Path], card: ModelCard) -> tuple[Tensor, dict[i
     stack = ImageStack(len(paths))
     encoded = [(place, str(path), partial(read_file, path)) for place, path in enumerate(paths)]
     decode_images(lambda: encoded, stack, _wanted(card))
-    unreadable = {place: reason for place, (_, reason) in stack.unreadable.items()}
+    unreadable = {place: reason for place, (_, reason) in sorted(stack.unreadable.items())}
     return _of_the_cards_form(stack.images(), card), unreadable
+
+
+def no_pixels(card: ModelCard) -> Tensor:
+    """Of no image: uint8 (0, C, H, W)."""
+    return torch.empty(0, card.channels, *height_and_width(card.image_size), dtype=torch.uint8)
 
 
 def _wanted(card: ModelCard) -> Wanted:
@@ -108,7 +113,7 @@ def _batch(images: NDArray[Any] | Tensor, channels: int) -> Tensor:
 def _of_the_cards_form(pixels: Tensor, card: ModelCard) -> Tensor:
     """Bring pixels to the network's size, and between grey and colour."""
     if len(pixels) == 0:
-        return torch.empty(0, card.channels, *height_and_width(card.image_size), dtype=torch.uint8)
+        return no_pixels(card)
     fitted = _wanted(card).all_fitted(pixels)
     if fitted.shape[1] < card.channels:
         return fitted.repeat(1, card.channels, 1, 1)

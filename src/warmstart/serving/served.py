@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from warmstart.errors import at_least_one
-from warmstart.serving.inputs import Images, to_pixels
+from warmstart.serving.inputs import Images, no_pixels, to_pixels
 from warmstart.serving.model_folder import ModelCard, find_model, read_model
 from warmstart.serving.predictions import Predictions
 from warmstart.training.devices import find_device
-from warmstart.training.evaluation import outputs
+from warmstart.training.evaluation import BATCH, outputs
 from warmstart.training.examples import Examples, on_device
 
 
@@ -33,6 +33,11 @@ class Served:
     def classes(self) -> tuple[str, ...]:
         """The names of the classes, in the order of the network's outputs."""
         return self.card.classes
+
+    @property
+    def batch_size(self) -> int:
+        """How many images are computed at a time if nobody says: fewer of large ones."""
+        return self._examples(no_pixels(self.card)).in_a_pass(BATCH)
 
     def preprocess(self, images: Images) -> Tensor:
         """Turn images into the network's input: ``served.model(served.preprocess(images))`` are logits.
