@@ -11,10 +11,11 @@ from dataclasses import replace
 import pytest
 import requests
 import torch
+from pages import python_blocks
 
 from warmstart.errors import InputError
 from warmstart.serving.model_folder import CARD, read_model, write_model
-from warmstart.serving.registry import point_to, register
+from warmstart.serving.registry import follow, point_to, register
 
 mlflow = pytest.importorskip("mlflow")
 pytest.importorskip("alembic")  # the server's
@@ -115,6 +116,21 @@ def test_what_comes_out_of_the_registry_is_what_went_in_and_no_pickle(client, mo
     said = mlflow.pyfunc.load_model("models:/whole@current").predict(images.long().numpy())
     assert [each["label"] for each in said] == expected.names
     assert [each["probability"] for each in said] == pytest.approx(expected.probabilities.max(1).values.tolist())
+
+
+def test_a_promotion_and_a_rollback_are_followed_in_one_call(client, models):
+    for folder, expected in ((models[0], "1"), (models[1], "2"), (models[0], "1")):
+        assert follow(folder, "followed") == expected == current(client, "followed")
+
+
+def test_the_page_on_serving_says_how(client, state, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "state").symlink_to(state)
+    adding, loading = (block for block in python_blocks("serving.md") if "digits" in block)
+    names = {"images": torch.zeros(5, 1, 8, 8, dtype=torch.uint8).numpy()}
+    exec(adding, names)
+    exec(loading, names)
+    assert capsys.readouterr().out.count("probability") == 5
 
 
 def test_a_version_that_is_not_there_is_one_line(client, models, server):

@@ -73,6 +73,21 @@ def point_to(name: str, version: str, alias: str = CURRENT) -> None:
         client.set_registered_model_alias(name, alias, version)
 
 
+def follow(folder: Path, name: str) -> str:
+    """Register a model unless it has been, and let ``current`` mean it: after a promotion or a rollback.
+
+    Args:
+        folder: The model's.
+        name: Of the registered model.
+
+    Returns:
+        The version's number.
+    """
+    version = register(folder, name)
+    point_to(name, version)
+    return version
+
+
 def _numbers(about: Mapping[str, Any]) -> dict[str, float]:
     return {key: float(value) for key, value in about.items() if isinstance(value, (int, float))}
 
