@@ -189,9 +189,7 @@ def test_a_class_without_a_place_is_not_tested() -> None:
     few = stream(counting_data([0, 1, 2] * 5, [0, 1, 2]), stages=1, stage_size=2)
     assert len(few.left_out) == 1
     assert few.tested.index.tolist() == sorted({0, 1, 2} - few.left_out)
-    with pytest.raises(
-        InputError, match="its training part has none of them: check the labels"
-    ):
+    with pytest.raises(InputError, match="its training part has none of them: check the labels"):
         stream(counting_data([0, 1], [2]), stages=1, stage_size=2)
 
 
