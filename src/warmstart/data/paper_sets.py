@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+Constants = tuple[tuple[float, float, float], tuple[float, float, float]]
+"""Mean and standard deviation of each channel, of images in [0, 1]."""
+
 
 @dataclass(frozen=True)
 class PaperData:
@@ -21,6 +24,8 @@ class PaperData:
     num_classes: int
     train_examples: int
     test_examples: int
+    constants: Constants | None = None
+    """What the authors' code normalises by; None: by the training part's own mean and standard deviation."""
 
 
 PAPER_DATA: Mapping[str, PaperData] = MappingProxyType(
@@ -28,6 +33,7 @@ PAPER_DATA: Mapping[str, PaperData] = MappingProxyType(
         "cifar10": PaperData(
             "hf:uoft-cs/cifar10", "img", "label",
             ("cifar-10-batches-py", "cifar-10-python.tar.gz"), 32, 10, 50_000, 10_000,
+            ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
         ),
         "cifar100": PaperData(
             "hf:uoft-cs/cifar100", "img", "fine_label",
@@ -40,6 +46,7 @@ PAPER_DATA: Mapping[str, PaperData] = MappingProxyType(
         "tiny-imagenet": PaperData(
             "hf:zh-plus/tiny-imagenet", "image", "label",
             ("tiny-imagenet-200", "tiny-imagenet-200.zip"), 64, 200, 100_000, 10_000,
+            ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
         ),
     }
 )  # fmt: skip

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from warmstart.data.checksums import verify_official
 from warmstart.data.paper_data import find_original, load_paper_data, shortfall
+from warmstart.data.paper_sets import PAPER_DATA
 from warmstart.errors import InputError
 from warmstart.grids.carry_out import Plan, carry_out, jobs_for, unfinished
 from warmstart.grids.collect import collect
@@ -42,7 +43,16 @@ class Reproduction:
             verify_official(find_original(settings.dataset, path))
         images = load_paper_data(settings.dataset, path, progress=display.loading)
         model_settings = dict(settings.published_protocol.model_settings.get(settings.model, {}))
-        self.task = PapersTask(images, settings.model, settings.recipe(), settings.stream(), device, model_settings)
+        constants = PAPER_DATA[settings.dataset].constants
+        self.task = PapersTask(
+            images,
+            settings.model,
+            settings.recipe(),
+            settings.stream(),
+            device,
+            model_settings,
+            constants=constants,
+        )
         self.task.check(settings.seed_numbers)
         lacking = shortfall(settings.dataset, images)
         self.warnings = [f"the data is incomplete: it has {lacking}"] if lacking else []
@@ -52,6 +62,7 @@ class Reproduction:
             provenance=Provenance.here(),
             recipe=settings.recipe(),
             model_settings=model_settings,
+            constants=constants,
             notes=tuple(self.warnings),
         )
         self.lines = plan_lines(settings, self.task)

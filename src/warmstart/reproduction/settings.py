@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Self
 
-from warmstart.data.paper_sets import PAPER_DATA, TINY
+from warmstart.data.paper_sets import PAPER_DATA, TINY, Constants
 from warmstart.grids.record import Record
 from warmstart.grids.settings import Folder, ImageGridSettings
 from warmstart.reproduction.protocols import SUMMARIES, Protocol, find_protocol
@@ -128,5 +128,7 @@ class ReproductionRecord(Record[ReproduceSettings]):
     recipe: Recipe
     """The whole recipe, so that a change of the protocol in a later version is noticed."""
     model_settings: dict[str, Any]
+    constants: Constants | None = None
+    """What images are normalised by; None: by the training part's mean and standard deviation."""
     notes: tuple[str, ...] = ()
     """Why ours cannot be compared with the published figures."""
