@@ -34,6 +34,7 @@ FLOORS = (
     {"training", "streams"},
     {"protocols"},
     {"runs"},
+    {"serving"},
     {"evidence"},
     {"grids"},
     {"comparison", "reproduction", "retraining", "theory"},

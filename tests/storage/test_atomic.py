@@ -8,7 +8,7 @@ import time
 import pytest
 
 from warmstart.storage import atomic
-from warmstart.storage.atomic import remove_leftovers, write_bytes, write_text
+from warmstart.storage.atomic import new_folder, remove_leftovers, write_bytes, write_text
 
 
 def test_text_is_utf8_and_keeps_its_line_ends(tmp_path):
@@ -109,3 +109,43 @@ def test_a_reader_never_sees_half_a_file(tmp_path):
         writer.kill()
 
     assert seen == {b"0", b"1"}
+
+
+def fill(path, content, interruption=None):
+    with new_folder(path) as filled:
+        (filled / content).write_text(content)
+        if interruption:
+            raise interruption
+
+
+def test_a_folder_is_filled_and_then_takes_the_old_ones_place(tmp_path):
+    path = tmp_path / "models" / "1"
+    fill(path, "old")
+    fill(path, "new")
+
+    assert [file.name for file in path.iterdir()] == ["new"]
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_folder_that_cannot_be_filled_leaves_the_old_one(tmp_path):
+    fill(tmp_path / "model", "old")
+    with pytest.raises(KeyboardInterrupt):
+        fill(tmp_path / "model", "half", KeyboardInterrupt)
+
+    assert [str(file.relative_to(tmp_path)) for file in sorted(tmp_path.rglob("*"))] == ["model", "model/old"]
+
+
+def test_what_a_killed_process_had_filled_goes_with_the_next_folder_of_its_name_and_with_the_leftovers(tmp_path):
+    script = f"""
+import os
+from pathlib import Path
+from warmstart.storage.atomic import new_folder
+with new_folder(Path({str(tmp_path / "model")!r})) as filled:
+    (filled / "half").write_text("half")
+    os._exit(9)
+"""
+    for clean_up in (lambda: fill(tmp_path / "model", "new"), lambda: remove_leftovers(tmp_path)):
+        assert subprocess.run([sys.executable, "-c", script]).returncode == 9
+        assert [path.name.endswith("-tmp") for path in tmp_path.iterdir() if path.name != "model"] == [True]
+        clean_up()
+        assert [path.name for path in tmp_path.iterdir()] == ["model"]

@@ -1,8 +1,11 @@
-"""Files that are written whole or not at all, also when the process is killed or the disk is full."""
+"""Files and folders that are written whole or not at all, also when the process is killed or the disk is full."""
 
+import glob
 import os
 import secrets
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 _SUFFIX = ".warmstart-tmp"
@@ -22,7 +25,7 @@ def write_bytes(path: Path, data: bytes, *, check: Callable[[], None] | None = N
     `OSError` (a full disk, say) changes nothing and leaves nothing behind. A kill leaves a temporary file, which
     `remove_leftovers` finds.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{_SUFFIX}")
+    temporary = _beside(path)
     try:
         with temporary.open("xb") as file:
             file.write(data)
@@ -38,6 +41,44 @@ def write_bytes(path: Path, data: bytes, *, check: Callable[[], None] | None = N
         raise
 
 
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Fill a folder under another name; when all is in it, it takes the place of an earlier one.
+
+    If anything is raised, the earlier one stays and nothing is left behind. A kill between two renames leaves neither,
+    and what was moved aside goes with the next folder of this name that is made here; two processes must not make it
+    at the same time.
+
+    Yields:
+        The folder to fill, beside ``path``.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_beside(path)
+    filled, aside = _beside(path), _beside(path)
+    filled.mkdir()
+    try:
+        yield filled
+        if path.exists():
+            path.rename(aside)
+        filled.rename(path)
+    except BaseException:
+        if aside.exists() and not path.exists():
+            aside.rename(path)
+        raise
+    finally:
+        _remove_beside(path)
+
+
+def _beside(path: Path) -> Path:
+    """A name in the same folder that no other process uses."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}{_SUFFIX}")
+
+
+def _remove_beside(path: Path) -> None:
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*{_SUFFIX}"):
+        shutil.rmtree(leftover)
+
+
 def remove_leftovers(folder: Path) -> None:
     """Remove the temporary files of killed processes, here and in ``runs/*``; the caller must hold the folder's lock.
 
@@ -45,4 +86,7 @@ def remove_leftovers(folder: Path) -> None:
     """
     for place in (folder, *folder.glob("runs/*")):
         for leftover in place.glob(f".*{_SUFFIX}"):
-            leftover.unlink(missing_ok=True)
+            if leftover.is_dir():
+                shutil.rmtree(leftover)
+            else:
+                leftover.unlink(missing_ok=True)

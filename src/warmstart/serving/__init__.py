@@ -1,0 +1,1 @@
+"""A trained network in service: its folder, predictions, exports, and MLflow's model registry."""
