@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 from warmstart.data.columns import IMAGE_NAMES, LABEL_NAMES, arrival_keys, choose, require_column
 from warmstart.data.files import Files
 from warmstart.data.folders import encoded_files
-from warmstart.data.images import ImageData
 from warmstart.data.listing import Listing
 from warmstart.data.train_and_test import index_labels, order_parts
 from warmstart.decoding.bounds import MAX_KEYS, MAX_TEXT
@@ -73,8 +72,8 @@ def find_lists(files: Files, wanted: Wanted) -> list[str]:
     return lists if named or (header is not None and wanted.image_column in header.values) else []
 
 
-def read_lists(name: str, files: Files, lists: Sequence[str], wanted: Wanted) -> ImageData:
-    """Read the images of one list, or of one for each part."""
+def list_rows(name: str, files: Files, lists: Sequence[str], wanted: Wanted) -> Listing:
+    """List the images of one list, or of one for each part."""
     rows = [row for file in lists for row in _rows(files, file)]
     where = f"{files.where}/{lists[0]}" if len(lists) == 1 else files.where
     if not rows:
@@ -107,7 +106,7 @@ def read_lists(name: str, files: Files, lists: Sequence[str], wanted: Wanted) ->
         arrived = arrival_keys(where, order, [rows[index].values[order] for index in train])
     unlisted = set(filter(is_image, files.names)).difference(paths)
     left = [part for part in parts if part not in (train_name, test_name)]
-    listing = Listing(
+    return Listing(
         name,
         files.where,
         indices,
@@ -124,8 +123,8 @@ def read_lists(name: str, files: Files, lists: Sequence[str], wanted: Wanted) ->
                 else []
             ),
         ],
+        chosen,
     )
-    return listing.read(wanted)
 
 
 def _rows(files: Files, file: str) -> Iterator[_Row]:

@@ -286,10 +286,16 @@ class ImageTask:
     def _test(self) -> Examples:
         return self._examples(self.images.test_images, self.images.test_labels)
 
-    def _examples(self, images: Tensor, labels: Tensor) -> Examples:
+    @cached_property
+    def normalisation(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of each channel, of images in [0, 1]: float32 (C,)."""
         mean, std = self.images.channel_mean(), self.images.channel_std()
         if input_range(self.model) == "unit":
-            mean, std = torch.zeros_like(mean), torch.ones_like(std)
+            return torch.zeros_like(mean), torch.ones_like(std)
+        return mean, std
+
+    def _examples(self, images: Tensor, labels: Tensor) -> Examples:
+        mean, std = self.normalisation
         if self.images.file is None:
             return on_device(images, labels, mean, std, self._device)
         examples = on_device(images[:0], labels[:0], mean, std, self._device)

@@ -1,0 +1,173 @@
+"""The settings of `warmstart retrain`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Self
+
+from pydantic import BeforeValidator, ValidationInfo, field_validator
+
+from warmstart.data.settings import ImageSettings
+from warmstart.errors import require
+from warmstart.grids.named_recipe import NamedRecipe
+from warmstart.grids.settings import Folder, GridSettings, ImageGridSettings
+from warmstart.settings import RECORDED, Setting, Settings
+from warmstart.training.launch import available_cores
+from warmstart.training.recipe import Recipe
+
+PROMOTIONS = ("margin", "better", "always")
+EXPORTS = ("onnx", "torch")
+REGISTRIES = ("mlflow",)
+
+
+def _share(value: Any) -> Any:
+    """A number, or a text such as ``1%``."""
+    if isinstance(value, str) and (match := re.fullmatch(r"\s*(\d{1,3}(?:\.\d{1,6})?)\s*%\s*", value)):
+        return float(match[1]) / 100
+    return value
+
+
+Share = BeforeValidator(_share)
+
+
+class GateSettings(Settings):
+    """What decides whether the candidate goes into service."""
+
+    title: ClassVar[str] = "The gate"
+
+    test: Annotated[
+        str | None,
+        Setting(
+            "Images to test on; their copies in --data are not trained on",
+            "PATH",
+            example="a path",
+            default="a fifth of --data, for ever",
+        ),
+    ] = None
+    promote: Annotated[
+        str,
+        Setting(
+            "Not worse than current by more than --margin; better by a paired test; or always",
+            "RULE",
+            choices=PROMOTIONS,
+        ),
+    ] = "margin"
+    margin: Annotated[
+        float,
+        Setting("Loss in accuracy that is acceptable, 0.01 for one point", "X", at_least=0, below=1),
+    ] = 0.005
+    max_churn: Annotated[
+        float | None,
+        Share,
+        Setting(
+            "Reject if more of the held-out examples, that current has right, become wrong",
+            "X|X%",
+            at_least=0,
+            at_most=1,
+            default="any",
+        ),
+    ] = None
+    max_class_loss: Annotated[
+        float | None,
+        Share,
+        Setting("Reject if a class loses more of its accuracy", "X|X%", at_least=0, at_most=1, default="any"),
+    ] = None
+    cold_every: Annotated[
+        int | None,
+        Setting(
+            "At every Nth stage also train from scratch, beside, and say whether the warm line has fallen behind",
+            "N",
+            at_least=1,
+            default="never",
+        ),
+    ] = None
+
+
+class NightSettings(Settings):
+    """Where the state lies, and what happens around training; none of it changes a number."""
+
+    title: ClassVar[str] = "The state and what follows"
+
+    state: Annotated[Folder, Setting("The state's folder", "DIR", example="a folder", role="running")]
+    keep: Annotated[
+        int, Setting("Promoted stages whose weights are kept, and newest of all stages", "N", at_least=1, role="limit")
+    ] = 5
+    max_bad: Annotated[
+        float,
+        Share,
+        Setting(
+            "Stop, and change nothing, if more of what is new cannot be read",
+            "X|X%",
+            at_least=0,
+            at_most=1,
+            default="1%",
+            role="reading",
+        ),
+    ] = 0.01
+    export: Annotated[
+        str | None,
+        Setting("Also write what is promoted for other programs", "FORM", choices=EXPORTS, role="running"),
+    ] = None
+    registry: Annotated[
+        str | None,
+        Setting("Also register what is promoted", "NAME", choices=REGISTRIES, noun="registry", role="running"),
+    ] = None
+    on_promoted: Annotated[
+        str | None, Setting("Run this in a shell after a promotion", "CMD", example="a command", role="running")
+    ] = None
+    on_failed: Annotated[
+        str | None, Setting("Run this in a shell when nothing was promoted", "CMD", example="a command", role="running")
+    ] = None
+    log_json: Annotated[
+        str | None, Setting("Append a line of JSON for each event", "FILE", example="a file", role="running")
+    ] = None
+    metrics: Annotated[
+        str | None, Setting("Write the metrics for Prometheus", "FILE", example="a file", role="running")
+    ] = None
+    wait: Annotated[bool, Setting("If the state is in use, wait until it is free", "", role="running")] = False
+
+
+class RetrainSettings(NightSettings, GateSettings, NamedRecipe, ImageSettings):
+    """The settings of `warmstart retrain`."""
+
+    data: Annotated[str, ImageSettings.setting("data", help="Images by class in folders, also of months; a CSV of paths "
+        "and labels; parquet or .npz shards", metavar="PATH", example="a folder", role="reading")]  # fmt: skip
+    model: Annotated[str, ImageGridSettings.setting("model")] = "small-cnn"
+    method: Annotated[
+        str, GridSettings.setting("methods", help="Method (warmstart methods lists them), settings in brackets; or "
+        "your own pkg.module:Class", metavar="NAME", example="dash", role="numbers")
+    ] = "dash"  # fmt: skip
+    seed: Annotated[int, Setting("Seed of all that is random", "N", at_least=0)] = 0
+    device: Annotated[str, GridSettings.setting("device")] = "auto"
+    threads: Annotated[int | str, GridSettings.setting("threads", help="Threads")] = "auto"
+
+    @field_validator("method")
+    @classmethod
+    def _known_method(cls, value: str, info: ValidationInfo) -> str:
+        if info.context and info.context[RECORDED]:
+            return value
+        from warmstart.methods.registry import method_label
+
+        return method_label(value)
+
+    @classmethod
+    def of_protocol(cls, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The recipe of the protocol; its stream is what arrives."""
+        return {key: value for key, value in super().of_protocol(given).items() if key in Recipe.described()}
+
+    def settled(self) -> Self:
+        """With the number of threads and the kind of device filled in, so that a killed night goes on with the same."""
+        from warmstart.training.devices import find_device
+
+        threads = self.threads if isinstance(self.threads, int) else available_cores()
+        return self.model_copy(update={"threads": threads, "device": find_device(self.device).type})
+
+    def numbers(self) -> dict[str, Any]:
+        """The settings that the candidate and the verdict on it follow from."""
+        return self.model_dump(mode="json", include=set(self.names_of("numbers")))
+
+
+def require_data(given: Mapping[str, Any]) -> None:
+    """Raise InputError unless a night is told its data."""
+    require("data" in given, "name the images that arrive with --data PATH")
