@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Self
@@ -131,13 +132,27 @@ class NightSettings(Settings):
 class RetrainSettings(NightSettings, GateSettings, NamedRecipe, ImageSettings):
     """The settings of `warmstart retrain`."""
 
-    data: Annotated[str, ImageSettings.setting("data", help="Images by class in folders, also of months; a CSV of paths "
-        "and labels; parquet or .npz shards", metavar="PATH", example="a folder", role="reading")]  # fmt: skip
+    data: Annotated[
+        str,
+        ImageSettings.setting(
+            "data",
+            help="Images by class in folders, also of months; a CSV of paths and labels; parquet or .npz shards",
+            metavar="PATH",
+            example="a folder",
+            role="reading",
+        ),
+    ]
     model: Annotated[str, ImageGridSettings.setting("model")] = "small-cnn"
     method: Annotated[
-        str, GridSettings.setting("methods", help="Method (warmstart methods lists them), settings in brackets; or "
-        "your own pkg.module:Class", metavar="NAME", example="dash", role="numbers")
-    ] = "dash"  # fmt: skip
+        str,
+        GridSettings.setting(
+            "methods",
+            help="Method (warmstart methods lists them), settings in brackets; or your own pkg.module:Class",
+            metavar="NAME",
+            example="dash",
+            role="numbers",
+        ),
+    ] = "dash"
     seed: Annotated[int, Setting("Seed of all that is random", "N", at_least=0)] = 0
     device: Annotated[str, GridSettings.setting("device")] = "auto"
     threads: Annotated[int | str, GridSettings.setting("threads", help="Threads")] = "auto"
@@ -162,6 +177,15 @@ class RetrainSettings(NightSettings, GateSettings, NamedRecipe, ImageSettings):
 
         threads = self.threads if isinstance(self.threads, int) else available_cores()
         return self.model_copy(update={"threads": threads, "device": find_device(self.device).type})
+
+    def to_json(self) -> str:
+        """All settings as the index keeps them."""
+        return json.dumps(self.model_dump(mode="json", include=set(self.described())))
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Those that `to_json` wrote, checked then; nothing that they name is imported."""
+        return cls.of(json.loads(text), recorded=True)
 
     def numbers(self) -> dict[str, Any]:
         """The settings that the candidate and the verdict on it follow from."""
