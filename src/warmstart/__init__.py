@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from warmstart.methods.soft_weight_rescaling import SoftWeightRescaling
     from warmstart.methods.warm import Warm, WarmReset, warm_, warm_reset_
     from warmstart.runs.function_task import TrainingStage
+    from warmstart.serving.predictions import Predictions
+    from warmstart.serving.served import Served, load
 
 __version__ = "0.1.0"
 
@@ -69,6 +71,8 @@ _WHERE = {
     "methods.soft_weight_rescaling": ("SoftWeightRescaling",),
     "methods.warm": ("Warm", "WarmReset", "warm_", "warm_reset_"),
     "runs.function_task": ("TrainingStage",),
+    "serving.predictions": ("Predictions",),
+    "serving.served": ("Served", "load"),
 }
 """Module -> the names that this face has from it."""
 _MODULE_OF = {name: module for module, names in _WHERE.items() for name in names}
@@ -91,10 +95,12 @@ __all__ = [
     "Outcome",
     "Parseval",
     "Part",
+    "Predictions",
     "Redo",
     "Report",
     "Rewarm",
     "SelfNormalizedResets",
+    "Served",
     "ShrinkPerturb",
     "SoftWeightRescaling",
     "Stage",
@@ -111,6 +117,7 @@ __all__ = [
     "fire_",
     "head_reset_",
     "l2_init_",
+    "load",
     "oldest_first",
     "parse_method",
     "parseval_",

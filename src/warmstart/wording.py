@@ -23,6 +23,12 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
+def inert(text: str) -> str:
+    """Anybody's text as one line of CSV, with a quote before what a spreadsheet would take for a formula."""
+    line = one_line(text)
+    return f"'{line}" if line.lstrip().startswith(("=", "+", "-", "@")) else line
+
+
 def one_line(text: str) -> str:
     """Anybody's text as one line that a terminal only shows: white space as spaces, what has no glyph as escapes."""
     return printable("".join(" " if c.isspace() else c for c in text))

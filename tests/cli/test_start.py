@@ -26,7 +26,7 @@ def started(*arguments):
     [
         ["--help"],
         ["--version"],
-        *([command, "--help"] for command in ("compare", "reproduce", "theory", "report", "methods")),
+        *([command, "--help"] for command in ("compare", "reproduce", "predict", "theory", "report", "methods")),
         ["theory", "gradient-descent", "--help"],
     ],
     ids=" ".join,
@@ -47,6 +47,8 @@ def test_what_only_answers_imports_nothing_heavy(arguments):
         ["compare", "--optimizer", "sdg"],
         ["compare", "--stages", "many"],
         ["reproduce", "cifar-10"],
+        ["predict", "photos"],
+        ["predict", "photos", "--state", "state", "--out", "table.xlsx"],
         ["theory", "--gama", "3"],
         ["report"],
         ["methods", "dash"],

@@ -17,7 +17,7 @@ from warmstart.errors import HelpedError, InputError, WorkFailedError
 from warmstart.interruption import interrupted
 from warmstart.training.launch import end_with_launcher
 
-COMMANDS = ("compare", "retrain", "reproduce", "theory", "report", "methods")
+COMMANDS = ("compare", "retrain", "predict", "reproduce", "theory", "report", "methods")
 """In the order of the help; each is a module in this folder with a function of its name and ``EXAMPLES``."""
 
 
@@ -61,7 +61,7 @@ def run(arguments: Sequence[str]) -> int:
         The exit code: 0 done, 1 the work failed, 2 the input was wrong, 130 interrupted.
     """
     end_with_launcher()
-    again = f"the same command {'begins anew' if 'theory' in arguments[:1] else 'goes on from here'}"
+    again = f"the same command {'begins anew' if arguments[:1] in (['theory'], ['predict']) else 'goes on from here'}"
     try:
         asked = [name for name in COMMANDS if name in arguments[:1]]
         command = get_command(make_app(asked or COMMANDS))

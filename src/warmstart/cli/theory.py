@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import typer
 
@@ -14,9 +14,6 @@ from warmstart.errors import InputError
 from warmstart.interruption import begin_work
 from warmstart.theory.settings import DescentSettings, DiscreteSettings
 from warmstart.wording import counted
-
-if TYPE_CHECKING:
-    from rich.progress import Progress
 
 EXAMPLES = """Examples:
 
@@ -56,6 +53,7 @@ def theory(context: typer.Context, **given: Any) -> None:
         return
     settings = DiscreteSettings.of(given)
 
+    from warmstart.reporting.terminal import progress_bar
     from warmstart.storage.lock import FolderLock
     from warmstart.theory.learning import METHODS
     from warmstart.theory.page import last_stage_rows, theory_page
@@ -64,7 +62,7 @@ def theory(context: typer.Context, **given: Any) -> None:
     out = Path(settings.out)
     begin_work()
     with FolderLock(out):
-        with _progress() as progress:
+        with progress_bar() as progress:
             bar = progress.add_task("streams", total=settings.seeds * len(METHODS))
             study = run_study(settings, lambda done: progress.update(bar, completed=done))
         files = write_study(study, out, theory_page(study))
@@ -83,6 +81,7 @@ def gradient_descent(**given: Any) -> None:
 
     import torch
 
+    from warmstart.reporting.terminal import progress_bar
     from warmstart.storage.lock import FolderLock
     from warmstart.theory.descent_study import COLUMNS, last_stage_rows, run_descent, write_descent
 
@@ -90,7 +89,7 @@ def gradient_descent(**given: Any) -> None:
     out = Path(settings.out)
     begin_work()
     with FolderLock(out):
-        with _progress() as progress:
+        with progress_bar() as progress:
             bar = progress.add_task("networks", total=settings.seeds * len(settings.methods))
             study = run_descent(settings, lambda done: progress.update(bar, completed=done))
         files = write_descent(study, out)
@@ -129,14 +128,3 @@ def _print_where(
         terminal.print(sentence)
     terminal.print(f"Beside the page: {beside}")
     terminal.print_path("page", page)
-
-
-def _progress() -> Progress:
-    """A progress bar on a terminal, nothing elsewhere."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    from warmstart.reporting.terminal import Terminal
-
-    console = Terminal(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)

@@ -119,21 +119,27 @@ class FilesBeside:
         return (stamp(self._path / name) for name in names)
 
 
+def walk(path: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """Each folder of a tree, with the names of the visible folders and files in it, sorted."""
+    visited = {path.resolve()}
+    for root, folders, names in os.walk(path, followlinks=True):
+        here = Path(root)
+        folders[:] = sorted(name for name in folders if visible_name(name) is not None)
+        for name in list(folders):  # links to folders are followed, but not in a loop
+            real = (here / name).resolve()
+            if real in visited:
+                folders.remove(name)
+            visited.add(real)
+        yield here, folders, sorted(name for name in names if visible_name(name))
+
+
 class _FolderFiles(FilesBeside):
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        visited = {path.resolve()}
-        for root, folders, names in os.walk(path, followlinks=True):
-            here = Path(root)
-            folders[:] = sorted(name for name in folders if visible_name(name) is not None)
-            for name in list(folders):  # links to folders are followed, but not in a loop
-                real = (here / name).resolve()
-                if real in visited:
-                    folders.remove(name)
-                visited.add(real)
+        for here, folders, names in walk(path):
             relative = here.relative_to(path)
             self.folders |= {(relative / name).as_posix() for name in folders}
-            self.names += [(relative / name).as_posix() for name in sorted(names) if visible_name(name)]
+            self.names += [(relative / name).as_posix() for name in names]
 
 
 class _ArchiveFiles:

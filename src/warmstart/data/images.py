@@ -42,6 +42,8 @@ class ImageData:
     """What a user should know of how it was read, such as images that were left out."""
     file: Path | None = None
     """The file that the images are mapped from, training images first; None if they are in memory."""
+    bits: int = 16
+    """White was 2^bits - 1 in images of 16 bits; what is read later for the same network must be read likewise."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle images that lie in a file by its name."""

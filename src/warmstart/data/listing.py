@@ -75,4 +75,5 @@ class Listing:
             None if self.arrived is None else tuple(compress(self.arrived, kept[:cut].tolist())),
             tuple(map(printable, (*self.notes, *notes))),
             file,
+            stack.bits,
         )

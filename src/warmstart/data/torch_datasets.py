@@ -79,7 +79,7 @@ def read_dataset(train: Any, test: Any | None, name: str | None, wanted: Wanted)
     )
     test_images = images[cut:] if test is not None else None
     data = in_parts(name, images[:cut], indices, test_images, test_indices, names, keys)
-    return replace(data, notes=tuple(map(printable, notes)))
+    return replace(data, notes=tuple(map(printable, notes)), bits=stack.bits)
 
 
 @dataclass(frozen=True)

@@ -86,10 +86,13 @@ def decode_images(encoded: Callable[[], Iterable[Encoded]], stack: ImageStack, w
     """Decode images onto a stack, beginning after those that it has.
 
     Images of 16 bits are brought to 8 by one rule for all: white is the largest value of the fewest bits (8, 10, 12, 14
-    or 16) that hold the largest value of any. That is known at the end; if it is not 16, all are decoded once more.
+    or 16) that hold the largest value of any, unless it is given. That is known at the end; if it is not 16, all are
+    decoded once more.
     """
+    if wanted.bits is not None:
+        stack.bits = wanted.bits
     _decode(encoded(), stack, wanted)
-    if stack.bits > (bits := depth_of(stack.top)) and stack.top:
+    if wanted.bits is None and stack.bits > (bits := depth_of(stack.top)) and stack.top:
         stack.begin_again(bits)
         _decode(encoded(), stack, wanted)
 
@@ -193,7 +196,8 @@ def _from_sixteen_bits(image: Image.Image, name: str, bits: int) -> tuple[Image.
     values = np.asarray(image)
     if image.format == "PPM":  # it states its largest value, to which Pillow scales
         return Image.fromarray((values >> 8).astype(np.uint8)), 2**16 - 1
-    return Image.fromarray((values >> (bits - 8)).astype(np.uint8)), max(1, int(values.max()))
+    eight = np.minimum(values >> (bits - 8), 255)  # where bits are given, a later image may be brighter than white
+    return Image.fromarray(eight.astype(np.uint8)), max(1, int(values.max()))
 
 
 class ImageStack:

@@ -38,6 +38,8 @@ class Wanted:
     cache: Path | None = None
     """Where decoded images are kept; None keeps them in memory, if they fit."""
     progress: OnDecoded | None = None
+    bits: int | None = None
+    """Of images of 16 bits, how many are in use; None finds out."""
 
     @property
     def order_column(self) -> str | None:

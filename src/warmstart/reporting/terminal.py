@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.segment import Segment
 
 from warmstart.wording import one_line
@@ -42,3 +43,10 @@ class Terminal(Console):
             else:
                 lines = segment.text.split("\n")
                 yield Segment("\n".join(map(one_line, lines)), segment.style)
+
+
+def progress_bar(*, hidden: bool = False) -> Progress:
+    """A progress bar on a terminal's stderr, which goes at the end; nothing elsewhere."""
+    console = Terminal(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=console, transient=True, disable=hidden or not console.is_terminal)

@@ -260,6 +260,7 @@ def _facts(settings: RetrainSettings, found: Look, arrived: Snapshot) -> Facts:
         image_size=size,
         resized=settings.image_size is not None,
         fit=settings.fit,
+        bits=found.bits,
         channels=found.channels,
         mean=tuple(mean.tolist()),
         std=tuple(std.tolist()),

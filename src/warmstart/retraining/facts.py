@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from warmstart.data.settings import read_size
@@ -22,6 +22,8 @@ class Facts:
     resized: bool
     """Whether images of other sizes are brought to this one; else they are refused."""
     fit: str
+    bits: int
+    """Of images of 16 bits, how many are in use."""
     channels: int
     mean: tuple[float, ...]
     """Of each channel of images in [0, 1]."""
@@ -67,7 +69,8 @@ class Facts:
 
     def wanted(self, settings: RetrainSettings, progress: OnDecoded | None) -> Wanted:
         """How images are read."""
-        return wanted(settings, progress, height_and_width(self.image_size), self.fit if self.resized else EXACT)
+        fit = self.fit if self.resized else EXACT
+        return replace(wanted(settings, progress, height_and_width(self.image_size), fit), bits=self.bits)
 
 
 def tested_on(settings: RetrainSettings) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 from warmstart.importing import describe
 from warmstart.retraining.chronicle import Chronicle
 from warmstart.retraining.index import Index, StageRow
-from warmstart.retraining.settings import RetrainSettings
+from warmstart.retraining.settings import NightSettings
 from warmstart.retraining.state import StateFolder
 from warmstart.storage.atomic import write_text
 
@@ -26,7 +26,7 @@ class Followers:
 
     state: StateFolder
     index: Index
-    settings: RetrainSettings
+    settings: NightSettings
     chronicle: Chronicle
 
     def tell(self, row: StageRow) -> None:
@@ -51,18 +51,28 @@ class Followers:
             self.chronicle.say("follower failed", f"{what}: {describe(error)}", row.number)
 
     def _export(self, row: StageRow) -> None:
-        from warmstart.serving.export import export
+        from warmstart.serving.export import SUFFIXES, export
         from warmstart.serving.served import load
 
         assert self.settings.export is not None
         folder = self.state.model(row.number)
-        file = export(load(folder), self.settings.export, folder)
+        file = folder / f"model{SUFFIXES[self.settings.export]}"
+        export(load(folder, "cpu"), self.settings.export, file)
         self.chronicle.say("exported", f"exported to {file}", row.number)
 
     def _register(self, row: StageRow) -> None:
         from warmstart.serving.registry import follow
 
         follow(self.state.path, row.number, self.state.model(row.number))
+
+    def after_rollback(self, row: StageRow) -> None:
+        """An earlier model is in service again."""
+        if self.settings.registry is not None:
+            self._attempt("registry", row, self._register)
+        with self.index.transaction():
+            self.index.add_events(self.chronicle.drain())
+        self._attempt("copy", row, lambda _: self.state.copy_index())
+        self.write_metrics()
 
     def run_hook(self, promoted: bool, stage: int | None, reason: str) -> None:
         """Run the user's command, which may take as long as it likes."""

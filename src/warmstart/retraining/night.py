@@ -353,7 +353,16 @@ class Night:
             "data_sha256": [part.sha256 for part in job.parts],
         }
         return ModelCard(
-            facts.model, job.classes, facts.channels, facts.image_size, facts.fit, facts.mean, facts.std, method, about
+            model=facts.model,
+            classes=job.classes,
+            channels=facts.channels,
+            image_size=facts.image_size,
+            fit=facts.fit,
+            mean=facts.mean,
+            std=facts.std,
+            bits=facts.bits,
+            method=method,
+            about=about,
         )
 
 

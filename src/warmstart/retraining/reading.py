@@ -58,6 +58,8 @@ class Look:
     rows: int
     """Examples that were looked at, a shard that cannot be read counted as one."""
     whole_numbers: bool | None
+    bits: int
+    """Of images of 16 bits, how many are in use."""
 
     @property
     def channels(self) -> int:
@@ -173,6 +175,8 @@ class _Reader:
             return (one for one in listing.encoded() if one[0] < count)
 
         decode_images(encoded, stack, self._wanted)
+        if stack.top:  # of 16 bits, the first ones' rule holds for all
+            self._wanted = replace(self._wanted, bits=stack.bits)
         bad = [(name, str(error)) for name, error in stack.unreadable.values()]
         labels = [listing.classes[x] for at, x in enumerate(listing.labels.tolist()) if at not in stack.unreadable]
         return stack.images(), labels, bad
@@ -224,6 +228,7 @@ class _Reader:
             self._bad,
             self._rows,
             self._whole_numbers,
+            self._wanted.bits or 16,
         )
 
     def _without_colour(self, images: Tensor) -> Tensor:

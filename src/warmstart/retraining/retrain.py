@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from warmstart.errors import HelpedError
+from warmstart.errors import HelpedError, InputError
 from warmstart.interruption import begin_work
 from warmstart.retraining.chronicle import Chronicle
 from warmstart.retraining.following import Followers
 from warmstart.retraining.night import Night, RejectedError
-from warmstart.retraining.settings import RetrainSettings
+from warmstart.retraining.settings import NightSettings, RetrainSettings
 from warmstart.retraining.state import StateFolder
 from warmstart.retraining.training import train_along
+from warmstart.serving.model_folder import check_model
 from warmstart.training.devices import find_device
 from warmstart.training.shares import launched_team
 
@@ -47,3 +48,48 @@ def retrain(settings: RetrainSettings) -> None:
                 raise
     finally:
         team.broadcast(None)
+
+
+def roll_back(settings: NightSettings, stage: int | None) -> int:
+    """Put an earlier model into service: that of ``stage``, or of the stage that the current one went on from.
+
+    What arrived later counts as new again. It is trained on when more arrives, or with other settings.
+
+    Args:
+        settings: Of this call; the registry follows.
+        stage: A promoted one.
+
+    Returns:
+        The stage.
+
+    Raises:
+        InputError: If there is no such stage, it was not promoted, or its weights are gone; nothing is changed.
+    """
+    state = StateFolder(Path(settings.state))
+    with state.opened():
+        pass  # a folder that holds no state is refused before it is locked
+    begin_work()
+    chronicle = Chronicle(settings.log_json)
+    with state.locked() as (index, _):
+        chain = index.chain(index.current)
+        wanted = stage if stage is not None else (chain[-2] if len(chain) > 1 else None)
+        if wanted is None:
+            raise InputError(
+                f"{state.path}: there is no stage before the one in service; name one with --rollback STAGE"
+            )
+        row = index.stage(wanted)
+        if row is None or row.state != "promoted":
+            promoted = ", ".join(str(one.number) for one in index.stages() if one.state == "promoted" and one.kept)
+            raise InputError(f"{state.path}: stage {wanted} was not promoted; choose from {promoted or 'none'}")
+        if not row.kept:
+            raise InputError(
+                f"{state.path}: the weights of stage {wanted} have been pruned (--keep); choose a later one"
+            )
+        check_model(state.model(wanted))
+        chronicle.say("rolled back", f"the model of stage {wanted} is in service; stage {index.current} was", wanted)
+        with index.transaction():
+            index.set_facts({"current": wanted})
+            index.add_events(chronicle.drain())
+        state.point_to(wanted)
+        Followers(state, index, settings, chronicle).after_rollback(row)
+    return wanted

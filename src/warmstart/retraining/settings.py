@@ -10,7 +10,6 @@ from typing import Annotated, Any, ClassVar, Self
 from pydantic import BeforeValidator, ValidationInfo, field_validator
 
 from warmstart.data.settings import ImageSettings
-from warmstart.errors import require
 from warmstart.grids.named_recipe import NamedRecipe
 from warmstart.grids.settings import Folder, GridSettings, ImageGridSettings
 from warmstart.settings import RECORDED, Setting, Settings
@@ -190,8 +189,3 @@ class RetrainSettings(NightSettings, GateSettings, NamedRecipe, ImageSettings):
     def numbers(self) -> dict[str, Any]:
         """The settings that the candidate and the verdict on it follow from."""
         return self.model_dump(mode="json", include=set(self.names_of("numbers")))
-
-
-def require_data(given: Mapping[str, Any]) -> None:
-    """Raise InputError unless a night is told its data."""
-    require("data" in given, "name the images that arrive with --data PATH")

@@ -30,6 +30,8 @@ from warmstart.storage.atomic import new_folder, write_bytes, write_text
 from warmstart.storage.packing import TensorTable, pack, unpack
 
 CARD, WEIGHTS = "model.json", "weights.safetensors"
+CURRENT = "current"
+"""In a folder of several models, a symbolic link to the one in service."""
 _FORMAT = 1
 
 
@@ -48,6 +50,8 @@ class ModelCard:
     mean: tuple[float, ...]
     """Of each channel of images in [0, 1]: the network takes ``(image - mean) / std``."""
     std: tuple[float, ...]
+    bits: int = 16
+    """White is 2^bits - 1 in images of 16 bits."""
     method: str = ""
     """The method that has changed the network before training, if one has (`Method.prepare`), such as norm layers that
     it has put in."""
@@ -116,6 +120,29 @@ def read_model(folder: Path) -> tuple[nn.Module, ModelCard]:
             "that trained them"
         ) from error
     return model.eval(), card
+
+
+def find_model(path: Path) -> Path:
+    """The folder of the model that a path names: its own, or the one that ``current`` in it points to.
+
+    Args:
+        path: The folder of a model, or the state of `warmstart retrain`.
+
+    Returns:
+        The folder, with links resolved, so that a promotion meanwhile changes nothing.
+
+    Raises:
+        InputError: If there is none.
+    """
+    current = path / CURRENT
+    if (path / CARD).is_file():
+        return path.resolve()
+    if current.is_symlink() and not current.exists():
+        raise InputError(f"{current} points to {current.readlink()}, which is not there; point it to another model")
+    if current.is_dir():
+        return current.resolve()
+    found = "holds no model" if path.is_dir() else "is no folder"
+    raise InputError(f"{path} {found}; name the --state of `warmstart retrain`, or a folder with a {CARD}")
 
 
 def check_model(folder: Path) -> None:

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 _SUFFIX = ".warmstart-tmp"
 
@@ -17,18 +18,28 @@ def write_text(path: Path, text: str, *, check: Callable[[], None] | None = None
 
 
 def write_bytes(path: Path, data: bytes, *, check: Callable[[], None] | None = None) -> None:
-    """Write a file in an existing folder, or leave the old one untouched.
+    """Write a file in an existing folder, or leave the old one untouched; as `new_file`."""
+    with new_file(path, check=check) as file:
+        file.write(data)
+
+
+@contextmanager
+def new_file(path: Path, *, check: Callable[[], None] | None = None) -> Iterator[BinaryIO]:
+    """Write a file in an existing folder piece by piece; unless all goes well, the old one stays untouched.
 
     ``check`` is called when all is written, right before it takes the old file's place, and may raise.
 
     The data reaches the disk under another name in the same folder before it takes the old file's place, so an
     `OSError` (a full disk, say) changes nothing and leaves nothing behind. A kill leaves a temporary file, which
     `remove_leftovers` finds.
+
+    Yields:
+        The file, to be written to.
     """
     temporary = _beside(path)
     try:
         with temporary.open("xb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())  # else a power cut may keep the new name and lose the data
         if check is not None:

@@ -33,17 +33,29 @@ class Evaluation:
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, examples: Examples, *, channels_last: bool = False) -> Evaluation:
-    """Measure a network in eval mode and full fp32 on a test set, which is not empty; its modes are put back."""
-    losses: list[Tensor] = []
-    correct: list[Tensor] = []
+def outputs(
+    model: nn.Module, examples: Examples, *, channels_last: bool = False, batch_size: int | None = None
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """What a network says in eval mode and full fp32; its modes are put back.
+
+    Yields:
+        The output for each batch, and its labels, where the network is.
+    """
+    size = batch_size or examples.in_a_pass(BATCH)
     with eval_mode(model), in_fp32(examples.mean.device.type), laid_out(model, examples, wanted=channels_last):
-        size = examples.in_a_pass(BATCH)
         for start in range(0, len(examples), size):
             inputs, labels = examples.batch(slice(start, start + size))
-            output = model(inputs)
-            losses.append(training_loss(output, labels, reduction="sum"))
-            correct.append(output.argmax(1) == labels)
+            yield model(inputs), labels
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, examples: Examples, *, channels_last: bool = False) -> Evaluation:
+    """Measure a network on a test set, which is not empty."""
+    losses: list[Tensor] = []
+    correct: list[Tensor] = []
+    for output, labels in outputs(model, examples, channels_last=channels_last):
+        losses.append(training_loss(output, labels, reduction="sum"))
+        correct.append(output.argmax(1) == labels)
     right = torch.cat(correct).cpu()
     return Evaluation(right.double().mean().item(), torch.stack(losses).sum().item() / len(examples), right)
 

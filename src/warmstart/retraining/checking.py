@@ -1,0 +1,56 @@
+"""`--check`: every file of a state against its fingerprint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from warmstart.errors import InputError
+from warmstart.retraining import snapshots
+from warmstart.retraining.index import Index, StageRow
+from warmstart.retraining.state import CURRENT, StateFolder
+from warmstart.runs.grid_folder import CHECKPOINT
+from warmstart.serving.model_folder import check_model
+from warmstart.storage import checkpoint
+
+
+def check(state: StateFolder, index: Index) -> tuple[int, list[str]]:
+    """Verify the index, all snapshots and test sets, and the checkpoints and models that are kept.
+
+    Args:
+        state: The folder.
+        index: Its index.
+
+    Returns:
+        How many files are whole, and what is wrong, one line each.
+    """
+    whole, wrong = 0, [f"{state.index}: {found}"] if (found := index.integrity()) else []
+    for check_one in _checks(state, index):
+        try:
+            check_one()
+            whole += 1
+        except InputError as error:
+            wrong.append(str(error))
+    current = index.current
+    if current is not None and (state.path / CURRENT).resolve() != state.model(current).resolve():
+        wrong.append(f"{state.path / CURRENT}: does not point to stage {current}; the next retrain sets it right")
+    return whole, wrong
+
+
+def _checks(state: StateFolder, index: Index) -> Iterator[Callable[[], object]]:
+    tests = set()
+    for row in index.stages():
+        if row.arrived:
+            yield lambda row=row: snapshots.checked(state.snapshot(row.number), row.data_sha256)  # type: ignore[misc]
+        if row.test_file:
+            tests.add(row.test_file)
+        if row.kept and row.state != "training":
+            yield from _weights(state, row, index.metrics(row.number))
+    for name in sorted(tests):
+        sha256 = name.removeprefix("test-").removesuffix(".safetensors")
+        yield lambda name=name, sha256=sha256: snapshots.checked(state.data_file(name), sha256)  # type: ignore[misc]
+
+
+def _weights(state: StateFolder, row: StageRow, metrics: dict[str, float | None]) -> Iterator[Callable[[], object]]:
+    yield lambda: checkpoint.load(state.training(row.number, row.attempt).path / CHECKPOINT)
+    if metrics:  # else the training failed, and there is no network to look at
+        yield lambda: check_model(state.model(row.number))
