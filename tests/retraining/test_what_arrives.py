@@ -57,8 +57,8 @@ def test_a_renamed_or_touched_file_is_nothing_new_and_a_copy_is(data, state):
     assert list(stages(state)) == [1]
 
     for number in range(8):
-        shutil.copy(files[2], files[2].with_name(f"copy{number}.png"))
-        shutil.copy(files[3], files[3].with_name(f"copy{number}.png"))
+        for file in files[2:4]:
+            shutil.copy(file, file.with_name(f"copy {number} of {file.name}"))
     night(data, state)
     assert stages(state)[2]["arrived"] == 16
 

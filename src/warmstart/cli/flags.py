@@ -43,7 +43,7 @@ def with_flags(kind: type[Settings], *, exclude: tuple[str, ...] = ()) -> Callab
 def _flag(settings: type[Settings], name: str, setting: Setting) -> inspect.Parameter:
     field = settings.model_fields[name]
     options, flag = _options(field), name.replace("_", "-")
-    kind = next((option for option in (str, bool, int, float) if option in options), str)
+    kind = next((option for option in (str, bool, int, float) if option in options and not setting.percent), str)
     option = typer.Option(
         f"--{flag}/--no-{flag}" if kind is bool else f"--{flag}",
         help=_help_text(setting, field),

@@ -100,6 +100,13 @@ class Night:
             in_service = "no model is in service yet" if current is None else f"the model of stage {current} stays"
             self._chronicle.say("nothing new", f"nothing new in {self._settings.data}: {in_service}")
         self._followers.write_metrics()
+        self.write_down()
+
+    def write_down(self) -> None:
+        """Keep in the index what was said and is in no transaction yet."""
+        if said := self._chronicle.drain():
+            with self._index.transaction():
+                self._index.add_events(said)
 
     def _repair(self) -> None:
         """Bring the files to what the index says, and put an earlier model into service if the newest is damaged."""

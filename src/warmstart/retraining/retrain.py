@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
-from warmstart.errors import HelpedError, InputError
+from warmstart.errors import HelpedError, InputError, WorkFailedError
 from warmstart.interruption import begin_work
 from warmstart.retraining.chronicle import Chronicle
 from warmstart.retraining.following import Followers
@@ -45,6 +46,8 @@ def retrain(settings: RetrainSettings) -> None:
             except Exception as error:
                 if not isinstance(error, RejectedError):  # of which the followers know
                     Followers(state, index, settings, chronicle).run_hook(False, None, str(error))
+                with suppress(WorkFailedError):  # of a full disk, which the error tells
+                    night.write_down()
                 raise
     finally:
         team.broadcast(None)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import BeforeValidator, ValidationInfo, field_validator
+from pydantic import ValidationInfo, field_validator
 
 from warmstart.data.settings import ImageSettings
 from warmstart.grids.named_recipe import NamedRecipe
@@ -19,16 +18,6 @@ from warmstart.training.recipe import Recipe
 PROMOTIONS = ("margin", "better", "always")
 EXPORTS = ("onnx", "torch")
 REGISTRIES = ("mlflow",)
-
-
-def _share(value: Any) -> Any:
-    """A number, or a text such as ``1%``."""
-    if isinstance(value, str) and (match := re.fullmatch(r"\s*(\d{1,3}(?:\.\d{1,6})?)\s*%\s*", value)):
-        return float(match[1]) / 100
-    return value
-
-
-Share = BeforeValidator(_share)
 
 
 class GateSettings(Settings):
@@ -59,19 +48,20 @@ class GateSettings(Settings):
     ] = 0.005
     max_churn: Annotated[
         float | None,
-        Share,
         Setting(
             "Reject if more of the held-out examples, that current has right, become wrong",
             "X|X%",
             at_least=0,
             at_most=1,
+            percent=True,
             default="any",
         ),
     ] = None
     max_class_loss: Annotated[
         float | None,
-        Share,
-        Setting("Reject if a class loses more of its accuracy", "X|X%", at_least=0, at_most=1, default="any"),
+        Setting(
+            "Reject if a class loses more of its accuracy", "X|X%", at_least=0, at_most=1, percent=True, default="any"
+        ),
     ] = None
     cold_every: Annotated[
         int | None,
@@ -95,12 +85,12 @@ class NightSettings(Settings):
     ] = 5
     max_bad: Annotated[
         float,
-        Share,
         Setting(
             "Stop, and change nothing, if more of what is new cannot be read",
             "X|X%",
             at_least=0,
             at_most=1,
+            percent=True,
             default="1%",
             role="reading",
         ),

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from warmstart.errors import InputError
 from warmstart.retraining.candidate import StageFolder
-from warmstart.retraining.index import Index, StageRow
+from warmstart.retraining.index import RECOVERY, Index, StageRow
 from warmstart.storage.atomic import remove_leftovers
 from warmstart.storage.lock import Claim, FolderLock
 
@@ -65,10 +65,29 @@ class StateFolder:
             Its index and the claim on the folder.
         """
         with FolderLock(self.path, "--state", on_wait=on_wait) as claim:
+            self._require_index()
             for folder in (self.path / "data", *self.path.glob("stages/*"), *self.path.glob("stages/*/*")):
                 remove_leftovers(folder)
-            with Index(self.index, make=True) as index:
-                yield index, claim
+            try:
+                with Index(self.index, make=True) as index:
+                    yield index, claim
+            finally:
+                self._remove_if_empty()
+
+    def _require_index(self) -> None:
+        """Raise InputError if there is data without an index, which a new one would write over."""
+        if not self.index.exists() and any(self.path.glob("data/*.safetensors")):
+            raise InputError(f"{self.index}: missing, but data/ is there; {RECOVERY}")
+
+    def _remove_if_empty(self) -> None:
+        """Leave nothing behind of a first call that was refused."""
+        with suppress(InputError, OSError):
+            with Index(self.index) as index:
+                used = bool(index.stages())
+            if not used:
+                for left in (*self.path.glob("data/*"), self.index):
+                    left.unlink()
+                (self.path / "data").rmdir()
 
     def point_to(self, stage: int | None) -> bool:
         """Let ``current`` point to a stage's model; whether it did not before."""
