@@ -39,8 +39,7 @@ def test_warm_nights_cost_less_than_cold_ones_at_no_lower_accuracy(tmp_path):
         for method in ("dash", "cold"):
             night(data, tmp_path / method, method=method, **RECIPE)
     (dash, accuracies), (cold, from_scratch) = (steps_and_accuracies(tmp_path / name) for name in ("dash", "cold"))
-    print(dash, cold, accuracies, from_scratch)
     assert len(dash) == len(cold) == nights
     assert dash[0] == cold[0]
-    assert sum(dash) < 0.8 * sum(cold)
+    assert sum(dash) < 0.9 * sum(cold)
     assert accuracies[-1] > from_scratch[-1] - 0.02
