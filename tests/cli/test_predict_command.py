@@ -2,6 +2,7 @@
 
 import csv
 import io
+import signal
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +13,7 @@ from PIL import Image
 from torch import nn
 
 import warmstart as ws
-from commands import start, warmstart
+from commands import start, wait_until, warmstart
 from warmstart.models.registry import model_factory
 from warmstart.serving import predicted_files
 from warmstart.serving.model_folder import ModelCard, write_model
@@ -209,10 +210,28 @@ def test_an_earlier_table_stays_if_the_work_ends_early(place, monkeypatch):
     assert not list(place.glob(".*"))
 
 
-def test_a_pipe_that_ends_early_is_no_error(place):
-    card = replace(CARD, model="small-cnn")  # another process finds it
-    write_model(place / "another", model_factory("small-cnn")(3, 1, 4), card)
-    process = start("predict", "--state", "another", "--device", "cpu", "photos", cwd=place)
+@pytest.fixture
+def another(place):
+    """A model that another process can make."""
+    write_model(place / "another", model_factory("small-cnn")(3, 1, 4), replace(CARD, model="small-cnn"))
+    return "another"
+
+
+def test_an_interrupt_leaves_nothing_half_written(place, another):
+    photo = (place / "photos" / "1.png").read_bytes()
+    for number in range(5000):
+        (place / "photos" / f"again-{number}.png").write_bytes(photo)
+    process = start("predict", "--state", another, "photos", "--out", "out.csv", "--batch-size", 1, cwd=place)
+    wait_until(lambda: any(file.stat().st_size for file in place.glob(".out.csv.*")))
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate()
+    assert process.returncode == 130
+    assert said == "warmstart: stopped; the same command begins anew\n"
+    assert not list(place.glob("*out.csv*"))
+
+
+def test_a_pipe_that_ends_early_is_no_error(place, another):
+    process = start("predict", "--state", another, "--device", "cpu", "photos", cwd=place)
     process.stdout.close()
     _, said = process.communicate()
     assert "warning: 1 of 9 images" in said

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import logging
-import os
 import time
 from collections.abc import Mapping, Sequence
-from textwrap import shorten
 from typing import Any
 
-from warmstart.errors import InputError
 from warmstart.grids.tracking.service import Point, RunStatus, TrackedGroup, TrackedRun
-from warmstart.importing import describe
+from warmstart.reporting.mlflow_server import find_experiment, mlflow_client
 
 _TAG = "warmstart_id"
 """The tag by which a run is found again."""
@@ -29,22 +25,11 @@ class Mlflow:
         Raises:
             InputError: If mlflow is not installed, or the server does not answer or refuses access.
         """
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")  # of 7, which take minutes
-        try:
-            import mlflow
-        except ImportError as error:
-            raise InputError(f"mlflow is not installed ({error}); pip install 'warmstart[mlflow]'") from None
-        logging.getLogger("mlflow").setLevel(logging.WARNING)
-        try:
-            self._client = mlflow.MlflowClient()
-            self._experiment = self._find_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME", "warmstart"))
+        with mlflow_client() as client:
+            self._client = client
+            self._experiment = find_experiment(client)
             self._parent = self._find(group.id) or self._create(group.name, group.id, {})
-            self._client.update_run(self._parent, status="RUNNING")
-        except Exception as error:  # each kind of store has its own errors
-            raise InputError(
-                f"mlflow at {mlflow.get_tracking_uri()}: {shorten(describe(error), 160, placeholder=' …')}; set "
-                "MLFLOW_TRACKING_URI to a server that answers, or pip install mlflow, all of it, for a local store"
-            ) from error
+            client.update_run(self._parent, status="RUNNING")
 
     def open(self, run: TrackedRun) -> MlflowRecord:
         """Start a tracked run, or continue it."""
@@ -60,10 +45,6 @@ class Mlflow:
     def close(self, *, complete: bool) -> None:
         """End the comparison's parent run."""
         self._client.set_terminated(self._parent, _STATUS["done" if complete else "interrupted"])
-
-    def _find_experiment(self, name: str) -> str:
-        found = self._client.get_experiment_by_name(name)
-        return found.experiment_id if found is not None else self._client.create_experiment(name)
 
     def _find(self, id_: str) -> str | None:
         runs = self._client.search_runs([self._experiment], f"tags.{_TAG} = '{id_}'", max_results=1)
