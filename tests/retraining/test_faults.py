@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from nights import FAST, arrive, content, current, night, said, shard, stages
 
 import warmstart as ws
@@ -256,3 +257,21 @@ def test_fourteen_nights_with_faults(tmp_path, monkeypatch):
 
 def _full(descriptor):
     raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_several_processes_pass_the_night_of_one(data, tmp_path):
+    """Under torchrun each update is shared; what arrives, the gate and the folder are the first process's."""
+    flags = [word for key, value in FAST.items() for word in (f"--{key}", str(value))]
+    torchrun = ("torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "warmstart", "retrain")
+    together, alone = tmp_path / "together", tmp_path / "alone"
+    for end in (60, 75):
+        arrive(data, 0, end)
+        call = [sys.executable, "-m", *torchrun, "--data", data, "--state", together, *flags]
+        done = subprocess.run(list(map(str, call)), capture_output=True, text=True, check=False, timeout=240)
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert done.stderr.count("is promoted") == 1
+        night(data, alone)
+    ours, theirs = (ws.load(state).model.state_dict() for state in (together, alone))
+    assert all(torch.allclose(ours[name].float(), theirs[name].float(), atol=0.02) for name in theirs)
+    assert stages(together)[2]["parent"] == 1
+    assert checked(together)[1] == []

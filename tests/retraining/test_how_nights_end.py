@@ -164,6 +164,37 @@ def test_hooks_log_and_metrics_are_told(data, state, tmp_path):
     assert numbers["warmstart_retrain_current_stage"] == "1"
 
 
+def test_the_registry_follows_promotions_and_rollbacks(data, state, monkeypatch):
+    followed = []
+    monkeypatch.setattr(
+        "warmstart.serving.registry.follow", lambda folder, name: followed.append((folder, name)) or "7"
+    )
+    for end in (60, 75):
+        arrive(data, 0, end)
+        night(data, state, registry="mlflow")
+    roll_back(NightSettings.of({"state": str(state), "registry": "mlflow"}), None)
+    assert followed == [(state / "models" / f"{number:04}", "state") for number in (1, 2, 1)]
+    assert said(state, "registered") == ["version 7 of state in the registry is current"] * 3
+
+
+def test_what_is_promoted_is_exported_beside_its_weights(data, state):
+    night(data, state, export="torch")
+    exported = torch.export.load(state / "current" / "model.pt2").module()
+    image = torch.zeros(1, 1, 8, 8, dtype=torch.uint8)
+    _, probabilities = exported(image)
+    assert torch.allclose(probabilities, ws.load(state).predict_pixels(image).probabilities, atol=1e-5)
+
+
+def test_a_follower_that_fails_is_said_and_the_model_is_in_service_all_the_same(data, state, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("no server")
+
+    monkeypatch.setattr("warmstart.serving.registry.follow", fail)
+    night(data, state, registry="mlflow")
+    assert said(state, "follower failed") == ["registry: RuntimeError: no server"]
+    assert current(state) == 1
+
+
 def test_another_optimizer_or_method_goes_on_from_the_same_weights_and_says_so(data, state):
     night(data, state)
     arrive(data, 60, 75)

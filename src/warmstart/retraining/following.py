@@ -63,7 +63,9 @@ class Followers:
     def _register(self, row: StageRow) -> None:
         from warmstart.serving.registry import follow
 
-        follow(self.state.path, row.number, self.state.model(row.number))
+        name = self.state.path.resolve().name
+        version = follow(self.state.model(row.number), name)
+        self.chronicle.say("registered", f"version {version} of {name} in the registry is current", row.number)
 
     def after_rollback(self, row: StageRow) -> None:
         """An earlier model is in service again."""
