@@ -75,7 +75,7 @@ def test_a_damaged_model_is_made_anew_from_its_checkpoint(data, state):
     with pytest.raises(InputError, match=r"weights\.safetensors: damaged"):
         ws.load(state)
     night(data, state)
-    assert "written anew from its checkpoint" in said(state, "repaired")[0]
+    assert "made anew from its checkpoint" in said(state, "repaired")[0]
     assert content(state) == before
 
 
@@ -95,7 +95,7 @@ def test_a_damaged_checkpoint_of_an_unfinished_stage_lets_it_begin_anew(data, st
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("warmstart.retraining.night.write_model", interrupted)
+    monkeypatch.setattr("warmstart.retraining.attempts.write_model", interrupted)
     with pytest.raises(KeyboardInterrupt):
         night(data, state)
     monkeypatch.undo()

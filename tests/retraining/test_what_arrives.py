@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from nights import DIGITS, arrive, current, night, rows, said, shard, stages
 from PIL import Image
 
@@ -314,3 +315,40 @@ def test_data_of_a_rejected_stage_counts_as_new_again_with_what_comes_next(data,
     assert (last["parent"], last["arrived"], last["seen"] + last["held_out"]) == (1, 15, 90)
     assert last["new"] == last["seen"] - stages(state)[1]["seen"]
     assert Path(state / "models" / "0002").is_dir()  # the rejected candidate is kept
+
+
+class Spread(torch.nn.Module):
+    """A network in which no tensor has a row for each class."""
+
+    def __init__(self, classes):
+        super().__init__()
+        self.classes, self.hidden = classes, torch.nn.Linear(64, 2 * classes)
+
+    def forward(self, images):
+        return self.hidden(images.flatten(1)).view(len(images), 2, self.classes).sum(1)
+
+
+def spread(num_classes, in_channels, image_size):
+    return Spread(num_classes)
+
+
+def test_a_network_without_a_row_for_each_class_is_refused_in_one_line_when_a_class_comes(state, tmp_path, monkeypatch):
+    data = tmp_path / "data"
+    shard(data / "a.npz", 0, 60)
+    model = f"{__name__}:spread"
+    night(data, state, model=model, method="warm")
+    shard(data / "b.npz", 60, 75)
+    night(data, state, model=model, method="warm")
+    shard(data / "c.npz", 75, 90, labels=[10] * 15)
+    with pytest.raises(InputError, match=r"hidden.weight is \(20, 64\) with 10 classes and \(22, 64\) now"):
+        night(data, state, model=model, method="warm")
+    assert list(stages(state)) == [1, 2]
+    assert not (state / "data" / "0003.safetensors").exists()
+
+
+def test_a_method_that_refuses_the_network_is_said_before_anything_is_written(data, state):
+    night(data, state, model="small-cnn[norm=none]")
+    arrive(data, 60, 75)
+    with pytest.raises(InputError, match="normalize-and-project"):
+        night(data, state, model="small-cnn[norm=none]", method="normalize-and-project[nothing=1]")
+    assert list(stages(state)) == [1]

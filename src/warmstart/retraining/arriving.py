@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
+from torch import nn
 
 from warmstart.data.images import ImageData
 from warmstart.data.settings import read_size
@@ -16,14 +17,18 @@ from warmstart.errors import InputError
 from warmstart.image_size import ImageSize
 from warmstart.models.registry import input_range
 from warmstart.retraining import snapshots
+from warmstart.retraining.candidate import grown_state
 from warmstart.retraining.chronicle import Chronicle
 from warmstart.retraining.facts import Facts, tested_on, wanted
 from warmstart.retraining.index import Index, KnownFile, StageRow
 from warmstart.retraining.reading import Expected, Look, look
 from warmstart.retraining.settings import RetrainSettings
 from warmstart.retraining.snapshots import Snapshot, split, to_tensor
-from warmstart.retraining.state import StateFolder
+from warmstart.retraining.state import FIRST, StateFolder
 from warmstart.retraining.training import Job, Part, require_testable
+from warmstart.runs.rehearsal import rehearse
+from warmstart.runs.run import Run
+from warmstart.storage import checkpoint
 from warmstart.wording import counted
 
 
@@ -161,9 +166,7 @@ class Arrival:
             facts = _facts(settings, found, arrived)
         chain = tuple(index.chain(index.current))
         job = Job(self.state, number, settings, facts, classes, tuple(parts), chain, test_file)
-        if number == 1:
-            require_testable(job)
-            job.task("first").check([settings.seed])
+        self._rehearse(job)
         if job.new == 0:
             self.state.snapshot(number).unlink(missing_ok=True)
             text = f"{counted(len(places), 'new example')}, all held out: nothing to train on yet"
@@ -184,7 +187,7 @@ class Arrival:
             began=time.time(),
             ended=None,
             classes=len(classes),
-            attempt="first",
+            attempt=FIRST,
             kept=True,
             followed=False,
         )
@@ -198,6 +201,32 @@ class Arrival:
             index.add_quarantine(number, found.bad)
             index.add_events(self.chronicle.drain())
         return row
+
+    def _rehearse(self, job: Job) -> None:
+        """Refuse now what would fail in training: then nothing of the stage is written down."""
+        try:
+            if job.stage == 1:
+                require_testable(job)
+            if job.new == 0:
+                return
+            job.require_whole_data()
+            task, key = job.task(FIRST), job.key(FIRST)
+            task.check([job.settings.seed])
+            rehearse(task, [key])
+            before = self.index.stage(job.chain[-1]) if job.chain else None
+            if before is not None and before.classes < len(job.classes):
+                self._require_growth(before, Run(task, key, None).model)
+        except InputError:
+            self.state.snapshot(job.stage).unlink(missing_ok=True)
+            raise
+
+    def _require_growth(self, before: StageRow, fresh: nn.Module) -> None:
+        """Raise InputError if the network of the stage before cannot grow to a fresh one, which knows more classes."""
+        try:
+            saved = checkpoint.load(self.state.checkpoint(before.number, before.attempt))
+        except InputError:
+            return  # damaged: the training goes on from an earlier one, and says so
+        grown_state(saved.model_state, fresh.state_dict(), before.classes, self.settings.model)
 
     def _say_what_arrived(self, row: StageRow, new_classes: Sequence[str], known: Sequence[str]) -> None:
         again = "" if row.arrived else " (they have been tried before)"

@@ -55,9 +55,7 @@ def begin(task: Task, key: RunKey, folder: StageFolder, parent: Checkpoint | Non
     method, optimizer = _parts(before)
     notes = []
     fresh = {name: tensor.detach().clone() for name, tensor in run.model.state_dict().items()}
-    grown = {name: _grown(name, parent.model_state.get(name), tensor, classes, task) for name, tensor in fresh.items()}
-    if unknown := parent.model_state.keys() - fresh.keys():
-        raise InputError(f"the network of the stage before also has {min(unknown)}; {_OTHER}")
+    grown = grown_state(parent.model_state, fresh, classes, task.model)
     run.model.load_state_dict(grown)
     if optimizer == key.optimizer and run.optimizer is not None and parent.optimizer_state is not None:
         _load_moments(run.optimizer, parent.optimizer_state)
@@ -77,22 +75,44 @@ def begin(task: Task, key: RunKey, folder: StageFolder, parent: Checkpoint | Non
 _OTHER = "choose another --state for another network"
 
 
+def grown_state(
+    before: Mapping[str, Tensor], fresh: Mapping[str, Tensor], classes: int, model: str
+) -> dict[str, Tensor]:
+    """The state of a network with its values from before, and fresh ones for classes that are new.
+
+    Which tensors have a row for each class is told by their shapes, in the network of before and in the fresh one.
+
+    Args:
+        before: The state dict of the network with so many ``classes``.
+        fresh: That of a new network with the classes of now.
+        classes: How many there were.
+        model: The network's name.
+
+    Returns:
+        The state dict.
+
+    Raises:
+        InputError: If it is another network, or has no row for each class.
+    """
+    if differing := before.keys() ^ fresh.keys():
+        raise InputError(f"model {model} is another network than at the stage before, by {min(differing)}; {_OTHER}")
+    return {name: _grown(name, before[name], tensor, classes, model) for name, tensor in fresh.items()}
+
+
 def _parts(run: str) -> tuple[str, str]:
     """Method and optimizer of a run by its name, as `RunKey` writes it."""
     optimizer, _, rest = run.partition("-")
     return rest.rpartition("-seed")[0], optimizer
 
 
-def _grown(name: str, old: Tensor | None, fresh: Tensor, classes: int, task: Task) -> Tensor:
+def _grown(name: str, old: Tensor, fresh: Tensor, classes: int, model: str) -> Tensor:
     """A tensor of the stage before, with fresh values for new classes; its rows for the known ones stay."""
-    if old is None:
-        raise InputError(f"the network of the stage before has no {name}; {_OTHER}")
     if old.shape == fresh.shape:
         return old
     differing = [dim for dim, (a, b) in enumerate(zip(old.shape, fresh.shape, strict=False)) if a != b]
     if old.dim() != fresh.dim() or len(differing) != 1 or old.shape[differing[0]] != classes:
         raise InputError(
-            f"model {task.model}: {name} is {tuple(old.shape)} with {classes} classes and {tuple(fresh.shape)} now, so "
+            f"model {model}: {name} is {tuple(old.shape)} with {classes} classes and {tuple(fresh.shape)} now, so "
             f"it has no row for each class that could stay while new ones come; {_OTHER}"
         )
     grown = fresh.clone()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 from warmstart.errors import InputError
 from warmstart.retraining import snapshots
 from warmstart.retraining.index import Index, StageRow
-from warmstart.retraining.state import CURRENT, StateFolder
-from warmstart.runs.grid_folder import CHECKPOINT
+from warmstart.retraining.state import CURRENT, FIRST, StateFolder
 from warmstart.serving.model_folder import check_model
 from warmstart.storage import checkpoint
 
@@ -40,17 +40,19 @@ def _checks(state: StateFolder, index: Index) -> Iterator[Callable[[], object]]:
     tests = set()
     for row in index.stages():
         if row.arrived:
-            yield lambda row=row: snapshots.checked(state.snapshot(row.number), row.data_sha256)  # type: ignore[misc]
+            yield partial(snapshots.checked, state.snapshot(row.number), row.data_sha256)
         if row.test_file:
             tests.add(row.test_file)
         if row.kept and row.state != "training":
             yield from _weights(state, row, index.metrics(row.number))
     for name in sorted(tests):
         sha256 = name.removeprefix("test-").removesuffix(".safetensors")
-        yield lambda name=name, sha256=sha256: snapshots.checked(state.data_file(name), sha256)  # type: ignore[misc]
+        yield partial(snapshots.checked, state.data_file(name), sha256)
 
 
 def _weights(state: StateFolder, row: StageRow, metrics: dict[str, float | None]) -> Iterator[Callable[[], object]]:
-    yield lambda: checkpoint.load(state.training(row.number, row.attempt).path / CHECKPOINT)
+    own, stage = state.checkpoint(row.number, row.attempt), state.training(row.number, FIRST).path
+    for file in {own, *stage.rglob(own.name)} if metrics else set(stage.rglob(own.name)):
+        yield partial(checkpoint.load, file)
     if metrics:  # else the training failed, and there is no network to look at
-        yield lambda: check_model(state.model(row.number))
+        yield partial(check_model, state.model(row.number))

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from warmstart.errors import InputError
 from warmstart.reporting.terminal import Terminal
+from warmstart.runs.run import Event
+from warmstart.wording import counted
+
+SHOW_EVERY = 25.0
+"""Seconds between two lines on a training that is under way."""
 
 
 class Chronicle:
@@ -19,6 +25,7 @@ class Chronicle:
         self._terminal = Terminal(stderr=True)
         self._log = None if log is None else Path(log)
         self._pending: list[tuple[int | None, str, str]] = []
+        self._shown = time.monotonic()
         if self._log is not None:
             try:
                 self._log.open("a").close()
@@ -34,6 +41,13 @@ class Chronicle:
         line = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "event": kind, "stage": stage, "text": text}
         with self._log.open("a", encoding="utf-8") as file:
             file.write(json.dumps({**line, **numbers}) + "\n")
+
+    def progress(self, event: Event) -> None:
+        """Show now and then how far a training is; not for the record."""
+        if event.finished_stage is None and time.monotonic() - self._shown > SHOW_EVERY:
+            self._shown = time.monotonic()
+            epochs, accuracy = event.progress.epochs, event.progress.accuracy
+            self._terminal.print(f"training: {counted(epochs, 'epoch')}, training accuracy {accuracy:.1%}")
 
     def drain(self) -> list[tuple[int | None, str, str]]:
         """What was said since this was asked last."""

@@ -7,12 +7,13 @@ from pathlib import Path
 
 from warmstart.errors import HelpedError, InputError, WorkFailedError
 from warmstart.interruption import begin_work
+from warmstart.retraining.attempts import Attempts
 from warmstart.retraining.chronicle import Chronicle
 from warmstart.retraining.following import Followers
 from warmstart.retraining.night import Night, RejectedError
 from warmstart.retraining.settings import NightSettings, RetrainSettings
 from warmstart.retraining.state import StateFolder
-from warmstart.retraining.training import train_along
+from warmstart.retraining.training import Helpers, train_along
 from warmstart.serving.model_folder import check_model
 from warmstart.training.devices import find_device
 from warmstart.training.shares import launched_team
@@ -35,22 +36,28 @@ def retrain(settings: RetrainSettings) -> None:
     if team.rank > 0:
         train_along(team)
         raise HelpedError("this process trained along with process 0, which has the results")
-    state = StateFolder(Path(settings.state))
+    state, helpers = StateFolder(Path(settings.state)), Helpers(team)
     try:
         chronicle = Chronicle(settings.log_json)
         on_wait = (lambda held: chronicle.say("waiting", f"{held}; waiting for it")) if settings.wait else None
         with state.locked(on_wait) as (index, claim):
-            night = Night(state, index, claim, settings, chronicle, team)
-            try:
-                night.pass_()
-            except Exception as error:
-                if not isinstance(error, RejectedError):  # of which the followers know
-                    Followers(state, index, settings, chronicle).run_hook(False, None, str(error))
-                with suppress(WorkFailedError):  # of a full disk, which the error tells
-                    night.write_down()
-                raise
+            followers = Followers(state, index, settings, chronicle)
+            attempts = Attempts(state, index, claim, chronicle, helpers)
+            _pass(Night(state, index, settings, chronicle, attempts, followers))
     finally:
-        team.broadcast(None)
+        helpers.dismiss()
+
+
+def _pass(night: Night) -> None:
+    """Pass a night; where it fails, the hook is told."""
+    try:
+        night.pass_()
+    except Exception as error:
+        if not isinstance(error, RejectedError):  # of which the followers know
+            night.followers.run_hook(False, None, str(error))
+        with suppress(WorkFailedError):  # of a full disk, which the error tells
+            night.write_down()
+        raise
 
 
 def roll_back(settings: NightSettings, stage: int | None) -> int:

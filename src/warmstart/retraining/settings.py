@@ -143,7 +143,7 @@ class RetrainSettings(NightSettings, GateSettings, NamedRecipe, ImageSettings):
         ),
     ] = "dash"
     seed: Annotated[int, Setting("Seed of all that is random", "N", at_least=0)] = 0
-    device: Annotated[str, GridSettings.setting("device")] = "auto"
+    device: Annotated[str, GridSettings.setting("device", role="running")] = "auto"
     threads: Annotated[int | str, GridSettings.setting("threads", help="Threads")] = "auto"
 
     @field_validator("method")
@@ -161,11 +161,8 @@ class RetrainSettings(NightSettings, GateSettings, NamedRecipe, ImageSettings):
         return {key: value for key, value in super().of_protocol(given).items() if key in Recipe.described()}
 
     def settled(self) -> Self:
-        """With the number of threads and the kind of device filled in, so that a killed night goes on with the same."""
-        from warmstart.training.devices import find_device
-
-        threads = self.threads if isinstance(self.threads, int) else available_cores()
-        return self.model_copy(update={"threads": threads, "device": find_device(self.device).type})
+        """With the number of threads filled in, so that a killed night goes on with the same."""
+        return self if isinstance(self.threads, int) else self.model_copy(update={"threads": available_cores()})
 
     def to_json(self) -> str:
         """All settings as the index keeps them."""

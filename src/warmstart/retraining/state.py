@@ -13,6 +13,7 @@ from pathlib import Path
 from warmstart.errors import InputError
 from warmstart.retraining.candidate import StageFolder
 from warmstart.retraining.index import RECOVERY, Index, StageRow
+from warmstart.runs.grid_folder import CHECKPOINT
 from warmstart.storage.atomic import remove_leftovers
 from warmstart.storage.lock import Claim, FolderLock
 
@@ -44,6 +45,10 @@ class StateFolder:
         """The folder of one training of a stage."""
         folder = self.path / "stages" / f"{stage:04}"
         return StageFolder(folder if attempt == FIRST else folder / attempt, claim=claim)
+
+    def checkpoint(self, stage: int, attempt: str) -> Path:
+        """The checkpoint of one training of a stage."""
+        return self.training(stage, attempt).path / CHECKPOINT
 
     def model(self, stage: int) -> Path:
         """The folder of a stage's model."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from warmstart.errors import InputError
+from warmstart.errors import InputError, require
 from warmstart.grids.local_processes import computing_with, memory_sufficing
 from warmstart.processes import Team
 from warmstart.retraining import snapshots
@@ -54,26 +54,32 @@ class Job:
         return type(self), tuple(getattr(self, field.name) for field in fields(self))
 
     @cached_property
-    def _arrived(self) -> list[Snapshot]:
-        return [snapshots.read(self.state.snapshot(part.stage), part.sha256) for part in self.parts]
+    def _parts(self) -> list[tuple[Snapshot, Snapshot]]:
+        """What arrived with each stage: what is trained on, and what is held out."""
+        found = []
+        for part in self.parts:
+            arrived = snapshots.read(self.state.snapshot(part.stage), part.sha256)
+            held_out = torch.zeros(len(arrived), dtype=torch.bool) if self.test_file else arrived.held_out()
+            found.append((arrived.at(~held_out), arrived.at(held_out)))
+        return found
 
     @cached_property
     def test(self) -> Snapshot:
         """What is tested: the held-out fifth, or a test set without what has been trained on."""
         if not self.test_file:
-            every = snapshots.joined(self._arrived)
-            return every.at(every.held_out())
+            return snapshots.joined(held_out for _, held_out in self._parts)
         sha256 = self.test_file.removeprefix("test-").removesuffix(".safetensors")
         test = snapshots.read(self.state.data_file(self.test_file), sha256)
         trained = {one for part in self._trained for one in part.known()}
         return test.at(torch.tensor([one not in trained for one in test.known()], dtype=torch.bool))
 
-    @cached_property
+    @property
     def _trained(self) -> list[Snapshot]:
-        """What is trained on, part by part."""
-        if self.test_file:
-            return self._arrived
-        return [part.at(~part.held_out()) for part in self._arrived]
+        return [train for train, _ in self._parts]
+
+    def require_whole_data(self) -> None:
+        """Raise InputError unless all that has arrived is there as it was written, and something is left to test on."""
+        require(len(self.test) > 0, "all images of --test have been trained on; give others")
 
     @property
     def seen(self) -> int:
@@ -122,8 +128,30 @@ def train(
     return run, task
 
 
+class Helpers:
+    """The other processes of a team, which take part in each training until they are dismissed."""
+
+    def __init__(self, team: Team) -> None:
+        self._team, self._busy = team, False
+
+    def train(
+        self, job: Job, attempt: str, folder: StageFolder, on_event: Callable[[Event], None]
+    ) -> tuple[Run, NightTask]:
+        """Train with all of them."""
+        self._team.broadcast((job, attempt))
+        self._busy = True
+        trained = train(job, attempt, folder, self._team, on_event)
+        self._busy = False
+        return trained
+
+    def dismiss(self) -> None:
+        """Let them end; in the middle of a training that failed here, their launcher ends them."""
+        if not self._busy:
+            self._team.broadcast(None)
+
+
 def train_along(team: Team) -> None:
-    """In all processes but the first: take part in each training, until there is none left."""
+    """In all processes but the first: take part in each training, until this one is dismissed."""
     nothing: tuple[Job, str] | None = None
     while (told := team.broadcast(nothing)) is not None:
         train(*told, None, team, _ignore)
