@@ -127,4 +127,4 @@ def test_what_is_wrong_is_one_line_and_code_two(call, arguments, message):
 
 def test_a_state_is_named(capsys):
     assert warmstart("retrain", "--data", "x") == 2
-    assert "state" in capsys.readouterr().err
+    assert capsys.readouterr().err == "warmstart: name the folder of the state with --state DIR\n"

@@ -61,8 +61,8 @@ def _options(field: FieldInfo) -> tuple[Any, ...]:
 
 def _help_text(setting: Setting, field: FieldInfo) -> str:
     choices = f": {_listed(setting.choices)}" if setting.choices else ""
-    default = setting.default or _shown(field.default)
-    return rf"{setting.help}{choices} \[default: {default}]"
+    default = "required" if field.is_required() else f"default: {setting.default or _shown(field.default)}"
+    return rf"{setting.help}{choices} \[{default}]"
 
 
 def _listed(names: tuple[str, ...]) -> str:

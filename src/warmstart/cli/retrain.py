@@ -43,6 +43,7 @@ def retrain(
     """
     asked = [name for name, wanted in zip(_LOOKS, (status, report, check, rollback), strict=True) if wanted]
     require(len(asked) < 2, f"{' and '.join(asked)} exclude each other; give one of them")
+    require("state" in given, "name the folder of the state with --state DIR")
     require(stage is None or rollback, f"{stage} is a stage for --rollback; add it, or leave the number out")
     if not asked:
         require("data" in given, "name the images that arrive with --data PATH")

@@ -121,6 +121,8 @@ class NightSettings(Settings):
 class RetrainSettings(NightSettings, GateSettings, NamedRecipe, ImageSettings):
     """The settings of `warmstart retrain`."""
 
+    title: ClassVar[str] = "The network"
+
     data: Annotated[
         str,
         ImageSettings.setting(
