@@ -34,7 +34,7 @@ def test_a_first_night_a_second_one_and_nothing_new(call):
     assert "stage 2 is promoted" in err
 
     code, _, err = call()
-    assert (code, err) == (0, f"nothing new in {call.data}: the model of stage 2 stays in service\n")
+    assert (code, err) == (0, f"nothing new to train on in {call.data}: the model of stage 2 stays in service\n")
 
 
 def test_a_rejected_candidate_is_one_line_and_code_one(call):

@@ -15,6 +15,8 @@ import warmstart as ws
 from commands import warmstart
 from warmstart.errors import InputError, WorkFailedError
 from warmstart.retraining.checking import check
+from warmstart.retraining.retrain import roll_back
+from warmstart.retraining.settings import NightSettings
 from warmstart.retraining.state import StateFolder
 from warmstart.storage import atomic
 from warmstart.storage.lock import FolderLock
@@ -105,6 +107,23 @@ def test_a_damaged_checkpoint_of_an_unfinished_stage_lets_it_begin_anew(data, st
     assert current(state) == 3
     assert said(state, "damaged")[0].endswith("the stage begins anew")
     assert checked(state)[1] == []
+
+
+def test_a_rollback_gives_up_a_stage_that_is_being_trained(data, state, monkeypatch):
+    arrive(data, 75, 90)
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("warmstart.retraining.attempts.write_model", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        night(data, state)
+    monkeypatch.undo()
+    roll_back(NightSettings.of({"state": str(state)}), None)
+    assert (stages(state)[3]["state"], current(state)) == ("rejected", 1)
+    arrive(data, 90, 105)
+    night(data, state)
+    assert (stages(state)[4]["parent"], current(state)) == (1, 4)
 
 
 def test_check_finds_every_damaged_or_missing_file(data, state):

@@ -29,7 +29,7 @@ def test_the_page_runs_from_an_empty_folder_to_a_rollback(tmp_path, monkeypatch,
         else:
             assert warmstart(*words) == 0, line
     out, err = capsys.readouterr()
-    assert "nothing new in photos/: the model of stage 2 stays in service" in err
+    assert "nothing new to train on in photos/: the model of stage 2 stays in service" in err
     assert err.endswith("the model of stage 2 is in service; stage 1 was\n")
     assert "6 files checked: all whole" in out
     exec(use, {})

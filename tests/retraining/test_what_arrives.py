@@ -240,6 +240,18 @@ def test_rows_of_a_parquet_shard_that_cannot_be_read_are_named(state, tmp_path):
     ]
 
 
+def test_an_archive_is_a_shard(state, tmp_path):
+    data = tmp_path / "data"
+    data.mkdir()
+    for name, begin, end in (("a", 0, 60), ("b", 60, 75)):
+        arrive(tmp_path / name, begin, end)
+        (tmp_path / name / "1" / "bad.png").write_text("no image")
+        shutil.make_archive(str(data / name), "zip", tmp_path / name)
+        night(data, state, max_bad=0.1)
+    assert [row["arrived"] for row in stages(state).values()] == [60, 15]
+    assert quarantined(state)["b.zip: 1/bad.png"].startswith("not an image of a known format")
+
+
 def test_too_much_that_cannot_be_read_stops_the_night_and_changes_nothing(data, state):
     night(data, state)
     arrive(data, 60, 75)

@@ -62,7 +62,7 @@ class Arrival:
         known = snapshots.known_examples(self.state.snapshot(part.stage) for part in parts)
         present = Counter(one for file in found.present.values() for one in split(file.digests))
         excess, gone = present - known, known - present
-        test = self._test(facts, found) if settings.test is not None and excess else None
+        test = self._test(facts, found) if settings.test is not None and excess and found.labels else None
         places = _chosen(found, excess, set() if test is None else set(test.digests))
         self._say_what_changed(before, found, excess, gone)
         if places or self._may_try_again(stages):

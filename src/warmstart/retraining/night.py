@@ -47,7 +47,7 @@ class Night:
         if arrived is not None:
             self._finish(arrived)
         elif interrupted is None:
-            self.chronicle.say("nothing new", f"nothing new in {self.settings.data}: {self._in_service()}")
+            self.chronicle.say("nothing new", f"nothing new to train on in {self.settings.data}: {self._in_service()}")
         self.followers.write_metrics()
         self.write_down()
 

@@ -143,7 +143,7 @@ class _Reader:
             kinds = ("numbers", "names") if numbers else ("names", "numbers")
             raise InputError(f"its labels are {kinds[0]}, those of the others {kinds[1]}; make them alike")
         self._whole_numbers = numbers
-        self._bad += [(f"{name}{row.removeprefix(str(file))}", reason) for row, reason in bad]
+        self._bad += [(f"{name}: {row.removeprefix(f'{file}: ')}", reason) for row, reason in bad]
         self._rows += len(labels) + len(bad)
         self._take(images, labels, [name] * len(labels))
 
@@ -177,7 +177,7 @@ class _Reader:
         decode_images(encoded, stack, self._wanted)
         if stack.top:  # of 16 bits, the first ones' rule holds for all
             self._wanted = replace(self._wanted, bits=stack.bits)
-        bad = [(name, str(error)) for name, error in stack.unreadable.values()]
+        bad = [(name, error.removeprefix(f"{name}: ")) for name, error in stack.unreadable.values()]
         labels = [listing.classes[x] for at, x in enumerate(listing.labels.tolist()) if at not in stack.unreadable]
         return stack.images(), labels, bad
 

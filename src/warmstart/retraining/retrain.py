@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -99,6 +100,9 @@ def roll_back(settings: NightSettings, stage: int | None) -> int:
         chronicle.say("rolled back", f"the model of stage {wanted} is in service; stage {index.current} was", wanted)
         with index.transaction():
             index.set_facts({"current": wanted})
+            for pending in (one.number for one in index.stages() if one.state == "training"):
+                why = "a rollback came before it was trained"
+                index.change_stage(pending, state="rejected", reason=why, ended=time.time(), followed=1)
             index.add_events(chronicle.drain())
         state.point_to(wanted)
         Followers(state, index, settings, chronicle).after_rollback(row)
