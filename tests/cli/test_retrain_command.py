@@ -1,9 +1,9 @@
 """`warmstart retrain` on the command line: its answers, exit codes, and what it shows in 80 columns."""
 
 import pytest
-from nights import arrive
 
 from commands import warmstart
+from nights import arrive
 
 FAST = ["--epochs", 2, "--lr", 0.01, "--device", "cpu", "--threads", 1]
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from nights import FAST, arrive, content, current, night, said, shard, stages
 
 import warmstart as ws
 from commands import warmstart
+from nights import FAST, arrive, content, current, night, said, shard, stages
 from warmstart.errors import InputError, WorkFailedError
 from warmstart.retraining.checking import check
 from warmstart.retraining.retrain import roll_back

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from nights import arrive, current, night, rows, said, stages
 
 import warmstart as ws
+from nights import arrive, current, night, rows, said, stages
 from warmstart.errors import InputError, WorkFailedError
 from warmstart.retraining.retrain import roll_back
 from warmstart.retraining.settings import NightSettings

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from nights import arrive, content, current, night, restore, rows, stages
 
+from nights import arrive, content, current, night, restore, rows, stages
 from warmstart.errors import WorkFailedError
 from warmstart.retraining.index import Index
 from warmstart.runs import run as run_module

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
+
 from nights import night, rows
 
 PHOTOGRAPHS = Path(os.environ.get("WARMSTART_DATA", Path(__file__).parents[3] / "shared/data")) / "cifar10"

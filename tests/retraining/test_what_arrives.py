@@ -1,15 +1,16 @@
 """What a night finds in its data folder: what is new by content, what has changed, and what is left out."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from nights import DIGITS, arrive, current, night, rows, said, shard, stages
 from PIL import Image
 
+from nights import DIGITS, arrive, current, night, rows, said, shard, stages
 from warmstart.errors import InputError, WorkFailedError
 from warmstart.retraining import snapshots
 
@@ -238,6 +239,16 @@ def test_rows_of_a_parquet_shard_that_cannot_be_read_are_named(state, tmp_path):
     assert [row["name"] for row in rows(state, "SELECT name FROM classes ORDER BY number")] == [
         f"d{i}" for i in range(10)
     ]
+
+
+def test_names_that_are_no_utf8_arrive_once(data, state):
+    for name in (b"4/\xff\xfe.png", b"\xff class/1.png"):
+        file = os.fsencode(data) + b"/" + name
+        os.makedirs(os.path.dirname(file), exist_ok=True)
+        shutil.copy(os.fsencode(next((data / "4").glob("0*.png"))), file)
+    night(data, state)
+    night(data, state)
+    assert [row["arrived"] for row in stages(state).values()] == [62]
 
 
 def test_an_archive_is_a_shard(state, tmp_path):

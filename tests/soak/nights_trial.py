@@ -7,15 +7,10 @@ import os
 import random
 import shutil
 import signal
-import sys
 import time
 from contextlib import suppress
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "retraining"))
 
 from nights import arrive, content, night, restore
-
 from warmstart.errors import WorkFailedError
 from warmstart.runs import run as run_module
 

@@ -60,8 +60,8 @@ class Arrival:
         stages = index.stages()
         parts = [Part(row.number, row.data_sha256) for row in stages if row.arrived]
         known = snapshots.known_examples(self.state.snapshot(part.stage) for part in parts)
-        present = Counter(one for file in found.present.values() for one in split(file.digests))
-        excess, gone = present - known, known - present
+        present = _examples(found.present)
+        excess, gone = present - known, _examples(before) - present
         test = self._test(facts, found) if settings.test is not None and excess and found.labels else None
         places = _chosen(found, excess, set() if test is None else set(test.digests))
         self._say_what_changed(before, found, excess, gone)
@@ -253,6 +253,11 @@ class Arrival:
         name = f"test-{sha256}.safetensors"
         beside.replace(self.state.data_file(name))
         return name
+
+
+def _examples(files: Mapping[str, KnownFile]) -> Counter[bytes]:
+    """How often each example is in these files."""
+    return Counter(one for file in files.values() for one in split(file.digests))
 
 
 def _chosen(found: Look, excess: Counter[bytes], tested: set[bytes]) -> list[int]:

@@ -143,7 +143,7 @@ class _Reader:
             kinds = ("numbers", "names") if numbers else ("names", "numbers")
             raise InputError(f"its labels are {kinds[0]}, those of the others {kinds[1]}; make them alike")
         self._whole_numbers = numbers
-        self._bad += [(f"{name}: {row.removeprefix(f'{file}: ')}", reason) for row, reason in bad]
+        self._bad += [(printable(f"{name}: {row.removeprefix(f'{file}: ')}"), printable(why)) for row, why in bad]
         self._rows += len(labels) + len(bad)
         self._take(images, labels, [name] * len(labels))
 
@@ -183,8 +183,9 @@ class _Reader:
 
     def _is_new(self, name: str, file: Path, label: str) -> bool:
         """Note that a file is there; whether it must be read."""
+        name = printable(name)  # what is no UTF-8 cannot be kept in the index
         known, (_, size, changed) = self._known.get(name), stamp(file)
-        now = KnownFile(size, changed, label, b"", "")
+        now = KnownFile(size, changed, printable(label), b"", "")
         if known is not None and replace(known, digests=b"", bad="") == now:
             self._present[name] = known
             return False
@@ -200,10 +201,11 @@ class _Reader:
             self._wanted = replace(self._wanted, size=(height, width), fit=EXACT)
         self._images.append(images)
         self._labels += map(printable, labels)
-        self._paths += paths
+        self._paths += map(printable, paths)
 
     def _refuse(self, name: str, error: InputError, prefix: str = "") -> None:
-        reason = str(error).removeprefix(prefix or name).removeprefix(": ")
+        reason = printable(str(error).removeprefix(prefix or name).removeprefix(": "))
+        name = printable(name)
         self._bad.append((name, reason))
         self._present[name] = replace(self._present[name], bad=reason)
 
