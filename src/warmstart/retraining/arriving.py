@@ -213,17 +213,18 @@ class Arrival:
             task, key = job.task(FIRST), job.key(FIRST)
             task.check([job.settings.seed])
             rehearse(task, [key])
-            before = self.index.stage(job.chain[-1]) if job.chain else None
-            if before is not None and before.classes < len(job.classes):
-                self._require_growth(before, Run(task, key, None).model)
+            if job.chain:
+                self._require_growth(job.chain[-1], Run(task, key, None).model)
         except InputError:
             self.state.snapshot(job.stage).unlink(missing_ok=True)
             raise
 
-    def _require_growth(self, before: StageRow, fresh: nn.Module) -> None:
-        """Raise InputError if the network of the stage before cannot grow to a fresh one, which knows more classes."""
+    def _require_growth(self, number: int, fresh: nn.Module) -> None:
+        """Raise InputError if the network of the stage before cannot become that of now, which may know more classes."""
+        before = self.index.stage(number)
+        assert before is not None
         try:
-            saved = checkpoint.load(self.state.checkpoint(before.number, before.attempt))
+            saved = checkpoint.load(self.state.checkpoint(number, before.attempt))
         except InputError:
             return  # damaged: the training goes on from an earlier one, and says so
         grown_state(saved.model_state, fresh.state_dict(), before.classes, self.settings.model)
