@@ -48,6 +48,8 @@ class Setting:
     """The default as help shows it; the field's own if not given."""
     auto: bool = False
     """Whether the value is a whole number or ``auto``, which stands for one that the machine decides."""
+    percent: bool = False
+    """Whether the value is a share that may be given as a text, such as ``1%``."""
     role: Role = "numbers"
 
     def check(self, name: str, value: Any) -> None:
@@ -133,6 +135,8 @@ class Settings(BaseModel):
             holds = text == "auto" or (text.isdecimal() and len(text) < 20 and 1 <= int(text) <= most)
             require(holds, f"{name} is '{text:.40}'; it must be 'auto' or a whole number, {setting.range}")
             return text if text == "auto" else int(text)
+        if setting is not None and setting.percent and isinstance(value, str):
+            return _share(name, value)
         return value
 
     @field_validator("*")
@@ -176,6 +180,15 @@ class Settings(BaseModel):
 
 
 SomeSettings = TypeVar("SomeSettings", bound=Settings)
+
+
+def _share(name: str, text: str) -> float:
+    """A number, or percent of one."""
+    plain = text.strip()
+    try:
+        return float(plain.removesuffix("%")) / (100 if plain.endswith("%") else 1)
+    except ValueError:
+        raise InputError(f"{name} is '{text:.40}'; give a share such as 0.01 or 1%") from None
 
 
 def _is_tuple(kind: Any) -> bool:

@@ -26,7 +26,10 @@ def started(*arguments):
     [
         ["--help"],
         ["--version"],
-        *([command, "--help"] for command in ("compare", "reproduce", "predict", "theory", "report", "methods")),
+        *(
+            [command, "--help"]
+            for command in ("compare", "retrain", "reproduce", "predict", "theory", "report", "methods")
+        ),
         ["theory", "gradient-descent", "--help"],
     ],
     ids=" ".join,
@@ -50,6 +53,8 @@ def test_what_only_answers_imports_nothing_heavy(arguments):
         ["predict", "photos"],
         ["predict", "photos", "--state", "state", "--out", "table.xlsx"],
         ["theory", "--gama", "3"],
+        ["retrain", "--state", "x", "--data", "y", "--lr", "0"],
+        ["retrain", "--state", "x", "--check", "--status"],
         ["report"],
         ["methods", "dash"],
     ],

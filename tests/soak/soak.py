@@ -24,13 +24,14 @@ import commands_trial
 import data_inputs
 import disk_full
 import kills
+import nights_trial
 import tampering
 
 from commands import rows, wait_until
 from grids import Grid, grids
 
 HERE = Path(__file__).parent
-KINDS = ("kills", "data", "commands", "tampering", "disk", "lines")
+KINDS = ("kills", "nights", "data", "commands", "tampering", "disk", "lines")
 
 
 @dataclass
@@ -97,6 +98,7 @@ def _take_turns(kinds: list[Kind], given: argparse.Namespace, folder: Path) -> N
 def _kinds(names: list[str], seed: int, folder: Path) -> list[Kind]:
     makers = {
         "kills": _kills,
+        "nights": _nights,
         "data": _data,
         "commands": _commands,
         "tampering": _tampering,
@@ -121,6 +123,10 @@ def _kills(seed: int, folder: Path) -> Kind:
         return killed, problem and f"{grid.name}: {problem}"
 
     return Kind("kills", 1, attempt)
+
+
+def _nights(seed: int, folder: Path) -> Kind:
+    return Kind("nights", 2, lambda number, place: nights_trial.trial(seed, number, place))
 
 
 def _data(seed: int, folder: Path) -> Kind:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
-COUNTS = {"data": 60, "commands": 40, "tampering": 20, "kills": 2, "disk": 1}
+COUNTS = {"data": 60, "commands": 40, "tampering": 20, "kills": 2, "nights": 3, "disk": 1}
 
 
 @pytest.mark.skipif(os.name != "posix", reason="it forks")

@@ -17,7 +17,7 @@ from warmstart.errors import HelpedError, InputError, WorkFailedError
 from warmstart.interruption import interrupted
 from warmstart.training.launch import end_with_launcher
 
-COMMANDS = ("compare", "reproduce", "predict", "theory", "report", "methods")
+COMMANDS = ("compare", "retrain", "predict", "reproduce", "theory", "report", "methods")
 """In the order of the help; each is a module in this folder with a function of its name and ``EXAMPLES``."""
 
 

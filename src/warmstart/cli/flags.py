@@ -43,8 +43,8 @@ def with_flags(kind: type[Settings], *, exclude: tuple[str, ...] = ()) -> Callab
 def _flag(settings: type[Settings], name: str, setting: Setting) -> inspect.Parameter:
     field = settings.model_fields[name]
     options, flag = _options(field), name.replace("_", "-")
-    # A list is read from its text.
-    kind = str if ... in options else next((option for option in (str, bool, int, float) if option in options), str)
+    as_text = ... in options or setting.percent  # a list, or a share that may end in a percent sign
+    kind = str if as_text else next((option for option in (str, bool, int, float) if option in options), str)
     option = typer.Option(
         f"--{flag}/--no-{flag}" if kind is bool else f"--{flag}",
         help=_help_text(setting, field),
@@ -62,8 +62,8 @@ def _options(field: FieldInfo) -> tuple[Any, ...]:
 
 def _help_text(setting: Setting, field: FieldInfo) -> str:
     choices = f": {_listed(setting.choices)}" if setting.choices else ""
-    default = setting.default or _shown(field.default)
-    return rf"{setting.help}{choices} \[default: {default}]"
+    default = "required" if field.is_required() else f"default: {setting.default or _shown(field.default)}"
+    return rf"{setting.help}{choices} \[{default}]"
 
 
 def _listed(names: tuple[str, ...]) -> str:

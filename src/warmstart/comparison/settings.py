@@ -9,13 +9,12 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from warmstart.data.settings import DataSettings
 from warmstart.errors import InputError, require
+from warmstart.grids.named_recipe import NamedRecipe
 from warmstart.grids.record import Record
 from warmstart.grids.settings import GridSettings, ImageGridSettings
-from warmstart.protocols.registry import protocols
 from warmstart.runs.metric import Metric
 from warmstart.settings import MOST_NAMES, Setting, Settings
 from warmstart.streams.settings import StreamSettings
-from warmstart.training.recipe import Recipe
 
 
 class ReadingSettings(Settings):
@@ -59,33 +58,6 @@ class ReadingSettings(Settings):
         """Raise InputError if there may be fewer seeds than there are at first."""
         most = self.max_seeds
         require(most is None or most >= seeds, f"max_seeds is {most}, below seeds, {seeds}; ask for at least as many")
-
-
-class NamedRecipe(Recipe):
-    """A recipe, or a protocol that stands for a whole one."""
-
-    protocol: Annotated[
-        str | None,
-        Setting(
-            "A whole recipe and stream by name, which single flags then change",
-            "NAME",
-            choices=tuple(protocols()),
-            default="none",
-            role="running",
-        ),
-    ] = None
-    """It decides nothing by itself: what it stands for is recorded."""
-
-    @classmethod
-    def of_protocol(cls, given: Mapping[str, Any]) -> dict[str, Any]:
-        """What the protocol stands for; nothing where it is unknown, which its own check says."""
-        named = protocols().get(str(given.get("protocol")))
-        return {} if named is None else named.settings(given)
-
-    @classmethod
-    def of(cls, settings: Mapping[str, Any], where: str = "", *, recorded: bool = False) -> Self:
-        """Check settings, with what a protocol stands for where they do not say it."""
-        return super().of({**cls.of_protocol(settings), **settings}, where, recorded=recorded)
 
 
 class DiagnosisSettings(Settings):

@@ -19,7 +19,6 @@ import torch
 
 from warmstart.data.columns import months
 from warmstart.data.files import Files
-from warmstart.data.images import ImageData
 from warmstart.data.listing import Listing
 from warmstart.data.train_and_test import order_parts
 from warmstart.decoding.decode import Encoded, is_image, not_read
@@ -55,14 +54,14 @@ class _Folder:
         return filter(is_image, self.names())
 
 
-def read_folders(name: str, files: Files, wanted: Wanted) -> ImageData:
-    """Read images whose folder is their class."""
+def list_folders(name: str, files: Files, wanted: Wanted) -> Listing:
+    """List images whose folder is their class."""
     root = _step_into(_tree(files))
     train_name, test_names = order_parts(root.folders)
     if train_name is None and root.folders and len(test_names) == len(root.folders):
         raise InputError(f"{files.where}: there is a part '{test_names[0]}' but no part 'train'; add it")
     part = root if train_name is None else root.folders[train_name]
-    train, arrived = _by_folder(files, part)
+    train, arrived = _by_folder(files, part, wanted)
     if arrived is None and wanted.order == GIVEN:
         arrived = [_in_natural_order(image) for image in train]
     elif wanted.order_column not in ((None,) if arrived is None else (None, *_ORDERED_BY)):
@@ -73,14 +72,14 @@ def read_folders(name: str, files: Files, wanted: Wanted) -> ImageData:
             f"{files.where}: no images in class folders; arrange them as CLASS/image.png or train/CLASS/image.png"
         )
     classes = _class_order(files, root, train)
-    test = _test_part(files, root, test_names) if train_name is not None else {}
+    test = _test_part(files, root, test_names, wanted) if train_name is not None else {}
     classes += sorted(set(test.values()) - set(classes))
     number = {label: place for place, label in enumerate(classes)}
     labels, test_labels = (
         torch.tensor([number[x] for x in part.values()], dtype=torch.int64) for part in (train, test)
     )
     unread = not_read(sorted(chain(part.names(), *(root.folders[x].names() for x in test_names if train_name))))
-    listing = Listing(
+    return Listing(
         name,
         files.where,
         labels,
@@ -90,8 +89,8 @@ def read_folders(name: str, files: Files, wanted: Wanted) -> ImageData:
         lambda: files.sources([*train, *test]),
         arrived,
         [f"{files.where}: {unread}"] if unread else [],
+        [*train, *test],
     )
-    return listing.read(wanted)
 
 
 def encoded_files(files: Files, names: Sequence[str]) -> Iterator[Encoded]:
@@ -135,11 +134,11 @@ def _step_into(root: _Folder) -> _Folder:
     return root
 
 
-def _by_folder(files: Files, part: _Folder) -> tuple[Labelled, list[str] | None]:
+def _by_folder(files: Files, part: _Folder, wanted: Wanted) -> tuple[Labelled, list[str] | None]:
     """Label each image with the folder that it is in, in the order of the names, and say when it arrived."""
     found = months(part.folders)
     if not found:
-        return _by_class(files, part), None
+        return _by_class(files, part, wanted), None
     if (other := next((name for name in part.folders if name not in found), None)) is not None:
         raise InputError(
             f"{files.where}: the folder {min(found)} is a month, but {other} beside it is none; put all class folders "
@@ -154,16 +153,16 @@ def _by_folder(files: Files, part: _Folder) -> tuple[Labelled, list[str] | None]
                 f"{files.where}: the folder {month.path} is a month or day without class folders; arrange them as "
                 f"{month.path}/CLASS/image.png"
             )
-        labelled |= (inside := _by_class(files, month))
+        labelled |= (inside := _by_class(files, month, wanted))
         arrived += [found[name]] * len(inside)
     return labelled, arrived
 
 
-def _by_class(files: Files, part: _Folder) -> Labelled:
+def _by_class(files: Files, part: _Folder, wanted: Wanted) -> Labelled:
     labelled: Labelled = {}
     for label, folder in sorted(part.folders.items()):
         images = sorted(folder.images())
-        if not images:
+        if not images and not wanted.skip_unreadable:
             unread = not_read(sorted(folder.names())) or "add some or remove it"
             raise InputError(f"{files.where}: the class folder {folder.path} holds no image; {unread}")
         labelled |= dict.fromkeys(images, label)
@@ -183,14 +182,14 @@ def _class_order(files: Files, root: _Folder, train: Labelled) -> list[str]:
     return list(dict.fromkeys(listed))
 
 
-def _test_part(files: Files, root: _Folder, candidates: list[str]) -> Labelled:
+def _test_part(files: Files, root: _Folder, candidates: list[str], wanted: Wanted) -> Labelled:
     """The labelled images of the first part that has labels: a list of them, or class folders."""
     for name in candidates:
         if _ANNOTATIONS in root.folders[name].files:
             return _annotated(files, root.folders[name])
     for name in candidates:
         if root.folders[name].folders:
-            return _by_folder(files, root.folders[name])[0]
+            return _by_folder(files, root.folders[name], wanted)[0]
     return {}
 
 

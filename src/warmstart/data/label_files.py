@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 from warmstart.data.columns import IMAGE_NAMES, LABEL_NAMES, arrival_keys, choose, require_column
 from warmstart.data.files import Files
 from warmstart.data.folders import encoded_files
-from warmstart.data.images import ImageData
 from warmstart.data.listing import Listing
 from warmstart.data.train_and_test import index_labels, order_parts
 from warmstart.decoding.bounds import MAX_KEYS, MAX_TEXT
@@ -85,8 +84,8 @@ def _names_images(files: Files, name: str, wanted: Wanted, *, alone: bool) -> bo
     return first is not None and (wanted.image_column in first.values or any(map(is_image, first.values.values())))
 
 
-def read_lists(name: str, files: Files, lists: Sequence[str], wanted: Wanted) -> ImageData:
-    """Read the images of one list, or of one for each part."""
+def list_rows(name: str, files: Files, lists: Sequence[str], wanted: Wanted) -> Listing:
+    """List the images of one list, or of one for each part."""
     rows = [row for file in lists for row in _rows(files, file)]
     where = f"{files.where}/{lists[0]}" if len(lists) == 1 else files.where
     if not rows:
@@ -120,7 +119,7 @@ def read_lists(name: str, files: Files, lists: Sequence[str], wanted: Wanted) ->
         arrived = arrival_keys(where, order, [rows[index].values[order] for index in train])
     unlisted = set(filter(is_image, files.names)).difference(paths)
     left = [part for part in parts if part not in (train_name, test_name)]
-    listing = Listing(
+    return Listing(
         name,
         files.where,
         indices,
@@ -137,8 +136,8 @@ def read_lists(name: str, files: Files, lists: Sequence[str], wanted: Wanted) ->
                 else []
             ),
         ],
+        chosen,
     )
-    return listing.read(wanted)
 
 
 def _rows(files: Files, file: str) -> Iterator[_Row]:

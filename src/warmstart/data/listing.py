@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Container, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import compress
 
 import torch
@@ -34,6 +34,21 @@ class Listing:
     arrived: Sequence[str] | None = None
     """Of the training part: when each example arrived."""
     notes: Sequence[str] = field(default=())
+    names: Sequence[str] = ()
+    """Of the images, the training part's first, where each is a file."""
+
+    def training_images(self, chosen: Container[str]) -> Listing:
+        """Those of the training part alone whose files have these names; there may be none."""
+        places = [place for place, name in enumerate(self.names[: len(self.labels)]) if name in chosen]
+        renumbered = {place: number for number, place in enumerate(places)}
+        return replace(
+            self,
+            labels=self.labels[places],
+            test_labels=None,
+            encoded=lambda: ((renumbered[at], name, read) for at, name, read in self.encoded() if at in renumbered),
+            arrived=None if self.arrived is None else [self.arrived[place] for place in places],
+            names=[self.names[place] for place in places],
+        )
 
     def read(self, wanted: Wanted) -> ImageData:
         """Decode the images, the training part first."""

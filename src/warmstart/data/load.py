@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +16,14 @@ from warmstart.data.cifar import find_cifar, read_cifar
 from warmstart.data.features_and_noise import NAME as FEATURES_AND_NOISE
 from warmstart.data.features_and_noise import read_features_and_noise
 from warmstart.data.files import ARCHIVE_SUFFIXES, Files, FilesBeside, open_files
-from warmstart.data.folders import read_folders
+from warmstart.data.folders import list_folders
 from warmstart.data.images import ImageData
 from warmstart.data.label_files import SUFFIXES as LISTS
-from warmstart.data.label_files import find_lists, read_lists
+from warmstart.data.label_files import find_lists, list_rows
+from warmstart.data.listing import Listing
 from warmstart.data.settings import read_size
 from warmstart.data.svhn import SVHN_FILES, read_svhn
-from warmstart.data.tables import parquet_files, read_hub, read_parquet
+from warmstart.data.tables import list_parquet, parquet_files, read_hub
 from warmstart.data.torch_datasets import read_dataset
 from warmstart.decoding.bounds import require_regular
 from warmstart.decoding.decode import is_image, not_read
@@ -108,9 +112,9 @@ def _read(data: str | Path, wanted: Wanted) -> ImageData:
     made = _MADE.get(data) if isinstance(data, str) else None
     path = Path(data) if made else require_path(str(data), tuple(_MADE), _ACCEPTED)
     if made is None and parquet_files(path):
-        return read_parquet(path, wanted)
+        return list_parquet(path, wanted).read(wanted)
     if path.is_file() and path.name.lower().endswith(LISTS):
-        return read_lists(path.stem, FilesBeside(path.parent), [path.name], wanted)
+        return list_rows(path.stem, FilesBeside(path.parent), [path.name], wanted).read(wanted)
     if made is not None or (path.is_file() and not path.name.lower().endswith(ARCHIVE_SUFFIXES)):
         _refuse_columns(str(data), wanted)
     if made is not None:
@@ -137,7 +141,13 @@ def _refuse_columns(where: str, wanted: Wanted, *, order: bool = True) -> None:
 
 
 def _read_files(path: Path, files: Files, wanted: Wanted) -> ImageData:
-    """Read the one data set that a folder or an archive holds, judged by the names of its files."""
+    """Read the one data set that a folder or an archive holds."""
+    found = _found_in(path, files, wanted)
+    return found.read(wanted) if isinstance(found, Listing) else found()
+
+
+def _found_in(path: Path, files: Files, wanted: Wanted) -> Listing | Callable[[], ImageData]:
+    """The one data set that a folder or an archive holds, judged by the names of its files; arrays are to be called."""
     cifar = find_cifar(files.names)
     svhn = [name for name in SVHN_FILES if name in files.names and path.is_dir()]
     images = [name for name in files.names if is_image(name)]
@@ -145,16 +155,31 @@ def _read_files(path: Path, files: Files, wanted: Wanted) -> ImageData:
     if len(held) > 1:
         raise InputError(f"{path}: more than one data set in it ({', '.join(held)}); give the path of one of them")
     if not (cifar or svhn) and (lists := find_lists(files, wanted)):
-        return read_lists(_name(path), files, lists, wanted)
+        return list_rows(_name(path), files, lists, wanted)
     _refuse_columns(str(path), wanted, order=not images)
     if cifar:
-        return read_cifar(_name(path), files, *cifar[0], wanted)
+        return partial(read_cifar, _name(path), files, *cifar[0], wanted)
     if svhn:
-        return read_svhn(path, wanted)
+        return partial(read_svhn, path, wanted)
     if not images:
         found = not_read(files.names) or f"accepted are {_ACCEPTED}"
         raise InputError(f"{path}: no images in it{_readable_inside(files.names)}; {found}")
-    return read_folders(_name(path), files, wanted)
+    return list_folders(_name(path), files, wanted)
+
+
+@contextmanager
+def open_listing(path: Path, wanted: Wanted) -> Iterator[Listing | None]:
+    """The images that files or a table hold, before they are decoded; None for those of arrays, which `load` reads."""
+    if parquet_files(path):
+        yield list_parquet(path, wanted)
+    elif path.is_file() and path.name.lower().endswith(LISTS):
+        yield list_rows(path.stem, FilesBeside(path.parent), [path.name], wanted)
+    elif path.is_dir() or path.name.lower().endswith(ARCHIVE_SUFFIXES):
+        with open_files(path) as files:
+            found = _found_in(path, files, wanted)
+            yield found if isinstance(found, Listing) else None
+    else:
+        yield None
 
 
 def _resized(data: ImageData, wanted: Wanted) -> ImageData:

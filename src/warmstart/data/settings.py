@@ -45,8 +45,8 @@ def _image_size(value: Any) -> Any:
     return sides[0] if sides[0] == sides[1] else f"{sides[0]}x{sides[1]}"
 
 
-class DataSettings(Settings):
-    """Labelled images."""
+class ImageSettings(Settings):
+    """Which images are read, and how they come to one size."""
 
     title: ClassVar[str] = "The data"
 
@@ -84,6 +84,18 @@ class DataSettings(Settings):
     label_column: Annotated[
         str | None, Setting("The labels' column of a table", "NAME", default="by type, then by name")
     ] = None
+
+    @field_validator("fit")
+    @classmethod
+    def _with_a_size(cls, value: str, info: ValidationInfo) -> str:
+        if value != cls.model_fields["fit"].default and info.data.get("image_size") is None:
+            raise InputError(f"fit is {value}, which has no effect without a size; add --image-size N or HxW")
+        return value
+
+
+class DataSettings(ImageSettings):
+    """Labelled images."""
+
     skip_unreadable: Annotated[bool, Setting("Leave out images that cannot be read", "YES|NO")] = False
     cache: Annotated[
         str | None,
@@ -95,13 +107,6 @@ class DataSettings(Settings):
             role="running",
         ),
     ] = None
-
-    @field_validator("fit")
-    @classmethod
-    def _with_a_size(cls, value: str, info: ValidationInfo) -> str:
-        if value != cls.model_fields["fit"].default and info.data.get("image_size") is None:
-            raise InputError(f"fit is {value}, which has no effect without a size; add --image-size N or HxW")
-        return value
 
 
 class PatchSettings(Settings):

@@ -54,14 +54,14 @@ def parquet_files(path: Path) -> list[Path]:
     return [file for file in found if not any(part.startswith(".") for part in file.relative_to(path).parts)]
 
 
-def read_parquet(
+def list_parquet(
     path: Path,
     wanted: Wanted,
-) -> ImageData:
-    """Read a parquet file, or a folder of them with the parts in their names, as on the hub; no cache is written."""
+) -> Listing:
+    """List a parquet file, or a folder of them with the parts in their names, as on the hub; no cache is written."""
     splits = [_local_split(name, files) for name, files in _parquet_parts(path).items()]
     name = path.stem if path.is_file() else path.resolve().name
-    return _read_splits(name, str(path), splits, wanted)
+    return _list_splits(name, str(path), splits, wanted)
 
 
 def read_hub(
@@ -83,7 +83,7 @@ def read_hub(
     except Exception as error:  # of libraries of every kind, as the data set has it
         raise InputError(unreadable(f"hf:{name}", error, "go online, or choose another data set")) from error
     splits = [_hub_split(split, table) for split, table in found.items()]
-    return _read_splits(name, f"hf:{name}", splits, wanted)
+    return _list_splits(name, f"hf:{name}", splits, wanted).read(wanted)
 
 
 def _check_hub(repository: str) -> None:
@@ -187,12 +187,12 @@ def _features(schema: Any) -> dict[str, Any]:
     return dict(datasets.Features.from_arrow_schema(schema))
 
 
-def _read_splits(
+def _list_splits(
     name: str,
     where: str,
     splits: Sequence[_Split],
     wanted: Wanted,
-) -> ImageData:
+) -> Listing:
     by_name = {split.name: split for split in splits}
     train_name, test_names = order_parts(by_name)
     if train_name is None:
@@ -226,7 +226,7 @@ def _read_splits(
     names = getattr(train.features[label], "names", None)
     indices, test_indices, classes = index_labels(where, train_labels, test_labels, names)
     parts = [train] if test is None else [train, test]
-    listing = Listing(
+    return Listing(
         name,
         where,
         indices,
@@ -236,7 +236,6 @@ def _read_splits(
         lambda: (image, *(part.sources for part in parts)),
         arrived,
     )
-    return listing.read(wanted)
 
 
 def _image_column(where: str, features: dict[str, Any], named: str | None) -> str:

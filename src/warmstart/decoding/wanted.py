@@ -11,11 +11,15 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from warmstart.errors import InputError
+
 OnDecoded = Callable[[int, int], None]
 """Called with the number of images decoded so far and in all."""
 
 GIVEN = "given"
 """The order in which the data are: of rows, or of the names of files."""
+EXACT = "exact"
+"""The way to fit images that are of the size already; another one cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +29,7 @@ class Wanted:
     size: tuple[int, int] | None = None
     """Height and width."""
     fit: str = "stretch"
-    """How images of another shape come to it: one of `FITS`."""
+    """How images of another shape come to it: one of `FITS`, or `EXACT`."""
     image_column: str | None = None
     label_column: str | None = None
     order: str | None = None
@@ -46,6 +50,9 @@ class Wanted:
         """An image in the size that is asked for: bilinear, antialiased."""
         if self.size is None or image.size == self.size[::-1]:
             return image
+        if self.fit == EXACT:
+            found, wanted = ("x".join(map(str, sides)) for sides in (image.size[::-1], self.size))
+            raise InputError(f"{found} pixels (height x width) among images of {wanted}; resize or remove it")
         return FITS[self.fit](image, self.size[::-1])
 
     def all_fitted(self, images: Tensor) -> Tensor:

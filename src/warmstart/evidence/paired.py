@@ -162,6 +162,23 @@ def estimate(by_seed: NDArray[np.float64], *by_example: NDArray[np.float64]) -> 
     return Estimate(mean, variance, freedom, n, of_examples, example_freedom, len(sizes))
 
 
+def of_two_networks(by_example: NDArray[np.float64]) -> Estimate:
+    """Estimate what two networks, and not two methods, differ by: their differences on the same T test examples.
+
+    Only the examples stand for others that might have been collected, so that the variance is var(example) / T, with
+    T - 1 degrees of freedom: McNemar's comparison, as an interval.
+
+    Args:
+        by_example: The difference on each example, shape (T,).
+
+    Returns:
+        The mean difference with its variance, which is 0 with fewer than two examples.
+    """
+    size = len(by_example)
+    variance = float(by_example.var(ddof=1)) / size if size > 1 else 0.0
+    return Estimate(float(by_example.mean()), variance, max(0, size - 1), seeds=1)
+
+
 def _covariance(scores: NDArray[np.float64]) -> float:
     """Of two seeds' means over a test set, var(example) / T, from the differences of at least two seeds."""
     seeds, size = scores.shape

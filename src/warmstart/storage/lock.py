@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,17 +54,19 @@ class FolderLock:
     The folder is made if it is missing, and the temporary files of killed processes are removed. Two files stay behind,
     unless nothing else was written into a new folder, which then goes again: the lock file, which is always empty, and
     one with the holder's process id, for the message. Neither means that the folder is locked: only the operating
-    system's lock does, which ends with the process that took it.
+    system's lock does, which ends with the process that took it. ``flag`` names the folder's in errors.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, flag: str = "--out", *, on_wait: Callable[[str], None] | None = None) -> None:
+        """Prepare to take the lock; with ``on_wait``, which is told who holds it, to wait until it is free."""
         self.folder = folder
+        self._flag, self._on_wait = flag, on_wait
         self._made: list[Path] = []  # the folders that were made, innermost first
         self._process = os.getpid()
         self._lock: FileLock | None = None
 
     def __enter__(self) -> Claim:
-        """Take the lock without waiting; InputError if another process holds it or the folder is not writable."""
+        """Take the lock; InputError if another process holds it and is not waited for, or nothing can be written."""
         lock = FileLock(self.folder / _LOCK, blocking=False, fallback_to_soft=False)
         self._made = [folder for folder in (self.folder, *self.folder.parents) if not folder.exists()]
         try:
@@ -72,15 +75,18 @@ class FolderLock:
         except Timeout:
             pid = self.folder / _PID
             holder = pid.read_text(errors="replace").partition(" ")[0] if pid.is_file() else "unknown"
-            raise InputError(
-                f"{self.folder} is in use by another warmstart process (pid {holder}); "
-                "wait for it or choose another --out"
-            ) from None
+            held = f"{self.folder} is in use by another warmstart process (pid {holder})"
+            if self._on_wait is None:
+                raise InputError(f"{held}; wait for it or choose another {self._flag}") from None
+            self._on_wait(held)
+            lock.acquire(blocking=True)
         except OSError as error:
             if error.errno not in _NOT_OURS | _IMPOSSIBLE:  # a full disk, say, for which another folder is no remedy
                 raise
             cause = f"{error.strerror}: {error.filename or lock.lock_file}"
-            raise InputError(f"{self.folder} is not a folder to write to ({cause}); choose another --out") from error
+            raise InputError(
+                f"{self.folder} is not a folder to write to ({cause}); choose another {self._flag}"
+            ) from error
         claim = Claim(self.folder, f"{os.getpid()} {secrets.token_hex(8)}")
         try:
             write_text(self.folder / _PID, claim.text)

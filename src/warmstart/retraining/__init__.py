@@ -1,0 +1,1 @@
+"""`warmstart retrain`: a model that is retrained whenever data has arrived, checked against the one in service."""

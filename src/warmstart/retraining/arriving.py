@@ -1,0 +1,309 @@
+"""What is new in the data folder becomes the next stage: its snapshot, classes, files, and what was left out."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import nn
+
+from warmstart.data.images import ImageData
+from warmstart.data.settings import read_size
+from warmstart.errors import InputError
+from warmstart.image_size import ImageSize
+from warmstart.models.registry import input_range
+from warmstart.retraining import snapshots
+from warmstart.retraining.candidate import grown_state
+from warmstart.retraining.chronicle import Chronicle
+from warmstart.retraining.facts import Facts, tested_on, wanted
+from warmstart.retraining.index import Index, KnownFile, StageRow
+from warmstart.retraining.reading import Expected, Look, look
+from warmstart.retraining.settings import RetrainSettings
+from warmstart.retraining.snapshots import Snapshot, split, to_tensor
+from warmstart.retraining.state import FIRST, StateFolder
+from warmstart.retraining.training import Job, Part, require_testable
+from warmstart.runs.rehearsal import rehearse
+from warmstart.runs.run import Run
+from warmstart.storage import checkpoint
+from warmstart.wording import counted
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """Takes what has arrived into a state."""
+
+    state: StateFolder
+    index: Index
+    settings: RetrainSettings
+    chronicle: Chronicle
+
+    def take(self) -> StageRow | None:
+        """The next stage, written down but not trained; None where nothing is new.
+
+        Returns:
+            The stage.
+
+        Raises:
+            InputError: If the settings contradict the first stage, or too much cannot be read; nothing is changed.
+        """
+        index, settings = self.index, self.settings
+        facts = Facts.read(index)
+        if facts is not None:
+            facts.check(settings)
+        before = index.files()
+        found = look(settings.data, before, self._expected(facts))
+        self._require_few_bad(found)
+        stages = index.stages()
+        parts = [Part(row.number, row.data_sha256) for row in stages if row.arrived]
+        known = snapshots.known_examples(self.state.snapshot(part.stage) for part in parts)
+        present = _examples(found.present)
+        excess, gone = present - known, _examples(before) - present
+        test = self._test(facts, found) if settings.test is not None and excess and found.labels else None
+        places = _chosen(found, excess, set() if test is None else set(test.digests))
+        self._say_what_changed(before, found, excess, gone)
+        if places or self._may_try_again(stages):
+            return self._stage(facts, found, places, test, parts, before)
+        self._forget(before, found)
+        return None
+
+    def _expected(self, facts: Facts | None) -> Expected:
+        settings = self.settings
+        if facts is None:
+            return Expected(wanted(settings, None, read_size(settings.image_size), settings.fit))
+        return Expected(facts.wanted(settings, None), facts.channels, facts.whole_numbers)
+
+    def _require_few_bad(self, found: Look) -> None:
+        allowed = math.ceil(self.settings.max_bad * found.rows)
+        if len(found.bad) > allowed:
+            path, reason = found.bad[0]
+            raise InputError(
+                f"{self.settings.data}: {len(found.bad)} of {counted(found.rows, 'new example')} cannot be read, more "
+                f"than --max-bad {self.settings.max_bad:.2%} allows, such as {path}: {reason}"
+            )
+        for path, reason in found.bad:
+            self.chronicle.say("quarantined", f"left out: {path}: {reason}", path=path, reason=reason)
+
+    def _test(self, facts: Facts | None, found: Look) -> Look:
+        """The images of --test, in the size of those that arrive."""
+        assert self.settings.test is not None
+        height, width = found.images.shape[-2:]
+        known = self._expected(facts)
+        expected = replace(known, wanted=replace(known.wanted, size=known.wanted.size or (height, width)))
+        test = look(self.settings.test, {}, replace(expected, channels=known.channels or found.channels))
+        for path, reason in test.bad:
+            self.chronicle.say("quarantined", f"left out of --test: {path}: {reason}", path=path, reason=reason)
+        if not test.labels:
+            raise InputError(f"--test {self.settings.test}: no image can be read; replace them")
+        return test
+
+    def _say_what_changed(
+        self, before: Mapping[str, KnownFile], found: Look, excess: Counter[bytes], gone: Counter[bytes]
+    ) -> None:
+        for path in sorted(found.read & before.keys()):
+            then, now = (Counter(split(files[path].digests)) for files in (before, found.present))
+            if (new := (now - then).total()) or (then - now).total():
+                text = f"{path} has changed: {counted(new, 'example')} new, {(then - now).total():,} gone"
+                self.chronicle.say("changed", text, path=path)
+        if gone:
+            self.chronicle.say(
+                "gone",
+                f"{counted(gone.total(), 'example')} no longer in {self.settings.data}; training goes on with them",
+                examples=gone.total(),
+            )
+
+    def _may_try_again(self, stages: Sequence[StageRow]) -> bool:
+        """Whether data that is not trained on has not been tried with these settings, such as after a rollback."""
+        latest = max((row.number for row in stages if row.arrived), default=0)
+        if (self.index.current or 0) >= latest:
+            return False
+        tried = [row for row in stages if row.number >= latest]
+        mine = self.settings.numbers()
+        if any(RetrainSettings.from_json(row.settings).numbers() == mine for row in tried):
+            last = tried[-1]
+            why = f"was rejected ({last.reason})" if last.state == "rejected" else "was rolled back"
+            self.chronicle.say("waiting", f"stage {last.number} {why}; it is tried again with the data that comes next")
+            return False
+        return True
+
+    def _forget(self, before: Mapping[str, KnownFile], found: Look) -> None:
+        """Nothing arrives: files that are only renamed, touched or unreadable are remembered so."""
+        vanished = before.keys() - found.present.keys()
+        if not found.read and not vanished:
+            return
+        with self.index.transaction():
+            self.index.set_files({path: found.present[path] for path in found.read}, vanished)
+            self.index.add_quarantine(max((row.number for row in self.index.stages()), default=0), found.bad)
+            self.index.add_events(self.chronicle.drain())
+
+    def _stage(
+        self,
+        facts: Facts | None,
+        found: Look,
+        places: list[int],
+        test: Look | None,
+        parts: list[Part],
+        before: Mapping[str, KnownFile],
+    ) -> StageRow | None:
+        index, settings = self.index, self.settings
+        number = 1 + max((row.number for row in index.stages()), default=0)
+        known = index.classes()
+        labels = [found.labels[place] for place in places]
+        new_classes = _in_order({*labels, *(test.labels if test else ())} - set(known))
+        classes = (*known, *new_classes)
+        place_of = {name: place for place, name in enumerate(classes)}
+        sha256, test_file = "", self._latest_test_file()
+        if places:
+            arrived = _snapshot(found, places, place_of)
+            sha256 = snapshots.write(self.state.snapshot(number), arrived)
+            parts = [*parts, Part(number, sha256)]
+        if test is not None:
+            test_file = self._write_test(_snapshot(test, range(len(test.labels)), place_of))
+        if facts is None:
+            facts = _facts(settings, found, arrived)
+        chain = tuple(index.chain(index.current))
+        job = Job(self.state, number, settings, facts, classes, tuple(parts), chain, test_file)
+        self._rehearse(job)
+        if job.new == 0:
+            self.state.snapshot(number).unlink(missing_ok=True)
+            text = f"{counted(len(places), 'new example')}, all held out: nothing to train on yet"
+            self.chronicle.say("waiting", text)
+            return None
+        row = StageRow(
+            number=number,
+            parent=chain[-1] if chain else None,
+            state="training",
+            reason="",
+            settings=settings.to_json(),
+            data_sha256=sha256,
+            test_file=test_file,
+            arrived=len(places),
+            new=job.new,
+            seen=job.seen,
+            held_out=len(job.test),
+            began=time.time(),
+            ended=None,
+            classes=len(classes),
+            attempt=FIRST,
+            kept=True,
+            followed=False,
+        )
+        self._say_what_arrived(row, new_classes, known)
+        with index.transaction():
+            index.set_facts({"fixed": facts.as_json()})
+            index.add_classes(new_classes)
+            index.add_stage(row)
+            vanished = before.keys() - found.present.keys()
+            index.set_files({path: found.present[path] for path in found.read}, vanished)
+            index.add_quarantine(number, found.bad)
+            index.add_events(self.chronicle.drain())
+        return row
+
+    def _rehearse(self, job: Job) -> None:
+        """Refuse now what would fail in training: then nothing of the stage is written down."""
+        try:
+            if job.stage == 1:
+                require_testable(job)
+            if job.new == 0:
+                return
+            job.require_whole_data()
+            task, key = job.task(FIRST), job.key(FIRST)
+            task.check([job.settings.seed])
+            rehearse(task, [key])
+            if job.chain:
+                self._require_growth(job.chain[-1], Run(task, key, None).model)
+        except InputError:
+            self.state.snapshot(job.stage).unlink(missing_ok=True)
+            raise
+
+    def _require_growth(self, number: int, fresh: nn.Module) -> None:
+        """Raise InputError if the network of the stage before cannot become that of now, with more classes perhaps."""
+        before = self.index.stage(number)
+        assert before is not None
+        try:
+            saved = checkpoint.load(self.state.checkpoint(number, before.attempt))
+        except InputError:
+            return  # damaged: the training goes on from an earlier one, and says so
+        grown_state(saved.model_state, fresh.state_dict(), before.classes, self.settings.model)
+
+    def _say_what_arrived(self, row: StageRow, new_classes: Sequence[str], known: Sequence[str]) -> None:
+        again = "" if row.arrived else " (they have been tried before)"
+        self.chronicle.say(
+            "arrived",
+            f"stage {row.number}: {counted(row.new, 'new example')} to train on{again}, {row.seen:,} in all; "
+            f"{counted(row.held_out, 'example')} held out",
+            row.number,
+            new=row.new,
+            seen=row.seen,
+            held_out=row.held_out,
+        )
+        if known and new_classes:
+            text = f"new {'class' if len(new_classes) == 1 else 'classes'}: {', '.join(new_classes)}; the head grows"
+            self.chronicle.say("classes", text, row.number, classes=list(new_classes))
+
+    def _latest_test_file(self) -> str:
+        return next((row.test_file for row in reversed(self.index.stages()) if row.test_file), "")
+
+    def _write_test(self, test: Snapshot) -> str:
+        """Keep a test set, under a name that is its SHA-256; it may be there already."""
+        beside = self.state.data_file("test.safetensors")
+        sha256 = snapshots.write(beside, test)
+        name = f"test-{sha256}.safetensors"
+        beside.replace(self.state.data_file(name))
+        return name
+
+
+def _examples(files: Mapping[str, KnownFile]) -> Counter[bytes]:
+    """How often each example is in these files."""
+    return Counter(one for file in files.values() for one in split(file.digests))
+
+
+def _chosen(found: Look, excess: Counter[bytes], tested: set[bytes]) -> list[int]:
+    """The places of examples that have not arrived before, in their order; a copy of a known one is known."""
+    left, places = Counter(excess), []
+    for place, one in enumerate(found.digests):
+        if left[one] > 0 and one not in tested:
+            left[one] -= 1
+            places.append(place)
+    return places
+
+
+def _snapshot(found: Look, places: Sequence[int], place_of: Mapping[str, int]) -> Snapshot:
+    chosen = list(places)
+    return Snapshot(
+        found.images[chosen],
+        torch.tensor([place_of[found.labels[place]] for place in chosen], dtype=torch.int64),
+        to_tensor([found.digests[place] for place in chosen]),
+    )
+
+
+def _facts(settings: RetrainSettings, found: Look, arrived: Snapshot) -> Facts:
+    """What the first stage fixes, by its training part."""
+    train = arrived if settings.test is not None else arrived.at(~arrived.held_out())
+    height, width = found.images.shape[-2:]
+    size: ImageSize = height if height == width else (height, width)
+    mean, std = torch.zeros(found.channels), torch.ones(found.channels)
+    if input_range(settings.model) == "normalised" and len(train):
+        classes = tuple(map(str, range(int(train.labels.max()) + 1)))
+        part = ImageData("first stage", train.images, train.labels, train.images[:0], train.labels[:0], classes)
+        mean, std = part.channel_mean(), part.channel_std()
+    return Facts(
+        model=settings.model,
+        image_size=size,
+        resized=settings.image_size is not None,
+        fit=settings.fit,
+        bits=found.bits,
+        channels=found.channels,
+        mean=tuple(mean.tolist()),
+        std=tuple(std.tolist()),
+        tested_on=tested_on(settings),
+        whole_numbers=found.whole_numbers,
+    )
+
+
+def _in_order(names: set[str]) -> list[str]:
+    """Classes in the order of their names; numbers by their size."""
+    return sorted(names, key=lambda name: (0, int(name), "") if name.lstrip("-").isdigit() else (1, 0, name))

@@ -1,0 +1,85 @@
+"""The history of a state: one line a stage, in words and numbers, for the terminal and the report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from warmstart.retraining.index import Index, StageRow
+from warmstart.wording import counted
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+HEADS = ("stage", "ended", "result", "new images", "all images", "steps", "accuracy %", "gain points", "churn %")
+SHOWN = 10
+"""Of what was left out, on the terminal; the report shows all."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One stage."""
+
+    row: StageRow
+    metrics: dict[str, float | None]
+    steps: int
+    """Of all trainings that the stage needed, without one from scratch beside."""
+    in_service: bool
+
+    def cells(self) -> tuple[str, ...]:
+        """As text, in the order of `HEADS`."""
+        row = self.row
+        ended = "" if row.ended is None else datetime.fromtimestamp(row.ended).strftime("%m-%d %H:%M")
+        return (
+            f"{row.number}{'*' if self.in_service else ''}",
+            ended,
+            row.state,
+            f"{row.new:,}",
+            f"{row.seen:,}",
+            f"{self.steps:,}" if self.steps else "–",
+            _percent(self.metrics.get("accuracy")),
+            _percent(self.metrics.get("difference"), "+"),
+            _percent(self.metrics.get("churn")),
+        )
+
+
+def history(index: Index) -> list[Line]:
+    """All stages, oldest first."""
+    current = index.current
+    found = []
+    for row in index.stages():
+        steps = sum(run["steps"] for attempt, run in index.runs(row.number).items() if attempt != "cold")
+        found.append(Line(row, index.metrics(row.number), steps, row.number == current))
+    return found
+
+
+def table(lines: list[Line]) -> Table:
+    """The table for a terminal of 80 columns."""
+    from warmstart.evidence.table import terminal_table
+
+    shown = terminal_table(HEADS)
+    for line in lines:
+        shown.add_row(*line.cells())
+    return shown
+
+
+def remarks(index: Index, lines: list[Line]) -> list[str]:
+    """What a table does not say: reasons, what was left out, what is in service."""
+    found = [
+        f"stage {line.row.number} was rejected: {line.row.reason}" for line in lines if line.row.state == "rejected"
+    ]
+    for line in lines:
+        if (cold := line.metrics.get("cold_accuracy")) is not None:
+            behind = "has fallen behind" if line.metrics.get("behind_cold") else "has not fallen behind"
+            found.append(f"stage {line.row.number}: trained from scratch {cold:.1%}; the warm line {behind}")
+    found += [f"stage {line.row.number} is still to be trained" for line in lines if line.row.state == "training"]
+    left_out = index.quarantine()
+    found += [f"left out at stage {stage}: {path}: {reason}" for stage, path, reason in left_out[-SHOWN:]]
+    if len(left_out) > SHOWN:
+        found.append(f"and {counted(len(left_out) - SHOWN, 'other')} left out earlier (--report lists all)")
+    return found
+
+
+def _percent(value: float | None, sign: str = "") -> str:
+    return "–" if value is None else f"{100 * value:{sign}.1f}"

@@ -1,0 +1,287 @@
+"""The index of a state: what has arrived, how each stage ended, what is in service. One SQLite file.
+
+Every change of the state is one transaction here. Files are written before the row that names them, and removed after
+the row that says so: a kill in between leaves a file that nobody names, which the next call writes anew or removes.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+from warmstart.errors import InputError, WorkFailedError
+
+VERSION = 1
+"""Of the schema."""
+
+_SCHEMA = """
+CREATE TABLE facts (                      -- `current`, and what the first stage has fixed
+    name TEXT PRIMARY KEY, value TEXT NOT NULL  -- JSON
+);
+CREATE TABLE classes (                    -- append-only
+    number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE
+);
+CREATE TABLE stages (
+    number INTEGER PRIMARY KEY,
+    parent INTEGER,                       -- the stage that it was trained on from; NULL for the first
+    state TEXT NOT NULL,                  -- training, promoted, rejected
+    reason TEXT NOT NULL DEFAULT '',      -- why it ended so
+    settings TEXT NOT NULL,               -- JSON
+    data_sha256 TEXT NOT NULL,            -- of data/NNNN.safetensors, what arrived
+    test_file TEXT NOT NULL DEFAULT '',   -- in data/; empty for the held-out fifth
+    arrived INTEGER NOT NULL,             -- examples of that file
+    new INTEGER NOT NULL,                 -- examples trained on that the parent was not
+    seen INTEGER NOT NULL,                -- all examples trained on
+    held_out INTEGER NOT NULL,            -- examples tested
+    began REAL NOT NULL,                  -- seconds since 1970, for people; nothing depends on it
+    ended REAL,
+    classes INTEGER NOT NULL,             -- how many there were
+    attempt TEXT NOT NULL DEFAULT 'first',  -- the training whose network is the stage's
+    kept INTEGER NOT NULL DEFAULT 1,      -- 0: its weights have been pruned
+    followed INTEGER NOT NULL DEFAULT 0   -- 1: hooks, exports and the registry have been told
+);
+CREATE TABLE runs (                       -- a stage's trainings: first, slower, cold
+    stage INTEGER NOT NULL, attempt TEXT NOT NULL, result TEXT NOT NULL, report TEXT NOT NULL,  -- JSON
+    PRIMARY KEY (stage, attempt)
+);
+CREATE TABLE metrics (stage INTEGER NOT NULL, name TEXT NOT NULL, value REAL, PRIMARY KEY (stage, name));
+CREATE TABLE files (                      -- of the data folder, when they were last read
+    path TEXT PRIMARY KEY, size INTEGER NOT NULL, changed INTEGER NOT NULL,
+    class TEXT NOT NULL,                  -- of an image; empty for a shard
+    digests BLOB NOT NULL,                -- 16 bytes for each example
+    bad TEXT NOT NULL                     -- why it cannot be read; empty where it can
+);
+CREATE TABLE quarantine (stage INTEGER NOT NULL, path TEXT NOT NULL, reason TEXT NOT NULL);
+CREATE TABLE events (stage INTEGER, kind TEXT NOT NULL, text TEXT NOT NULL, at REAL NOT NULL);
+"""
+
+State = Literal["training", "promoted", "rejected"]
+
+
+@dataclass(frozen=True)
+class StageRow:
+    """A row of ``stages``; the schema says what each column is."""
+
+    number: int
+    parent: int | None
+    state: State
+    reason: str
+    settings: str
+    data_sha256: str
+    test_file: str
+    arrived: int
+    new: int
+    seen: int
+    held_out: int
+    began: float
+    ended: float | None
+    classes: int
+    attempt: str
+    kept: bool
+    followed: bool
+
+
+@dataclass(frozen=True)
+class KnownFile:
+    """A row of ``files``."""
+
+    size: int
+    changed: int
+    """Nanoseconds since 1970."""
+    label: str
+    digests: bytes
+    bad: str
+
+
+class Index:
+    """An open index; `with Index(file) as index: ...`. One process writes at a time, under the state's lock."""
+
+    def __init__(self, file: Path, *, make: bool = False) -> None:
+        """Open it, or make it with ``make``; InputError if it is missing, damaged or another version's."""
+        self.file = file
+        try:
+            self._database = sqlite3.connect(
+                f"{file.absolute().as_uri()}?mode={'rwc' if make else 'rw'}", uri=True, isolation_level=None, timeout=60
+            )
+        except sqlite3.Error as error:
+            raise InputError(f"{file}: cannot be opened ({error}); give --state the folder of a state") from None
+        try:
+            self._check(make)
+        except BaseException:
+            self._database.close()
+            raise
+
+    def _check(self, make: bool) -> None:
+        try:
+            (version,) = self._database.execute("PRAGMA user_version").fetchone()
+            tables = self._database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        except sqlite3.Error as error:
+            raise InputError(f"{self.file}: damaged ({error}); {RECOVERY}") from None
+        if make and not tables:
+            with self.transaction():
+                for statement in _SCHEMA.split(";\n"):
+                    self._database.execute(statement)
+                self._database.execute(f"PRAGMA user_version = {VERSION}")
+        elif version != VERSION:
+            raise InputError(f"{self.file}: format {version}, and this warmstart reads {VERSION}; update warmstart")
+
+    def __enter__(self) -> Index:
+        """Return the index."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close it."""
+        self._database.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All changes inside are made together, or none.
+
+        Yields:
+            Nothing.
+
+        Raises:
+            WorkFailedError: If the disk does not take them.
+        """
+        try:
+            self._database.execute("BEGIN IMMEDIATE")
+            yield
+            self._database.execute("COMMIT")
+        except BaseException as error:
+            if self._database.in_transaction:
+                self._database.execute("ROLLBACK")
+            if isinstance(error, sqlite3.Error):
+                raise WorkFailedError(f"{self.file}: cannot be written ({error}); nothing of it has changed") from error
+            raise
+
+    def integrity(self) -> str:
+        """What SQLite finds wrong with the file; empty if nothing is."""
+        try:
+            found = self._database.execute("PRAGMA integrity_check").fetchone()[0]
+        except sqlite3.Error as error:
+            return str(error)
+        return "" if found == "ok" else str(found)
+
+    def _rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
+        try:
+            return self._database.execute(query, values).fetchall()
+        except sqlite3.Error as error:
+            raise InputError(f"{self.file}: damaged ({error}); {RECOVERY}") from None
+
+    # What is known
+
+    def fact(self, name: str) -> Any:
+        """A fact, None if it is not known yet."""
+        found = self._rows("SELECT value FROM facts WHERE name = ?", name)
+        return json.loads(found[0][0]) if found else None
+
+    @property
+    def current(self) -> int | None:
+        """The stage whose model is in service."""
+        number: int | None = self.fact("current")
+        return number
+
+    def classes(self) -> tuple[str, ...]:
+        """The classes, in the order of the model's outputs."""
+        return tuple(name for (name,) in self._rows("SELECT name FROM classes ORDER BY number"))
+
+    def stages(self) -> list[StageRow]:
+        """All stages, oldest first."""
+        names = ", ".join(field.name for field in fields(StageRow))
+        return [StageRow(*row) for row in self._rows(f"SELECT {names} FROM stages ORDER BY number")]
+
+    def stage(self, number: int) -> StageRow | None:
+        """A stage."""
+        return next((row for row in self.stages() if row.number == number), None)
+
+    def chain(self, number: int | None) -> list[int]:
+        """The stages that a stage was trained on from, oldest first, itself last; none for None."""
+        parents = {row.number: row.parent for row in self.stages()}
+        found: list[int] = []
+        while number is not None:
+            found.append(number)
+            number = parents[number]
+        return found[::-1]
+
+    def metrics(self, stage: int) -> dict[str, float | None]:
+        """What was measured of a stage."""
+        return dict(self._rows("SELECT name, value FROM metrics WHERE stage = ?", stage))
+
+    def runs(self, stage: int) -> dict[str, dict[str, Any]]:
+        """A stage's trainings: attempt -> its row, as in results.csv."""
+        found = self._rows("SELECT attempt, result FROM runs WHERE stage = ?", stage)
+        return {attempt: json.loads(result) for attempt, result in found}
+
+    def files(self) -> dict[str, KnownFile]:
+        """The files of the data folder, when they were last read."""
+        found = self._rows("SELECT path, size, changed, class, digests, bad FROM files")
+        return {path: KnownFile(*rest) for path, *rest in found}
+
+    def quarantine(self, stage: int | None = None) -> list[tuple[int, str, str]]:
+        """Stage, path and reason of what was left out, in all stages or one."""
+        found = self._rows("SELECT stage, path, reason FROM quarantine ORDER BY rowid")
+        return [(number, path, reason) for number, path, reason in found if stage in (None, number)]
+
+    def events(self) -> list[tuple[int | None, str, str, float]]:
+        """Stage, kind, text and time of all that was said, oldest first."""
+        return [(*row,) for row in self._rows("SELECT stage, kind, text, at FROM events ORDER BY rowid")]
+
+    # What changes; call these within a transaction
+
+    def set_facts(self, facts: Mapping[str, Any]) -> None:
+        """Write facts down."""
+        rows = [(name, json.dumps(value)) for name, value in facts.items()]
+        self._database.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", rows)
+
+    def add_classes(self, names: Iterable[str]) -> None:
+        """Append classes."""
+        known = len(self.classes())
+        self._database.executemany("INSERT INTO classes VALUES (?, ?)", enumerate(names, start=known))
+
+    def add_stage(self, row: StageRow) -> None:
+        """Add a stage."""
+        values = [getattr(row, field.name) for field in fields(StageRow)]
+        self._database.execute(f"INSERT INTO stages VALUES ({', '.join('?' * len(values))})", values)
+
+    def change_stage(self, number: int, **columns: Any) -> None:
+        """Change columns of a stage."""
+        assigned = ", ".join(f"{name} = ?" for name in columns)
+        self._database.execute(f"UPDATE stages SET {assigned} WHERE number = ?", (*columns.values(), number))
+
+    def set_files(self, seen: Mapping[str, KnownFile], gone: Iterable[str] = ()) -> None:
+        """Write down what was read, and forget what is no longer there."""
+        rows = [(path, file.size, file.changed, file.label, file.digests, file.bad) for path, file in seen.items()]
+        self._database.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?)", rows)
+        self._database.executemany("DELETE FROM files WHERE path = ?", [(path,) for path in gone])
+
+    def add_quarantine(self, stage: int, bad: Iterable[tuple[str, str]]) -> None:
+        """Write down what was left out."""
+        self._database.executemany("INSERT INTO quarantine VALUES (?, ?, ?)", [(stage, *one) for one in bad])
+
+    def set_run(self, stage: int, attempt: str, result: Mapping[str, Any], report: Mapping[str, Any]) -> None:
+        """Write down a training's result and the method's report."""
+        values = (stage, attempt, json.dumps(dict(result)), json.dumps(dict(report)))
+        self._database.execute("INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?)", values)
+
+    def set_metrics(self, stage: int, values: Mapping[str, float]) -> None:
+        """Write measurements down; NaN becomes NULL."""
+        rows = [(stage, name, value) for name, value in values.items()]
+        self._database.executemany("INSERT OR REPLACE INTO metrics VALUES (?, ?, ?)", rows)
+
+    def add_events(self, events: Sequence[tuple[int | None, str, str]]) -> None:
+        """Write down what was said."""
+        now = time.time()
+        self._database.executemany("INSERT INTO events VALUES (?, ?, ?, ?)", [(*event, now) for event in events])
+
+
+RECOVERY = "docs/retrain-state.md says how to go on from the copy beside it"
+"""The remedy for a damaged index."""

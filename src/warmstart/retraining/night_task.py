@@ -1,0 +1,69 @@
+"""A stage of a state as a task: all that has arrived, in stages that end where the promoted ones ended."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from warmstart.data.images import ImageData
+from warmstart.retraining.facts import Facts
+from warmstart.retraining.settings import RetrainSettings
+from warmstart.retraining.snapshots import Snapshot
+from warmstart.runs.image_task import ImageTask
+from warmstart.streams.image_stream import ImageStream, Selection
+from warmstart.streams.settings import StreamSettings
+from warmstart.training.examples import Examples
+
+
+@dataclass(frozen=True)
+class NightTask(ImageTask):
+    """Images with given arrivals and a given normalisation."""
+
+    arrivals: tuple[int, ...] = ()
+    """How many examples each stage brought, the candidate's last."""
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+
+    @cached_property
+    def normalisation(self) -> tuple[Tensor, Tensor]:
+        """That of the first stage, which the weights know."""
+        return torch.tensor(self.mean), torch.tensor(self.std)
+
+    @property
+    def held_out(self) -> Examples:
+        """What is tested."""
+        return self._test
+
+    @cached_property
+    def _only_stream(self) -> ImageStream:
+        positions = torch.arange(len(self.images.train_labels)).split(list(self.arrivals))
+        return ImageStream(positions, Selection("test", None))
+
+    def _stream(self, seed: int) -> ImageStream:
+        return self._only_stream
+
+
+def night_task(
+    facts: Facts,
+    classes: tuple[str, ...],
+    settings: RetrainSettings,
+    *,
+    train: Snapshot,
+    test: Snapshot,
+    arrivals: tuple[int, ...],
+) -> NightTask:
+    """The task of a stage; stages without an example are left out of its arrivals."""
+    images = ImageData("retrain", train.images, train.labels, test.images, test.labels, classes)
+    return NightTask(
+        images,
+        facts.model,
+        settings,
+        StreamSettings.of({"order": "given"}),
+        settings.device,
+        arrivals=arrivals,
+        mean=facts.mean,
+        std=facts.std,
+    )

@@ -1,0 +1,109 @@
+"""The entry points: a night, a rollback."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from warmstart.errors import HelpedError, InputError, WorkFailedError
+from warmstart.interruption import begin_work
+from warmstart.retraining.attempts import Attempts
+from warmstart.retraining.chronicle import Chronicle
+from warmstart.retraining.following import Followers
+from warmstart.retraining.night import Night, RejectedError
+from warmstart.retraining.settings import NightSettings, RetrainSettings
+from warmstart.retraining.state import StateFolder
+from warmstart.retraining.training import Helpers, train_along
+from warmstart.serving.model_folder import check_model
+from warmstart.training.devices import find_device
+from warmstart.training.shares import launched_team
+
+
+def retrain(settings: RetrainSettings) -> None:
+    """Train on what has arrived since the last call, and put the result into service if it may be.
+
+    Args:
+        settings: Of this call.
+
+    Raises:
+        InputError: If a setting is wrong, the state is in use, or too much of what is new cannot be read.
+        WorkFailedError: If the candidate is rejected.
+        HelpedError: After the work, in all but the first of several processes that were launched together.
+    """
+    settings = settings.settled()
+    team = launched_team(find_device(settings.device))
+    begin_work()
+    if team.rank > 0:
+        train_along(team)
+        raise HelpedError("this process trained along with process 0, which has the results")
+    state, helpers = StateFolder(Path(settings.state)), Helpers(team)
+    try:
+        chronicle = Chronicle(settings.log_json)
+        on_wait = (lambda held: chronicle.say("waiting", f"{held}; waiting for it")) if settings.wait else None
+        with state.locked(on_wait) as (index, claim):
+            followers = Followers(state, index, settings, chronicle)
+            attempts = Attempts(state, index, claim, chronicle, helpers)
+            _pass(Night(state, index, settings, chronicle, attempts, followers))
+    finally:
+        helpers.dismiss()
+
+
+def _pass(night: Night) -> None:
+    """Pass a night; where it fails, the hook is told."""
+    try:
+        night.pass_()
+    except Exception as error:
+        if not isinstance(error, RejectedError):  # of which the followers know
+            night.followers.run_hook(False, None, str(error))
+        with suppress(WorkFailedError):  # of a full disk, which the error tells
+            night.write_down()
+        raise
+
+
+def roll_back(settings: NightSettings, stage: int | None) -> int:
+    """Put an earlier model into service: that of ``stage``, or of the stage that the current one went on from.
+
+    What arrived later counts as new again. It is trained on when more arrives, or with other settings.
+
+    Args:
+        settings: Of this call; the registry follows.
+        stage: A promoted one.
+
+    Returns:
+        The stage.
+
+    Raises:
+        InputError: If there is no such stage, it was not promoted, or its weights are gone; nothing is changed.
+    """
+    state = StateFolder(Path(settings.state))
+    with state.opened():
+        pass  # a folder that holds no state is refused before it is locked
+    begin_work()
+    chronicle = Chronicle(settings.log_json)
+    with state.locked() as (index, _):
+        chain = index.chain(index.current)
+        wanted = stage if stage is not None else (chain[-2] if len(chain) > 1 else None)
+        if wanted is None:
+            raise InputError(
+                f"{state.path}: there is no stage before the one in service; name one with --rollback STAGE"
+            )
+        row = index.stage(wanted)
+        if row is None or row.state != "promoted":
+            promoted = ", ".join(str(one.number) for one in index.stages() if one.state == "promoted" and one.kept)
+            raise InputError(f"{state.path}: stage {wanted} was not promoted; choose from {promoted or 'none'}")
+        if not row.kept:
+            raise InputError(
+                f"{state.path}: the weights of stage {wanted} have been pruned (--keep); choose a later one"
+            )
+        check_model(state.model(wanted))
+        chronicle.say("rolled back", f"the model of stage {wanted} is in service; stage {index.current} was", wanted)
+        with index.transaction():
+            index.set_facts({"current": wanted})
+            for pending in (one.number for one in index.stages() if one.state == "training"):
+                why = "a rollback came before it was trained"
+                index.change_stage(pending, state="rejected", reason=why, ended=time.time(), followed=1)
+            index.add_events(chronicle.drain())
+        state.point_to(wanted)
+        Followers(state, index, settings, chronicle).after_rollback(row)
+    return wanted

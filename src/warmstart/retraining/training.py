@@ -1,0 +1,171 @@
+"""One training of a stage, in this process or in several that were launched together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import Any
+
+import torch
+
+from warmstart.errors import InputError, require
+from warmstart.grids.local_processes import computing_with, memory_sufficing
+from warmstart.processes import Team
+from warmstart.retraining import snapshots
+from warmstart.retraining.candidate import StageFolder
+from warmstart.retraining.facts import Facts
+from warmstart.retraining.night_task import NightTask, night_task
+from warmstart.retraining.settings import RetrainSettings
+from warmstart.retraining.snapshots import Snapshot
+from warmstart.retraining.state import COLD, SLOWER, StateFolder
+from warmstart.runs.key import RunKey
+from warmstart.runs.run import Event, Run
+
+SLOWER_BY = 1 / 3
+"""What the learning rate of the second training is multiplied by."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """What arrived with one stage."""
+
+    stage: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that a stage's trainings need; it can be sent to the other processes."""
+
+    state: StateFolder
+    stage: int
+    settings: RetrainSettings
+    facts: Facts
+    classes: tuple[str, ...]
+    parts: tuple[Part, ...]
+    """Everything that has arrived, oldest first."""
+    chain: tuple[int, ...]
+    """The stages before it, from which it goes on, oldest first."""
+    test_file: str
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the fields alone: each process reads the data itself."""
+        return type(self), tuple(getattr(self, field.name) for field in fields(self))
+
+    @cached_property
+    def _parts(self) -> list[tuple[Snapshot, Snapshot]]:
+        """What arrived with each stage: what is trained on, and what is held out."""
+        found = []
+        for part in self.parts:
+            arrived = snapshots.read(self.state.snapshot(part.stage), part.sha256)
+            held_out = torch.zeros(len(arrived), dtype=torch.bool) if self.test_file else arrived.held_out()
+            found.append((arrived.at(~held_out), arrived.at(held_out)))
+        return found
+
+    @cached_property
+    def test(self) -> Snapshot:
+        """What is tested: the held-out fifth, or a test set without what has been trained on."""
+        if not self.test_file:
+            return snapshots.joined(held_out for _, held_out in self._parts)
+        sha256 = self.test_file.removeprefix("test-").removesuffix(".safetensors")
+        test = snapshots.read(self.state.data_file(self.test_file), sha256)
+        trained = {one for part in self._trained for one in part.known()}
+        return test.at(torch.tensor([one not in trained for one in test.known()], dtype=torch.bool))
+
+    @property
+    def _trained(self) -> list[Snapshot]:
+        return [train for train, _ in self._parts]
+
+    def require_whole_data(self) -> None:
+        """Raise InputError unless all that has arrived is there as it was written, and something is left to test on."""
+        require(len(self.test) > 0, "all images of --test have been trained on; give others")
+
+    @property
+    def seen(self) -> int:
+        """How many examples are trained on."""
+        return sum(map(len, self._trained))
+
+    @property
+    def new(self) -> int:
+        """How many of them the stage before was not."""
+        return self._arrivals()[-1]
+
+    def _arrivals(self) -> tuple[int, ...]:
+        """The examples between the ends of the stages of the chain; a stage that follows nothing begins with all."""
+        ends = [*self.chain, self.stage]
+        counts = [0] * len(ends)
+        for part, held in zip(self.parts, self._trained, strict=True):
+            counts[next(place for place, end in enumerate(ends) if part.stage <= end)] += len(held)
+        return tuple(counts)
+
+    def task(self, attempt: str) -> NightTask:
+        """What a training of the stage trains."""
+        arrivals = (self.seen,) if attempt == COLD else self._arrivals()
+        lr = self.settings.lr * (SLOWER_BY if attempt == SLOWER else 1)
+        recipe = self.settings.model_copy(update={"lr": lr})
+        train = snapshots.joined(self._trained)
+        return night_task(self.facts, self.classes, recipe, train=train, test=self.test, arrivals=arrivals)
+
+    def key(self, attempt: str) -> RunKey:
+        """Which run it is."""
+        method = "cold" if attempt == COLD else self.settings.method
+        return RunKey(method, self.settings.seed, self.settings.optimizer)
+
+
+def train(
+    job: Job, attempt: str, folder: StageFolder | None, team: Team, on_event: Callable[[Event], None]
+) -> tuple[Run, NightTask]:
+    """Train, or go on where a training stopped; of a team, the first process alone has the folder.
+
+    Returns:
+        The run, which is over, and its task.
+    """
+    task, key = job.task(attempt), job.key(attempt)
+    with computing_with(int(job.settings.threads)), memory_sufficing(key):
+        run = Run(task, key, folder, team)
+        run.go_on(on_event)
+    return run, task
+
+
+class Helpers:
+    """The other processes of a team, which take part in each training until they are dismissed."""
+
+    def __init__(self, team: Team) -> None:
+        self._team, self._busy = team, False
+
+    def train(
+        self, job: Job, attempt: str, folder: StageFolder, on_event: Callable[[Event], None]
+    ) -> tuple[Run, NightTask]:
+        """Train with all of them."""
+        self._team.broadcast((job, attempt))
+        self._busy = True
+        trained = train(job, attempt, folder, self._team, on_event)
+        self._busy = False
+        return trained
+
+    def dismiss(self) -> None:
+        """Let them end; in the middle of a training that failed here, their launcher ends them."""
+        if not self._busy:
+            self._team.broadcast(None)
+
+
+def train_along(team: Team) -> None:
+    """In all processes but the first: take part in each training, until this one is dismissed."""
+    nothing: tuple[Job, str] | None = None
+    while (told := team.broadcast(nothing)) is not None:
+        train(*told, None, team, _ignore)
+
+
+def _ignore(event: Event) -> None:
+    """Ignore an event: only the first process says what happens."""
+
+
+def require_testable(job: Job) -> None:
+    """Raise InputError unless a first stage has two classes to tell apart and something to test on."""
+    labels = {label for part in job._trained for label in part.labels.tolist()}
+    if len(labels) < 2:
+        only = f"only '{job.classes[labels.pop()]}'" if labels else "none"
+        raise InputError(f"the first stage needs two classes, and there is {only} to train on; add images of others")
+    if len(job.test) == 0:
+        raise InputError("no image is in the held-out fifth; add images, or give --test PATH")
