@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -56,7 +57,7 @@ def test_any_tool_finds_the_weights_by_their_own_names(folder):
 
 def test_a_later_model_takes_the_place_of_an_earlier_one_and_nothing_else_stays(folder):
     later = made("small-cnn[norm=layer]")
-    write_model(folder, later, ModelCard(**{**vars(DIGITS), "model": "small-cnn[norm=layer]", "image_size": (8, 8)}))
+    write_model(folder, later, replace(DIGITS, model="small-cnn[norm=layer]", image_size=(8, 8), about={2: 1, 10: 1}))
     model, card = read_model(folder)
     assert equal(model, later)
     assert card.image_size == (8, 8)
@@ -101,7 +102,7 @@ def rewrite(file, **changes):
         (lambda folder: (folder / CARD).unlink(), rf"{CARD}: no such file; name the folder of a model"),
         (lambda folder: (folder / CARD).write_bytes(b"{"), rf"{CARD}: damaged, or no model of warmstart's"),
         (lambda folder: (folder / CARD).write_text("[1]"), rf"{CARD}: damaged, or no model of warmstart's"),
-        (lambda folder: rewrite(folder / CARD, channels="x"), rf"{CARD}: damaged, or no model of warmstart's"),
+        (lambda folder: rewrite(folder / CARD, mean=[0.2]), rf"{CARD}: damaged, or no model of warmstart's"),
         (lambda folder: rewrite(folder / CARD, classes=3), rf"{CARD}: damaged, or no model of warmstart's"),
         (lambda folder: rewrite(folder / CARD, format=2), rf"{CARD}: a model of format 2, .* reads format 1; update"),
     ],
@@ -116,8 +117,18 @@ def test_damage_is_one_line_that_names_the_file(folder, harm, said):
 
 
 def test_weights_that_do_not_fit_what_the_factory_makes_now_are_said_to(folder):
-    rewrite(folder / CARD, model="small-cnn[norm=layer]")
+    write_model(folder, made(), replace(DIGITS, model="small-cnn[norm=layer]"))
     with pytest.raises(InputError, match=r"the weights do not fit the network that small-cnn\[norm=layer\] makes now"):
+        read_model(folder)
+
+
+def make_nothing(num_classes, in_channels, image_size):
+    raise RuntimeError("the disk with my constants\nis gone")
+
+
+def test_a_factory_that_fails_now_is_one_line(folder):
+    write_model(folder, made(), replace(DIGITS, model=f"{__name__}:make_nothing"))
+    with pytest.raises(InputError, match=r"it raised RuntimeError: the disk with my constants is gone$"):
         read_model(folder)
 
 
@@ -139,7 +150,7 @@ def make_tied(num_classes, in_channels, image_size):
 
 def test_tied_weights_are_stored_once_and_are_tied_again(tmp_path):
     tied = Tied()
-    write_model(tmp_path / "m", tied, ModelCard(**{**vars(DIGITS), "model": f"{__name__}:make_tied"}))
+    write_model(tmp_path / "m", tied, replace(DIGITS, model=f"{__name__}:make_tied"))
     model, _ = read_model(tmp_path / "m")
     assert "again.weight" not in load_file(tmp_path / "m" / WEIGHTS)
     assert model.again.weight is model.first.weight
@@ -150,7 +161,7 @@ def test_layers_that_a_method_has_put_in_are_put_in_again(tmp_path):
     plain = "small-cnn[norm=none]"
     method, model = parse_method("normalize-and-project"), made(plain)
     prepare_(method, model)
-    write_model(tmp_path / "m", model, ModelCard(**{**vars(DIGITS), "model": plain, "method": str(method)}))
+    write_model(tmp_path / "m", model, replace(DIGITS, model=plain, method=str(method)))
     again, _ = read_model(tmp_path / "m")
     assert str(again) == str(model) != str(made(plain))
     assert "LayerNorm" in str(again)

@@ -1,3 +1,4 @@
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -131,10 +132,14 @@ def test_the_batch_size_changes_nothing_but_rounding(served, digits):
     torch.testing.assert_close(a.probabilities, b.probabilities)
 
 
-def test_several_threads_may_share_it(served, digits):
-    expected = served.predict(digits)
+def test_several_threads_may_share_it(served, digits, tmp_path):
+    expected, filters = served.predict(digits), list(warnings.filters)
+    files = [tmp_path / f"{i}.png" for i in range(len(digits))]
+    for file, image in zip(files, digits, strict=True):
+        Image.fromarray(image[0].numpy()).save(file)
     with ThreadPoolExecutor(4) as pool:
-        assert all(same(found, expected) for found in pool.map(served.predict, [digits] * 20))
+        assert all(same(found, expected) for found in pool.map(served.predict, [digits, files] * 20))
+    assert warnings.filters == filters
     assert not served.model.training
 
 

@@ -30,8 +30,8 @@ def check_factory(
     # Reading the random state of an unused CUDA would start it, and workers forked later could then not use it.
     in_use = torch.cuda.is_initialized()
     with torch.random.fork_rng(devices=range(torch.cuda.device_count() if in_use else 0)), torch.no_grad():
-        model = _make(factory, num_classes, in_channels, image_size, name=name)
-        again = _make(factory, num_classes, in_channels, image_size, name=name)
+        model = make(factory, num_classes, in_channels, image_size, name=name)
+        again = make(factory, num_classes, in_channels, image_size, name=name)
         if not set(model.parameters()).isdisjoint(again.parameters()):
             raise InputError(
                 f"model {name}: two calls returned networks that share weights, so no method could start afresh; "
@@ -53,8 +53,8 @@ def check_factory(
         )
 
 
-def _make(factory: ModelFactory, num_classes: int, in_channels: int, image_size: ImageSize, *, name: str) -> nn.Module:
-    """Call the factory as a run would, and check that it returns a network that can be trained."""
+def make(factory: ModelFactory, num_classes: int, in_channels: int, image_size: ImageSize, *, name: str) -> nn.Module:
+    """Call a factory; InputError if it raises, or what it returns is no network that can be trained."""
     called = f"called as factory({num_classes}, {in_channels}, {image_size}) (num_classes, in_channels, image_size)"
     try:
         model = factory(num_classes, in_channels, image_size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -28,6 +29,8 @@ Images = Picture | Sequence[Picture]
 
 _LUMA = (19595, 38470, 7471)
 """Of red, green and blue in grey, of 2^16 parts: ITU-R 601 as Pillow rounds it."""
+_turn = threading.Lock()
+"""While images are decoded, on all cores, Python's warnings are off for the whole process: one call at a time."""
 _SHAPES = "(H, W), (N, H, W), (H, W, C), (C, H, W), (N, H, W, C) or (N, C, H, W), with 1 or 3 channels"
 
 
@@ -61,7 +64,8 @@ def decode_files(paths: Sequence[Path], card: ModelCard) -> tuple[Tensor, dict[i
     """
     stack = ImageStack(len(paths))
     encoded = [(place, str(path), partial(read_file, path)) for place, path in enumerate(paths)]
-    decode_images(lambda: encoded, stack, _wanted(card))
+    with _turn:
+        decode_images(lambda: encoded, stack, _wanted(card))
     unreadable = {place: reason for place, (_, reason) in sorted(stack.unreadable.items())}
     return _of_the_cards_form(stack.images(), card), unreadable
 

@@ -1,7 +1,7 @@
 """A model's folder: its weights without pickle, and a card that says how to make the network and what it takes.
 
 ``weights.safetensors`` holds the tensors of the state dict by their own names, so that any tool that reads safetensors
-finds them. ``model.json`` is the card, with the SHA-256 of the weights and the versions that wrote them.
+finds them. ``model.json`` is the card, with the SHA-256 of the weights, its own, and the versions that wrote them.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from warmstart.image_size import ImageSize
 from warmstart.importing import describe
 from warmstart.methods.lifecycle import prepare_
 from warmstart.methods.registry import parse_method
+from warmstart.models.factory import make
 from warmstart.models.registry import model_factory
 from warmstart.storage.atomic import new_folder, write_bytes, write_text
 from warmstart.storage.packing import TensorTable, pack, unpack
@@ -85,9 +86,11 @@ def write_model(folder: Path, model: nn.Module, card: ModelCard) -> None:
         },
         "versions": {"warmstart": version("warmstart"), "torch": str(torch.__version__)},
     }
+    plain = json.loads(json.dumps(content))  # as it is read again
+    text = json.dumps({**plain, "checksum": _checksum(plain)}, indent=1)
     with new_folder(folder) as filled:
         write_bytes(filled / WEIGHTS, weights)
-        write_text(filled / CARD, json.dumps(content, indent=1) + "\n")
+        write_text(filled / CARD, text + "\n")
 
 
 def read_card(folder: Path) -> ModelCard:
@@ -108,7 +111,8 @@ def read_model(folder: Path) -> tuple[nn.Module, ModelCard]:
     tensors = from_safetensors(_whole_weights(folder, stored))
     state = {**tensors, **unpack(stored["elsewhere"], tensors)}
     with torch.random.fork_rng(devices=[]):  # the caller's random numbers go on as if nothing had been drawn
-        model = model_factory(card.model)(len(card.classes), card.channels, card.image_size)
+        factory = model_factory(card.model)
+        model = make(factory, len(card.classes), card.channels, card.image_size, name=card.model)
         if card.method:
             prepare_(parse_method(card.method), model)
     try:
@@ -163,10 +167,13 @@ def _read(folder: Path) -> tuple[ModelCard, dict[str, Any]]:
     file = folder / CARD
     try:
         content = json.loads(file.read_bytes())
-        if (form := content.pop("format")) != _FORMAT:
+        if content["format"] != _FORMAT:
+            form = content["format"]
             raise InputError(f"{file}: a model of format {form}, and this warmstart reads format {_FORMAT}; update it")
+        if content.pop("checksum") != _checksum(content):
+            raise ValueError("the card has changed")
         stored = {"sha256": str(content["weights"]["sha256"]), "elsewhere": dict(content.pop("weights")["elsewhere"])}
-        del content["versions"]
+        del content["format"], content["versions"]
         return TypeAdapter(ModelCard).validate_python(content), stored
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(f"{file}: no such file; name the folder of a model") from None
@@ -174,6 +181,11 @@ def _read(folder: Path) -> tuple[ModelCard, dict[str, Any]]:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{file}: damaged, or no model of warmstart's; {_REMEDY}") from error
+
+
+def _checksum(content: Mapping[str, Any]) -> str:
+    """Of a card without its checksum."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 _REMEDY = "restore it from a copy, or go back to an earlier model"

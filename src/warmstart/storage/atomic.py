@@ -86,7 +86,7 @@ def _beside(path: Path) -> Path:
 
 
 def _remove_beside(path: Path) -> None:
-    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*{_SUFFIX}"):
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.????????{_SUFFIX}"):
         shutil.rmtree(leftover)
 
 
