@@ -220,7 +220,7 @@ class Arrival:
             raise
 
     def _require_growth(self, number: int, fresh: nn.Module) -> None:
-        """Raise InputError if the network of the stage before cannot become that of now, with more classes perhaps."""
+        """Raise InputError if the network of the stage before cannot become that of now, with its new classes."""
         before = self.index.stage(number)
         assert before is not None
         try:

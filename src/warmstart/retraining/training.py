@@ -21,6 +21,7 @@ from warmstart.retraining.snapshots import Snapshot
 from warmstart.retraining.state import COLD, SLOWER, StateFolder
 from warmstart.runs.key import RunKey
 from warmstart.runs.run import Event, Run
+from warmstart.training.shares import end_together
 
 SLOWER_BY = 1 / 3
 """What the learning rate of the second training is multiplied by."""
@@ -148,6 +149,7 @@ class Helpers:
         """Let them end; in the middle of a training that failed here, their launcher ends them."""
         if not self._busy:
             self._team.broadcast(None)
+            end_together(self._team)
 
 
 def train_along(team: Team) -> None:
@@ -155,6 +157,7 @@ def train_along(team: Team) -> None:
     nothing: tuple[Job, str] | None = None
     while (told := team.broadcast(nothing)) is not None:
         train(*told, None, team, _ignore)
+    end_together(team)
 
 
 def _ignore(event: Event) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
-import time
 from pathlib import Path
 
 
@@ -29,13 +29,23 @@ def end_with_launcher() -> None:
     A launcher that is killed cannot tell its processes, which would train on and keep the folder locked. This is for
     `torchrun` and Accelerate, which uses it: Slurm ends its own processes, and a shell may close.
     """
-    if "TORCHELASTIC_RUN_ID" in os.environ:
-        threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return
+    over = threading.Event()
+    watch = threading.Thread(target=_end_with, args=(os.getppid(), over), daemon=True)
+    watch.start()
+
+    def stop_watching() -> None:
+        over.set()
+        watch.join()
+
+    atexit.register(stop_watching)  # awake while the interpreter is taken apart, it would abort the process
 
 
-def _end_with(parent: int) -> None:
+def _end_with(parent: int, over: threading.Event) -> None:
     while os.getppid() == parent and _may_be_launcher(parent):
-        time.sleep(1)
+        if over.wait(1):
+            return
     os._exit(1)
 
 

@@ -32,6 +32,16 @@ def launched_team(device: torch.device) -> Team:
     return Team(state.num_processes, dist.group.WORLD, state.device, rank=state.process_index)
 
 
+def end_together(team: Team) -> None:
+    """Let the processes of a launched team end, once all have come here.
+
+    One that ends while another still reads from it, or whose threads of communication are running, may abort.
+    """
+    if team.size > 1:
+        team.gather(0.0)
+        dist.destroy_process_group()
+
+
 class Shares:
     """This process's share of each batch, and the sums that make one update of all shares.
 
