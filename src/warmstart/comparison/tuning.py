@@ -56,7 +56,8 @@ def carry_out_trials(
     """Compute all trials that are not done, in all processes that were launched together."""
     line = f"tuning: {counted(len(record.settings.methods), 'trial')}, judged on {record.judged_on}"
     with suppress(HelpedError):
-        carry_out(Plan(_to_tune_on(task), record, Path(record.settings.out), [*lines, line], warnings), display)
+        folder = Path(record.settings.out)
+        carry_out(Plan(_to_tune_on(task), record, folder, [*lines, line], warnings, followed=True), display)
 
 
 def unfinished_trials(record: TuningRecord) -> dict[str, int]:

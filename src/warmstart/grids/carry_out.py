@@ -29,7 +29,7 @@ from warmstart.runs.state import RunState
 from warmstart.runs.task import Task
 from warmstart.storage.lock import FolderLock
 from warmstart.training.launch import available_cores, launched_processes
-from warmstart.training.shares import launched_team
+from warmstart.training.shares import end_together, launched_team
 from warmstart.wording import counted
 
 WRITE_EVERY = 1.0
@@ -62,6 +62,8 @@ class Plan:
     wanted: Callable[[Mapping[RunKey, RunState]], Wanted] | None = None
     """Asked in the first process at the start, with what is done, and again whenever all runs that it wanted are done,
     until it wants no more; None: all runs of the grid are wanted."""
+    followed: bool = False
+    """Whether the processes that were launched together carry out another plan after it."""
 
     @property
     def threads(self) -> int:
@@ -92,6 +94,8 @@ def carry_out(plan: Plan, display: Display) -> dict[RunKey, RunState]:
             else:
                 work.done |= work.compute(left)
             left = team.on_first(work.go_on)
+        if not plan.followed:
+            end_together(team)
         if team.rank > 0:
             raise HelpedError("this process trained along with process 0, which has the results")
         return work.done
