@@ -89,8 +89,11 @@ class Trace(Recorder, TorchDispatchMode):
             for module in self.names:
                 stack.callback(module.register_forward_pre_hook(self.enter, with_kwargs=True).remove)
                 stack.callback(module.register_forward_hook(self.leave).remove)
-            on_failure(partial(self._leave, torch._C._len_torch_dispatch_stack()))
-            stack.enter_context(self)
+            # Left as often as it was entered, whoever comes first: the stack, or what puts back after an interruption.
+            leave = partial(self._leave, torch._C._len_torch_dispatch_stack())
+            on_failure(leave)
+            stack.callback(leave)
+            self.__enter__()  # type: ignore[no-untyped-call]  # of torch
             output = run()
         found: set[int] = set()
         for tensor in tensors_in(output):
