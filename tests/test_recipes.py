@@ -1,5 +1,6 @@
 """The scripts of the recipes run as they stand and do what their pages say; tests/test_docs.py reads the pages."""
 
+import logging
 import re
 import runpy
 from pathlib import Path
@@ -67,3 +68,22 @@ def test_an_average_made_anew_is_nearer_to_the_network_than_the_old_one(run):
     anew, old = (float(share) for share in re.findall(r"made anew (\S+) away, the old one (\S+)", out)[0])
     assert anew < 0.9 * old
     assert float(out.split()[-1]) > 0.8
+
+
+@pytest.mark.parametrize(
+    ("name", "framework"),
+    [
+        ("lightning_module", "lightning"),
+        ("hugging_face_images", "transformers"),
+        ("hugging_face_text", "transformers"),
+    ],
+)
+def test_with_a_framework_dash_acts_once_on_both_months(name, framework, run, caplog):
+    caplog.set_level(logging.INFO, "warmstart")
+    pytest.importorskip(framework)
+    run(name)
+    assert caplog.text.count("neurons scaled by") == 1
+    assert "old data has 32.9% of the average's weight" in caplog.text
+    caplog.clear()
+    run(name)
+    assert "neurons scaled by" not in caplog.text
