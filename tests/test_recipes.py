@@ -1,8 +1,12 @@
 """The scripts of the recipes run as they stand and do what their pages say; tests/test_docs.py reads the pages."""
 
+import copy
 import logging
+import os
 import re
 import runpy
+import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -87,3 +91,96 @@ def test_with_a_framework_dash_acts_once_on_both_months(name, framework, run, ca
     caplog.clear()
     run(name)
     assert "neurons scaled by" not in caplog.text
+
+
+def test_a_trainer_of_nnunets_kind_acts_once_at_the_first_rate(run):
+    _, first = run("nnunet_trainer")
+    _, july = first.split("dash(")
+    assert "old data has 32.9% of the average's weight" in july
+    assert "july, epoch 0: rate 0.0100" in july
+    _, again = run("nnunet_trainer")
+    assert again == ""
+
+
+class Boxes(torch.utils.data.Dataset):
+    """A data set as Ultralytics makes one: images of one colour, which have as many boxes as they have."""
+
+    def __init__(self, folder):
+        self.im_files = [str(file) for file in sorted(folder.iterdir())]
+
+    def __len__(self):
+        return len(self.im_files)
+
+    def __getitem__(self, index):
+        return {"cls": torch.zeros(index, 1), "img": torch.full((3, 8, 8), index, dtype=torch.uint8)}
+
+    @staticmethod
+    def collate_fn(examples):
+        images = torch.stack([example["img"] for example in examples])
+        return {"cls": torch.cat([example["cls"] for example in examples]), "img": images}
+
+
+class Detector(torch.nn.Module):
+    """A network as Ultralytics' in what the recipe uses: its loss, and a head whose last convolution has a bias."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3, bias=False), torch.nn.BatchNorm2d(4), torch.nn.SiLU())
+        self.head = torch.nn.Conv2d(4, 1, 1)
+        self.seen = []
+
+    def loss(self, batch):
+        self.seen.append(batch["img"][:, 0, 0, 0].mul(255).round().int().tolist())
+        objects = self.head(self.body(batch["img"])).sigmoid().mean()
+        parts = torch.stack([objects, (objects - len(batch["cls"]) / 100) ** 2]) * len(batch["img"])
+        return parts, parts.detach()
+
+
+class Average:
+    """Ultralytics' ModelEMA, in what the recipe uses."""
+
+    def __init__(self, model):
+        self.ema = copy.deepcopy(model)
+
+
+@pytest.fixture
+def yolo_trainer(tmp_path, monkeypatch):
+    """A stand-in for Ultralytics' trainer at the end of its set-up, over ten images, the last by name being oldest."""
+
+    def build_yolo_dataset(args, images, size, data, *, mode, rect):
+        assert (mode, rect) == ("val", False)
+        return Boxes(images)
+
+    monkeypatch.setitem(sys.modules, "ultralytics", types.ModuleType("ultralytics"))
+    monkeypatch.setitem(sys.modules, "ultralytics.data", types.SimpleNamespace(build_yolo_dataset=build_yolo_dataset))
+    for number in range(10):
+        (tmp_path / f"{number}.png").touch()
+        os.utime(tmp_path / f"{number}.png", (1000 - number, 1000 - number))
+    model = Detector()
+    return types.SimpleNamespace(
+        model=model,
+        ema=Average(model),
+        start_epoch=0,
+        args=None,
+        data={"train": tmp_path},
+        preprocess_batch=lambda batch: {**batch, "img": batch["img"] / 255},
+    )
+
+
+def test_yolos_callback_acts_on_ordered_images_and_spares_the_priors(yolo_trainer, capsys):
+    recipe = runpy.run_path(str(SCRIPTS / "ultralytics_yolo.py"))
+    model = yolo_trainer.model
+    before = copy.deepcopy(model.state_dict())
+    recipe["warm_start"](new_images=2, batch_size=4, alpha=0.3)(yolo_trainer)
+    assert model.seen == [[7, 6, 5, 4], [3, 2, 1, 0]]  # oldest first; of ten, the two oldest fill no batch
+    assert "averaged 2 batches, 8 examples" in capsys.readouterr().out
+    now = model.state_dict()
+    assert {name for name in now if not torch.equal(before[name], now[name])} == {"body.0.weight"}
+    assert torch.equal(yolo_trainer.ema.ema.body[0].weight, model.body[0].weight)
+
+
+def test_yolos_callback_leaves_a_training_alone_that_resumes(yolo_trainer):
+    recipe = runpy.run_path(str(SCRIPTS / "ultralytics_yolo.py"))
+    yolo_trainer.start_epoch = 3
+    recipe["warm_start"](new_images=2, batch_size=4)(yolo_trainer)
+    assert yolo_trainer.model.seen == []
