@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.utils.data import DataLoader, Dataset
 
 SCRIPTS = Path(__file__).parents[1] / "examples" / "recipes"
 
@@ -102,7 +103,7 @@ def test_a_trainer_of_nnunets_kind_acts_once_at_the_first_rate(run):
     assert again == ""
 
 
-class Boxes(torch.utils.data.Dataset):
+class Boxes(Dataset):
     """A data set as Ultralytics makes one: images of one colour, which have as many boxes as they have."""
 
     def __init__(self, folder):
@@ -184,3 +185,58 @@ def test_yolos_callback_leaves_a_training_alone_that_resumes(yolo_trainer):
     yolo_trainer.start_epoch = 3
     recipe["warm_start"](new_images=2, batch_size=4)(yolo_trainer)
     assert yolo_trainer.model.seen == []
+
+
+class ImagesOfTimm(Dataset):
+    """A data set as timm makes one of a folder: its reader has the samples, sorted by class."""
+
+    def __init__(self, root):
+        files = sorted(root.glob("*/*.png"))
+        self.reader = types.SimpleNamespace(samples=[(str(file), file.parent.name == "dog") for file in files])
+        self.transform = None
+
+    def __len__(self):
+        return len(self.reader.samples)
+
+    def __getitem__(self, index):
+        path, label = self.reader.samples[index]
+        return torch.full((3, 8, 8), float(Path(path).stem)), int(label)
+
+
+class EmaOfTimm(Average):
+    def set(self, model):
+        self.ema.load_state_dict(model.state_dict())
+
+
+def test_timms_images_are_read_oldest_first_and_its_average_follows(tmp_path, monkeypatch, capsys):
+    def create_loader(data, *, batch_size, use_prefetcher, num_workers, **transform):
+        assert not use_prefetcher
+        assert transform == {"input_size": (3, 8, 8), "interpolation": "bicubic", "mean": 0, "std": 1, "crop_pct": 1.0}
+        return DataLoader(data, batch_size)  # is_training=False, so in the data set's order
+
+    made = {
+        "create_dataset": lambda name, root, *, split, class_map: ImagesOfTimm(root),
+        "create_loader": create_loader,
+    }
+    monkeypatch.setitem(sys.modules, "timm", types.ModuleType("timm"))
+    monkeypatch.setitem(sys.modules, "timm.data", types.SimpleNamespace(**made))
+    for name, numbers in {"cat": (5, 1, 3), "dog": (2, 4, 0)}.items():
+        (tmp_path / name).mkdir()
+        for number in numbers:
+            (tmp_path / name / f"{number}.png").touch()
+            os.utime(tmp_path / name / f"{number}.png", (number, number))
+
+    recipe = runpy.run_path(str(SCRIPTS / "timm_script.py"))
+    args = types.SimpleNamespace(
+        dataset="", data_dir=tmp_path, train_split="train", class_map="", batch_size=2, workers=0
+    )
+    config = {"input_size": (3, 8, 8), "interpolation": "bicubic", "mean": 0, "std": 1, "crop_pct": 1.0}
+    batches = recipe["in_order"](args, config, batch_size=3)
+    assert [images[:, 0, 0, 0].tolist() for images, _ in batches] == [[0, 1, 2], [3, 4, 5]]
+
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.LayerNorm(192), torch.nn.Linear(192, 2))
+    before, ema = model[2].weight.clone(), EmaOfTimm(model)
+    recipe["warm_start_"](model, ema, batches, torch.nn.CrossEntropyLoss(), new_images=3)
+    assert "averaged 2 batches, 6 examples" in capsys.readouterr().out
+    assert not torch.equal(model[2].weight, before)
+    assert torch.equal(ema.ema[2].weight, model[2].weight)
