@@ -40,6 +40,29 @@ def test_the_imagenet_script_acts_once_and_begins_its_schedule_again(run):
     assert again == ""
 
 
+def test_an_interrupted_imagenet_script_goes_on_without_acting_again(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    recipe = runpy.run_path(str(SCRIPTS / "imagenet_script.py"))
+    june, july = tmp_path / "june", tmp_path / "july"
+    recipe["photograph"]("2026-06", images=10)
+    recipe["train"](june, epochs=1)
+    recipe["photograph"]("2026-07", images=10)
+    save = torch.save
+
+    def interrupt(states, file):
+        if states["epoch"] == 2:
+            raise KeyboardInterrupt
+        save(states, file)
+
+    monkeypatch.setattr(torch, "save", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        recipe["train"](july, june / "checkpoint.pth", epochs=4)
+    assert capsys.readouterr().out.count("dash(") == 1
+    monkeypatch.setattr(torch, "save", save)
+    recipe["train"](july, june / "checkpoint.pth", epochs=4)
+    assert capsys.readouterr().out.split(",")[0] == "epoch 2"
+
+
 def test_of_data_sorted_by_class_only_their_own_order_is_warned_of(run):
     _, out = run("sorted_by_class")
     as_it_is, *ordered = out.splitlines()
