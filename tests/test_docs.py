@@ -4,6 +4,7 @@ import importlib.util
 import re
 import shlex
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,8 @@ from warmstart.methods.registry import parse_method
 from warmstart.wording import split_names
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+RECIPES = sorted(page for page in (ROOT / "docs" / "recipes").glob("*.md") if page.name != "README.md")
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "docs" / "recipes").glob("*.md")])
 ALONE = ("--seeds", "1", "--jobs", "1")
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 STANDS_FOR_A_CLASS_OR_A_VARIABLE = (":", "$", "oracle")
@@ -81,7 +83,7 @@ def test_commands_are_found():
     assert ["compare", "--lr", "1e-2", "--seeds", "3"] in [words for p in COMMANDS for words in p.values]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_resolve(page):
     for target in re.findall(r"\]\(([^)\s]+)\)", BLOCK.sub("", page.read_text()).replace("\n", " ")):
         if "://" in target:
@@ -92,10 +94,25 @@ def test_links_resolve(page):
         assert not anchor or anchor in slugs(there), target
 
 
-def test_the_index_names_every_page():
-    index = (ROOT / "docs" / "README.md").read_text()
-    for page in (ROOT / "docs").glob("*.md"):
+@pytest.mark.parametrize("folder", [ROOT / "docs", ROOT / "docs" / "recipes"], ids=lambda folder: folder.name)
+def test_the_index_names_every_page(folder):
+    index = (folder / "README.md").read_text()
+    for page in folder.glob("*.md"):
         assert page.name == "README.md" or f"({page.name})" in index
+
+
+@pytest.mark.parametrize("page", RECIPES, ids=lambda page: page.name)
+def test_every_block_of_a_recipe_is_part_of_its_script(page):
+    file = ROOT / "examples" / "recipes" / f"{page.stem.replace('-', '_')}.py"
+    shown = blocks(page, "python")
+    assert shown
+    if not file.exists():
+        assert "**Not run here, page only**" in page.read_text()
+        compile("\n".join(shown), page.name, "exec")
+        return
+    script = file.read_text()
+    for block in shown:
+        assert any(textwrap.indent(block, " " * indent) in script for indent in (0, 4, 8, 12)), block
 
 
 def made_by(name):
