@@ -4,12 +4,12 @@ BIN := .venv/bin
 # One thread a process: the tests and the demo run in parallel processes instead.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test tests soak lint wheel clean
+.PHONY: demo test tests soak lint wheel docs clean
 
 demo: .venv/installed
 	$(BIN)/warmstart compare --seeds 10 --out out/demo
 
-test: .venv/installed lint tests wheel
+test: .venv/installed lint tests wheel docs
 
 tests: .venv/installed
 	$(BIN)/python -m pytest -n 2 --dist loadfile
@@ -30,10 +30,15 @@ wheel: .venv/installed
 	$(BIN)/python -m build --wheel --no-isolation --outdir dist .
 	$(BIN)/python tests/wheel_with_torch_alone.py dist/*.whl
 
+# The site, out/site/index.html; any warning ends it. Its search needs a server: python -m http.server -d out/site.
+docs: .venv/installed
+	$(BIN)/python docs/make_site.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build -f out/mkdocs.yml
+
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "warmstart needs Python 3.11 or later")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[lab,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[lab,dev,docs]'
 	touch $@
 
 clean:
