@@ -32,7 +32,7 @@ def test_every_page_is_in_the_site_and_its_navigation(site, tmp_path):
     named = in_navigation(yaml.safe_load(navigation))
     pages = {f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")}
     assert len(pages) > 15
-    assert pages | {"README.md", "CHANGELOG.md"} <= named
+    assert pages | {"README.md", "CHANGELOG.md", "CONTRIBUTING.md"} <= named
     assert all((tmp_path / "pages" / page).exists() for page in named)
 
 
