@@ -4,12 +4,12 @@ BIN := .venv/bin
 # One thread a process: the tests and the demo run in parallel processes instead.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test tests soak lint wheel clean
+.PHONY: demo test tests soak lint dist publish docs clean
 
 demo: .venv/installed
 	$(BIN)/warmstart compare --seeds 10 --out out/demo
 
-test: .venv/installed lint tests wheel
+test: .venv/installed lint tests dist docs
 
 tests: .venv/installed
 	$(BIN)/python -m pytest -n 2 --dist loadfile
@@ -24,16 +24,26 @@ lint: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# The core must import with torch alone: the wheel goes into a folder, and nothing but torch's own needs is visible.
-wheel: .venv/installed
+# What a release is: built, checked, and used in empty environments, with torch alone and with what [lab] needs.
+dist: .venv/installed
 	rm -rf dist
-	$(BIN)/python -m build --wheel --no-isolation --outdir dist .
-	$(BIN)/python tests/wheel_with_torch_alone.py dist/*.whl
+	$(BIN)/python -m build --no-isolation --outdir dist .
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/python tests/install_archives.py dist/*
+
+# One person's command, with a token of PyPI in TWINE_PASSWORD.
+publish: dist
+	$(BIN)/twine upload --username __token__ dist/*
+
+# The site, out/site/index.html; any warning ends it. Its search needs a server: python -m http.server -d out/site.
+docs: .venv/installed
+	$(BIN)/python docs/make_site.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build -f out/mkdocs.yml
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "warmstart needs Python 3.11 or later")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[lab,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[lab,dev,docs]'
 	touch $@
 
 clean:

@@ -20,13 +20,15 @@ INTEGRATIONS = ("warm_start", "lightning", "transformers")
 HEAD = """# Every function and class
 
 ```python
+import torch
+
 import warmstart as ws
 ```
 
 Written by `python docs/make_api.py` from the docstrings; edit those. A trailing underscore means that a network is
 changed in place. Bad input raises `ws.InputError`, and nothing is changed then.
 """
-SECTIONS = re.compile(r"^(Args|Attributes|Returns|Yields|Raises):$", re.MULTILINE)
+SECTIONS = re.compile(r"^(Args|Attributes|Returns|Yields|Raises|Example):$", re.MULTILINE)
 ITEM = re.compile(r"^(\*{0,2}\w+): ", re.MULTILINE)
 
 Documented = ast.FunctionDef | ast.ClassDef
@@ -203,6 +205,9 @@ def _prose(node: Documented) -> str:
     parts = [_fenced(_code(first.strip()))]
     for title, body in zip(sections[::2], sections[1::2], strict=True):
         content = inspect.cleandoc(body)
+        if title == "Example":
+            parts.append(f"```pycon\n{content}\n```")
+            continue
         named = title in ("Args", "Attributes", "Raises")
         content = ITEM.sub(r"- `\1`: ", content) if named else " ".join(content.split())
         parts.append(f"**{'Arguments' if title == 'Args' else title}**\n\n{_code(content)}")

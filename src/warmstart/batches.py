@@ -242,6 +242,12 @@ def oldest_first(loader: DataLoader[Any], batch_size: int = BATCH) -> DataLoader
     Raises:
         InputError: If it is no loader, its data set cannot be indexed or is drawn from in part, or the batch size is
             no whole number of at least 1.
+
+    Example:
+        >>> data = torch.utils.data.TensorDataset(torch.arange(5))
+        >>> loader = torch.utils.data.DataLoader(data, batch_size=2, shuffle=True)
+        >>> [batch.tolist() for [batch] in ws.oldest_first(loader, batch_size=2)]
+        [[0], [1, 2], [3, 4]]
     """
     if not isinstance(loader, DataLoader):
         raise InputError(f"oldest_first puts a DataLoader in order, not a {type(loader).__name__}{_inside(loader)}")

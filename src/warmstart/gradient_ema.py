@@ -54,6 +54,15 @@ class GradientEMA:
         largest: Parameter name -> the largest norm of a gradient that went in (under FSDP2, of this process's part),
             which bounds what the batches left out could have added; empty where none was.
         parameters: The parameters that take part, as `neurons` splits them.
+
+    Example:
+        >>> model = torch.nn.Linear(4, 2)
+        >>> ema = ws.GradientEMA(model)
+        >>> for batch in torch.randn(5, 10, 4):  # five batches, oldest first
+        ...     model.zero_grad()
+        ...     model(batch).square().mean().backward()
+        ...     ema.update()
+        >>> report = ws.dash_from_(model, ema)
     """
 
     def __init__(self, model: nn.Module, alpha: float = ALPHA, *, filter_fn: Filter | None = None) -> None:

@@ -82,6 +82,13 @@ def diagnose(
 
     Raises:
         InputError: If there is no batch, a name is unknown, or the network is trained by several processes.
+
+    Example:
+        >>> model = torch.nn.Linear(2, 2)
+        >>> _ = torch.nn.init.eye_(model.weight)
+        >>> batches = [(torch.randn(8, 2), torch.randn(8, 2))]
+        >>> ws.diagnose(model, batches, torch.nn.functional.mse_loss, only=["isometry"])["isometry"]
+        0.0
     """
     require_module(model)
     model, team = team_of(model)

@@ -61,6 +61,12 @@ def validate(model: nn.Module, *, granularity: Granularity = GRANULARITY, filter
 
     Raises:
         InputError: If it is no network.
+
+    Example:
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.BatchNorm1d(8), torch.nn.Linear(8, 2))
+        >>> _ = model[0].weight.requires_grad_(False)
+        >>> print(ws.validate(model))
+        note: 0.weight: left alone, frozen (requires_grad is False)
     """
     require_module_type(model)
     order = ("error", "warning", "note")

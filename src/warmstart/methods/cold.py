@@ -54,6 +54,14 @@ def cold_(model: nn.Module, fresh: nn.Module, *, optimizer: torch.optim.Optimize
     Raises:
         InputError: If one of the two is no network, or they differ in a parameter's or buffer's name or shape, or
             share one; nothing is changed then.
+
+    Example:
+        >>> def make_model():
+        ...     return torch.nn.Linear(4, 2)
+        >>> model, fresh = make_model(), make_model()
+        >>> report = ws.cold_(model, fresh)
+        >>> torch.equal(model.weight, fresh.weight)
+        True
     """
     model, team = team_of(model)
     if optimizer is not None:

@@ -147,6 +147,13 @@ def dash_(
         InputError: If a setting is out of range, the model has nothing to scale, there are no batches or they
             are shuffled, or a gradient is not finite. Then, and after any other exception, the model is bit for bit
             what it was.
+
+    Example:
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.BatchNorm1d(8), torch.nn.Linear(8, 2))
+        >>> batches = [(torch.randn(10, 4), torch.randint(2, (10,))) for month in range(5)]  # oldest first
+        >>> report = ws.dash_(model, batches, torch.nn.functional.cross_entropy)
+        >>> [layer.name for layer in report.layers]  # print(report) says by how much
+        ['0.weight', '0.bias', '2.weight', '2.bias']
     """
     team = team_of(model)[1]
     _check_lambda(lambda_)

@@ -114,6 +114,12 @@ def fire_(
     Raises:
         InputError: If a setting is out of range, weights are not finite or sharded over processes, or there is
             nothing to change. The model is bit for bit what it was.
+
+    Example:
+        >>> layer = torch.nn.Linear(4, 4)
+        >>> report = ws.fire_(layer)
+        >>> torch.linalg.svdvals(layer.weight.detach()).round(decimals=2)  # no direction is stretched more than another
+        tensor([1., 1., 1., 1.])
     """
     _check_settings(tolerance, max_iterations, optimizer_state, variant)
     if optimizer is not None:

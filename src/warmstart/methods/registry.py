@@ -36,6 +36,11 @@ def parse_method(text: str) -> Method:
 
     Raises:
         InputError: If the name or a setting is unknown, given twice or missing, or a value is not valid.
+
+    Example:
+        >>> method = ws.parse_method("dash[alpha=0.1]")
+        >>> method.alpha, str(method)
+        (0.1, 'dash[alpha=0.1]')
     """
     return parse_among(methods(), text)
 

@@ -165,6 +165,13 @@ def shrink_perturb_(
     Raises:
         InputError: If a setting is out of range, the variant wants another network, or there is nothing to
             shrink. Nothing is changed then.
+
+    Example:
+        >>> layer = torch.nn.Linear(3, 1)
+        >>> _ = torch.nn.init.ones_(layer.weight)
+        >>> report = ws.shrink_perturb_(layer, shrink=0.3, noise_std=0.0)
+        >>> layer.weight.data
+        tensor([[0.3000, 0.3000, 0.3000]])
     """
     require_generator(generator)
     if isinstance(other, Mapping):
