@@ -53,7 +53,7 @@ class Metric:
             return "–"
         if not self.is_accuracy:
             return f"{value:{sign}.3g}"
-        return f"{100 * value:{sign}.1f}{' points' if unit else ''}"
+        return f"{100 * value:{sign}z.1f}{' points' if unit else ''}"
 
 
 ACCURACY = Metric()
