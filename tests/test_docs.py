@@ -80,7 +80,8 @@ def test_a_command_line_parses(words):
 
 def test_commands_are_found():
     assert len(COMMANDS) > 50
-    assert ["retrain", "--data", "photos/", "--model", "small-cnn", "--state", "state/"] in [words for p in COMMANDS for words in p.values]
+    found = [words for command in COMMANDS for words in command.values]
+    assert ["retrain", "--data", "photos/", "--model", "small-cnn", "--state", "state/"] in found
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
