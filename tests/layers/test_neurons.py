@@ -253,7 +253,8 @@ def test_the_file_is_the_only_one_that_knows_layer_types():
     import warmstart.methods
 
     for file in Path(warmstart.methods.__file__).parent.glob("*.py"):
-        assert not re.search(r"nn\.(Linear|Conv|BatchNorm|LayerNorm|Embedding)", file.read_text()), file.name
+        code = re.sub(r"^ *(>>>|\.\.\.) .*$", "", file.read_text(), flags=re.MULTILINE)  # without examples
+        assert not re.search(r"nn\.(Linear|Conv|BatchNorm|LayerNorm|Embedding)", code), file.name
 
 
 @pytest.mark.parametrize("name", ["ScaledStdConv2d", "ScaledStdConv2dSame", "StdConv2d", "WSConv2d"])

@@ -257,7 +257,7 @@ class WarmStart:
     def _watch(self, model: nn.Module) -> None:
         """Register the hooks that show a method the activations it asks for; they hold no reference to self."""
         if self._stage is not None:
-            joined = self._hooks.enter_context(joined_activations(self.method, model, self._stage))
+            joined = joined_activations(self._hooks, self.method, model, self._stage)
             joined.update(self._activations)
             self._activations = joined
 

@@ -117,14 +117,25 @@ def units(model: nn.Module, run: Callable[[], object]) -> tuple[list[Units], lis
 
 @contextmanager
 def watch(model: nn.Module, layers: Iterable[Units]) -> Iterator[dict[str, Tensor]]:
+    """Read the activations of units while the model runs, as `watch_until` does, until the block ends.
+
+    Yields:
+        By layer, the activations of the latest forward pass.
+    """
+    with ExitStack() as stack:
+        on_failure(stack.close)
+        yield watch_until(stack, model, layers)
+
+
+def watch_until(stack: ExitStack, model: nn.Module, layers: Iterable[Units]) -> dict[str, Tensor]:
     """Read the activations of units while the model runs, in train mode and with gradients too.
 
     Layers whose activation is None are skipped. The model may be another one of the same structure.
 
-    Yields:
+    Returns:
         By layer, the activations of the latest forward pass: (rows, units), a row for each example and position,
         detached. They are taken behind the activation function where a module computes it, else where the next layer
-        reads them.
+        reads them. Until ``stack`` is closed hooks write into it.
     """
     seen: dict[str, Tensor] = {}
     wanted: dict[str, list[tuple[Reading, str]]] = {}
@@ -148,15 +159,13 @@ def watch(model: nn.Module, layers: Iterable[Units]) -> Iterator[dict[str, Tenso
 
         return before, after
 
-    with ExitStack() as stack:
-        on_failure(stack.close)
-        stack.callback(model.register_forward_pre_hook(lambda *_: calls.clear()).remove)
-        for name in wanted:
-            before, after = hooks(name)
-            module = model.get_submodule(name)
-            stack.callback(module.register_forward_pre_hook(before, with_kwargs=True).remove)
-            stack.callback(module.register_forward_hook(after).remove)
-        yield seen
+    stack.callback(model.register_forward_pre_hook(lambda *_: calls.clear()).remove)
+    for name in wanted:
+        before, after = hooks(name)
+        module = model.get_submodule(name)
+        stack.callback(module.register_forward_pre_hook(before, with_kwargs=True).remove)
+        stack.callback(module.register_forward_hook(after).remove)
+    return seen
 
 
 class _Sorted:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from warmstart.batches import micro_batches, to_device
 from warmstart.errors import InputError
-from warmstart.layers.units import Units, units, watch
+from warmstart.layers.units import Units, units, watch, watch_until
 from warmstart.losses import ForwardLoss
 from warmstart.methods.method import Method, Stage
 from warmstart.undo import on_failure
@@ -111,14 +111,14 @@ def latest_activations(method: Method, model: nn.Module, stage: Stage) -> Iterat
         yield seen
 
 
-@contextmanager
-def joined_activations(method: Method, model: nn.Module, stage: Stage) -> Iterator[dict[str, Tensor]]:
+def joined_activations(stack: ExitStack, method: Method, model: nn.Module, stage: Stage) -> dict[str, Tensor]:
     """Set `Stage.activations` to those of all micro-batches of an update, joined, if the method asks for them.
 
     Passes in eval mode or without gradients are not kept.
 
-    Yields:
-        Layer name -> (rows, units), detached, since the caller last cleared it; hooks write into it.
+    Returns:
+        Layer name -> (rows, units), detached, since the caller last cleared it; until ``stack`` is closed hooks write
+        into it.
     """
     joined: dict[str, Tensor] = {}
 
@@ -132,14 +132,12 @@ def joined_activations(method: Method, model: nn.Module, stage: Stage) -> Iterat
     layers = stage.units() if method.sees_activations else []
     names = stage.units.entered if isinstance(stage.units, UnitsOf) else ("",)
     del stage  # which the hooks must not keep alive
-    with ExitStack() as stack:
-        on_failure(stack.close)
-        for name in names if layers else ():
-            entered = model.get_submodule(name)
-            inside = [_seen_from(name, layer, next(model.parameters()).device) for layer in layers]
-            seen = stack.enter_context(watch(entered, inside))
-            stack.callback(entered.register_forward_hook(partial(gather, seen)).remove)
-        yield joined
+    for name in names if layers else ():
+        entered = model.get_submodule(name)
+        inside = [_seen_from(name, layer, next(model.parameters()).device) for layer in layers]
+        seen = watch_until(stack, entered, inside)
+        stack.callback(entered.register_forward_hook(partial(gather, seen)).remove)
+    return joined
 
 
 def _seen_from(entered: str, layer: Units, device: torch.device) -> Units:

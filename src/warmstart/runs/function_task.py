@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -123,7 +124,8 @@ class FunctionTask:
         torch.manual_seed(derive(context.seed, "order", stage.number))
         stage.generator.manual_seed(derive(context.seed, "noise", stage.number))
         began = time.perf_counter()
-        with joined_activations(method, model, stage) as joined:
+        with ExitStack() as stack:
+            joined = joined_activations(stack, method, model, stage)
             progress = _progress(self.train_function(model, given), time.perf_counter() - began)
         if method.acts_on_updates and not all(calls.values()):
             raise InputError(
