@@ -506,7 +506,8 @@ def test_images_of_every_mode_are_read(mode: str) -> None:
 def test_a_truncated_image_of_a_data_set_is_named() -> None:
     content = encode(noise(64, 0), "JPEG")
     opened = [Image.open(io.BytesIO(content[: len(content) // 2])) for _ in range(2)]
-    assert "listed training example 0: cannot be read (" in shown(from_dataset, Listed(*((x, 0) for x in opened)))
+    said = shown(from_dataset, Listed(*((x, 0) for x in opened)))
+    assert "2 of 2 images cannot be read: listed training example 0, listed training example 1 (the first: " in said
 
 
 class Failing(Listed):

@@ -65,6 +65,7 @@ def test_a_task_travels_to_other_processes_without_what_lies_on_this_ones_device
         task.device,
         task.model_settings,
         task.diagnosed,
+        task.validation,
     )
     assert vars(kind(*given)) == {name: value for name, value in vars(task).items() if name[0] != "_"}
 
