@@ -1,5 +1,5 @@
 import math
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from itertools import pairwise
 
 import pytest
@@ -67,7 +67,8 @@ def test_a_task_travels_to_other_processes_without_what_lies_on_this_ones_device
         task.diagnosed,
         task.validation,
     )
-    assert vars(kind(*given)) == {name: value for name, value in vars(task).items() if name[0] != "_"}
+    sent = {field.name: getattr(task, field.name) for field in fields(task)}
+    assert vars(kind(*given)) == sent
 
 
 def same_state(one, other):
