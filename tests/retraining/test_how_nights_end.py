@@ -224,3 +224,12 @@ def test_the_index_is_readable_by_anybody(data, state):
         assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     database.close()
     assert Path(state / "index-copy.sqlite").is_file()
+
+
+def test_what_a_kill_left_of_a_copy_of_the_index_goes_with_the_next_night(data, state):
+    night(data, state)
+    left = [state / f".index-copy.sqlite.new{end}" for end in ("", "-journal")]
+    for file in left:
+        file.write_bytes(b"half")
+    night(data, state)
+    assert not any(file.exists() for file in left)

@@ -73,6 +73,8 @@ class StateFolder:
             self._require_index()
             for folder in (self.path / "data", *self.path.glob("stages/*"), *self.path.glob("stages/*/*")):
                 remove_leftovers(folder)
+            for leftover in self.path.glob(f".{COPY}.new*"):  # of a kill while it was copied
+                leftover.unlink()
             try:
                 with Index(self.index, make=True) as index:
                     yield index, claim
