@@ -189,7 +189,7 @@ def test_a_span_without_a_rise_is_a_plateau(accuracies, stuck):
 def test_a_loss_that_still_falls_is_no_plateau():
     progress = Progress()
     for epoch in range(400):
-        progress = loop._closed(replace(progress, accuracy_sum=0.5, loss_sum=0.999**epoch), 1)
+        progress = loop._closed(replace(progress, accuracy_sum=0.5, loss_sum=0.99**epoch), 1)
     assert not progress.is_stuck
 
 
