@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from commands import numbers, rows, start, wait_until, warmstart
+from warmstart.comparison.settings import CompareSettings
 from warmstart.data.load import load
 
 SMALL = ["--stages", "2", "--stage-size", "40", "--seeds", "3", "--until", "0.9", "--device", "cpu", "--threads", "1"]
@@ -139,3 +140,9 @@ def test_a_dry_run_counts_the_trials_and_both_kinds_of_runs(tmp_path, capsys):
     assert "6 trials, then each method as chosen and as given" in said
     assert "18 runs left" in said
     assert not (tmp_path / "out").exists()
+
+
+def test_a_test_that_is_left_open_does_not_rotate_where_methods_are_tuned():
+    assert CompareSettings.of({"tune": 3}).test == "fixed"
+    assert CompareSettings.of({"tune": 3, "test": None}).test == "fixed"
+    assert CompareSettings.of({"tune": 3, "test": "next", "order": "given"}).test == "next"

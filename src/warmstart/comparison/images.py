@@ -12,11 +12,12 @@ from warmstart.comparison.estimate import estimate
 from warmstart.comparison.looks import look_at, seeds_text, wanted_runs
 from warmstart.comparison.outcome import Outcome
 from warmstart.comparison.settings import CompareRecord, CompareSettings, FunctionsRecord
-from warmstart.comparison.tuning import carry_out_trials, lay_out, read_tuning, unfinished_trials, with_chosen
+from warmstart.comparison.tuning import carry_out_trials, lay_out, read_tuning, unfinished_trials
 from warmstart.data.images import ImageData
 from warmstart.data.load import load
 from warmstart.decoding.wanted import GIVEN
 from warmstart.errors import InputError
+from warmstart.evidence.tuning import Tuning
 from warmstart.grids.carry_out import Plan, carry_out
 from warmstart.grids.collect import collect
 from warmstart.grids.display import Display
@@ -26,7 +27,6 @@ from warmstart.runs.image_task import ImageTask
 from warmstart.runs.key import RunKey
 from warmstart.runs.state import RunState
 from warmstart.streams.settings import RANDOM
-from warmstart.training.launch import is_first_process
 from warmstart.wording import counted
 
 
@@ -83,7 +83,7 @@ class ImageComparison:
         if self._out.exists():
             check_output(self._out, self.record)
         if settings.tune is not None and not any(trials.values()):
-            settings = with_chosen(settings, self._out)
+            settings = settings.with_chosen(read_tuning(self._out, settings.methods).chosen)
         done = self.record.grid_folder(self._out).states(settings.runs())
         return estimate(self.task, settings, done, trials)
 
@@ -96,15 +96,15 @@ class ImageComparison:
         Raises:
             InputError: If the folder is in use or holds another configuration.
         """
-        settings, lines, warnings = self._settings, self.lines, self.warnings
+        settings, lines, warnings, tuning = self._settings, self.lines, self.warnings, None
         if self._trials is not None:
-            carry_out_trials(self._trials, self.task, self._display, lines, warnings)
+            tuning = carry_out_trials(self._trials, self.task, self._display, lines, warnings)
             lines, warnings = ["tuned: now each method as chosen, and as it was given, on fresh seeds"], ()
-            if is_first_process():  # which says what is run
-                settings = with_chosen(settings, self._out)
+        if tuning is not None:
+            settings = settings.with_chosen(tuning.chosen)
         record = self.record.model_copy(update={"settings": settings})
         plan = Plan(self.task, record, self._out, lines, warnings, wanted=partial(wanted_runs, settings))
-        return report(self._out, record, carry_out(plan, self._display))
+        return report(self._out, record, carry_out(plan, self._display), tuning)
 
 
 def _called(given: ImageData | None) -> dict[str, Any]:
@@ -153,20 +153,24 @@ def report_again(out: Path, margin: float | None = None) -> Outcome:
     if margin is not None:
         type(record.settings).setting("margin").check("margin", margin)
         record = record.model_copy(update={"settings": record.settings.model_copy(update={"margin": margin})})
-    if isinstance(record, CompareRecord):
-        record = record.model_copy(update={"settings": with_chosen(record.settings, out)})
-    return report(out, record, record.grid_folder(out).states(record.settings.runs()))
+    tuning = None
+    if isinstance(record, CompareRecord) and record.settings.tune is not None:
+        tuning = read_tuning(out, record.settings.methods)
+        record = record.model_copy(update={"settings": record.settings.with_chosen(tuning.chosen)})
+    return report(out, record, record.grid_folder(out).states(record.settings.runs()), tuning)
 
 
-def report(out: Path, record: CompareRecord | FunctionsRecord, runs: Mapping[RunKey, RunState]) -> Outcome:
+def report(
+    out: Path, record: CompareRecord | FunctionsRecord, runs: Mapping[RunKey, RunState], tuning: Tuning | None
+) -> Outcome:
     """Write table and report of the runs so far; InputError if no stage is finished yet."""
-    settings, tuning = record.settings, None
+    settings = record.settings
     seen = look_at(settings, runs)
     if not seen.results.rows:
         raise InputError(f"{out} holds no finished stage yet; start warmstart compare --out {out} again")
     verdict = seen.verdict
-    if isinstance(settings, CompareSettings) and settings.tune is not None:
-        tuning = replace(read_tuning(out, settings.methods), tested=collect(settings, seen.results.stages, runs))
+    if tuning is not None:
+        tuning = replace(tuning, tested=collect(settings, seen.results.stages, runs))
         verdict = replace(verdict, notes=(*tuning.notes, *verdict.notes))
     outcome = Outcome(seen.results, verdict, record, tuning)
     outcome.write_report(out)

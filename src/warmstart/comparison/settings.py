@@ -8,56 +8,14 @@ from typing import Annotated, Any, ClassVar, Self
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from warmstart.data.settings import DataSettings
-from warmstart.errors import InputError, require
+from warmstart.errors import InputError
 from warmstart.grids.named_recipe import NamedRecipe
+from warmstart.grids.reading import ReadingSettings
 from warmstart.grids.record import Record
 from warmstart.grids.settings import GridSettings, ImageGridSettings
 from warmstart.runs.metric import Metric
 from warmstart.settings import MOST_NAMES, Setting, Settings
 from warmstart.streams.settings import StreamSettings
-
-
-class ReadingSettings(Settings):
-    """The settings that decide how results are read, and when."""
-
-    title: ClassVar[str] = "The verdict"
-
-    margin: Annotated[
-        float,
-        Setting(
-            "Loss in accuracy that is acceptable, 0.01 for one point",
-            "X",
-            at_least=0,
-            below=1,
-            remark=" (0.01 is one point of accuracy)",
-            role="reading",
-        ),
-    ] = 0.005
-    """Half a point: what two runs of the same training usually differ by at least, and hardly anybody would pay for."""
-    max_seeds: Annotated[
-        int | None,
-        Setting(
-            "Seeds are added, up to N, until the verdict is decided",
-            "N",
-            at_least=1,
-            at_most=MOST_NAMES,
-            role="limit",
-        ),
-    ] = None
-    """They double from look to look, and the error of 5 % is split over the looks: see `evidence.sequential`."""
-
-    def looks_from(self, seeds: int) -> Sequence[int]:
-        """With how many seeds results are looked at, the first time with so many."""
-        if self.max_seeds is None:
-            return (seeds,)
-        from warmstart.evidence.sequential import planned_looks
-
-        return planned_looks(seeds, self.max_seeds)
-
-    def require_most(self, seeds: int) -> None:
-        """Raise InputError if there may be fewer seeds than there are at first."""
-        most = self.max_seeds
-        require(most is None or most >= seeds, f"max_seeds is {most}, below seeds, {seeds}; ask for at least as many")
 
 
 class DiagnosisSettings(Settings):
@@ -106,8 +64,8 @@ class CompareSettings(
     @classmethod
     def of(cls, settings: Mapping[str, Any], where: str = "", *, recorded: bool = False) -> Self:
         """Check settings; where methods are tuned, the test part is one that no trial sees."""
-        fixed = {"test": "fixed"} if settings.get("tune") is not None else {}
-        return super().of({**fixed, **settings}, where, recorded=recorded)
+        tuned = settings.get("tune") is not None and settings.get("test") is None
+        return super().of({**settings, **({"test": "fixed"} if tuned else {})}, where, recorded=recorded)
 
     @model_validator(mode="after")
     def _fits_the_decision(self) -> Self:
@@ -115,6 +73,10 @@ class CompareSettings(
         if self.tune is not None and self.test == "rotate":
             raise InputError("test is rotate, but tuning needs a test part that no trial sees; leave test out")
         return self
+
+    def with_chosen(self, chosen: Mapping[str, str]) -> Self:
+        """The settings once methods are tuned."""
+        return self.model_copy(update={"chosen": chosen})
 
     @property
     def arms(self) -> Sequence[str]:

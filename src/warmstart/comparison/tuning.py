@@ -52,12 +52,20 @@ def _trials_of(settings: CompareSettings, method: str) -> tuple[str, ...]:
 
 def carry_out_trials(
     record: TuningRecord, task: ImageTask, display: Display, lines: Sequence[str], warnings: Sequence[str]
-) -> None:
-    """Compute all trials that are not done, in all processes that were launched together."""
+) -> Tuning | None:
+    """Compute all trials that are not done, in all processes that were launched together; their folder lists them.
+
+    Returns:
+        What was tried; None in all processes but the first.
+    """
+    folder = Path(record.settings.out)
     line = f"tuning: {counted(len(record.settings.methods), 'trial')}, judged on {record.judged_on}"
     with suppress(HelpedError):
-        folder = Path(record.settings.out)
         carry_out(Plan(_to_tune_on(task), record, folder, [*lines, line], warnings, followed=True), display)
+        tuning = read_tuning(folder.parent, tuple(record.trials))
+        write_text(folder / "trials.csv", trials_csv(tuning))
+        return tuning
+    return None
 
 
 def unfinished_trials(record: TuningRecord) -> dict[str, int]:
@@ -69,15 +77,8 @@ def unfinished_trials(record: TuningRecord) -> dict[str, int]:
     return {method: sum(label in left for label in labels) for method, labels in record.trials.items()}
 
 
-def read_tuning(out: Path, methods: tuple[str, ...]) -> Tuning:
-    """What was tried of some methods, from the trials of the comparison in ``out``; their folder gets a list of them.
-
-    Returns:
-        The trials by method.
-
-    Raises:
-        InputError: If some have not been carried out.
-    """
+def read_tuning(out: Path, methods: Sequence[str]) -> Tuning:
+    """What was tried of some methods, from the trials of the comparison in ``out``; InputError if some are missing."""
     folder = tuning_folder(out)
     record = TuningRecord.read(folder)
     settings = record.settings
@@ -87,16 +88,7 @@ def read_tuning(out: Path, methods: tuple[str, ...]) -> Tuning:
         raise InputError(f"{folder} does not hold all trials; start warmstart compare --out {out} again")
     results = collect(settings, settings.stages, states)
     tuned = [Tuned(method, tuple(Trial.of(results, label) for label in record.trials[method])) for method in methods]
-    found = Tuning(tuple(tuned), record.judged_on, settings.lr)
-    write_text(folder / "trials.csv", trials_csv(found))
-    return found
-
-
-def with_chosen(settings: CompareSettings, out: Path) -> CompareSettings:
-    """The settings with what tuning chose, where methods are tuned."""
-    if settings.tune is None:
-        return settings
-    return settings.model_copy(update={"chosen": read_tuning(out, settings.methods).chosen})
+    return Tuning(tuple(tuned), record.judged_on, settings.lr)
 
 
 def _to_tune_on(task: ImageTask) -> ImageTask:

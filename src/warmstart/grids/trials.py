@@ -14,7 +14,7 @@ from typing import Any
 
 from warmstart.methods.registry import parse_method
 from warmstart.methods.search import Range, Search
-from warmstart.runs.own_recipe import OWN, label_with_recipe, own_recipe, with_recipe
+from warmstart.runs.own_recipe import OWN, own_recipe, with_recipe
 from warmstart.seeds import derive
 from warmstart.wording import split_names
 
@@ -38,9 +38,9 @@ def trials_of(label: str, count: int, optimizer: str) -> list[str]:
         ``count`` labels, the first of them ``label``; one where nothing is left to search.
     """
     plain, fixed = own_recipe(label)
-    method = parse_method(plain)
-    recipe = {key: place for key, place in RECIPE_SPACE[optimizer].items() if key not in fixed}
-    own = {name: place for name, place in method.search.items() if name.rstrip("_") not in _written(plain)}
+    method, written = parse_method(plain), _written(label)
+    recipe = {key: place for key, place in RECIPE_SPACE[optimizer].items() if key not in written}
+    own = {name: place for name, place in method.search.items() if name.rstrip("_") not in written}
     if not recipe and not own:
         return [label]
     shares = zip(_spread(OWN, count - 1, "recipe"), _spread(list(own), count - 1, method.name), strict=True)
@@ -49,15 +49,8 @@ def trials_of(label: str, count: int, optimizer: str) -> list[str]:
         changed = replace(method, **_at(own, of_method))
         name = plain.partition("[")[0]  # a user's class keeps its path
         settings = f"{name}{str(changed)[len(method.name) :]}"
-        found.append(label_with_recipe(with_recipe(settings, {**fixed, **_at(recipe, of_recipe)})))
+        found.append(with_recipe(settings, {**fixed, **_at(recipe, of_recipe)}))
     return found
-
-
-def space_of(label: str, optimizer: str) -> dict[str, Search]:
-    """Where each setting of a method is searched."""
-    own = {name.rstrip("_"): place for name, place in parse_method(own_recipe(label)[0]).search.items()}
-    everything = {**RECIPE_SPACE[optimizer], **own}
-    return {name: place for name, place in everything.items() if name not in _written(label)}
 
 
 def _written(label: str) -> set[str]:

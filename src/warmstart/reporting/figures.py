@@ -55,9 +55,9 @@ STYLE = {
     "legend.fontsize": 10,
     "legend.handlelength": 3.2,
 }
-_WIDTH = 4.9
+WIDTH = 4.9
 """Inches; an 11-point letter is then still 10 pixels high where the figure is 340 pixels wide."""
-_ACROSS = 3
+ACROSS = 3
 """Small multiples in a row."""
 _PNG_DPI = 200
 
@@ -107,10 +107,10 @@ def lines(series: Sequence[Series], *, x_label: str, y_label: str) -> Figure:
 def small_multiples(panels: Sequence[tuple[str, Sequence[Series]]], *, x_label: str) -> Figure:
     """Draw a small plot for each panel, three side by side, each named above; they share the legend."""
     with mpl.rc_context(STYLE):
-        rows = math.ceil(len(panels) / _ACROSS)
+        rows = math.ceil(len(panels) / ACROSS)
         names = [line.name for line in panels[0][1]]
-        figure = Figure(figsize=(_WIDTH, 1.5 * rows + 0.25 + 0.2 * math.ceil(len(names) / 2)), layout="constrained")
-        every = figure.subplots(rows, _ACROSS, squeeze=False).flatten()
+        figure = Figure(figsize=(WIDTH, 1.5 * rows + 0.25 + 0.2 * math.ceil(len(names) / 2)), layout="constrained")
+        every = figure.subplots(rows, ACROSS, squeeze=False).flatten()
         for axes, (name, series) in zip(every, panels, strict=False):
             for index, line in enumerate(series):
                 draw_series(axes, line, index, crowded=len(series) > 6)
@@ -146,7 +146,7 @@ def cost_lines(series: Sequence[Series], *, x_label: str, y_label: str) -> Figur
 def intervals(rows: Sequence[Interval], *, x_label: str, limit: float = 0.0) -> Figure:
     """Draw estimates with their intervals, first on top, a line at 0, and a dashed one at ``limit`` unless it is 0."""
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(_WIDTH, 0.85 + 0.32 * len(rows)), layout="constrained")
+        figure = Figure(figsize=(WIDTH, 0.85 + 0.32 * len(rows)), layout="constrained")
         axes = figure.add_subplot()
         places = range(len(rows))
         axes.axvline(0, color=INK, linewidth=0.8)
@@ -169,7 +169,7 @@ def layer_strips(layers: Sequence[Distribution], *, x_label: str, at_least_label
     """Draw each layer's distribution as a strip, first on top, darker where more values are, beside its `at_least`."""
     with mpl.rc_context({**STYLE, "font.size": 10}):
         row, margin = 0.2, 0.95
-        figure = Figure(figsize=(_WIDTH, row * len(layers) + margin), layout="constrained")
+        figure = Figure(figsize=(WIDTH, row * len(layers) + margin), layout="constrained")
         axes = figure.add_subplot()
         _strips(axes, layers)
         axes.set_xlim(0, 1)
@@ -236,7 +236,7 @@ def _frame(series: Sequence[Series], x_label: str, y_label: str) -> tuple[Figure
     # The legend is below the axes: beside them it would leave a phone no room.
     columns = 2 if max((len(line.name) for line in series), default=0) <= 18 and len(series) > 1 else 1
     legend_rows = math.ceil(len(series) / columns)
-    figure = Figure(figsize=(_WIDTH, 3.1 + 0.2 * legend_rows), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 3.1 + 0.2 * legend_rows), layout="constrained")
     axes = figure.add_subplot()
     for index, line in enumerate(series):
         draw_series(axes, line, index, crowded=len(series) > 6)

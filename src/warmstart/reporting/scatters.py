@@ -10,11 +10,9 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
-from warmstart.reporting.figures import INK, STYLE
+from warmstart.reporting.figures import ACROSS, INK, STYLE, WIDTH
 from warmstart.wording import one_line
 
-_ACROSS = 3
-_WIDTH = 4.9
 _CHOSEN = "#D55E00"
 
 
@@ -34,9 +32,9 @@ class Scatter:
 def scatters(plots: Sequence[Scatter], *, x_label: str, y_label: str) -> Figure:
     """Draw the plots three in a row, x on a logarithmic axis."""
     with mpl.rc_context(STYLE):
-        rows = math.ceil(len(plots) / _ACROSS)
-        figure = Figure(figsize=(_WIDTH, 1.6 * rows + 0.4), layout="constrained")
-        every = figure.subplots(rows, _ACROSS, squeeze=False, sharex=True, sharey=True).flatten()
+        rows = math.ceil(len(plots) / ACROSS)
+        figure = Figure(figsize=(WIDTH, 1.6 * rows + 0.4), layout="constrained")
+        every = figure.subplots(rows, ACROSS, squeeze=False, sharex=True, sharey=True).flatten()
         for axes, plot in zip(every, plots, strict=False):
             for place, (x, y) in enumerate(zip(plot.x, plot.y, strict=True)):
                 ink, filled = (_CHOSEN, _CHOSEN) if place == plot.chosen else (INK, "none")

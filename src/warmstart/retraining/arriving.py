@@ -73,8 +73,8 @@ class Arrival:
     def _expected(self, facts: Facts | None) -> Expected:
         settings = self.settings
         if facts is None:
-            return Expected(wanted(settings, None, read_size(settings.image_size), settings.fit))
-        return Expected(facts.wanted(settings, None), facts.channels, facts.whole_numbers)
+            return Expected(wanted(settings, read_size(settings.image_size), settings.fit))
+        return Expected(facts.wanted(settings), facts.channels, facts.whole_numbers)
 
     def _require_few_bad(self, found: Look) -> None:
         allowed = math.ceil(self.settings.max_bad * found.rows)
@@ -251,7 +251,7 @@ class Arrival:
         """Keep a test set, under a name that is its SHA-256; it may be there already."""
         beside = self.state.data_file("test.safetensors")
         sha256 = snapshots.write(beside, test)
-        name = f"test-{sha256}.safetensors"
+        name = snapshots.name_of_test(sha256)
         beside.replace(self.state.data_file(name))
         return name
 

@@ -35,8 +35,8 @@ _FAILURES = {
 }
 """Of trainings that did not end as they should. One whose accuracy and loss no longer rose is judged by the gate."""
 
-
 Result = tuple[dict[str, object], Mapping[str, object]]
+"""The row of a training, as in results.csv, and the method's report."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,12 +165,10 @@ class Attempts:
         self.write_model(row, settings, Trained(row.attempt, run, "", None), accuracy)
         return True
 
-    def results(
-        self, row: StageRow, settings: RetrainSettings
-    ) -> dict[str, tuple[dict[str, object], Mapping[str, object]]]:
+    def results(self, row: StageRow, settings: RetrainSettings) -> dict[str, Result]:
         """The row and the method's report of each training of a stage."""
         job = self.job(row, settings)
-        found: dict[str, tuple[dict[str, object], Mapping[str, object]]] = {}
+        found: dict[str, Result] = {}
         for attempt in (FIRST, SLOWER, COLD):
             key = job.key(attempt)
             states = self._folder(row.number, attempt).states([key])

@@ -8,8 +8,8 @@ from functools import partial
 from warmstart.errors import InputError
 from warmstart.retraining import snapshots
 from warmstart.retraining.index import Index, StageRow
-from warmstart.retraining.state import CURRENT, FIRST, StateFolder
-from warmstart.serving.model_folder import check_model
+from warmstart.retraining.state import FIRST, StateFolder
+from warmstart.serving.model_folder import CURRENT, check_model
 from warmstart.storage import checkpoint
 
 
@@ -46,8 +46,7 @@ def _checks(state: StateFolder, index: Index) -> Iterator[Callable[[], object]]:
         if row.kept and row.state != "training":
             yield from _weights(state, row, index.metrics(row.number))
     for name in sorted(tests):
-        sha256 = name.removeprefix("test-").removesuffix(".safetensors")
-        yield partial(snapshots.checked, state.data_file(name), sha256)
+        yield partial(snapshots.checked, state.data_file(name), snapshots.sha256_of_test(name))
 
 
 def _weights(state: StateFolder, row: StageRow, metrics: dict[str, float | None]) -> Iterator[Callable[[], object]]:

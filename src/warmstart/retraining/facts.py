@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from warmstart.data.settings import read_size
-from warmstart.decoding.wanted import EXACT, OnDecoded, Wanted
+from warmstart.decoding.wanted import EXACT, Wanted
 from warmstart.errors import InputError
 from warmstart.image_size import ImageSize, height_and_width
 from warmstart.retraining.index import Index
@@ -67,10 +67,10 @@ class Facts:
                     "another --state, or the old value"
                 )
 
-    def wanted(self, settings: RetrainSettings, progress: OnDecoded | None) -> Wanted:
+    def wanted(self, settings: RetrainSettings) -> Wanted:
         """How images are read."""
         fit = self.fit if self.resized else EXACT
-        return replace(wanted(settings, progress, height_and_width(self.image_size), fit), bits=self.bits)
+        return replace(wanted(settings, height_and_width(self.image_size), fit), bits=self.bits)
 
 
 def tested_on(settings: RetrainSettings) -> str:
@@ -78,7 +78,7 @@ def tested_on(settings: RetrainSettings) -> str:
     return "a fifth" if settings.test is None else "--test"
 
 
-def wanted(settings: RetrainSettings, progress: OnDecoded | None, size: tuple[int, int] | None, fit: str) -> Wanted:
+def wanted(settings: RetrainSettings, size: tuple[int, int] | None, fit: str) -> Wanted:
     """How images are read."""
     columns = (settings.image_column, settings.label_column)
-    return Wanted(size, fit, *columns, skip_unreadable=True, progress=progress)
+    return Wanted(size, fit, *columns, skip_unreadable=True)

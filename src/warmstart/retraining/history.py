@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from warmstart.retraining.index import Index, StageRow
+from warmstart.retraining.state import COLD
 from warmstart.wording import counted
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def history(index: Index) -> list[Line]:
     current = index.current
     found = []
     for row in index.stages():
-        steps = sum(run["steps"] for attempt, run in index.runs(row.number).items() if attempt != "cold")
+        steps = sum(run["steps"] for attempt, run in index.runs(row.number).items() if attempt != COLD)
         found.append(Line(row, index.metrics(row.number), steps, row.number == current))
     return found
 
@@ -82,4 +83,4 @@ def remarks(index: Index, lines: list[Line]) -> list[str]:
 
 
 def _percent(value: float | None, sign: str = "") -> str:
-    return "–" if value is None else f"{100 * value:{sign}.1f}"
+    return "–" if value is None else f"{100 * value:{sign}z.1f}"

@@ -226,10 +226,9 @@ class Index:
         found = self._rows("SELECT path, size, changed, class, digests, bad FROM files")
         return {path: KnownFile(*rest) for path, *rest in found}
 
-    def quarantine(self, stage: int | None = None) -> list[tuple[int, str, str]]:
-        """Stage, path and reason of what was left out, in all stages or one."""
-        found = self._rows("SELECT stage, path, reason FROM quarantine ORDER BY rowid")
-        return [(number, path, reason) for number, path, reason in found if stage in (None, number)]
+    def quarantine(self) -> list[tuple[int, str, str]]:
+        """Stage, path and reason of what was left out."""
+        return [(*row,) for row in self._rows("SELECT stage, path, reason FROM quarantine ORDER BY rowid")]
 
     def events(self) -> list[tuple[int | None, str, str, float]]:
         """Stage, kind, text and time of all that was said, oldest first."""

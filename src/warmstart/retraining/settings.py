@@ -10,6 +10,7 @@ from pydantic import ValidationInfo, field_validator
 
 from warmstart.data.settings import ImageSettings
 from warmstart.grids.named_recipe import NamedRecipe
+from warmstart.grids.reading import ReadingSettings
 from warmstart.grids.settings import Folder, GridSettings, ImageGridSettings
 from warmstart.settings import RECORDED, Setting, Settings
 from warmstart.training.launch import available_cores
@@ -42,10 +43,7 @@ class GateSettings(Settings):
             choices=PROMOTIONS,
         ),
     ] = "margin"
-    margin: Annotated[
-        float,
-        Setting("Loss in accuracy that is acceptable, 0.01 for one point", "X", at_least=0, below=1),
-    ] = 0.005
+    margin: Annotated[float, ReadingSettings.setting("margin", role="numbers")] = 0.005
     max_churn: Annotated[
         float | None,
         Setting(

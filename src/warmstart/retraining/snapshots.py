@@ -106,6 +106,16 @@ def checked(file: Path, sha256: str) -> bytes:
     return content
 
 
+def name_of_test(sha256: str) -> str:
+    """The name of a test set's file."""
+    return f"test-{sha256}.safetensors"
+
+
+def sha256_of_test(name: str) -> str:
+    """The SHA-256 in the name of a test set's file."""
+    return name.removeprefix("test-").removesuffix(".safetensors")
+
+
 def known_examples(files: Iterable[Path]) -> Counter[bytes]:
     """How often each example has arrived, of these snapshots; their images are not read."""
     return Counter(one for file in files for one in _digests(file))

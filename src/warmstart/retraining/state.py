@@ -6,7 +6,7 @@ import os
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,10 +14,11 @@ from warmstart.errors import InputError
 from warmstart.retraining.candidate import StageFolder
 from warmstart.retraining.index import RECOVERY, Index, StageRow
 from warmstart.runs.grid_folder import CHECKPOINT
-from warmstart.storage.atomic import remove_leftovers
+from warmstart.serving.model_folder import CURRENT
+from warmstart.storage.atomic import remove_leftovers, write_bytes
 from warmstart.storage.lock import Claim, FolderLock
 
-INDEX, COPY, CURRENT = "index.sqlite", "index-copy.sqlite", "current"
+INDEX, COPY = "index.sqlite", "index-copy.sqlite"
 FIRST, SLOWER, COLD = "first", "slower", "cold"
 """A stage's trainings: the usual one, again with a smaller rate, and from scratch beside."""
 
@@ -73,8 +74,6 @@ class StateFolder:
             self._require_index()
             for folder in (self.path / "data", *self.path.glob("stages/*"), *self.path.glob("stages/*/*")):
                 remove_leftovers(folder)
-            for leftover in self.path.glob(f".{COPY}.new*"):  # of a kill while it was copied
-                leftover.unlink()
             try:
                 with Index(self.index, make=True) as index:
                     yield index, claim
@@ -112,15 +111,8 @@ class StateFolder:
 
     def copy_index(self) -> None:
         """Keep a copy of the index, whole at any moment, to go on from if the index is ever damaged."""
-        beside = self.path / f".{COPY}.new"
-        beside.unlink(missing_ok=True)
-        source, target = sqlite3.connect(self.index), sqlite3.connect(beside)
-        try:
-            source.backup(target)
-        finally:
-            source.close()
-            target.close()
-        beside.replace(self.path / COPY)
+        with closing(sqlite3.connect(self.index)) as index:
+            write_bytes(self.path / COPY, index.serialize())
 
     def remove_weights(self, stage: int) -> None:
         """Remove a stage's checkpoints and model."""

@@ -69,8 +69,8 @@ class Job:
         """What is tested: the held-out fifth, or a test set without what has been trained on."""
         if not self.test_file:
             return snapshots.joined(held_out for _, held_out in self._parts)
-        sha256 = self.test_file.removeprefix("test-").removesuffix(".safetensors")
-        test = snapshots.read(self.state.data_file(self.test_file), sha256)
+        file = self.state.data_file(self.test_file)
+        test = snapshots.read(file, snapshots.sha256_of_test(self.test_file))
         trained = {one for part in self._trained for one in part.known()}
         return test.at(torch.tensor([one not in trained for one in test.known()], dtype=torch.bool))
 
