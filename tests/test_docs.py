@@ -28,7 +28,8 @@ from warmstart.wording import split_names
 
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted(page for page in (ROOT / "docs" / "recipes").glob("*.md") if page.name != "README.md")
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "docs" / "recipes").glob("*.md")])
+FOLDERS = (ROOT / "docs", ROOT / "docs" / "recipes", ROOT / "docs" / "evidence")
+PAGES = sorted(page for folder in (ROOT, *FOLDERS) for page in folder.glob("*.md"))
 ALONE = ("--seeds", "1", "--jobs", "1")
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 STANDS_FOR_A_CLASS_OR_A_VARIABLE = (":", "$", "oracle")
@@ -95,7 +96,7 @@ def test_links_resolve(page):
         assert not anchor or anchor in slugs(there), target
 
 
-@pytest.mark.parametrize("folder", [ROOT / "docs", ROOT / "docs" / "recipes"], ids=lambda folder: folder.name)
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 def test_the_index_names_every_page(folder):
     index = (folder / "README.md").read_text()
     for page in folder.glob("*.md"):
@@ -134,6 +135,13 @@ def test_tables_of_methods_and_measures_are_up_to_date():
     assert len(pages) == 3
     for path, text in pages.items():
         assert path.read_text() == text, "run: python docs/make_tables.py"
+
+
+def test_pages_of_evidence_are_up_to_date():
+    made = made_by("make_evidence.py")
+    for page, text in made.pages().items():
+        assert page.read_text() == text, "run: python docs/make_evidence.py"
+    assert all(figure.exists() for figure in made.drawings())
 
 
 def test_the_methods_of_ones_own_are_compared(tmp_path, monkeypatch):

@@ -94,13 +94,14 @@ def _page(results: Results, verdict: Verdict, record: CompareRecord | FunctionsR
             *diagnosis(results, html.section, verdict.error),
             html.section("How to read this", _guide(results, verdict)),
             html.section("The data", html.bullets(getattr(record, "notes", ()))),
-            html.section("Configuration", *shown_record(record, _how_to_repeat(record))),
+            html.section("Configuration", *shown_record(record, how_to_repeat(record))),
         ],
         footer="Written by warmstart. This file needs no network and no other file.",
     )
 
 
-def _how_to_repeat(record: CompareRecord | FunctionsRecord) -> str:
+def how_to_repeat(record: CompareRecord | FunctionsRecord) -> str:
+    """A sentence: the command that repeats a comparison's numbers, or from where it was started."""
     called = "ws.compare" if isinstance(record, FunctionsRecord) else record.called
     if called != "warmstart compare":
         return f"It was started from Python, with `{called}`."
