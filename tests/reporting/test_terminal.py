@@ -44,6 +44,11 @@ def test_a_long_path_stays_one_line(tmp_path):
     assert file.getvalue() == f"page: {tmp_path / ('x' * 100)}\n"
 
 
+def test_in_a_notebook_too_it_writes_text_to_its_file(monkeypatch):
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    assert shown("data: digits") == "data: digits\n"
+
+
 def test_nothing_is_lost_when_nobody_reads_any_more():
     class Closed(io.StringIO):
         def write(self, text):

@@ -21,7 +21,8 @@ class Terminal(Console):
 
     def __init__(self, **options: Any) -> None:
         """Take the options of `rich.console.Console`."""
-        super().__init__(markup=False, emoji=False, highlight=False, **options)
+        # In a notebook rich would display HTML, whatever file it is given, and a text made in that file would be empty.
+        super().__init__(markup=False, emoji=False, highlight=False, force_jupyter=False, **options)
 
     def print(self, *objects: Any, **options: Any) -> None:
         """Print messages, or tables and the like."""
