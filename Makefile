@@ -35,7 +35,8 @@ dist: .venv/installed
 publish: dist
 	$(BIN)/twine upload --username __token__ dist/*
 
-# The site, out/site/index.html; any warning ends it, and any cell of a notebook that fails. Its search needs a server: python -m http.server -d out/site.
+# The site, out/site/index.html; any warning ends it, and any cell of a notebook that fails. Its search needs a server:
+# python -m http.server -d out/site.
 docs: .venv/installed
 	$(BIN)/python docs/make_site.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build -f out/mkdocs.yml
