@@ -25,8 +25,8 @@ import torch
 import warmstart as ws
 ```
 
-Written by `python docs/make_api.py` from the docstrings; edit those. A trailing underscore means that a network is
-changed in place. Bad input raises `ws.InputError`, and nothing is changed then.
+A trailing underscore means that a network is changed in place. Bad input raises `ws.InputError`, and nothing is changed
+then. (The page is written from the docstrings, by `python docs/make_api.py`.)
 """
 SECTIONS = re.compile(r"^(Args|Attributes|Returns|Yields|Raises|Example):$", re.MULTILINE)
 ITEM = re.compile(r"^(\*{0,2}\w+): ", re.MULTILINE)

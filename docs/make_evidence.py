@@ -47,6 +47,18 @@ BLOCK = re.compile(r"<!-- (?P<kind>[\w-]+): (?P<grid>[\w-]+) -->\n(?:.*?)<!-- en
 FIGURE = re.compile(r"!\[[^\]]*\]\((?P<kind>rates|against-cold)-(?P<grid>[\w-]+)\.png\)")
 CONTROL = "shrink-perturb[noise_std=0.0]"
 Facts = Mapping[str, Any]
+WHERE = [
+    ((recipe, network, labels, size), f"where-{name}")
+    for recipe, kind in (("paper's", "paper"), ("practice", "practice"))
+    for network, labels, size, name in (
+        ("small-cnn", "clean", "250", f"{kind}-clean"),
+        ("small-cnn", "clean", "1000", f"{kind}-large"),
+        ("small-cnn", "20 % drawn anew", "250", f"{kind}-noisy"),
+        ("small-cnn without norm", "clean", "250", f"{kind}-none"),
+        ("separable, 1x1-rich", "clean", "250", f"{kind}-pointwise"),
+    )
+]
+"""Circumstances, and the grid that was measured under them."""
 
 
 def page_files() -> list[Path]:
@@ -188,7 +200,11 @@ def _given(rates: Mapping[str, Mapping[float, str]]) -> list[float]:
 
 def _best(results: Results, of_one: Mapping[float, str]) -> str:
     """The label with the best mean accuracy."""
-    return max(of_one.values(), key=lambda label: statistics.fmean(Row.of(results, label).last_metric or [0.0]))
+    return max(of_one.values(), key=lambda label: _mean_last(results, label))
+
+
+def _mean_last(results: Results, label: str) -> float:
+    return statistics.fmean(Row.of(results, label).last_metric or [0.0])
 
 
 def _between(facts: Facts, ours: str, theirs: str) -> Facts:
@@ -289,6 +305,30 @@ def verdict(grid: str) -> str:
     return f"> {markdown.sentence(_kept(grid)[1]['verdict'])}\n"
 
 
+def where(grids: str) -> str:
+    """Of each grid whose name begins so the best method, and what it gains over warm and cold."""
+    rows = []
+    for circumstances, grid in WHERE:
+        if not (FOLDER / f"{grid}.json").exists():
+            continue
+        results, facts = _kept(grid)
+        best = max((m for m in results.methods if m != "cold"), key=lambda m: _mean_last(results, m))
+        cold, warm = (_mean_last(results, method) for method in ("cold", "warm"))
+        rows.append(
+            (
+                *circumstances,
+                f"{100 * cold:.1f}",
+                f"{100 * warm:.1f}",
+                _short(best),
+                _points(_between(facts, best, "cold")),
+                _points(_between(facts, best, "warm")),
+                _ratio(_between(facts, best, "cold")),
+            )
+        )
+    head = ("recipe", "network", "labels", "a stage", "cold %", "warm %", "best", "minus cold, points", "minus warm")
+    return markdown.table((*head, "last steps of cold's"), rows)
+
+
 def draws(grid: str) -> str:
     """Stage by stage, a run of ours and one whose choices are drawn as the authors' are; Welch's interval."""
     ours, theirs = (_stages(FOLDER / f"{name}.csv") for name in (grid, "authors-draws"))
@@ -334,7 +374,7 @@ def _stages(file: Path) -> list[_Runs]:
 
 
 BLOCKS: Mapping[str, Callable[[str], str]] = {
-    block.__name__: block for block in (command, summary, rates, gains, tuned, verdict, draws)
+    block.__name__: block for block in (command, summary, rates, gains, tuned, verdict, where, draws)
 }
 
 
@@ -389,6 +429,7 @@ def _short(method: str) -> str:
 def main(arguments: Sequence[str]) -> None:
     """Keep what grids have, if a folder of them is given; write pages and figures."""
     named = {match["grid"] for page in page_files() for match in BLOCK.finditer(page.read_text(encoding="utf-8"))}
+    named |= {grid for _, grid in WHERE}
     for folder in arguments:
         for grid in sorted(named):
             if (Path(folder) / grid / "config.yaml").exists():

@@ -29,6 +29,8 @@ BLOCK = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s#:]+)(?:#[^)\s]*)?\)")
 SHOWN = re.compile(r"(\]\([^)\s:]+\.(?:py|ipynb))\)")
 """Links to what becomes a page of Markdown: its own name, with `.md` behind it."""
+NAMED = re.compile(r"\[([\w./-]+\.md)\]\(([^)\s#:]+\.md)")
+"""Links whose text is a file's name, which the site shows as the page's title."""
 MOST_SECONDS = 300
 """That a cell of a notebook may take: far more than any does, so that one which hangs ends the build."""
 OUTPUTS = """
@@ -63,11 +65,26 @@ def lay_out() -> None:
             shutil.copy(ROOT / path, there)
             _show_notebook(executed[path], there)
         elif path.endswith(".md"):
-            there.write_text(SHOWN.sub(r"\1.md)", _text(path)))
+            there.write_text(_weight(path) + SHOWN.sub(r"\1.md)", _titled(path)))
         else:
             shutil.copy(ROOT / path, there)
     settings = (ROOT / "mkdocs.yml").read_text()
     (LAID_OUT.parent / "mkdocs.yml").write_text(settings + yaml.safe_dump({"nav": _navigation()}, sort_keys=False))
+
+
+def _titled(page: str) -> str:
+    """A page with the titles of others where their files are named."""
+
+    def titled(link: re.Match[str]) -> str:
+        there = _text(posixpath.normpath(posixpath.join(posixpath.dirname(page), link[2])))
+        return f"[{there.partition(chr(10))[0].lstrip('# ')}]({link[2]}"
+
+    return NAMED.sub(titled, _text(page))
+
+
+def _weight(page: str) -> str:
+    """What says to the search that recipes come after the pages on what they use."""
+    return "---\nsearch:\n  boost: 0.3\n---\n\n" if page.startswith("docs/recipes/") else ""
 
 
 def _executed(path: str) -> nbformat.NotebookNode:

@@ -23,7 +23,7 @@ from torch.optim.lr_scheduler import (
 
 from commands import SMALL, rows, warmstart
 from warmstart.cli.app import make_app
-from warmstart.methods.registry import parse_method
+from warmstart.methods.registry import methods, parse_method
 from warmstart.wording import split_names
 
 ROOT = Path(__file__).parents[1]
@@ -135,6 +135,12 @@ def test_tables_of_methods_and_measures_are_up_to_date():
     assert len(pages) == 3
     for path, text in pages.items():
         assert path.read_text() == text, "run: python docs/make_tables.py"
+
+
+def test_the_readme_names_and_counts_all_methods():
+    text = (ROOT / "README.md").read_text()
+    assert set(methods()) - set(re.findall(r"`([a-z0-9-]+)`", text)) == {"warm"}  # which the others are beside
+    assert f"**{len(methods())} methods**" in text
 
 
 def test_pages_of_evidence_are_up_to_date():

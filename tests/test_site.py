@@ -50,6 +50,13 @@ def test_every_page_is_in_the_site_and_its_navigation(site, tmp_path):
     assert all((tmp_path / "pages" / page).exists() for page in named)
 
 
+def test_a_link_that_names_a_file_is_shown_with_its_title(site, tmp_path):
+    site.lay_out()
+    index = (tmp_path / "pages" / "docs" / "README.md").read_text()
+    assert "[Comparing methods](compare.md)" in index
+    assert "[compare.md]" not in index
+
+
 def test_a_link_to_a_script_leads_to_a_page_that_shows_it(site, tmp_path):
     site.lay_out()
     assert "(../examples/fsdp2.py.md)" in (tmp_path / "pages" / "docs" / "integrations.md").read_text()

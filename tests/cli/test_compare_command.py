@@ -53,7 +53,7 @@ def refused(capfd, folder, *arguments):
         (["--data", "nosuch"], "nosuch: no such file or folder"),
         (["--data", "."], "no images in it"),
         (["--data", ""], "data is empty"),
-        (["--stages", "29"], "digits has 1437 training examples, but 29 stages of 50 need 1450; --stages 28 or"),
+        (["--stages", "29"], "(of 1797; the others are held out), but 29 stages of 50 need 1450; --stages 28 or"),
         (["--order", "day"], "digits: there are no columns, so no 'day' to order by"),
         (["--order", ""], "order is empty; name random"),
         (["--order", "given", "--stages", "1500"], "digits: 0 arrivals, but 1500 are needed; lower --stages"),

@@ -210,7 +210,7 @@ def test_margin_admits_a_small_loss_and_says_so():
     assert judge(results).recommended != "dash"
     verdict = judge(results, margin=0.02)
     assert verdict.recommended == "dash"
-    assert "within the margin of 2.0 points" in verdict.sentence
+    assert "; a loss beyond the margin of 2.0 points is excluded)" in verdict.sentence
     with pytest.raises(ValueError, match=r"margin -0\.1"):
         judge(results, margin=-0.1)
     with pytest.raises(ValueError, match="margin nan"):

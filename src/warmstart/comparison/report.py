@@ -220,9 +220,10 @@ def _guide(results: Results, verdict: Verdict) -> Html:
             "allows for the seeds (order of data and initialisation, paired between methods) and, where per-example "
             "scores are kept, for the choice of test examples; it is widened (Holm) as several methods are tried"
             f"{looks}.",
-            f"Recommended is the cheapest method, by steps over all stages, whose interval excludes a loss beyond the "
-            f"margin of {results.metric.difference(verdict.margin)}. An interval on both sides of zero is "
-            "no proof that there is no difference.",
+            "Recommended is the cheapest method, by steps over all stages, whose interval excludes a loss beyond the "
+            f"margin of {results.metric.difference(verdict.margin)}, if it takes fewer steps than {verdict.reference}, "
+            f"or as many with a better {results.metric.name}. An interval on both sides of zero is no proof that there "
+            "is no difference.",
             "It holds for this data, model and training. Without normalisation layers, or at learning rates so high "
             "that all methods are alike, DASH need not pay.",
             "The method: Shin, Oh, Cho, Yun, DASH: Warm-Starting Neural Network Training in Stationary Settings "

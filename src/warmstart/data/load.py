@@ -137,7 +137,10 @@ def _refuse_columns(where: str, wanted: Wanted, *, order: bool = True) -> None:
             f"{where}: --image-column and --label-column are for tables (CSV, parquet, hub); leave them out"
         )
     if order and wanted.order_column is not None:
-        raise InputError(f"{where}: there are no columns, so no '{wanted.order_column}' to order by; leave it out")
+        raise InputError(
+            f"{where}: there are no columns, so no '{wanted.order_column}' to order by; leave it out, or give random, "
+            "given or classes"
+        )
 
 
 def _read_files(path: Path, files: Files, wanted: Wanted) -> ImageData:

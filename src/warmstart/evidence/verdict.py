@@ -298,12 +298,13 @@ def _outcome(results: Results, verdict: Verdict, c: Comparison) -> str:
     side = "above" if c.difference > 0 else "below"
     sign = "+" if c.low < 0 < c.high else ""
     low, high = (results.metric.difference(end, sign, unit=False) for end in (c.low, c.high))
-    within = f", within the margin of {results.metric.difference(verdict.margin)}," if c.decision == "no worse" else ""
+    margin = results.metric.difference(verdict.margin)
+    no_more = f"; a loss beyond the margin of {margin} is excluded" if c.decision == "no worse" else ""
     cost = f" at {multiple(c.total_steps_ratio)} of {verdict.reference}'s steps" if c.total_steps_ratio > 0 else ""
     size = results.metric.difference(abs(c.difference))
     return (
         f"its last {results.metric.name} is {size} {side} {verdict.reference}'s "
-        f"({level_text(verdict.error)} interval {low} to {high}, {counted(c.seeds, 'seed')}){within}{cost}"
+        f"({level_text(verdict.error)} interval {low} to {high}, {counted(c.seeds, 'seed')}{no_more}){cost}"
     )
 
 

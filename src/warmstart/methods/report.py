@@ -110,8 +110,10 @@ class Report:
     @property
     def share_scaled(self) -> str:
         """Such as ``scaled 90 of 120 weights (75.0 %)``; empty where the method does not scale."""
-        scaled = sum(layer.weights for layer in self.scales)
-        return f"scaled {scaled:,} of {self.weights:,} weights ({scaled / self.weights:.1%})" if self.weights else ""
+        if not self.weights or not self.scales:
+            return ""
+        scaled, did = sum(layer.weights for layer in self.scales), "scaled" if self.applied else "would scale"
+        return f"{did} {scaled:,} of {self.weights:,} weights ({scaled / self.weights:.1%})"
 
     def with_notes(self, *notes: str) -> Report:
         """The same report with more notes.

@@ -154,7 +154,7 @@ def intervals(rows: Sequence[Interval], *, x_label: str, limit: float = 0.0) -> 
             axes.axvline(limit, color=INK, linewidth=0.8, linestyle="dashed")
         middles = [row.middle for row in rows]
         reach = [[row.middle - row.low for row in rows], [row.high - row.middle for row in rows]]
-        axes.errorbar(middles, places, xerr=reach, fmt="o", color="#0072B2", linewidth=2.2, capsize=4, markersize=6)
+        axes.errorbar(middles, places, xerr=reach, fmt="o", color="#3D8FD1", linewidth=2.2, capsize=4, markersize=6)
         names = [_shown(row.name) for row in rows]
         axes.set_yticks(places, [name.replace("[", "\n[") if len(name) > 20 else name for name in names])
         axes.tick_params(axis="y", length=0, labelsize=10)

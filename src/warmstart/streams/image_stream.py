@@ -156,9 +156,12 @@ def _arrivals(data: ImageData, settings: StreamSettings, pool: Tensor, seed: int
     assert isinstance(sizes, list)  # StreamSettings fills stages and sizes in
     if sum(sizes) > len(pool) or 0 in sizes:
         next_one = f" and the next of {sizes[-1]}" if beyond else ""
+        every = len(data.train_labels)
+        held_out = f" (of {every}; the others are held out)" if len(pool) < every else ""
         fits = _what_fits(len(pool), sizes, beyond) if len(set(sizes)) == 1 and sizes[0] else "change --stage-size"
         raise InputError(
-            f"{data.name} has {len(pool)} training examples, but {stages} stages of {settings.stage_size}{next_one} "
+            f"{data.name} has {len(pool)} training examples{held_out}, but {stages} stages of "
+            f"{settings.stage_size}{next_one} "
             f"need {sum(sizes)}; {fits}"
         )
     return random_draws(data.train_labels, pool, sizes, seed)

@@ -12,6 +12,8 @@ from warmstart.errors import InputError, require
 from warmstart.settings import MOST_NAMES, Setting, Settings
 
 RANDOM, CLASSES = "random", "classes"
+MADE_ORDERS = (RANDOM, CLASSES)
+"""Made here rather than read from the data, which have no say in the number of stages then."""
 TESTS = ("fixed", "rotate", "next")
 SHIFTS = ("pixels", "labels")
 STAGES, STAGE_SIZE = 6, 50
@@ -93,7 +95,7 @@ class StreamSettings(Settings):
     @property
     def read_order(self) -> str | None:
         """The order that the data have to say; None where it is made here."""
-        return None if self.order in (RANDOM, CLASSES) else self.order
+        return None if self.order in MADE_ORDERS else self.order
 
     @field_validator("test")
     @classmethod
@@ -115,7 +117,7 @@ class StreamSettings(Settings):
     def _as_many_as_sizes(cls, value: int | None, info: ValidationInfo) -> Any:
         size, order = info.data.get("stage_size"), info.data.get("order")
         if not _is_list(size):
-            return STAGES if value is None and order in (RANDOM, CLASSES) else value
+            return STAGES if value is None and order in MADE_ORDERS else value
         named = len(str(size).split(","))
         if value not in (None, named):
             raise InputError(f"stages is {value}, but stage_size names {named}; make them agree, or leave out one")
