@@ -10,18 +10,23 @@ NAME-trials.csv where methods were tuned. Tables and figures are made of these a
 from __future__ import annotations
 
 import csv
+import io
 import json
 import re
+import shlex
 import shutil
 import statistics
 import sys
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
+from math import nan
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import yaml
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 from scipy import stats
 
 from warmstart.comparison.images import report_again
@@ -39,13 +44,19 @@ from warmstart.reproduction.settings import ReproductionRecord
 from warmstart.runs.metric import ACCURACY
 from warmstart.runs.own_recipe import own_recipe
 from warmstart.runs.results import Results
-from warmstart.runs.stage_result import NUMBERS, StageResult, to_csv
-from warmstart.wording import counted
+from warmstart.runs.stage_result import StageResult
+from warmstart.wording import counted, split_names
 
 FOLDER = Path(__file__).parent / "evidence"
 BLOCK = re.compile(r"<!-- (?P<kind>[\w-]+): (?P<grid>[\w-]+) -->\n(?:.*?)<!-- end -->\n", re.DOTALL)
 FIGURE = re.compile(r"!\[[^\]]*\]\((?P<kind>rates|against-cold)-(?P<grid>[\w-]+)\.png\)")
 CONTROL = "shrink-perturb[noise_std=0.0]"
+CONTROLS = (CONTROL, "family:Family")
+"""Uniform shrinking, by either of its names."""
+LONG = 600
+"""Letters of a command from which on a file of settings takes its place."""
+KEPT = ("optimizer", "method", "seed", "stage", "test_accuracy", "steps", "epochs", "train_seconds", "status")
+"""Columns of results.csv."""
 Facts = Mapping[str, Any]
 WHERE = [
     ((recipe, network, labels, size), f"where-{name}")
@@ -85,8 +96,8 @@ def _block(match: re.Match[str]) -> str:
 # --- what is kept of a grid
 
 
-def keep(out: Path) -> None:
-    """Take what the pages need from the grid in a folder, complete or not."""
+def keep(out: Path) -> bool:
+    """Take what the pages need from the grid in a folder; False, and nothing is taken, if it is not complete."""
     if kind_of(out) == ReproductionRecord.kind:
         tables = reproduction_again(out)
         record: Record[Any] = tables.record
@@ -96,12 +107,21 @@ def keep(out: Path) -> None:
         record, tuning, verdict = outcome.record, outcome.tuning, outcome.verdict.sentence
         command = how_to_repeat(outcome.record).split("`")[1]
         by_optimizer = {"": outcome.results}
+    if not all(one.are_over(len(one.seeds)) for one in by_optimizer.values()):
+        return False
     rows = [row for one in by_optimizer.values() for row in one.rows]
     if tuning is not None and tuning.tested is not None:
         rows = tuning.tested.rows
         shutil.copy(out / "tuning" / "trials.csv", FOLDER / f"{out.name}-trials.csv")
+    command = re.sub(r"--data \S*/(\w+)", r"--data \1/", command)
+    if len(command) > LONG:
+        settings = dict(zip(*[iter(shlex.split(command)[2:])] * 2, strict=True))
+        values = {flag[2:].replace("-", "_"): yaml.safe_load(value) for flag, value in settings.items()}
+        content = yaml.safe_dump({**values, "methods": split_names(settings["--methods"])}, sort_keys=False)
+        (FOLDER / f"{out.name}.yaml").write_text(content, encoding="utf-8")
+        command = f"warmstart compare docs/evidence/{out.name}.yaml"
     facts = {
-        "command": re.sub(r"--data \S*/(\w+)", r"--data \1/", command),
+        "command": command,
         "torch": record.provenance.torch,
         "machine": record.provenance.machine,
         "training_seconds": round(sum(row.train_seconds for row in rows)),
@@ -113,18 +133,30 @@ def keep(out: Path) -> None:
         ],
         "tuned": {} if tuning is None else {one.method: _tuned(tuning, one) for one in tuning.tuned},
     }
-    (FOLDER / f"{out.name}.csv").write_text(to_csv(rows), encoding="utf-8")
+    (FOLDER / f"{out.name}.csv").write_text(_compact(rows), encoding="utf-8")
     (FOLDER / f"{out.name}.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    return True
+
+
+def _compact(rows: Sequence[StageResult]) -> str:
+    """What tables need of the rows, numbers to five digits, far more than two runs share."""
+    text = io.StringIO()
+    lines = csv.writer(text, lineterminator="\n")
+    lines.writerow(KEPT)
+    for row in rows:
+        values = [getattr(row, name) for name in KEPT]
+        lines.writerow([f"{value:.5g}" if isinstance(value, float) else value for value in values])
+    return text.getvalue()
 
 
 def _pairs(results: Results) -> Iterator[tuple[str, str]]:
-    """Which methods are compared: each with cold and warm, and DASH with its control, at equal and at best rates."""
+    """Which methods are compared: each with cold, warm and uniform shrinking, at equal and at best rates."""
     rates = _by_rate(results)
     best = {method: _best(results, of_one) for method, of_one in rates.items()}
     at_given = [{m: of_one[rate] for m, of_one in rates.items() if rate in of_one} for rate in _given(rates)]
     for names in (best, *at_given):
         for ours in names:
-            for theirs in ("cold", "warm", *((CONTROL,) if ours == "dash" else ())):
+            for theirs in ("cold", "warm", *CONTROLS):
                 if theirs in names and names[ours] != names[theirs]:
                     yield names[ours], names[theirs]
     for method, of_one in rates.items():
@@ -175,9 +207,11 @@ def _kept(grid: str) -> tuple[Results, Facts]:
 
 
 def _row(line: Mapping[str, str]) -> StageResult:
-    whole = ("seed", "stage", "train_examples", "steps", "epochs")
-    numbers = {name: float(line[name]) for name in NUMBERS if name in line}
-    return StageResult(**{**line, **numbers, **{name: int(line[name]) for name in whole}})  # type: ignore[arg-type]
+    whole = {name: int(line[name]) for name in ("seed", "stage", "steps", "epochs")}
+    measured = {name: float(line[name]) for name in ("test_accuracy", "train_seconds")}
+    which = {name: line[name] for name in ("optimizer", "method", "status")}
+    absent = {"data": "", "model": "", "train_examples": 0, "test_loss": nan, "train_accuracy": nan}
+    return StageResult(**{**absent, "method_seconds": nan, **which, **whole, **measured})  # type: ignore[arg-type]
 
 
 # --- rates
@@ -246,7 +280,7 @@ def rates(grid: str) -> str:
     by_rate = _by_rate(results)
     every = sorted({rate for of_one in by_rate.values() for rate in of_one})
     rows = [
-        (method, *(_accuracy_and_steps(results, of_one[rate]) if rate in of_one else "–" for rate in every))
+        (_short(method), *(_accuracy_and_steps(results, of_one[rate]) if rate in of_one else "–" for rate in every))
         for method, of_one in by_rate.items()
     ]
     return markdown.table(("last accuracy % / steps", *(f"{rate:g}" for rate in every)), rows)
@@ -258,19 +292,23 @@ def gains(grid: str) -> str:
     by_rate = _by_rate(results)
     best = {method: _best(results, of_one) for method, of_one in by_rate.items()}
     (lowest,) = _given(by_rate)
-    head = ("method", f"minus cold at {lowest:g}", "best rate", "from it, points", "minus cold, both at best", "steps")
+    head = (
+        *("method", f"minus cold at {lowest:g}", "best rate", "from it, points", "minus cold, both at best"),
+        *("last steps of cold's", "minus uniform shrinking, both at best"),
+    )
     rows = []
     for method, label in best.items():
         at_lowest, cold = by_rate[method][lowest], best["cold"]
         gained = _between(facts, label, at_lowest)
         rows.append(
             (
-                method,
+                _short(method),
                 _points(_between(facts, at_lowest, by_rate["cold"][lowest])),
                 f"{own_recipe(label)[1]['lr']:g}",
                 _points(gained),
                 _points(_between(facts, label, cold)),
                 _ratio(_between(facts, label, cold)),
+                _points(_between(facts, label, best.get(CONTROL, ""))),
             )
         )
     return markdown.table(head, rows)
@@ -303,6 +341,22 @@ def tuned(grid: str) -> str:
 def verdict(grid: str) -> str:
     """What the comparison advises, in its own words."""
     return f"> {markdown.sentence(_kept(grid)[1]['verdict'])}\n"
+
+
+def family(grid: str) -> str:
+    """Each arm beside uniform shrinking, best first."""
+    results, facts = _kept(grid)
+    control = next(name for name in CONTROLS if name in results.methods)
+    rows = [
+        (
+            method.removeprefix("family:Family").strip("[]").replace(",", ", ") or "uniform shrinking",
+            *cells(Row.of(results, method), ACCURACY)[1:3],
+            _points(_between(facts, method, control)),
+            _points(_between(facts, method, "cold")),
+        )
+        for method in sorted(results.methods, key=lambda m: -_mean_last(results, m))
+    ]
+    return markdown.table(("arm", *columns(ACCURACY)[1:3], "minus uniform shrinking, points", "minus cold"), rows)
 
 
 def where(grids: str) -> str:
@@ -374,7 +428,7 @@ def _stages(file: Path) -> list[_Runs]:
 
 
 BLOCKS: Mapping[str, Callable[[str], str]] = {
-    block.__name__: block for block in (command, summary, rates, gains, tuned, verdict, where, draws)
+    block.__name__: block for block in (command, summary, rates, gains, tuned, verdict, family, where, draws)
 }
 
 
@@ -408,7 +462,14 @@ def rates_figure(grid: str) -> Figure:
         spread = [statistics.stdev(values) if len(values) > 1 else 0.0 for _, values in found]
         means = [statistics.fmean(values) for _, values in found]
         series.append(Series(_short(method), [rate for rate, _ in found], means, spread))
-    return figures.cost_lines(series, x_label="learning rate", y_label="last accuracy, %")
+    figure = figures.cost_lines(series, x_label="learning rate", y_label="last accuracy, %")
+    (axes,) = figure.axes
+    every = sorted({rate for line in series for rate in line.x})
+    axes.set_xscale("log")
+    axes.set_xlim(every[0] / 1.2, every[-1] * 1.2)
+    axes.set_xticks(every, [f"{rate:g}" for rate in every], minor=False)
+    axes.xaxis.set_minor_locator(NullLocator())
+    return figure
 
 
 def against_cold(grid: str) -> Figure:
@@ -433,8 +494,7 @@ def main(arguments: Sequence[str]) -> None:
     for folder in arguments:
         for grid in sorted(named):
             if (Path(folder) / grid / "config.yaml").exists():
-                keep(Path(folder) / grid)
-                print(f"kept {grid}")
+                print(f"{'kept' if keep(Path(folder) / grid) else 'not complete:'} {grid}")
     for page, text in pages().items():
         page.write_text(text, encoding="utf-8")
     for file, figure in drawings().items():

@@ -24,6 +24,7 @@ from torch.optim.lr_scheduler import (
 from commands import SMALL, rows, warmstart
 from warmstart.cli.app import make_app
 from warmstart.methods.registry import methods, parse_method
+from warmstart.runs.own_recipe import own_recipe
 from warmstart.wording import split_names
 
 ROOT = Path(__file__).parents[1]
@@ -76,7 +77,7 @@ def test_a_command_line_parses(words):
         return  # --help
     for name in split_names(given.get("methods") or ""):
         if not any(mark in name for mark in STANDS_FOR_A_CLASS_OR_A_VARIABLE):
-            parse_method(name)
+            parse_method(own_recipe(name)[0])
 
 
 def test_commands_are_found():
