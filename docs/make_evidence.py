@@ -256,7 +256,7 @@ def command(grid: str) -> str:
     shown = " \\\n  ".join(lines)
     runs = sum(len(results.finished(method)) for method in results.methods)
     about = f"{counted(len(results.seeds), 'seed')}; {counted(runs, 'run')}, torch {facts['torch']}, {facts['machine']}"
-    return f"```sh\n{shown}\n```\n\n{about}, {facts['training_seconds'] / 3600:.1f} core-hours of training.\n"
+    return f"```sh\n{shown}\n```\n\n{about}, {facts['training_seconds'] / 60:.0f} core-minutes of training.\n"
 
 
 def summary(grid: str) -> str:
@@ -493,7 +493,7 @@ def main(arguments: Sequence[str]) -> None:
     named |= {grid for _, grid in WHERE}
     for folder in arguments:
         for grid in sorted(named):
-            if (Path(folder) / grid / "config.yaml").exists():
+            if (Path(folder) / grid / "results.csv").exists():
                 print(f"{'kept' if keep(Path(folder) / grid) else 'not complete:'} {grid}")
     for page, text in pages().items():
         page.write_text(text, encoding="utf-8")
