@@ -113,7 +113,8 @@ def keep(out: Path) -> bool:
     if tuning is not None and tuning.tested is not None:
         rows = tuning.tested.rows
         shutil.copy(out / "tuning" / "trials.csv", FOLDER / f"{out.name}-trials.csv")
-    command = re.sub(r"--data \S*/(\w+)", r"--data \1/", command)
+    command = re.sub(r"--data \S*/([\w-]+)(?=\s)", r"--data \1/", command)
+    command = re.sub(r"--data \S*/([\w-]+\.npz)", r"--data \1", command)
     if len(command) > LONG:
         settings = dict(zip(*[iter(shlex.split(command)[2:])] * 2, strict=True))
         values = {flag[2:].replace("-", "_"): yaml.safe_load(value) for flag, value in settings.items()}
@@ -492,6 +493,8 @@ def main(arguments: Sequence[str]) -> None:
     named = {match["grid"] for page in page_files() for match in BLOCK.finditer(page.read_text(encoding="utf-8"))}
     named |= {grid for _, grid in WHERE}
     for folder in arguments:
+        if (drawn := Path(folder) / "authors-draws.csv").exists():
+            shutil.copy(drawn, FOLDER)
         for grid in sorted(named):
             if (Path(folder) / grid / "results.csv").exists():
                 print(f"{'kept' if keep(Path(folder) / grid) else 'not complete:'} {grid}")
