@@ -50,10 +50,10 @@ def test_every_report_that_scales_says_the_share_of_the_weights():
     model = cnn()
     model[3].requires_grad_(False)
     scaled, everything = 8 * 27 + 8 + 36, weights_in(model)
-    line = f"scaled {scaled} of {everything} weights ({scaled / everything:.1%})"
-    for report in (
-        ws.dash_(model, batches_for((3, 8, 8), 2), cross_entropy, apply=False),
-        ws.shrink_perturb_(model),
+    share = f"{scaled} of {everything} weights ({scaled / everything:.1%})"
+    for report, line in (
+        (ws.dash_(model, batches_for((3, 8, 8), 2), cross_entropy, apply=False), f"would scale {share}"),
+        (ws.shrink_perturb_(model), f"scaled {share}"),
     ):
         assert report.share_scaled == line
         assert line in str(report).splitlines()
