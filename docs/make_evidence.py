@@ -53,6 +53,8 @@ FIGURE = re.compile(r"!\[[^\]]*\]\((?P<kind>rates|against-cold)-(?P<grid>[\w-]+)
 CONTROL = "shrink-perturb[noise_std=0.0]"
 CONTROLS = (CONTROL, "family:Family")
 """Uniform shrinking, by either of its names."""
+OWN = {"family": "docs/evidence", "pointwise_networks": "benchmarks"}
+"""Modules that methods and networks come from, and where they are."""
 LONG = 600
 """Letters of a command from which on a file of settings takes its place."""
 KEPT = ("optimizer", "method", "seed", "stage", "test_accuracy", "steps", "epochs", "train_seconds", "status")
@@ -121,6 +123,10 @@ def keep(out: Path) -> bool:
         content = yaml.safe_dump({**values, "methods": split_names(settings["--methods"])}, sort_keys=False)
         (FOLDER / f"{out.name}.yaml").write_text(content, encoding="utf-8")
         command = f"warmstart compare docs/evidence/{out.name}.yaml"
+    paths = [
+        folder for module, folder in OWN.items() if any(f"{module}:" in f"{row.method} {row.model}" for row in rows)
+    ]
+    command = " ".join([*(f"PYTHONPATH={folder}" for folder in paths), command])
     facts = {
         "command": command,
         "torch": record.provenance.torch,
@@ -184,8 +190,6 @@ def _interval(estimate: Estimate | None) -> dict[str, float]:
 def _tuned(tuning: Tuning, one: Tuned) -> Facts:
     return {
         "chosen": one.chosen.label,
-        "validation_given": one.trials[0].accuracy,
-        "validation_chosen": one.chosen.accuracy,
         "trials": len(one.trials),
         "failed": one.failures,
         "gain": _interval(tuning.gain(one)),
@@ -360,8 +364,8 @@ def family(grid: str) -> str:
     return markdown.table(("arm", *columns(ACCURACY)[1:3], "minus uniform shrinking, points", "minus cold"), rows)
 
 
-def where(grids: str) -> str:
-    """Of each grid whose name begins so the best method, and what it gains over warm and cold."""
+def where(_all: str) -> str:
+    """Of each grid of `WHERE` that was measured the best method, and what it gains over warm and cold."""
     rows = []
     for circumstances, grid in WHERE:
         if not (FOLDER / f"{grid}.json").exists():

@@ -40,6 +40,7 @@ for recipe in paper practice; do
   [ $recipe = paper ] && how=$paper || how='--protocol practice'
   where() { name=$1; shift; run "where-$recipe-$name" "$@" --stages 5 $how --methods "$main" --seeds 5; }
   where clean --data "$data/cifar10" --stage-size 250
+  where large --data "$data/cifar10" --stage-size 1000
   where noisy --data "$out/noisy.npz" --stage-size 250
   where pointwise --data "$data/cifar10" --stage-size 250 --model pointwise_networks:separable
   where none --data "$data/cifar10" --stage-size 250 --model 'small-cnn[norm=none]'
