@@ -144,7 +144,8 @@ def test_the_readme_names_and_counts_all_methods():
     assert f"**{len(methods())} methods**" in text
 
 
-def test_pages_of_evidence_are_up_to_date():
+def test_pages_of_evidence_are_up_to_date(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "docs")
     made = made_by("make_evidence.py")
     for page, text in made.pages().items():
         assert page.read_text() == text, "run: python docs/make_evidence.py"
