@@ -152,6 +152,9 @@ class Settings(BaseModel):
         """What follows from a protocol that is named among the settings; what is given besides wins over it."""
         return {}
 
+    def require_effect(self, flags: Mapping[str, Any]) -> None:
+        """Raise InputError if a flag has no effect beside these settings."""
+
     @classmethod
     def of(cls, settings: Mapping[str, Any], where: str = "", *, recorded: bool = False) -> Self:
         """Check settings given by key; ``where``, such as a file's name, begins each message.
@@ -201,7 +204,9 @@ def from_file_and_flags(kind: type[SomeSettings], file: Path | None, flags: Mapp
     given = {**content, **flags}
     named = kind.of_protocol(given)
     filled = {**content, **named, **flags} if "protocol" in flags else {**named, **given}
-    return kind.of(filled, where="" if file is None else f"{file}: ")
+    settings = kind.of(filled, where="" if file is None else f"{file}: ")
+    settings.require_effect(flags)
+    return settings
 
 
 def read_yaml(file: Path) -> dict[str, Any]:

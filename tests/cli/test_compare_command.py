@@ -19,6 +19,9 @@ def folder(tmp_path, monkeypatch):
     return folder
 
 
+SHORT = ["--stages", "2", "--stage-size", "30", "--seeds", "2", "--device", "cpu", "--threads", "1"]
+
+
 def images(count=40, classes=4):
     generator = np.random.default_rng(0)
     return generator.integers(0, 256, (count, 8, 8), dtype=np.uint8), np.arange(count) % classes
@@ -64,6 +67,15 @@ def refused(capfd, folder, *arguments):
         (["--lr", "nan"], "lr is nan; it must be a finite number, above 0"),
         (["--max-seeds", "4"], "max_seeds is 4, below seeds, 5; ask for at least as many"),
         (["--until", "1.5"], "until is 1.5; it must be a finite number, above 0 and at most 1"),
+        (
+            ["--until", "0.9", "--epochs", "3"],
+            "until has no effect with epochs, 3 a stage; leave one of them out, or give --max",
+        ),
+        (
+            ["--protocol", "practice", "--max-epochs", "9"],
+            "max_epochs has no effect with epochs, 30 a stage; leave one",
+        ),
+        (["--optimizer", "adamw", "--nesterov"], "nesterov has no effect with adamw; leave it out, or take sgd or sam"),
         (["--device", "gpu"], "device 'gpu' is not there"),
         (["--image-size", "100000"], "image_size is 100000; it must be at least 1 and at most 4096"),
         (["--out", ""], "out is empty; name a folder such as out/compare"),
@@ -344,7 +356,7 @@ def test_threads_are_put_back(earlier):
 
 
 def test_a_dry_run_says_what_it_will_cost_and_leaves_nothing(folder, capfd):
-    assert warmstart("compare", *SMALL, "--epochs", 3, "--methods", "cold,dash", "--dry-run") == 0
+    assert warmstart("compare", *SHORT, "--epochs", 3, "--methods", "cold,dash", "--dry-run") == 0
     shown = capfd.readouterr().out
 
     # Three epochs of 2 and then 4 batches of 16: 18 steps a run.
@@ -359,7 +371,7 @@ def test_a_dry_run_says_what_it_will_cost_and_leaves_nothing(folder, capfd):
 
 
 def test_a_dry_run_says_what_the_first_look_costs_and_the_most(folder, capfd):
-    grid = [*SMALL, "--epochs", 3, "--methods", "cold,dash", "--seeds", 3, "--max-seeds", 8]
+    grid = [*SHORT, "--epochs", 3, "--methods", "cold,dash", "--seeds", 3, "--max-seeds", 8]
     assert warmstart("compare", *grid, "--dry-run") == 0
     shown = capfd.readouterr().out
 

@@ -2,6 +2,7 @@
 
 import csv
 import shutil
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -101,7 +102,9 @@ def test_trials_that_diverge_or_do_not_end_fail_and_are_said_to(tmp_path, capsys
     words = ["--lr", "1e9", "--max-epochs", "2", "--until", "0.999", "--tune", "3", "--methods", "warm"]
     assert warmstart("compare", *SMALL[:6], *words, "--jobs", 1, "--out", tmp_path / "out") == 0
 
-    assert {trial["status"] for trial in trials(tmp_path / "out")} == {"diverged", "max-epochs"}
+    assert {trial["status"] for trial in trials(tmp_path / "out")} == {"diverged", "given-up"}
+    stages = Counter(row["method"] for row in rows(tmp_path / "out" / "tuning"))
+    assert set(stages.values()) == {1}  # nothing is trained that cannot be chosen
     assert "warm: all trials failed" in " ".join(capsys.readouterr().out.split())
 
 

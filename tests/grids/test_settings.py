@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from commands import SMALL, warmstart
+from commands import warmstart
 from warmstart.comparison.settings import CompareSettings
 from warmstart.errors import InputError
 from warmstart.grids import settings as module
@@ -202,7 +202,9 @@ def test_incremental_is_the_recipe_of_the_papers_table_and_sota_that_of_its_appe
 
 
 def test_a_list_of_numbers_is_a_flag_like_any_other(tmp_path):
-    small = [*SMALL, "--methods", "warm", "--seeds", 1, "--until", 0.999, "--epochs", 4, "--schedule", "step"]
-    assert warmstart("compare", *small, "--milestones", "1,3", "--jobs", 1, "--out", tmp_path / "out") == 0
+    small = ["--stages", 2, "--stage-size", 30, "--methods", "warm", "--seeds", 1, "--epochs", 4, "--schedule", "step"]
+    assert (
+        warmstart("compare", *small, "--threads", 1, "--milestones", "1,3", "--jobs", 1, "--out", tmp_path / "out") == 0
+    )
     assert "milestones:\n- 1\n- 3\n" in (tmp_path / "out" / "config.yaml").read_text()
     assert CompareSettings.of({"milestones": 3, "epochs": 4, "schedule": "step"}).milestones == (3,)

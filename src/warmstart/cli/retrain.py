@@ -47,7 +47,9 @@ def retrain(
     require(stage is None or rollback, f"{stage} is a stage for --rollback; add it, or leave the number out")
     if not asked:
         require("data" in given, "name the images that arrive with --data PATH")
-        _pass_night(RetrainSettings.of(given))
+        night = RetrainSettings.of(given)
+        night.require_effect(given)
+        _pass_night(night)
         return
     settings = NightSettings.of({key: value for key, value in given.items() if key in NightSettings.described()})
     if rollback:

@@ -22,7 +22,7 @@ from warmstart.runs.own_recipe import own_recipe
 from warmstart.runs.results import Results
 from warmstart.wording import counted
 
-FAILED = ("diverged", "max-epochs")
+FAILED = ("diverged", "given-up", "max-epochs")
 """How a stage ends that makes its trial a failed one: its loss was not finite, or its end was never reached."""
 _COLUMNS = ("method", "trial", "settings", "status", "validation_accuracy", "steps", "chosen")
 

@@ -148,9 +148,9 @@ class Display:
         """Add a finished stage to the bar; True if its run is over."""
         self._time_left.count(row, now=now)
         self._work_done += row.stage
-        if row.status == "diverged":
+        if row.ends_run:
             self._work_done += sum(range(row.stage + 1, self._stages + 1))
-        over = row.stage == self._stages or row.status == "diverged"
+        over = row.stage == self._stages or row.ends_run
         self._runs_done += over
         return over
 

@@ -33,7 +33,7 @@ class TimeLeft:
     def count(self, row: StageResult, *, now: bool = True) -> None:
         """Add a stage that is done; ``now`` if it was computed since this start."""
         key = RunKey(row.method, row.seed, row.optimizer)
-        self._done[key] = self._stages if row.status == "diverged" else row.stage
+        self._done[key] = self._stages if row.ends_run else row.stage
         seconds = row.train_seconds + row.method_seconds
         cost = self._cost[row.method, row.optimizer]
         cost[0], cost[1] = cost[0] + seconds, cost[1] + row.stage

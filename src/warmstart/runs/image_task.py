@@ -177,7 +177,7 @@ class ImageTask:
         if self.recipe.new_optimizer and context.start == Progress():
             reset_optimizer_(stage.optimizer)
         with latest_activations(method, model, stage) as seen:
-            return train_stage(
+            progress = train_stage(
                 model,
                 stage.optimizer,
                 context.data.examples,
@@ -187,6 +187,8 @@ class ImageTask:
                 start=context.start,
                 team=context.team,
             )
+        hopeless = self.validation and progress.status == "max-epochs"  # a trial has failed by that
+        return replace(progress, status="given-up") if hopeless else progress
 
     def measure(self, model: nn.Module, data: StageData) -> Measured:
         """Measure on the test set, with batch-norm statistics as they are and recalibrated."""

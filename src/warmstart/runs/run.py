@@ -59,7 +59,7 @@ class Run:
 
     def go_on(self, on_event: Callable[[Event], None]) -> RunState:
         """Train and measure all stages that are left, or until the loss diverges; ``on_event`` may raise to stop it."""
-        while self.state.next_stage <= self.task.stages and not self.state.diverged:
+        while not self.state.is_over(self.task.stages):
             row = self._one_stage(on_event)
             on_event(Event(self.key, row.stage, Progress(row.epochs, row.steps, row.train_accuracy), row))
         return replace(self.state, of_method={})  # as large as the network, perhaps, and only training needs it

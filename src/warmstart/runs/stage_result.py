@@ -35,7 +35,8 @@ class StageResult:
     """Test accuracy with batch-norm statistics recomputed on the training data; NaN without batch norm."""
     status: str = "done"
     """``done``; ``diverged``: the loss became non-finite; ``max-epochs``: the stopping rule never held; ``plateau``:
-    accuracy and loss had stopped improving before it did."""
+    accuracy and loss had stopped improving before it did; ``given-up``: ``max-epochs`` in a trial of tuning, which has
+    failed by that."""
     old_accuracy: float = float("nan")
     """On training examples of earlier stages, at most 2000; NaN in the first stage."""
     new_accuracy: float = float("nan")
@@ -46,6 +47,11 @@ class StageResult:
     """The share that is right now and was wrong."""
     train_joules: float = float("nan")
     """Energy that training took, where the device counts it; NaN elsewhere."""
+
+    @property
+    def ends_run(self) -> bool:
+        """Whether no later stage is trained."""
+        return self.status in ("diverged", "given-up")
 
 
 COLUMNS = tuple(column.name for column in fields(StageResult))

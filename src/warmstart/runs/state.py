@@ -49,8 +49,8 @@ class RunState:
         return bool(self.rows) and self.rows[-1].status == "diverged"
 
     def is_over(self, stages: int) -> bool:
-        """Whether a run of this many stages is complete or has diverged."""
-        return len(self.rows) == stages or self.diverged
+        """Whether a run of this many stages is complete, or has ended before."""
+        return len(self.rows) == stages or (bool(self.rows) and self.rows[-1].ends_run)
 
     def to_metadata(self) -> dict[str, Any]:
         """Plain values for a checkpoint: all but tensors."""

@@ -43,7 +43,7 @@ RISE, LOWER = 0.002, 0.8
 this share. Means, since a single epoch is luck where accuracy goes up and down. From epoch 200 to the 10,000th epochs
 double less than six times: a loss that falls more slowly would not come to a quarter."""
 
-Status = Literal["training", "done", "max-epochs", "plateau", "diverged"]
+Status = Literal["training", "done", "max-epochs", "plateau", "diverged", "given-up"]
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import pairwise
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import model_validator
 
@@ -102,6 +103,16 @@ class Recipe(Settings):
         if self.nesterov:
             require(self.momentum > 0, "nesterov needs momentum; raise it above 0")
         return self
+
+    def require_effect(self, flags: Mapping[str, Any]) -> None:
+        """Raise InputError if a flag has no effect: a stopping rule for stages of fixed length, momentum's variant."""
+        super().require_effect(flags)
+        for name in ("until", "max_epochs"):
+            idle = name in flags and self.epochs is not None
+            limit = f", or give --max-epochs {self.epochs} as a limit" if name == "until" else ""
+            require(not idle, f"{name} has no effect with epochs, {self.epochs} a stage; leave one of them out{limit}")
+        idle = bool(flags.get("nesterov")) and self.optimizer not in ("sgd", "sam")
+        require(not idle, f"nesterov has no effect with {self.optimizer}; leave it out, or take sgd or sam")
 
     def of_stage(self, number: int) -> Self:
         """The recipe of one stage, from 1: the first may have other epochs."""

@@ -144,7 +144,7 @@ class Feed:
     def _status(self, row: StageResult) -> RunStatus | None:
         if row.status == "diverged":
             return "diverged"
-        return "done" if row.stage == self._stages else None
+        return "done" if row.stage == self._stages or row.ends_run else None
 
     def _end(self, key: RunKey, status: RunStatus) -> None:
         self._records.pop(key).end(status)
