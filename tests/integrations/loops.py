@@ -1,5 +1,8 @@
 """The same training in four loops: batches of 4 in order, AdamW, a linear schedule, a checkpoint at each epoch."""
 
+from dataclasses import dataclass
+from importlib import import_module
+
 import torch
 from torch.optim.lr_scheduler import LinearLR
 from torch.utils.data import DataLoader
@@ -103,21 +106,25 @@ class Accelerate:
         return rates
 
 
+@dataclass(frozen=True)
 class Lightning:
+    package: str
+    """Lightning comes in two, whose classes differ."""
+
     @property
     def WarmStart(self):  # noqa: N802  # a class
         from warmstart.integrations.lightning import WarmStart
 
         return WarmStart
 
-    @staticmethod
-    def train(network, data, folder, warm_start=None, *, epochs=2, stop_at=None, resume=False, accumulate=1, **options):
-        from lightning.pytorch import Callback, Trainer
-        from lightning.pytorch.callbacks import ModelCheckpoint
-
+    def train(
+        self, network, data, folder, warm_start=None, *, epochs=2, stop_at=None, resume=False, accumulate=1, **options
+    ):
+        lightning = import_module(self.package)
+        save = lightning.callbacks.ModelCheckpoint(folder, save_last=True, save_on_train_epoch_end=True)
         rates = []
 
-        class Watch(Callback):
+        class Watch(lightning.Callback):
             def on_train_batch_end(self, trainer, *_):
                 if trainer.global_step == stop_at:
                     raise InterruptedRunError
@@ -126,11 +133,11 @@ class Lightning:
                 rates.append(optimizer.param_groups[0]["lr"])
 
         loader = options.pop("loader", None) or DataLoader(data, batch_size=BATCH)
-        module = options.pop("module", lit)(network, epochs * len(loader) // accumulate)
-        save = ModelCheckpoint(folder, save_last=True, save_on_train_epoch_end=True)
+        make_module = options.pop("module", lightning_module(self.package))
+        module = make_module(network, epochs * len(loader) // accumulate)
         callbacks = [save, Watch()] if warm_start is None else [warm_start, save, Watch()]
         quiet = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False, "accelerator": "cpu"}
-        trainer = Trainer(
+        trainer = lightning.Trainer(
             **{**quiet, **options},
             max_epochs=epochs,
             accumulate_grad_batches=accumulate,
@@ -147,10 +154,8 @@ def lit(network, steps):
     return lightning_module()(network, steps)
 
 
-def lightning_module():
-    from lightning.pytorch import LightningModule
-
-    class Lit(LightningModule):
+def lightning_module(package="lightning.pytorch"):
+    class Lit(import_module(package).LightningModule):
         def __init__(self, network, steps):
             super().__init__()
             self.network = network.train()
@@ -228,4 +233,10 @@ def watch(rates, stop_at):
     return Watch()
 
 
-LOOPS = {"bare": Bare(), "accelerate": Accelerate(), "lightning": Lightning(), "hugging-face": HuggingFace()}
+LOOPS = {
+    "bare": Bare(),
+    "accelerate": Accelerate(),
+    "lightning": Lightning("lightning.pytorch"),
+    "pytorch-lightning": Lightning("pytorch_lightning"),
+    "hugging-face": HuggingFace(),
+}

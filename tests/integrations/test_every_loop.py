@@ -5,7 +5,7 @@ import logging
 import pytest
 import torch
 from arrivals import EXAMPLES, KINDS, assert_equal, last_months, months, weights
-from loops import BATCH, LOOPS, LR, InterruptedRunError, optimizer_and_schedule
+from loops import BATCH, LOOPS, LR, InterruptedRunError, Lightning, optimizer_and_schedule
 from torch.utils.data import DataLoader
 
 import warmstart as ws
@@ -96,7 +96,7 @@ def test_methods_that_act_on_every_update(method, loop, tmp_path):
     loader = DataLoader(data, batch_size=BATCH)
 
     def warm_start(loop):
-        names = first if loop is not LOOPS["lightning"] else {f"network.{name}": w for name, w in first.items()}
+        names = first if not isinstance(loop, Lightning) else {f"network.{name}": w for name, w in first.items()}
         return loop.WarmStart(ws.parse_method(method), loader, initial=names)
 
     by_hand = last_months("cnn")

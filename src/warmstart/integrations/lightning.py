@@ -1,10 +1,17 @@
-"""A Lightning callback: the method is applied as a fit begins, once for each arrival of data."""
+"""A Lightning callback: the method is applied as a fit begins, once for each arrival of data.
+
+It works with either package that Lightning comes in, ``lightning`` and ``pytorch_lightning``. Each has classes of its
+own, so that what is asked here is never of which class something is.
+"""
 
 from __future__ import annotations
 
+import inspect
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import contextmanager, suppress
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -14,14 +21,21 @@ from warmstart.integrations import warm_start
 from warmstart.integrations.report_texts import totals
 from warmstart.undo import afterwards, all_or_nothing
 
-try:
+if TYPE_CHECKING:
     from lightning.pytorch import Callback, LightningModule, Trainer
-    from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy
-    from lightning.pytorch.utilities.model_helpers import is_overridden
-    from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
-    from torchmetrics import Metric
-except ModuleNotFoundError as error:
-    raise ImportError(f"warmstart.integrations.lightning needs {error.name}: pip install lightning") from error
+else:
+
+    def _callback() -> type:
+        """The base class, which is the same in both packages; of that which is imported already, if one is."""
+        for package in sorted(("lightning.pytorch", "pytorch_lightning"), key=lambda name: name not in sys.modules):
+            with suppress(ModuleNotFoundError):
+                return import_module(package).Callback
+        raise ImportError("warmstart.integrations.lightning needs Lightning: pip install lightning")
+
+    Callback = _callback()
+
+COPIES_WEIGHTS = frozenset({"FSDPStrategy", "DeepSpeedStrategy"})
+"""Strategies with copies of their own, which a change in place does not reach."""
 
 
 class WarmStart(warm_start.WarmStart, Callback):
@@ -45,7 +59,7 @@ class WarmStart(warm_start.WarmStart, Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Prepare the network, before weights are loaded and optimizers made."""
-        if not is_overridden("configure_model", pl_module):
+        if not _makes_its_layers_late(pl_module):
             self.prepare(pl_module)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -86,8 +100,7 @@ class WarmStart(warm_start.WarmStart, Callback):
 
     def _check(self, trainer: Trainer, module: LightningModule) -> None:
         """Raise InputError for combinations that would give wrong results silently."""
-        if isinstance(trainer.strategy, (FSDPStrategy, DeepSpeedStrategy)):
-            name = type(trainer.strategy).__name__
+        for name in COPIES_WEIGHTS & {kind.__name__ for kind in type(trainer.strategy).__mro__}:
             raise InputError(f"{name} keeps its own copies of the weights: use DDP, or FSDP2 by ModelParallelStrategy")
         if not module.automatic_optimization:
             if self.forward_loss is None:
@@ -107,11 +120,25 @@ def _training_loss(trainer: Trainer) -> Any:
         batch = trainer.precision_plugin.convert_input(batch)
         batch = module._on_before_batch_transfer(batch, dataloader_idx=0)
         batch = trainer.strategy.batch_to_device(batch, dataloader_idx=0)
-        takes_index = is_param_in_hook_signature(module.training_step, "batch_idx", min_args=2)
-        output = module.training_step(batch, 0) if takes_index else module.training_step(batch)
+        step = module.training_step
+        output = step(batch, 0) if _takes_index(step) else step(batch)
         return output if output is None or isinstance(output, Tensor) else output["loss"]
 
     return loss_of
+
+
+def _makes_its_layers_late(module: LightningModule) -> bool:
+    """Whether the module has a ``configure_model`` of its own, not that of Lightning's ``ModelHooks``."""
+    return next(kind.__name__ for kind in type(module).__mro__ if "configure_model" in vars(kind)) != "ModelHooks"
+
+
+def _takes_index(step: Any) -> bool:
+    """Whether ``training_step`` has a second parameter, for the batch's number."""
+    try:
+        inspect.signature(step).bind(None, 0)
+    except TypeError:
+        return False
+    return True
 
 
 @contextmanager
@@ -123,6 +150,8 @@ def _without_logging(module: LightningModule) -> Iterator[None]:
 
     def nothing(*_: Any, **__: Any) -> None:
         """Log nothing."""
+
+    from torchmetrics import Metric  # which both packages need
 
     metrics = [metric for metric in module.modules() if isinstance(metric, Metric)]
     gathered = [(metric._update_count, _copied(metric.metric_state)) for metric in metrics]
