@@ -450,6 +450,32 @@ def test_examples_are_counted_by_the_first_tensor_with_a_dimension():
     assert examples_in(SimpleNamespace(x=torch.zeros(3))) == 0
 
 
+def detections(count):
+    """Images of one size and their boxes, as a detector's loader gives them: lists of one item an example."""
+    images = [torch.full((3, 4, 4), float(number)) for number in range(count)]
+    return images, [{"boxes": torch.zeros(number, 4), "labels": torch.zeros(number)} for number in range(count)]
+
+
+@pytest.mark.parametrize("kind", [tuple, list, lambda fields: dict(zip("xy", fields, strict=True))])
+def test_lists_of_one_item_an_example_are_counted_and_split_by_their_length(kind):
+    batch = kind(detections(5))
+    assert examples_in(batch) == 5
+    pieces = [piece for piece, _ in micro_batches(batch, 2)]
+    assert [share for _, share in micro_batches(batch, 2)] == pytest.approx([0.4, 0.4, 0.2])
+    for piece, first in zip(pieces, (0, 2, 4), strict=True):
+        assert type(piece) is type(batch)
+        images, targets = piece.values() if isinstance(piece, dict) else piece
+        assert images[0][0, 0, 0] == first
+        assert len(targets) == len(images)
+    assert [count for _, count in equal_parts(batch, 3)] == [2, 3]
+
+
+def test_several_inputs_of_one_batch_are_no_list_of_examples():
+    batch = ((torch.zeros(6, 2), torch.zeros(6, 3)), [torch.zeros(6), torch.zeros(6)])
+    assert examples_in(batch) == 6
+    assert examples_in(((torch.zeros(6, 2), torch.zeros(2)), torch.zeros(6))) == 6
+
+
 def test_a_batch_is_empty_if_its_tensors_have_no_elements():
     assert is_empty((torch.zeros(0, 3), torch.zeros(0)))
     assert not is_empty({"boxes": torch.zeros(0, 4), "image": torch.zeros(3, 2, 2)})

@@ -301,8 +301,27 @@ def cut_from_newest(
 
 
 def examples_in(batch: Any) -> int:
-    """How many examples a batch holds: the first dimension of its first tensor that has one, else 0."""
+    """How many examples a batch holds.
+
+    Returns:
+        The length of its lists, where it is lists of one item an example, as of a detector's images and targets; else
+        the first dimension of its first tensor that has one; 0 where that cannot be told.
+    """
+    if lists := _lists_of_examples(batch):
+        return len(lists[0])
     return next((tensor.shape[0] for tensor in tensors_in(batch) if tensor.dim() > 0), 0)
+
+
+def _lists_of_examples(batch: Any) -> list[Sequence[Any]]:
+    """The lists that a batch is made of, all as long as there are examples; none where its tensors have a dimension."""
+    if isinstance(batch, Mapping):
+        fields = list(batch.values())
+    else:  # a tuple may be a packed sequence
+        fields = list(batch) if isinstance(batch, (tuple, list)) and not hasattr(batch, "to") else []
+    if not fields or not all(isinstance(field, (list, tuple)) for field in fields):
+        return []
+    inside = {tensor.shape[0] for tensor in tensors_in(batch) if tensor.dim() > 0}
+    return fields if len(inside) > 1 and len({len(field) for field in fields}) == 1 else []
 
 
 def is_empty(batch: Any) -> bool:
@@ -317,7 +336,7 @@ def micro_batches(
     """Split a batch along the first dimension of its tensors.
 
     Args:
-        batch: A nest of tensors that agree in their first dimension.
+        batch: A nest of tensors that agree in their first dimension, or lists of one item an example.
         size: Examples a piece; None, and as many as the batch has, leave it whole.
         weight: What the loss of a piece is a mean over: examples, or tokens.
 
@@ -332,12 +351,13 @@ def micro_batches(
     if size is None or 0 < count <= size:
         yield batch, 1.0
         return
-    if count == 0 or any(tensor.dim() == 0 or tensor.shape[0] != count for tensor in tensors_in(batch)):
+    whole = _lists_of_examples(batch) or all(tensor.shape[:1] == (count,) for tensor in tensors_in(batch))
+    if count == 0 or not whole:
         raise InputError(
-            "micro_batch_size needs batches whose tensors all have the examples as first dimension: make it so large "
-            "that a batch stays whole"
+            "micro_batch_size needs batches whose tensors all have the examples as first dimension, or lists of one "
+            "item an example: make it so large that a batch stays whole"
         )
-    pieces = [_map(batch, itemgetter(slice(start, min(count, start + size)))) for start in range(0, count, size)]
+    pieces = [_piece(batch, slice(start, min(count, start + size))) for start in range(0, count, size)]
     weights = [weight(piece) for piece in pieces]
     for piece, part in zip(pieces, weights, strict=True):
         yield piece, part / sum(weights)
@@ -358,7 +378,16 @@ def equal_parts(batch: Any, size: int | None) -> list[tuple[Any, int]]:
         return [(batch, max(1, count))]
     parts = min(-(-count // size), count // 2)
     bounds = [count * i // parts for i in range(parts + 1)]
-    return [(_map(batch, itemgetter(slice(start, stop))), stop - start) for start, stop in pairwise(bounds)]
+    return [(_piece(batch, slice(start, stop)), stop - start) for start, stop in pairwise(bounds)]
+
+
+def _piece(batch: Any, examples: slice) -> Any:
+    """Some of a batch's examples."""
+    if not _lists_of_examples(batch):
+        return _map(batch, itemgetter(examples))
+    if isinstance(batch, Mapping):
+        return {key: field[examples] for key, field in batch.items()}
+    return type(batch)(field[examples] for field in batch)
 
 
 def to_device(batch: Any, device: torch.device) -> Any:

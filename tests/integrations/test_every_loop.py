@@ -1,6 +1,7 @@
 """What holds in each loop: a bare one, Accelerate, Lightning and the Hugging Face Trainer."""
 
 import logging
+import math
 
 import pytest
 import torch
@@ -130,6 +131,26 @@ def test_an_update_is_acted_on_as_the_method_says(tmp_path):
         schedule.step()
     for name, tensor in weights(network).items():
         torch.testing.assert_close(tensor, weights(plain)[name], rtol=1e-5, atol=1e-6)
+
+
+def test_rewarm_falls_back_over_as_many_updates_as_the_arrival_before_had():
+    network, data = last_months("cnn"), months("cnn")
+    loader, state, raised = DataLoader(data, batch_size=BATCH), None, []
+    for arrival in ("june", "july"):
+        warm_start = integrations.WarmStart(ws.parse_method("rewarm[factor=5]"), loader, arrival=arrival)
+        if state is not None:
+            warm_start.load_state_dict(state)
+        optimizer = torch.optim.SGD(network.parameters(), lr=1.0)
+        warm_start.apply_(network, optimizer)
+        for step in range(4):
+            warm_start.after_backward(network, step)
+            raised.append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            warm_start.after_step(network, step)
+        state = warm_start.state_dict()
+    assert "no stage was trained with rewarm before" not in str(warm_start.report)
+    assert raised[:4] == [1.0] * 4  # nobody knows how long the first one will be
+    assert raised[4:] == pytest.approx([1 + 4 * (1 + math.cos(math.pi * step / 4)) / 2 for step in range(4)])
 
 
 def test_accelerates_mixed_precision_does_not_touch_the_gradients():

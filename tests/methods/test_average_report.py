@@ -63,7 +63,9 @@ def test_more_new_examples_than_there_are_is_refused_where_all_were_read():
 
 
 def test_batches_of_objects_whose_examples_nobody_can_count():
-    assert coverage(average_over((0, 0)), 5) == (["averaged 2 batches, 0 older batches left out"], [])
+    unknown = "old data's share is not known: its examples cannot be counted"
+    assert coverage(average_over((0, 0)), None) == (["averaged 2 batches, 0 older batches left out"], [])
+    assert coverage(average_over((0, 0)), 5) == (["averaged 2 batches, 0 older batches left out", unknown], [])
 
 
 def test_dash_names_the_share_and_warns_where_it_is_small():

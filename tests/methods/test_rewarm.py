@@ -30,7 +30,10 @@ def rates(method, number, count, passes=1, begin=0, **known):
     """The rates of the updates of a stage, with the loop's own falling from 1 by a tenth an update."""
     model = nn.Linear(1, 1)
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
-    updates, seen = Updates(method, stage(number, optimizer, **known), done=begin), []
+    here = stage(number, optimizer, **known)
+    if number > 1 and begin == 0:
+        method.on_new_data(model, here)
+    updates, seen = Updates(method, here, done=begin), []
     for update in range(begin, begin + count):
         optimizer.param_groups[0]["lr"] = 1 - update / 10
         for _ in range(passes):

@@ -31,7 +31,8 @@ def coverage(ema: GradientEMA, new_examples: int | None, labels: Tensor | None =
     batches = f"{ema.updates:,} batch{'' if ema.updates == 1 else 'es'}"
     left_out = f"{ema.left_out:,} older batch{'' if ema.left_out == 1 else 'es'} left out"
     if not all(sizes):  # objects whose examples cannot be counted
-        return [f"averaged {batches}, {left_out}"], []
+        share = [] if new_examples is None else ["old data's share is not known: its examples cannot be counted"]
+        return [f"averaged {batches}, {left_out}", *share], []
     if new_examples is not None and new_examples > ema.examples and not ema.left_out:
         raise InputError(f"new_examples is {new_examples:,}, but the batches hold {ema.examples:,}")
     powers = [(1 - ema.alpha) ** k for k in range(len(sizes))]

@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from warmstart.errors import at_least_one, number, within
 from warmstart.methods.method import Method, Stage
 from warmstart.methods.report import Report
 from warmstart.methods.search import Range, Search
 
-_LAST = "updates"
-"""In the method's state: the number of the stage under way, the updates of the one before it, and its own so far."""
+_COUNTED = "updates_counted"
+"""In the method's state: the updates of the last stage, and those of the stage under way so far."""
 
 TOO_HIGH = 1.0
 """A raised rate that is warned of."""
@@ -56,6 +56,7 @@ class Rewarm(Method):
 
     def on_new_data(self, model: nn.Module, stage: Stage) -> Report:
         """Say over how many updates the rate falls back."""
+        stage.state[_COUNTED] = torch.tensor([_counted(stage)[1], 0])
         report = Report(self.name, self.settings())
         if length := self._length(stage):
             report = report.with_notes(f"learning rate x {self.factor:g}, falling back over {length:,} updates")
@@ -73,25 +74,24 @@ class Rewarm(Method):
 
     def after_backward(self, model: nn.Module, stage: Stage) -> None:
         """Raise the rate of this update."""
-        length = self._length(stage) if stage.number > 1 else None
+        length = self._length(stage) if stage.number > 1 else 0
         if length and stage.optimizer is not None:
             for group in stage.optimizer.param_groups:
                 group["lr"] = group["lr"] * self.raised(stage.step / length)
 
     def after_step(self, model: nn.Module, stage: Stage) -> None:
         """Count the stage's updates, for the next one."""
-        stage.state[_LAST] = torch.tensor([stage.number, _updates_of_last_stage(stage) or 0, stage.step + 1])
+        stage.state[_COUNTED] = torch.tensor([_counted(stage)[0], stage.step + 1])
 
     def raised(self, share: float) -> float:
         """The factor after this share of the updates; 1 beyond them."""
         return 1 + (self.factor - 1) * (1 + math.cos(math.pi * min(share, 1.0))) / 2
 
-    def _length(self, stage: Stage) -> int | None:
-        return self.updates or stage.updates or _updates_of_last_stage(stage)
+    def _length(self, stage: Stage) -> int:
+        """0 where it is not known."""
+        return self.updates or stage.updates or _counted(stage)[0]
 
 
-def _updates_of_last_stage(stage: Stage) -> int | None:
-    counted: Tensor | None = stage.state.get(_LAST)
-    if counted is None:
-        return None
-    return int(counted[1] if int(counted[0]) == stage.number else counted[2])
+def _counted(stage: Stage) -> tuple[int, int]:
+    last, own = stage.state.get(_COUNTED, (0, 0))
+    return int(last), int(own)
