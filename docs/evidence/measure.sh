@@ -13,6 +13,7 @@ at_rates() { for method; do for rate in 0.001 0.003 0.01 0.03; do printf ',%s' "
 
 main='cold,warm,rewarm,shrink-perturb,shrink-perturb[noise_std=0],dash,fire'
 paper='--batch-size 64 --max-epochs 300'
+limited='--batch-size 64 --max-epochs 100'  # a trial with a high rate may never end a stage, and is given up there
 rates="rewarm[lr=0.001],rewarm[lr=0.003],rewarm[lr=0.01]$(at_rates cold warm 'shrink-perturb[noise_std=0]' dash)"
 
 # Do our runs end where the authors' do?
@@ -51,7 +52,7 @@ run no-norm-digits --model 'small-cnn[norm=none]' --lr 0.01 --max-epochs 300 --s
 # Equal tuning, and the paper's protocol at a tenth
 run tuned-digits --data digits --test fixed --methods 'cold,warm,rewarm,shrink-perturb[noise_std=0],dash' --tune 12 --seeds 5
 for images in cifar10 cifar100; do
-  run tuned-incremental-$images --data "$data/$images" --stages 5 --stage-size 1000 $paper --methods "$main" --tune 12 --seeds 5
+  run tuned-incremental-$images --data "$data/$images" --stages 5 --stage-size 1000 $limited --methods "$main" --tune 12 --seeds 5
   run tuned-practice-$images --data "$data/$images" --stages 5 --stage-size 1000 --protocol practice --methods "$main" --tune 12 --seeds 5
   reproduce tenth-$images $images --data "$data/$images" --model 'resnet18[width=16]' --stages 10 --methods "$main" --seeds 3
 done

@@ -169,3 +169,8 @@ def _detached(value: Any) -> Any:
     if type(value) in (list, tuple):
         return type(value)(map(_detached, value))
     return value.detach().clone() if isinstance(value, Tensor) and _stops(value) else value
+
+
+def tensors_of(model: nn.Module) -> dict[str, Tensor]:
+    """All parameters and buffers by name, non-persistent buffers included; what is shared appears once."""
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}

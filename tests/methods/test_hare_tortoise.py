@@ -10,7 +10,7 @@ import reference_regularisers as reference
 import warmstart as ws
 from networks import batches_for, cnn, mlp
 from warmstart.integrations import WarmStart
-from warmstart.methods.cold import tensors_of
+from warmstart.network import tensors_of
 
 BATCHES = batches_for((3, 8, 8), 4)
 

@@ -195,3 +195,8 @@ def test_under_fsdp2_it_is_the_same():
             torch.testing.assert_close(ours.full_tensor(), theirs)
     finally:
         dist.destroy_process_group()
+
+
+def test_a_head_that_is_not_there_is_refused_before_training():
+    with pytest.raises(ws.InputError, match="the model has no module 'fcc'"):
+        ws.NormalizeAndProject(head="fcc").prepare(mlp())

@@ -16,9 +16,9 @@ from torch import nn
 from warmstart.comparison.fingerprint import stream_fingerprint
 from warmstart.errors import InputError, require, whole_number
 from warmstart.importing import describe
-from warmstart.methods.cold import tensors_of
 from warmstart.methods.method import Method
 from warmstart.methods.registry import method_label, parse_method
+from warmstart.network import tensors_of
 from warmstart.runs.function_task import FunctionTask
 from warmstart.runs.key import RunKey
 from warmstart.settings import MOST_NAMES

@@ -18,11 +18,11 @@ from warmstart.integrations.ordered_batches import in_order, is_indexable, micro
 from warmstart.integrations.report_texts import already_applied, in_brief, in_one_line, state_notes
 from warmstart.layers.units import Units
 from warmstart.losses import ForwardLoss, as_forward_loss
-from warmstart.methods.cold import tensors_of
 from warmstart.methods.lifecycle import Updates, checked_state, measured, prepare_, reported, require_prepared
 from warmstart.methods.method import Method, Stage
 from warmstart.methods.report import Report
 from warmstart.methods.units_and_activations import UnitsOf, joined_activations
+from warmstart.network import tensors_of
 from warmstart.processes import Team, is_sharded, team_of, unwrapped
 from warmstart.seeds import derive
 from warmstart.undo import afterwards, all_or_nothing, keep, on_failure

@@ -15,7 +15,7 @@ from torch import nn
 from warmstart.errors import InputError
 from warmstart.methods.method import Method, Stage, require_own_memory, reset_optimizer_
 from warmstart.methods.report import Report
-from warmstart.network import require_module, require_optimizer, require_writable
+from warmstart.network import require_module, require_optimizer, require_writable, tensors_of
 from warmstart.processes import is_sharded, laid_out_as, team_of
 from warmstart.undo import all_or_nothing, keep
 
@@ -94,8 +94,3 @@ def require_alike(model: nn.Module, fresh: nn.Module) -> None:
         if is_sharded(tensor) and getattr(tensor, "placements", None) != getattr(ours[name], "placements", None):
             raise InputError(f"fresh and model are sharded differently in {name}: pass fresh unsharded, as it is made")
     require_own_memory(model, theirs, "fresh")
-
-
-def tensors_of(model: nn.Module) -> dict[str, torch.Tensor]:
-    """All parameters and buffers by name, non-persistent buffers included; what is shared appears once."""
-    return {**dict(model.named_parameters()), **dict(model.named_buffers())}

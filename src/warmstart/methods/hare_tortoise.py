@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from warmstart.errors import at_least_one, number, one_of, within
-from warmstart.methods.cold import tensors_of
 from warmstart.methods.method import Method, Stage
 from warmstart.methods.report import Report
 from warmstart.methods.search import Options, Search
+from warmstart.network import tensors_of
 from warmstart.undo import all_or_nothing, keep, on_failure
 
 NETWORKS = ("slow", "fast")

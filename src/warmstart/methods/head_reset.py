@@ -14,12 +14,11 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from warmstart.errors import InputError, nearest, require
-from warmstart.methods.cold import tensors_of
-from warmstart.methods.heads import find_head
+from warmstart.errors import InputError
+from warmstart.methods.heads import find_head, require_head, require_head_name
 from warmstart.methods.method import Method, Stage
 from warmstart.methods.report import NumbersReport, Report
-from warmstart.network import require_generator, require_writable
+from warmstart.network import require_generator, require_writable, tensors_of
 from warmstart.processes import Team, is_sharded, laid_out_as, local, team_of, unwrapped
 from warmstart.undo import afterwards, all_or_nothing, keep, keep_random_state
 
@@ -41,7 +40,7 @@ class HeadReset(Method):
 
     def __post_init__(self) -> None:
         if self.head is not None:
-            _check_name(self.head)
+            require_head_name(self.head)
 
     @all_or_nothing
     def on_new_data(self, model: nn.Module, stage: Stage) -> Report:
@@ -66,21 +65,17 @@ def head_reset_(model: nn.Module, head: str, *, generator: torch.Generator | Non
         InputError: If there is no such module or nothing in it can be redrawn; nothing is changed then.
     """
     require_generator(generator)
-    _check_name(head)
+    require_head_name(head)
     head = head.removeprefix("module.") if unwrapped(model) is not model else head
     model, team = team_of(model)
-    modules = dict(model.named_modules())
-    if head not in modules:
-        raise InputError(f"the model has no module '{head}'{nearest(head, filter(None, modules))}")
-    layers = [
-        (name, layer) for name, layer in modules[head].named_modules(prefix=head) if hasattr(layer, "reset_parameters")
-    ]
+    module = require_head(model, head)
+    layers = [(name, layer) for name, layer in module.named_modules(prefix=head) if hasattr(layer, "reset_parameters")]
     if not layers:
-        raise InputError(f"'{head}' is a {type(modules[head]).__name__} without layers that can be drawn anew")
+        raise InputError(f"'{head}' is a {type(module).__name__} without layers that can be drawn anew")
     tensors = {f"{name}.{key}": tensor for name, layer in layers for key, tensor in tensors_of(layer).items()}
     team.attempt(partial(require_writable, tensors))
     keep(tensors.values())
-    devices = {local(parameter).device for parameter in modules[head].parameters() if parameter.is_cuda}
+    devices = {local(parameter).device for parameter in module.parameters() if parameter.is_cuda}
     keep_random_state(generator, devices)
     with torch.random.fork_rng(devices=devices, enabled=generator is not None):
         if generator is not None:
@@ -111,8 +106,3 @@ def _redraw_(layer: Any, team: Team) -> None:
         drawn = {name: team.broadcast_tensor(tensor) for name, tensor in tensors_of(layer).items()}
     for name, tensor in tensors_of(layer).items():
         tensor.copy_(laid_out_as(tensor, drawn[name]))
-
-
-def _check_name(head: str) -> None:
-    require(isinstance(head, str), f"head is a {type(head).__name__}: give a layer's name in model.named_modules()")
-    require(head != "", "head is '', which is the whole network: name a layer, or use cold_ to draw all of it anew")

@@ -10,10 +10,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from warmstart.errors import InputError
-from warmstart.methods.cold import tensors_of
 from warmstart.methods.method import Method, Stage, require_own_memory
 from warmstart.methods.report import Report
-from warmstart.network import require_module
+from warmstart.network import require_module, tensors_of
 from warmstart.processes import local
 
 _MARK = "_warmstart_prepared"

@@ -20,7 +20,7 @@ from warmstart.layers.activations import normalise_activations_
 from warmstart.layers.matrices import rows_of
 from warmstart.layers.neurons import each_parameter
 from warmstart.layers.norms import has_norm
-from warmstart.methods.heads import head_of
+from warmstart.methods.heads import head_of, require_head, require_head_name
 from warmstart.methods.method import Method, Stage, first_value
 from warmstart.methods.report import Report
 from warmstart.processes import norm_of
@@ -45,11 +45,13 @@ class NormalizeAndProject(Method):
     page: ClassVar[str] = "regularising.md#normalize-and-project"
 
     def __post_init__(self) -> None:
-        if self.head is not None and not (isinstance(self.head, str) and self.head):
-            raise InputError(f"head is {self.head!r}: give a layer's name in model.named_modules()")
+        if self.head is not None:
+            require_head_name(self.head)
 
     def prepare(self, model: nn.Module) -> None:
         """Put a layer norm without parameters before each activation that has no norm layer before it."""
+        if self.head is not None:
+            require_head(model, self.head)
         normalise_activations_(model)
         if not has_norm(model):
             raise InputError(

@@ -16,11 +16,11 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from warmstart.errors import InputError, nearest, number, within
+from warmstart.errors import InputError, nearest, number, require, within
 from warmstart.layers.matrices import rows_of
 from warmstart.layers.neurons import each_parameter
 from warmstart.layers.norms import is_norm
-from warmstart.methods.heads import head_of
+from warmstart.methods.heads import head_of, require_head, require_head_name
 from warmstart.methods.method import Method, Stage
 from warmstart.methods.report import Report
 from warmstart.methods.search import Range, Search
@@ -75,7 +75,7 @@ class Parseval(Method):
     page: ClassVar[str] = "regularising.md#parseval-regularisation"
 
     def __post_init__(self) -> None:
-        _check(self.coef, self.scale, self.variant)
+        _check(self.coef, self.scale, self.variant, self.head)
 
     @property
     def search(self) -> Mapping[str, Search]:
@@ -126,7 +126,7 @@ def parseval_(
         InputError: If a setting is out of range, the head is missing, weights are sharded over processes, or there is
             nothing to pull; nothing is changed then.
     """
-    _check(coef, scale, variant)
+    _check(coef, scale, variant, head)
     pulled = _pulled(model, coef, scale, variant, head)
     gradients = {f"the gradient of {one.name}": one.parameter.grad for one in pulled if one.parameter.grad is not None}
     require_writable(gradients)
@@ -169,10 +169,11 @@ def _pulled(model: nn.Module, coef: float, scale: float | None, variant: str, he
     model, _ = team_of(model)
     kind = VARIANTS[variant]
     s = kind.scale if scale is None else scale
-    if kind.hidden_layers and head not in dict(model.named_modules()):
-        known = [name for name, _ in model.named_modules() if name]
-        hint = "pass head='its name'" if head is None else f"there is no '{head}'{nearest(head, known)}"
-        raise InputError(f"variant '{variant}' of parseval leaves the output layer out: {hint}")
+    if kind.hidden_layers:
+        require(head is not None, f"variant '{variant}' of parseval leaves the output layer out: pass head='its name'")
+        require_head(model, str(head))
+    else:
+        require(head is None, f"head has no effect in variant '{variant}', which pulls the output layer too")
     found: list[_Pulled] = []
     for name, layer, key, parameter in each_parameter(model):
         rows = rows_of(layer, key, parameter)
@@ -189,9 +190,11 @@ def _pulled(model: nn.Module, coef: float, scale: float | None, variant: str, he
     return found
 
 
-def _check(coef: float, scale: float | None, variant: str) -> None:
+def _check(coef: float, scale: float | None, variant: str, head: str | None) -> None:
     within("coef", coef, number("coef", coef) >= 0, "at least 0")
     if scale is not None:
         within("scale", scale, number("scale", scale) > 0, "above 0")
     if not isinstance(variant, str) or variant not in VARIANTS:
         raise InputError(f"variant '{variant}' of parseval is unknown{nearest(str(variant), VARIANTS)}")
+    if head is not None:
+        require_head_name(head)

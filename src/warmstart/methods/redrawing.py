@@ -19,11 +19,10 @@ from warmstart.layers.left_alone import LeftAlone
 from warmstart.layers.norms import is_norm
 from warmstart.layers.parts import Part
 from warmstart.layers.units import Units
-from warmstart.methods.cold import tensors_of
 from warmstart.methods.method import Method, Stage
 from warmstart.methods.report import Report
 from warmstart.methods.training_state import moments_of
-from warmstart.network import require_writable
+from warmstart.network import require_writable, tensors_of
 from warmstart.undo import keep, keep_random_state, on_failure
 from warmstart.wording import counted
 

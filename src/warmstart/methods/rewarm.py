@@ -18,6 +18,7 @@ from warmstart.errors import at_least_one, number, within
 from warmstart.methods.method import Method, Stage
 from warmstart.methods.report import Report
 from warmstart.methods.search import Range, Search
+from warmstart.undo import all_or_nothing, keep
 
 _COUNTED = "updates_counted"
 """In the method's state: the updates of the last stage, and those of the stage under way so far."""
@@ -54,9 +55,12 @@ class Rewarm(Method):
         """By what the rate is raised."""
         return {"factor": Range(1.5, 30)}
 
+    @all_or_nothing
     def on_new_data(self, model: nn.Module, stage: Stage) -> Report:
         """Say over how many updates the rate falls back."""
-        stage.state[_COUNTED] = torch.tensor([_counted(stage)[1], 0])
+        if (counted := stage.state.get(_COUNTED)) is not None:
+            keep([counted])
+            counted.copy_(torch.stack([counted[1], torch.zeros_like(counted[1])]))
         report = Report(self.name, self.settings())
         if length := self._length(stage):
             report = report.with_notes(f"learning rate x {self.factor:g}, falling back over {length:,} updates")

@@ -20,11 +20,11 @@ from warmstart.layers.coverage import weights_in
 from warmstart.layers.left_alone import LeftAlone
 from warmstart.layers.neurons import Neurons, neurons
 from warmstart.layers.norms import has_norm
-from warmstart.methods.cold import require_alike, tensors_of
+from warmstart.methods.cold import require_alike
 from warmstart.methods.method import Method, Stage, require_own_memory, reset_optimizer_
 from warmstart.methods.report import SHRINKS_SIGNAL, Report, uniform
 from warmstart.methods.search import Range, Search
-from warmstart.network import require_generator, require_writable
+from warmstart.network import require_generator, require_writable, tensors_of
 from warmstart.processes import Team, laid_out_as, local, names_inside, team_of
 from warmstart.undo import all_or_nothing, keep, keep_random_state
 
