@@ -16,7 +16,12 @@ class InputError(ValueError):
 
 
 class WorkFailedError(Exception):
-    """The work failed for a reason other than its input; what was saved can be resumed. Exit code 1."""
+    """The work failed for a reason other than its input. Exit code 1."""
+
+    def __init__(self, message: str, *, resumable: bool = True) -> None:
+        """``resumable`` says whether the same call goes on from what was saved."""
+        super().__init__(message)
+        self.resumable = resumable
 
 
 class HelpedError(Exception):

@@ -75,7 +75,7 @@ def refused(capfd, folder, *arguments):
             ["--protocol", "practice", "--max-epochs", "9"],
             "max_epochs has no effect with epochs, 30 a stage; leave one",
         ),
-        (["--optimizer", "adamw", "--nesterov"], "nesterov has no effect with adamw; leave it out, or take sgd or sam"),
+        (["--protocol", "practice", "--optimizer", "adamw"], "nesterov is for sgd and sam; with adamw give --no-nes"),
         (["--device", "gpu"], "device 'gpu' is not there"),
         (["--image-size", "100000"], "image_size is 100000; it must be at least 1 and at most 4096"),
         (["--out", ""], "out is empty; name a folder such as out/compare"),

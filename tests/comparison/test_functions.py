@@ -214,6 +214,11 @@ def test_a_metric_that_is_better_when_lower_and_has_no_scores():
     assert "%" not in str(outcome).splitlines()[1]
 
 
+def test_a_loss_may_be_a_module():
+    usual, with_module = (run(methods=["dash"], loss_fn=loss) for loss in (cross_entropy, nn.CrossEntropyLoss()))
+    assert [row.test_accuracy for row in with_module.results.rows] == [row.test_accuracy for row in usual.results.rows]
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

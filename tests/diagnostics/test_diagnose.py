@@ -105,6 +105,24 @@ def test_norm_distance_and_effective_rate_are_as_they_are_written():
     assert found["effective-rate"] == pytest.approx(math.sqrt(0.1 / squares[0] * 0.2 / squares[1]))
 
 
+def test_examples_that_reach_other_parameters_are_taken_together():
+    """As with experts: the first input says which of two layers computes."""
+
+    class Experts(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.each = torch.nn.ModuleList([linear(torch.ones(1, 2)), linear(torch.ones(1, 2))])
+
+        def forward(self, x):
+            return self.each[int(x[0, 0])](x)
+
+    old, new = (torch.tensor([[0.0, 2.0]]), torch.zeros(1, 1)), (torch.tensor([[1.0, 3.0]]), torch.zeros(1, 1))
+    found = ws.diagnose(Experts(), [new], mse_loss, previous=[old], only=["gradient-norm"])
+    # 2 (w x) x of each, halved in the mean over both.
+    first, second = torch.tensor([0.0, 8.0]), torch.tensor([8.0, 24.0])
+    assert found["gradient-norm[all]"] == pytest.approx(float(torch.cat([first, second]).norm() / 2), rel=1e-5)
+
+
 def test_gradients_directions_and_curvature_are_those_of_least_squares(drawn):
     inputs, targets = drawn
     weight = torch.randn(3, 4)

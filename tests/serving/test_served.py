@@ -1,3 +1,6 @@
+import copy
+import threading
+import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,6 +16,7 @@ from made_images import class_tree, encode, noise, write_folder
 from warmstart.data.images import ImageData
 from warmstart.data.load import load as load_data
 from warmstart.models.registry import model_factory
+from warmstart.serving import served as served_module
 from warmstart.serving.model_folder import write_model
 from warmstart.serving.served import Served
 from warmstart.training.evaluation import evaluate, outputs
@@ -141,6 +145,23 @@ def test_several_threads_may_share_it(served, digits, tmp_path):
         assert all(same(found, expected) for found in pool.map(served.predict, [digits, files] * 20))
     assert warnings.filters == filters
     assert not served.model.training
+
+
+def test_networks_of_one_process_take_turns(served, digits, monkeypatch):
+    """Precision is the process's: nobody may put it back while another computes."""
+    computing, outputs = [], served_module.outputs
+
+    def alone(*given, **named):
+        assert not computing
+        computing.append(threading.get_ident())
+        time.sleep(0.01)
+        yield from outputs(*given, **named)
+        computing.clear()
+
+    monkeypatch.setattr(served_module, "outputs", alone)
+    networks = [Served(copy.deepcopy(served.model), served.card, served.folder, served.device) for _ in range(2)]
+    with ThreadPoolExecutor(2) as pool:
+        assert len(list(pool.map(lambda number: networks[number % 2].predict(digits), range(10)))) == 10
 
 
 @pytest.mark.parametrize(

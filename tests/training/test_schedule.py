@@ -82,6 +82,11 @@ def test_one_cycle_rises_for_three_tenths_and_ends_as_low_as_pytorchs():
 
 def test_a_step_without_milestones_is_that_of_wide_resnets():
     assert Recipe(schedule="step", epochs=200).rates.milestones == (60, 120, 160)
+    for epochs, begins in ((1, []), (2, [1]), (3, [1, 2]), (5, [2, 3, 4])):  # of these few, not two at once or at once
+        rates = Recipe(schedule="step", epochs=epochs).rates
+        assert rates is not None
+        falls = [rates.rate(1.0, epoch, 0, 1) for epoch in range(epochs)]
+        assert falls == pytest.approx([0.2 ** sum(begin <= epoch for begin in begins) for epoch in range(epochs)])
     assert rates_of(batches=1, schedule="step", epochs=10) == pytest.approx(
         [0.1] * 3 + [0.02] * 3 + [0.004] * 2 + [0.0008] * 2
     )
@@ -97,6 +102,11 @@ def test_a_step_without_milestones_is_that_of_wide_resnets():
         ({"schedule": "step", "milestones": (90, 60)}, r"milestones are \(90, 60\); they must be ascending epochs"),
         ({"schedule": "step", "milestones": (0, 60)}, "milestone is 0; it must be at least 1"),
         ({"milestones": (60,)}, "milestones are for schedule step"),
+        (
+            {"schedule": "step", "milestones": (5, 60), "epochs": 60},
+            "milestone 60 is beyond a stage's 60 epochs; leave it out",
+        ),
+        ({"nesterov": True, "optimizer": "adamw"}, "nesterov is for sgd and sam; with adamw give --no-nesterov, and a"),
         ({"schedule": "one-cycle", "epochs": 9, "warmup": 1}, "rises by itself; leave warmup out"),
         ({"warmup": -1}, "warmup is -1; it must be at least 0"),
         ({"warmup": 5, "epochs": 5}, "warmup is 5 of 5 epochs; give --warmup 4, or more --epochs"),

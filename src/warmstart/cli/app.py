@@ -75,7 +75,7 @@ def run(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         return fail(f"stopped; {again}", 130)
     except WorkFailedError as error:
-        return fail(f"{error}; {again}", 1)
+        return fail(f"{error}; {again}" if error.resumable else str(error), 1)
     except SystemExit as error:  # nothing of ours exits
         return fail(f"your own code called sys.exit({error.code!r}); let it raise an error instead; {again}", 1)
     except UnicodeEncodeError as error:

@@ -123,7 +123,7 @@ def _warn(read: int, failed: int, example: str) -> None:
     from warmstart.reporting.terminal import Terminal
 
     if failed and not read:
-        raise WorkFailedError(f"no image could be read of {failed:,}, such as {example}")
+        raise WorkFailedError(f"no image could be read of {failed:,}, such as {example}", resumable=False)
     if failed:
         message = f"warning: {failed:,} of {counted(read + failed, 'image')} could not be read, such as {example}"
         Terminal(stderr=True).print(message, style="yellow", soft_wrap=True)

@@ -90,7 +90,7 @@ def _look_at(settings: NightSettings, wanted: str) -> None:
             for line in wrong:
                 terminal.print(line, soft_wrap=True)
             if wrong:
-                raise WorkFailedError(f"{state.path}: {counted(len(wrong), 'fault')} found")
+                raise WorkFailedError(f"{state.path}: {counted(len(wrong), 'fault')} found", resumable=False)
             terminal.print(f"{counted(whole, 'file')} checked: all whole")
         else:
             from warmstart.retraining.history import history, remarks, table

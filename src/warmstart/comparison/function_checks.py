@@ -27,9 +27,10 @@ from warmstart.wording import split_names
 
 
 def require_functions(**functions: Any) -> None:
-    """Raise InputError unless each argument is a function; a network, though callable, is refused."""
+    """Raise InputError unless each argument is a function; a network, though callable, is refused, but as a loss."""
     for name, function in functions.items():
-        if not callable(function) or isinstance(function, nn.Module):
+        network = isinstance(function, nn.Module) and name not in ("loss_fn", "forward_loss")
+        if not callable(function) or network:
             raise InputError(f"{name} is {function!r:.60}, a {type(function).__name__}; it must be a function")
 
 

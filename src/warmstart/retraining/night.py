@@ -89,7 +89,8 @@ class Night:
             return
         raise WorkFailedError(
             f"{self.state.path}: no promoted model is whole any more; restore models/ from a backup, or begin with "
-            "another --state"
+            "another --state",
+            resumable=False,
         )
 
     def _remove_pruned(self) -> None:
@@ -112,7 +113,8 @@ class Night:
         state: State = "promoted" if trained.passed else "rejected"
         self._end(row, state, trained.reason, trained.attempt, numbers)
         if not trained.passed:
-            raise RejectedError(f"stage {row.number} is rejected: {trained.reason}; {self._in_service()}")
+            why = f"stage {row.number} is rejected: {trained.reason}; {self._in_service()}"
+            raise RejectedError(why, resumable=False)
 
     def _trained(self, row: StageRow, settings: RetrainSettings) -> Trained:
         """The stage's training, or the second one with a smaller rate."""

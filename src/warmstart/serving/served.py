@@ -16,9 +16,15 @@ from warmstart.training.devices import find_device
 from warmstart.training.evaluation import BATCH, outputs
 from warmstart.training.examples import Examples, on_device
 
+_turn = threading.Lock()
+"""While a network computes: precision is the whole process's, and modes are the network's."""
+
 
 class Served:
-    """A network in eval mode, with all that an image needs before it; several threads may share it, and take turns."""
+    """A network in eval mode, with all that an image needs before it.
+
+    Threads may share it; all networks of a process take turns.
+    """
 
     def __init__(self, model: nn.Module, card: ModelCard, folder: Path, device: torch.device) -> None:
         """Move the network to the device; `load` reads it from a folder."""
@@ -27,7 +33,6 @@ class Served:
         """Its classes, image size and normalisation, and what is known ``about`` it, such as its stage."""
         self.folder = folder
         self.device = device
-        self._turn = threading.Lock()
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -80,7 +85,7 @@ class Served:
     def predict_pixels(self, pixels: Tensor, batch_size: int | None = None) -> Predictions:
         """Say what is in images that have the network's size and channels already, uint8 (N, C, H, W)."""
         labels, probabilities = [], []
-        with self._turn:  # precision and modes are the process's, and the network's, while it computes
+        with _turn:
             for logits, _ in outputs(self.model, self._examples(pixels), channels_last=True, batch_size=batch_size):
                 labels.append(logits.argmax(1).cpu())
                 probabilities.append(logits.softmax(1).cpu())

@@ -90,6 +90,9 @@ class Recipe(Settings):
         require(not self.milestones or self.schedule == "step", "milestones are for schedule step; add it or drop them")
         ascending = all(before < after for before, after in pairwise(self.milestones))
         require(ascending, f"milestones are {self.milestones}; they must be ascending epochs")
+        if self.milestones and self.epochs is not None:
+            late = f"milestone {self.milestones[-1]} is beyond a stage's {self.epochs} epochs; leave it out"
+            require(self.milestones[-1] < self.epochs, late)
         if self.schedule == "one-cycle":
             require(self.warmup == 0, "schedule one-cycle rises by itself; leave warmup out")
         if self.epochs is not None:
@@ -101,18 +104,18 @@ class Recipe(Settings):
             require(self.epochs is not None, "first_epochs is for stages of fixed length; give --epochs for the others")
             require(self.warmup < self.first_epochs, f"warmup is {self.warmup} of {self.first_epochs} first epochs")
         if self.nesterov:
+            other = f"nesterov is for sgd and sam; with {self.optimizer} give --no-nesterov, and a --lr that suits it"
+            require(self.optimizer in ("sgd", "sam"), other)
             require(self.momentum > 0, "nesterov needs momentum; raise it above 0")
         return self
 
     def require_effect(self, flags: Mapping[str, Any]) -> None:
-        """Raise InputError if a flag has no effect: a stopping rule for stages of fixed length, momentum's variant."""
+        """Raise InputError if a flag has no effect: a stopping rule, where stages have a fixed length."""
         super().require_effect(flags)
         for name in ("until", "max_epochs"):
             idle = name in flags and self.epochs is not None
             limit = f", or give --max-epochs {self.epochs} as a limit" if name == "until" else ""
             require(not idle, f"{name} has no effect with epochs, {self.epochs} a stage; leave one of them out{limit}")
-        idle = bool(flags.get("nesterov")) and self.optimizer not in ("sgd", "sam")
-        require(not idle, f"nesterov has no effect with {self.optimizer}; leave it out, or take sgd or sam")
 
     def of_stage(self, number: int) -> Self:
         """The recipe of one stage, from 1: the first may have other epochs."""
@@ -126,5 +129,5 @@ class Recipe(Settings):
         """How the rate moves; None if it stays."""
         if self.schedule == "constant" and self.warmup == 0:
             return None
-        usual = tuple(round(share * self.epochs) for share in MILESTONES) if self.epochs is not None else ()
-        return Schedule(self.schedule, self.epochs, self.warmup, self.milestones or usual)
+        usual = {round(share * self.epochs) for share in MILESTONES} if self.epochs is not None else set()
+        return Schedule(self.schedule, self.epochs, self.warmup, self.milestones or tuple(sorted(usual - {0})))

@@ -26,5 +26,8 @@ class GradientNorm(Measure):
             yield Measurement(f"{self.name}[previous]", math.sqrt(previous.squared_norm))
             sizes = [sum(map(examples_in, batches)) for batches in (subject.previous, subject.batches)]
             share = sizes[0] / sum(sizes)
-            mixed = (share * previous.mean[name] + (1 - share) * new.mean[name] for name in new.mean)
-            yield Measurement(f"{self.name}[all]", math.sqrt(sum(float(g.double().square().sum()) for g in mixed)))
+            mixed = {name: (1 - share) * mean for name, mean in new.mean.items()}
+            for name, mean in previous.mean.items():  # examples may reach different parameters, as of experts
+                mixed[name] = share * mean + mixed.get(name, 0)
+            squares = (float(mean.double().square().sum()) for mean in mixed.values())
+            yield Measurement(f"{self.name}[all]", math.sqrt(sum(squares)))
