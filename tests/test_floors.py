@@ -20,6 +20,7 @@ GROUND = (
         "undo",
         "precision",
         "interruption",
+        "launch",
     ),
     *("network", "losses", "batches", "class_labels", "processes"),
 )

@@ -304,13 +304,14 @@ def _add_up(ema: GradientEMA, team: Team) -> None:
     """Sum the processes' averages: they are linear in the gradients, so one sum at the end is enough."""
     if team.size == 1:
         return
+    ema._fold(ema._decay)  # nobody else has this average, which fails as a whole
     present = torch.tensor([float(ema.reaches(entry)) for entry in ema.parameters], device=team.device)
     team.sum_([present])
     for entry, holders in zip(ema.parameters, present.tolist(), strict=True):
         if holders:
             ema.start(entry)
             if not team.sharded:
-                team.sum_([ema.average[entry.name]])
+                team.sum_([ema._sum[entry.name]])
             if ema.left_out:
                 team.sum_([ema.largest[entry.name]])  # a bound: the norm of a sum is at most the sum of norms
 

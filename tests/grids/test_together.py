@@ -106,7 +106,7 @@ def test_a_process_whose_launcher_ended_before_it_asked_ends_as_well(tmp_path):
     orphan = (
         "import os, sys, time\n"
         "while os.getppid() == int(sys.argv[1]): time.sleep(0.01)\n"
-        "from warmstart.training.launch import end_with_launcher\n"
+        "from warmstart.launch import end_with_launcher\n"
         "end_with_launcher()\n"
         "time.sleep(60)\n"
         "open(sys.argv[2], 'w').close()\n"

@@ -209,8 +209,16 @@ def test_a_layer_of_ones_own_in_three_lines(monkeypatch):
     ws.register_layer(Scaled, lambda layer, granularity: {"matrix": (0,)})
     report = ws.dash_(model, [(torch.randn(8, 4), torch.randint(0, 2, (8,)))], nn.functional.cross_entropy)
     assert (report.layers[0].name, report.layers[0].neurons) == ("0.matrix", 3)
+    ws.register_layer(Scaled, {"matrix": (0,)})  # which is the same
+    again = ws.dash_(model, [(torch.randn(8, 4), torch.randint(0, 2, (8,)))], nn.functional.cross_entropy)
+    assert (again.layers[0].name, again.layers[0].neurons) == ("0.matrix", 3)
     with pytest.raises(ws.InputError, match=r"subclass of nn\.Module"):
         ws.register_layer("Scaled", lambda layer, granularity: {})
+    with pytest.raises(ws.InputError, match=r"rule is \(0,\): give names and dimensions"):
+        ws.register_layer(Scaled, (0,))
+    ws.register_layer(Scaled, {"matrix": (2,)})
+    with pytest.raises(ws.InputError, match=r"Scaled names dimensions \(2,\) of 0.matrix, \(4, 3\)"):
+        ws.GradientEMA(model)
 
 
 def test_compiled_and_checkpointed_models():

@@ -15,7 +15,7 @@ from warmstart.cli.ending import fail
 from warmstart.cli.plain_flags import Command, Group
 from warmstart.errors import HelpedError, InputError, WorkFailedError
 from warmstart.interruption import interrupted
-from warmstart.training.launch import end_with_launcher
+from warmstart.launch import end_with_launcher
 
 COMMANDS = ("compare", "retrain", "predict", "reproduce", "theory", "report", "methods")
 """In the order of the help; each is a module in this folder with a function of its name and ``EXAMPLES``."""

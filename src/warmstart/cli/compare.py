@@ -49,8 +49,8 @@ def compare(
     from warmstart.cli.costs import print_costs
     from warmstart.comparison.images import ImageComparison
     from warmstart.grids.display import Display
+    from warmstart.launch import is_first_process
     from warmstart.reporting.terminal import Terminal
-    from warmstart.training.launch import is_first_process
 
     with Display() as display:
         comparison = ImageComparison(settings, display)

@@ -46,10 +46,10 @@ def reproduce(
 
     from warmstart.cli.costs import print_costs
     from warmstart.grids.display import Display
+    from warmstart.launch import is_first_process
     from warmstart.reporting.terminal import Terminal
     from warmstart.reproduction.report import render_terminal
     from warmstart.reproduction.reproduction import Reproduction
-    from warmstart.training.launch import is_first_process
 
     with Display() as display:
         reproduction = Reproduction(settings, display, verify=verify)

@@ -138,7 +138,7 @@ def compare(
                 "higher_is_better": higher_is_better,
                 "margin": margin,
                 "max_seeds": max_seeds,
-                "device": "cpu",
+                "device": str(next(model.parameters()).device),
                 "threads": torch.get_num_threads(),
                 "jobs": jobs,
                 "track": tuple(split_names(track)) if isinstance(track, str) else tuple(track),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import logging
-import os
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -22,6 +21,7 @@ from warmstart.decoding.bounds import require_memory
 from warmstart.decoding.unreadable import reading, unreadable
 from warmstart.decoding.wanted import OnDecoded, Wanted
 from warmstart.errors import InputError
+from warmstart.launch import available_cores
 
 _JPEG, _HEIF, _AVIF = (".jfif", ".jpe", ".jpeg", ".jpg"), (".heic", ".heif", ".hif"), (".avif",)
 _HAS_HEIF, _HAS_AVIF = find_spec("pillow_heif") is not None, bool(features.check("avif"))
@@ -101,7 +101,7 @@ def decode_images(encoded: Callable[[], Iterable[Encoded]], stack: ImageStack, w
 
 
 def _decode(encoded: Iterable[Encoded], stack: ImageStack, wanted: Wanted) -> None:
-    workers = os.cpu_count() or 1
+    workers = available_cores()
     pending: deque[tuple[int, str, Future[tuple[Pixels, int]]]] = deque()
     done, bits = stack.done, stack.bits
     with ThreadPoolExecutor(workers) as pool, warnings.catch_warnings():

@@ -19,6 +19,7 @@ from warmstart.grids.results_file import write_results
 from warmstart.grids.settings import GridSettings
 from warmstart.grids.tracking.registry import make_tracker
 from warmstart.interruption import begin_work
+from warmstart.launch import available_cores, launched_processes
 from warmstart.processes import Team
 from warmstart.runs.grid_folder import GridFolder
 from warmstart.runs.key import RunKey
@@ -28,7 +29,6 @@ from warmstart.runs.stage_result import StageResult
 from warmstart.runs.state import RunState
 from warmstart.runs.task import Task
 from warmstart.storage.lock import FolderLock
-from warmstart.training.launch import available_cores, launched_processes
 from warmstart.training.shares import end_together, launched_team
 from warmstart.wording import counted
 

@@ -16,12 +16,12 @@ from rich.table import Table
 from rich.text import Text
 
 from warmstart.grids.time_left import TimeLeft
+from warmstart.launch import is_first_process
 from warmstart.reporting.terminal import Terminal
 from warmstart.runs.key import RunKey
 from warmstart.runs.metric import ACCURACY, Metric
 from warmstart.runs.run import Event
 from warmstart.runs.stage_result import StageResult
-from warmstart.training.launch import is_first_process
 from warmstart.training.loop import Progress
 
 QUIET_SECONDS = 25.0

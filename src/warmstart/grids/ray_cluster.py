@@ -23,13 +23,13 @@ from warmstart.errors import InputError, WorkFailedError
 from warmstart.grids.local_processes import OnEvent, run_grid
 from warmstart.grids.record import Provenance
 from warmstart.importing import describe
+from warmstart.launch import available_cores
 from warmstart.runs.grid_folder import GridFolder
 from warmstart.runs.key import RunKey
 from warmstart.runs.run import Event
 from warmstart.runs.stage_result import StageResult
 from warmstart.runs.state import RunState
 from warmstart.runs.task import Task
-from warmstart.training.launch import available_cores
 from warmstart.training.loop import Progress
 from warmstart.wording import one_line
 

@@ -14,9 +14,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from warmstart.errors import InputError
 from warmstart.grids.settings import GridSettings
+from warmstart.launch import launched_processes
 from warmstart.settings import RECORDED, read_yaml
 from warmstart.storage.atomic import write_text
-from warmstart.training.launch import launched_processes
 
 if TYPE_CHECKING:
     from warmstart.runs.grid_folder import GridFolder

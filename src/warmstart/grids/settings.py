@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 from pydantic import BeforeValidator, ValidationInfo, field_validator, model_validator
 
 from warmstart.errors import InputError, require
+from warmstart.launch import available_cores, launched_processes
 from warmstart.runs.key import RunKey
 from warmstart.runs.metric import ACCURACY, Metric
 from warmstart.settings import MOST_NAMES, RECORDED, Setting, Settings
-from warmstart.training.launch import available_cores, launched_processes
 
 if TYPE_CHECKING:
     import torch

@@ -182,20 +182,27 @@ _SPLITS_BY_NAME: dict[str, Rule] = {
 """Layers of other libraries, by name so that these need not be imported."""
 
 
-def register_layer(kind: type[nn.Module], rule: Rule) -> None:
+def register_layer(kind: type[nn.Module], rule: Rule | Mapping[str, tuple[int, ...]]) -> None:
     """Say how a layer of your own splits into neurons.
 
     Args:
         kind: The layer's class; its subclasses are split alike.
-        rule: ``rule(layer, granularity)`` returns the parameter's name in the layer -> the dimensions that lie within
-            one neuron, such as ``{"weight": (1,), "bias": (0,)}`` for a linear layer. Other parameters are left alone.
+        rule: The parameter's name in the layer -> the dimensions that lie within one neuron, such as
+            ``{"weight": (1,), "bias": (0,)}`` for a linear layer; or ``rule(layer, granularity)``, which returns that.
+            Other parameters are left alone.
 
     Raises:
-        InputError: If ``kind`` is no module class.
+        InputError: If ``kind`` is no module class, or ``rule`` neither a mapping nor a function.
     """
     if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
         raise InputError(f"register_layer needs a subclass of nn.Module, not {kind!r}")
-    _SPLITS[kind] = rule
+    if isinstance(rule, Mapping):
+        same = dict(rule)
+        _SPLITS[kind] = lambda layer, granularity: same
+    elif callable(rule):
+        _SPLITS[kind] = rule
+    else:
+        raise InputError(f"rule is {rule!r:.60}: give names and dimensions, or a function of a layer and a granularity")
 
 
 def _weight(layer: nn.Module) -> Tensor:
@@ -269,6 +276,9 @@ def neurons(
             left.append(LeftAlone(name, "frozen (requires_grad is False)"))
         else:
             split = split if isinstance(split, Split) else Split(split)
+            if any(not 0 <= dim < parameter.dim() + (split.groups > 1) for dim in split.dims):
+                shape = tuple(parameter.shape)
+                raise InputError(f"the rule of {type(layer).__name__} names dimensions {split.dims} of {name}, {shape}")
             found.append(Neurons(name, type(layer).__name__, parameter, split.dims, split.groups, split.spare_unseen))
     if not found:
         reasons = "; ".join(f"{entry.name}: {entry.reason}" for entry in left[:3]) or "it has no parameters"

@@ -136,7 +136,7 @@ def fire_(
     if apply:
         for layer in layers:
             keep([layer.entry.parameter])
-            weights, _ = solved.pop(layer.entry.name)  # so that beside the model there is one copy of its weights
+            weights, _ = solved[layer.entry.name]
             layer.view.copy_(weights.reshape(layer.view.shape))
         if optimizer is not None and optimizer_state == "reset":
             reset_optimizer_(optimizer)

@@ -53,7 +53,7 @@ class L2Init(Method):
 
     def after_backward(self, model: nn.Module, stage: Stage) -> None:
         """Add the penalty's gradient."""
-        l2_init_(model, stage.initial, self.coef, variant=self.variant)
+        _add_pull_(model, stage.initial, self.coef, self.variant)
 
 
 @all_or_nothing
@@ -83,6 +83,13 @@ def l2_init_(
     """
     _check(coef, variant)
     require_module(model)
+    keep(parameter.grad for parameter in model.parameters() if parameter.grad is not None)
+    _add_pull_(model, initial, coef, variant)
+
+
+@torch.no_grad()
+def _add_pull_(model: nn.Module, initial: Mapping[str, Tensor], coef: float, variant: str) -> None:
+    """The same, without a copy of the gradients to be put back: what fails in an update is lost with it."""
     if not isinstance(initial, Mapping):
         raise InputError(f"initial is a {type(initial).__name__}: pass the first weights by name, a copied state_dict")
     initial = names_inside(model, initial)
@@ -94,16 +101,21 @@ def l2_init_(
             pairs.append((parameter, first_value(initial, name, parameter)))
     gradients = {f"the gradient of {name}": p.grad for name, p in model.named_parameters() if p.grad is not None}
     require_writable(gradients)
-    keep(gradients.values())
-    norms = [norm_of(p - laid_out_as(p, first)) for p, first in pairs] if variant == "dash" else []
-    for i, (parameter, first) in enumerate(pairs):
+    for parameter, _ in pairs:
         if parameter.grad is None:
             on_failure(partial(setattr, parameter, "grad", None))
             parameter.grad = torch.zeros_like(parameter)
-        difference = parameter - laid_out_as(parameter, first)
-        if variant == "dash":
-            difference *= torch.where(norms[i] > 0, 2 * sum(norms) / norms[i], 0.0)
-        parameter.grad.add_(difference, alpha=coef)
+    if variant == "kumar":
+        for parameter, first in pairs:
+            assert parameter.grad is not None
+            parameter.grad.add_(parameter, alpha=coef).sub_(laid_out_as(parameter, first), alpha=coef)
+        return
+    norms = [norm_of(parameter - laid_out_as(parameter, first)) for parameter, first in pairs]
+    twice = 2 * sum(norms)
+    for (parameter, first), norm in zip(pairs, norms, strict=True):
+        assert parameter.grad is not None
+        direction = (parameter - laid_out_as(parameter, first)) * torch.where(norm > 0, twice / norm, 0.0)
+        parameter.grad.add_(direction, alpha=coef)
 
 
 def _check(coef: float, variant: str) -> None:

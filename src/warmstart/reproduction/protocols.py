@@ -16,7 +16,7 @@ from warmstart.training.recipe import Recipe
 
 
 @dataclass(frozen=True)
-class Protocol:
+class PublishedProtocol:
     """A protocol for one data set; the grid, not the recipe, chooses the optimizer."""
 
     stream: StreamSettings
@@ -36,21 +36,21 @@ SUMMARIES: Mapping[str, str] = MappingProxyType(
 """Name -> description in one line."""
 
 
-def find_protocol(protocol: str, dataset: str) -> Protocol:
+def find_protocol(protocol: str, dataset: str) -> PublishedProtocol:
     """The protocol for a data set. Source: Shin et al. (arXiv 2410.23495), section 5 and the appendix."""
     return {"incremental": _incremental, "sota": _sota, "half": _half, "reduced": _reduced}[protocol](dataset)
 
 
-def _incremental(dataset: str) -> Protocol:
+def _incremental(dataset: str) -> PublishedProtocol:
     # 50,000 images of SVHN's 73,257, drawn at random by the seed; 100,000 of Tiny-ImageNet.
     stream = StreamSettings(stages=50, stage_size=2000 if dataset == TINY else 1000)
-    return Protocol(stream, INCREMENTAL.recipe)
+    return PublishedProtocol(stream, INCREMENTAL.recipe)
 
 
 _SOTA_RESNET = {"resnet18": {"max_pool": False, "fan_out_init": False}}
 
 
-def _sota(dataset: str) -> Protocol:
+def _sota(dataset: str) -> PublishedProtocol:
     augment = {
         "cifar10": ("crop", "flip"),
         "cifar100": ("crop", "flip", "rotate"),
@@ -58,15 +58,17 @@ def _sota(dataset: str) -> Protocol:
         TINY: ("flip", "resized-crop"),
     }
     recipe = SOTA.recipe.model_copy(update={"augment": augment[dataset]})
-    return Protocol(_incremental(dataset).stream, recipe, _SOTA_RESNET)
+    return PublishedProtocol(_incremental(dataset).stream, recipe, _SOTA_RESNET)
 
 
-def _half(dataset: str) -> Protocol:
+def _half(dataset: str) -> PublishedProtocol:
     sota = _sota(dataset)
     stream = StreamSettings(stages=2, stage_size=PAPER_DATA[dataset].train_examples // 2)
     recipe = HALF.recipe.model_copy(update={"augment": sota.recipe.augment})
-    return Protocol(stream, recipe, sota.model_settings)
+    return PublishedProtocol(stream, recipe, sota.model_settings)
 
 
-def _reduced(dataset: str) -> Protocol:
-    return Protocol(StreamSettings(stages=6, stage_size=500), INCREMENTAL.recipe.model_copy(update={"batch_size": 64}))
+def _reduced(dataset: str) -> PublishedProtocol:
+    return PublishedProtocol(
+        StreamSettings(stages=6, stage_size=500), INCREMENTAL.recipe.model_copy(update={"batch_size": 64})
+    )

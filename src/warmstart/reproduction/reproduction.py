@@ -14,6 +14,7 @@ from warmstart.grids.collect import collect
 from warmstart.grids.display import Display
 from warmstart.grids.estimate import Cost, Estimator, duration
 from warmstart.grids.record import Provenance, check_output, settled
+from warmstart.launch import launched_processes
 from warmstart.reproduction.manifest import session
 from warmstart.reproduction.papers_methods import PapersTask
 from warmstart.reproduction.published_epochs import published_epochs
@@ -21,7 +22,6 @@ from warmstart.reproduction.report import Tables, write_report
 from warmstart.reproduction.settings import ReproduceSettings, ReproductionRecord
 from warmstart.runs.key import RunKey
 from warmstart.runs.state import RunState
-from warmstart.training.launch import launched_processes
 from warmstart.wording import counted
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Self
 from warmstart.data.paper_sets import PAPER_DATA, TINY, Constants
 from warmstart.grids.record import Record
 from warmstart.grids.settings import Folder, ImageGridSettings
-from warmstart.reproduction.protocols import SUMMARIES, Protocol, find_protocol
+from warmstart.reproduction.protocols import SUMMARIES, PublishedProtocol, find_protocol
 from warmstart.settings import Setting
 from warmstart.streams.settings import StreamSettings
 from warmstart.training.recipe import Recipe
@@ -78,7 +78,7 @@ class ReproduceSettings(ImageGridSettings):
         return self.optimizers
 
     @property
-    def published_protocol(self) -> Protocol:
+    def published_protocol(self) -> PublishedProtocol:
         """The protocol for the data set, before flags replace any of its numbers."""
         return find_protocol(self.protocol, self.dataset)
 
@@ -105,7 +105,7 @@ class ReproduceSettings(ImageGridSettings):
         return self.published_protocol.recipe.model_copy(update=own)
 
 
-def _numbers(protocol: Protocol) -> dict[str, int | str | None]:
+def _numbers(protocol: PublishedProtocol) -> dict[str, int | str | None]:
     """The protocol's numbers that a flag may replace."""
     stream, recipe = protocol.stream, protocol.recipe
     return {

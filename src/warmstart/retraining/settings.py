@@ -12,8 +12,8 @@ from warmstart.data.settings import ImageSettings
 from warmstart.grids.named_recipe import NamedRecipe
 from warmstart.grids.reading import ReadingSettings
 from warmstart.grids.settings import Folder, GridSettings, ImageGridSettings
+from warmstart.launch import available_cores
 from warmstart.settings import RECORDED, Setting, Settings
-from warmstart.training.launch import available_cores
 from warmstart.training.recipe import Recipe
 
 PROMOTIONS = ("margin", "better", "always")

@@ -16,9 +16,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from warmstart.launch import launched_processes
 from warmstart.layers.norms import batch_norms
 from warmstart.processes import Team
-from warmstart.training.launch import launched_processes
 
 
 @cache

@@ -1,4 +1,4 @@
-"""How many processes train each run, and the cores that this one may use: what is known before torch is there."""
+"""How many processes were started together, and the cores that this one may use: known before torch is there."""
 
 from __future__ import annotations
 
