@@ -114,6 +114,26 @@ def test_a_factory_that_is_none(folder, capfd, code, message):
         sys.modules.pop("our_models", None)
 
 
+DEPTHS = """
+import torch
+from torch import nn
+
+def number(classes, channels, size):
+    rates = [rate.item() for rate in torch.linspace(0, 0.1, 2)]
+    layers = [nn.Flatten(), nn.Linear(64, 16), nn.BatchNorm1d(16), *map(nn.Dropout, rates), nn.Linear(16, classes)]
+    return nn.Sequential(*layers)
+"""
+
+
+def test_a_factory_that_computes_with_tensors(folder):
+    """As for stochastic depth, whose rates are read from a tensor."""
+    (folder / "our_depths.py").write_text(DEPTHS)
+    try:
+        assert warmstart("compare", *SMALL, "--model", "our_depths:number", "--methods", "cold", "--jobs", 1) == 0
+    finally:
+        sys.modules.pop("our_depths", None)
+
+
 OWN = """
 import sys
 from dataclasses import dataclass

@@ -196,27 +196,27 @@ def test_a_loss_that_still_falls_is_no_plateau():
 # --- batches -----------------------------------------------------------------------------------------------------
 
 
-def lengths(examples, batch_size, model):
-    return [s.stop - s.start for s in batch_slices(examples, batch_size, model)]
+def lengths(examples, batch_size, *, normalised):
+    return [s.stop - s.start for s in batch_slices(examples, batch_size, normalised=normalised)]
 
 
 def test_a_single_example_that_is_left_joins_the_batch_before_it_only_under_batch_norm():
-    assert lengths(17, 8, cnn()) == [8, 9]
-    assert lengths(17, 8, mlp(norm=False)) == [8, 8, 1]
-    assert lengths(18, 8, cnn()) == [8, 8, 2]
-    assert lengths(16, 8, cnn()) == [8, 8]
+    assert lengths(17, 8, normalised=True) == [8, 9]
+    assert lengths(17, 8, normalised=False) == [8, 8, 1]
+    assert lengths(18, 8, normalised=True) == [8, 8, 2]
+    assert lengths(16, 8, normalised=True) == [8, 8]
 
 
 @pytest.mark.parametrize(("examples", "batch_size"), [(1, 8), (5, 1)])
 def test_single_examples_alone_cannot_be_batch_normalised(examples, batch_size):
     with pytest.raises(InputError, match="batches of one example cannot be batch-normalised; raise --batch-size"):
-        batch_slices(examples, batch_size, cnn())
-    assert lengths(examples, batch_size, mlp(norm=False)) == [1] * examples
+        batch_slices(examples, batch_size, normalised=True)
+    assert lengths(examples, batch_size, normalised=False) == [1] * examples
 
 
 def test_a_stage_without_examples_is_refused():
     with pytest.raises(InputError, match="0 examples to train on"):
-        batch_slices(0, 8, cnn())
+        batch_slices(0, 8, normalised=True)
 
 
 # --- against a plain loop ----------------------------------------------------------------------------------------

@@ -114,7 +114,7 @@ class ImageTask:
             for label in sorted(self._stream(seed).left_out):
                 untested.setdefault(self.images.classes[label], []).append(seed)
         for examples in sorted(sizes):
-            batch_slices(examples, self.recipe.batch_size, model)
+            batch_slices(examples, self.recipe.batch_size, normalised=bool(batch_norms(model)))
         return _untested(untested)
 
     def method(self, name: str) -> Method:
@@ -134,7 +134,7 @@ class ImageTask:
         """The data of the stage of that number in the stream of that seed."""
         arrival, tested = self._stream(seed).arrival(number), self._test_of(seed, number)
         examples, new = self._select(arrival.train), self._count(arrival.new)
-        updates_per_epoch = len(batch_slices(len(examples), self.recipe.batch_size, self._without_values))
+        updates_per_epoch = len(batch_slices(len(examples), self.recipe.batch_size, normalised=self._has_batch_norm))
         return StageData(
             seen=len(examples),
             new=new,
@@ -256,10 +256,9 @@ class ImageTask:
         return (self._count(stream.arrival(number).train) for number in range(1, stream.stages + 1))
 
     @cached_property
-    def _without_values(self) -> nn.Module:
-        """The network without memory for its weights, to ask which layers it has."""
-        with torch.device("meta"):
-            return self._factory(*self._shape)
+    def _has_batch_norm(self) -> bool:
+        with torch.random.fork_rng(devices=[]):
+            return bool(batch_norms(self._factory(*self._shape)))
 
     def _select(self, chosen: Selection) -> Examples:
         part = self._train if chosen.part == "train" else self._test

@@ -168,7 +168,7 @@ def train_stage(
     """
     hooks = hooks or Hooks()
     progress = start or Progress()
-    slices = batch_slices(len(examples), recipe.batch_size, model)
+    slices = batch_slices(len(examples), recipe.batch_size, normalised=bool(batch_norms(model)))
     team = team or Team()
     shares = Shares(model, team)
     step = make_step(
@@ -311,7 +311,7 @@ def _finite(model: nn.Module) -> bool:
     return all(bool(parameter.isfinite().all()) for parameter in model.parameters())
 
 
-def batch_slices(examples: int, batch_size: int, model: nn.Module) -> list[slice]:
+def batch_slices(examples: int, batch_size: int, *, normalised: bool) -> list[slice]:
     """Cut an epoch into batches; the last one is what is left.
 
     For batch norm a single example that is left joins the batch before it: one example has no variance.
@@ -325,7 +325,7 @@ def batch_slices(examples: int, batch_size: int, model: nn.Module) -> list[slice
     if examples == 0:
         raise InputError("0 examples to train on; every stage needs at least one")
     starts = list(range(0, examples, batch_size))
-    if batch_norms(model):
+    if normalised:
         if min(examples, batch_size) == 1:
             raise InputError("batches of one example cannot be batch-normalised; raise --batch-size or --stage-size")
         if examples - starts[-1] == 1:
