@@ -96,4 +96,7 @@ def test_methods_lists_each_with_what_it_does_its_settings_and_its_source(capfd)
         assert " ".join(kind.summary.split()) in text
         assert " ".join(kind.source.split()) in text
     assert "alpha=0.3, lambda=0.3" in text
-    assert all(f"variant {name}:" in text for name in ("dash", "ash", "hare-tortoise", "dohare", "renate"))
+    for kind in methods().values():  # one variant each, or all of them
+        assert all(f"variant {variant}: {definition}" in text for variant, definition in kind.variants.items())
+        if "variant" in kind().settings():
+            assert {str(kind(variant=variant).settings()["variant"]) for variant in kind.variants} == set(kind.variants)

@@ -19,7 +19,6 @@ def methods() -> None:
     from rich.padding import Padding
 
     from warmstart.methods.registry import methods as all_methods
-    from warmstart.methods.shrink_perturb import VARIANTS
     from warmstart.reporting.terminal import Terminal
 
     console = Terminal()
@@ -28,8 +27,7 @@ def methods() -> None:
         lines = [kind.summary]
         if settings := _settings(kind):
             lines.append(f"settings: {settings}")
-        if name == "shrink-perturb":
-            lines += [f"variant {variant}: {rule.source}" for variant, rule in VARIANTS.items()]
+        lines += [f"variant {variant}: {text}" for variant, text in kind.variants.items()]
         told = {"acts": kind.acts, "costs": kind.cost, "not for": kind.limits, "source": kind.source}
         lines += [f"{what}: {text}" for what, text in told.items() if text]
         for line in lines:

@@ -9,7 +9,7 @@ Tradeoff, ICLR 2026 (arXiv 2602.08040).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -59,6 +59,10 @@ class Fire(Method):
     cost: ClassVar[str] = "some matrix products for each weight, no data"
     limits: ClassVar[str] = "sharded weights; it forgets the optimizer's state"
     page: ClassVar[str] = "fire.md"
+    variants: ClassVar[Mapping[str, str]] = {
+        "newton-schulz": "the paper's: iterated to the tolerance",
+        "polar": "exact, by singular value decomposition",
+    }
 
     def __post_init__(self) -> None:
         _check_settings(self.tolerance, self.max_iterations, self.optimizer_state, self.variant)

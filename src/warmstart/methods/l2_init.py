@@ -42,6 +42,10 @@ class L2Init(Method):
     cost: ClassVar[str] = "a copy of the first weights, two additions an update"
     limits: ClassVar[str] = "where the first weights are not known"
     page: ClassVar[str] = "regularising.md#l2-init"
+    variants: ClassVar[Mapping[str, str]] = {
+        "kumar": "Kumar et al. 2023: (coef / 2) sum ||w - w_0||^2",
+        "dash": "code of Shin et al. 2024: coef (sum ||w - w_0||)^2, with coef 1e-2",
+    }
 
     def __post_init__(self) -> None:
         _check(self.coef, self.variant)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import partial
+from types import MappingProxyType
 from typing import Any, ClassVar, get_args, get_type_hints
 
 import torch
@@ -86,6 +87,8 @@ class Method:
     """Where it does not apply."""
     page: ClassVar[str] = ""
     """Where docs/ has more of it."""
+    variants: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    """Value of the setting ``variant`` -> whose definition it is; none where there is one definition."""
     sees_activations: ClassVar[bool] = False
     """Whether `Stage.activations` is filled; it costs a copy of each layer's output."""
 

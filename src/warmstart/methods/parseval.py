@@ -73,6 +73,7 @@ class Parseval(Method):
     cost: ClassVar[str] = "a matrix product for each weight and update"
     limits: ClassVar[str] = "weights sharded over processes"
     page: ClassVar[str] = "regularising.md#parseval-regularisation"
+    variants: ClassVar[Mapping[str, str]] = {name: kind.source for name, kind in VARIANTS.items()}
 
     def __post_init__(self) -> None:
         _check(self.coef, self.scale, self.variant, self.head)

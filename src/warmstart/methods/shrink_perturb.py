@@ -80,6 +80,7 @@ class ShrinkPerturb(Method):
     cost: ClassVar[str] = "one pass over the weights"
     limits: ClassVar[str] = "networks without norm layers"
     page: ClassVar[str] = "shrinking.md#shrink--perturb"
+    variants: ClassVar[Mapping[str, str]] = {name: rule.source for name, rule in VARIANTS.items()}
 
     def __post_init__(self) -> None:
         variant = _variant(self.variant)
