@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from torch import Tensor
 
 from warmstart.data.images import ImageData
 from warmstart.retraining.facts import Facts
@@ -20,17 +19,10 @@ from warmstart.training.examples import Examples
 
 @dataclass(frozen=True)
 class NightTask(ImageTask):
-    """Images with given arrivals and a given normalisation."""
+    """Images with given arrivals."""
 
     arrivals: tuple[int, ...] = ()
     """How many examples each stage brought, the candidate's last."""
-    mean: tuple[float, ...] = ()
-    std: tuple[float, ...] = ()
-
-    @cached_property
-    def normalisation(self) -> tuple[Tensor, Tensor]:
-        """That of the first stage, which the weights know."""
-        return torch.tensor(self.mean), torch.tensor(self.std)
 
     @property
     def held_out(self) -> Examples:
@@ -64,6 +56,6 @@ def night_task(
         StreamSettings.of({"order": "given"}),
         settings.device,
         arrivals=arrivals,
-        mean=facts.mean,
+        mean=facts.mean,  # the first stage's, which the weights know
         std=facts.std,
     )
