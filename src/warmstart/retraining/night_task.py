@@ -37,6 +37,10 @@ class NightTask(ImageTask):
     def _stream(self, seed: int) -> ImageStream:
         return self._only_stream
 
+    def _select(self, chosen: Selection) -> Examples:
+        """The examples in the memory of all: what has arrived by a stage is the first of the training part."""
+        return self._train.at(slice(0, self._count(chosen))) if chosen.part == "train" else self._test
+
 
 def night_task(
     facts: Facts,
