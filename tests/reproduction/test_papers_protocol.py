@@ -5,14 +5,12 @@ when a stage ends: every stage then takes the same steps to the same accuracies,
 """
 
 import copy
-from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
 from warmstart.data.load import load
-from warmstart.data.paper_sets import PAPER_DATA
 from warmstart.reproduction.papers_methods import PapersTask
 from warmstart.runs.key import RunKey
 from warmstart.runs.run import Run
@@ -186,18 +184,3 @@ def test_every_stage_takes_the_papers_steps_to_the_same_accuracy_and_weights(mak
     assert len({steps for steps, *_ in expected}) > 1  # the stopping rule decided, not a fixed number of epochs
     for ours, theirs in zip(run.model.state_dict().values(), network.state_dict().values(), strict=True):
         torch.testing.assert_close(ours, theirs, **near)
-
-
-def test_images_are_normalised_by_the_authors_constants_where_they_have_some():
-    constants = PAPER_DATA["cifar10"].constants
-    data = replace(load("digits"), train_images=load("digits").train_images.repeat(1, 3, 1, 1), classes=("a",) * 10)
-    task = PapersTask(data, "small-cnn", Recipe(), StreamSettings(), constants=constants)
-
-    mean, std = task.normalisation
-    assert (mean.tolist(), std.tolist()) == (pytest.approx(constants[0]), pytest.approx(constants[1]))
-    shown = task.training_examples(slice(0, 2))
-    expected = (data.train_images[:2] / 255 - mean.view(3, 1, 1)) / std.view(3, 1, 1)
-    torch.testing.assert_close(shown.normalised(shown.images), expected)
-    assert PAPER_DATA["svhn"].constants is None
-    unit = PapersTask(data, "mlp", Recipe(), StreamSettings(), constants=constants)
-    assert unit.normalisation[1].tolist() == [1.0, 1.0, 1.0]

@@ -7,8 +7,12 @@ import pytest
 import torch
 
 from commands import numbers, rows, start, wait_until, warmstart
+from warmstart.data.paper_sets import PAPER_DATA
 from warmstart.grids import estimate
+from warmstart.grids.display import Display
 from warmstart.grids.tracking.tensorboard import TensorBoardRecord
+from warmstart.reproduction.reproduction import Reproduction
+from warmstart.reproduction.settings import ReproduceSettings
 
 SMALL = [
     *("--protocol", "reduced", "--model", "small-cnn", "--stages", 2, "--stage-size", 20, "--batch-size", 8),
@@ -35,6 +39,34 @@ def done(data, tmp_path_factory):
     out = tmp_path_factory.mktemp("done") / "out"
     assert warmstart("reproduce", "cifar10", "--data", data, *SMALL, "--out", out) == 0
     return out
+
+
+@pytest.fixture
+def task(data, tmp_path):
+    """Makes the task of a reproduction on these images, whichever data set they are called."""
+
+    def task(dataset, model):
+        given = {"dataset": dataset, "data": str(data), "model": model, "device": "cpu", "out": str(tmp_path / dataset)}
+        settings = ReproduceSettings.of({**given, "protocol": "reduced", "stages": 2, "stage_size": 20})
+        return Reproduction(settings, Display(quiet=True), verify=False).task
+
+    return task
+
+
+def test_images_are_normalised_by_the_authors_constants_where_they_have_some(task):
+    cifar, svhn, unit = task("cifar10", "small-cnn"), task("svhn", "small-cnn"), task("cifar10", "mlp")
+
+    mean, std = cifar.normalisation
+    constants = PAPER_DATA["cifar10"].constants
+    assert (mean.tolist(), std.tolist()) == (pytest.approx(constants[0]), pytest.approx(constants[1]))
+    shown = cifar.training_examples(slice(0, 2))
+    expected = (cifar.images.train_images[:2] / 255 - mean.view(3, 1, 1)) / std.view(3, 1, 1)
+    torch.testing.assert_close(shown.normalised(shown.images), expected)
+
+    assert PAPER_DATA["svhn"].constants is None
+    assert svhn.normalisation[0].equal(svhn.images.channel_mean())
+    assert svhn.normalisation[1].equal(svhn.images.channel_std())
+    assert [values.tolist() for values in unit.normalisation] == [[0.0] * 3, [1.0] * 3]
 
 
 def test_a_dry_run_says_what_it_will_cost_and_leaves_nothing(data, tmp_path, capfd):

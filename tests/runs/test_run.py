@@ -57,6 +57,7 @@ def test_a_task_travels_to_other_processes_without_what_lies_on_this_ones_device
     task.training_examples(slice(0, 1))
     kind, given = task.__reduce__()
 
+    mean, std = (tuple(values.tolist()) for values in task.normalisation)
     assert given == (
         task.images,
         task.model,
@@ -66,8 +67,10 @@ def test_a_task_travels_to_other_processes_without_what_lies_on_this_ones_device
         task.model_settings,
         task.diagnosed,
         task.validation,
+        mean,
+        std,
     )
-    sent = {field.name: getattr(task, field.name) for field in fields(task)}
+    sent = {field.name: getattr(task, field.name) for field in fields(task)} | {"mean": mean, "std": std}
     assert vars(kind(*given)) == sent
 
 

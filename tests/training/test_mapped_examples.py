@@ -1,5 +1,8 @@
-"""Images in a file give the batches that images in memory give."""
+"""Images in a file give the batches that images in memory give, and are announced to the system before."""
 
+import os
+
+import pytest
 import torch
 
 from warmstart.decoding.cache import map_images
@@ -34,3 +37,27 @@ def test_batches_are_those_of_memory(tmp_path):
         in_order = [list(examples.in_order(4)) for examples in (one, other)]
         assert all(x[0].equal(y[0]) and x[1].equal(y[1]) for x, y in zip(*in_order, strict=True))
     assert mapped.at(chosen).images is images
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="the system cannot be told")
+def test_the_system_is_told_of_each_image_once_and_a_batch_ahead(tmp_path, monkeypatch):
+    (tmp_path / "images").write_bytes(bytes(12 * 48))
+    images, scale = map_images(tmp_path / "images", (12, 3, 4, 4)), (torch.zeros(3, 1, 1), torch.ones(3, 1, 1))
+    mapped = MappedExamples(images[2:], torch.zeros(10), *scale, torch.arange(10), tmp_path / "images")
+    told = []
+    monkeypatch.setattr(os, "posix_fadvise", lambda descriptor, begin, size, advice: told.append(begin // size - 2))
+
+    def batch(start, stop):
+        told.clear()
+        examples.stored(slice(start, stop))
+        return list(told)
+
+    examples = mapped
+    assert [batch(0, 3), batch(3, 6), batch(6, 9), batch(9, 10)] == [[0, 1, 2, 3, 4, 5], [6, 7, 8], [9], []]
+    assert batch(0, 5) == list(range(10))  # once more from the start: what was read may be forgotten by now
+    assert batch(5, 10) == []
+    assert batch(0, 10) == batch(0, 10) == list(range(10))
+
+    examples = mapped.at(torch.arange(9, -1, -1))  # another order, and a short batch first
+    assert [batch(0, 2), batch(2, 6), batch(6, 10)] == [[9, 8, 7, 6], [5, 4, 3, 2, 1, 0], []]
+    assert batch(3, 6) == [6, 5, 4, 3, 2, 1]  # not the one that was to come

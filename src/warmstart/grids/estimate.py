@@ -95,7 +95,7 @@ class Estimator:
             seconds += of_stage * self.seconds_a_step[key.optimizer] + self._seconds_to_evaluate
             if number > 1 and isinstance(method := self._task.method(key.method), Dash):
                 chunks = batches_that_matter(method.alpha, method.tolerance) or math.inf
-                averaged = min(examples, chunks * min(new, LARGEST_BATCH))
+                averaged = min(examples, chunks * (method.batch_size or min(new, LARGEST_BATCH)))
                 seconds += averaged / recipe.batch_size * self.seconds_a_step[key.optimizer]
         return steps, seconds
 

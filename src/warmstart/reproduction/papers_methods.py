@@ -6,17 +6,11 @@ What users get by default may be better: see docs/dash.md on 1x1 kernels.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
-import torch
-from torch import Tensor
-
-from warmstart.data.paper_sets import Constants
 from warmstart.layers.neurons import Granularity
 from warmstart.methods.dash import Dash
 from warmstart.methods.method import Method
 from warmstart.methods.registry import methods, parse_among
-from warmstart.models.registry import input_range
 from warmstart.runs.image_task import ImageTask
 from warmstart.runs.own_recipe import own_recipe
 
@@ -36,17 +30,6 @@ def papers_method(text: str) -> Method:
 @dataclass(frozen=True)
 class PapersTask(ImageTask):
     """The task of `warmstart reproduce`."""
-
-    constants: Constants | None = None
-    """What the authors normalise by, where that is not computed from the training part."""
-
-    @cached_property
-    def normalisation(self) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of each channel: the authors' constants, else those of the training part."""
-        if self.constants is None or input_range(self.model) == "unit":
-            return super().normalisation
-        mean, std = map(torch.tensor, self.constants)
-        return mean, std
 
     def method(self, name: str) -> Method:
         """The paper's method of that name."""

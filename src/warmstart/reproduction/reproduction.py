@@ -44,6 +44,7 @@ class Reproduction:
         images = load_paper_data(settings.dataset, path, progress=display.loading)
         model_settings = dict(settings.published_protocol.model_settings.get(settings.model, {}))
         constants = PAPER_DATA[settings.dataset].constants
+        mean, std = constants or ((), ())
         self.task = PapersTask(
             images,
             settings.model,
@@ -51,7 +52,8 @@ class Reproduction:
             settings.stream(),
             device,
             model_settings,
-            constants=constants,
+            mean=mean,
+            std=std,
         )
         self.task.check(settings.seed_numbers)
         lacking = shortfall(settings.dataset, images)

@@ -17,6 +17,7 @@ from warmstart.errors import InputError
 from warmstart.image_size import ImageSize
 from warmstart.models.registry import input_range
 from warmstart.retraining import snapshots
+from warmstart.retraining.attempts import Attempts
 from warmstart.retraining.candidate import grown_state
 from warmstart.retraining.chronicle import Chronicle
 from warmstart.retraining.facts import Facts, tested_on, wanted
@@ -40,6 +41,7 @@ class Arrival:
     index: Index
     settings: RetrainSettings
     chronicle: Chronicle
+    attempts: Attempts
 
     def take(self) -> StageRow | None:
         """The next stage, written down but not trained; None where nothing is new.
@@ -160,12 +162,13 @@ class Arrival:
             arrived = _snapshot(found, places, place_of)
             sha256 = snapshots.write(self.state.snapshot(number), arrived)
             parts = [*parts, Part(number, sha256)]
+            facts = facts or _facts(settings, found, arrived)
+            del arrived  # it is read again, as it was written
         if test is not None:
             test_file = self._write_test(_snapshot(test, range(len(test.labels)), place_of))
-        if facts is None:
-            facts = _facts(settings, found, arrived)
-        chain = tuple(index.chain(index.current))
-        job = Job(self.state, number, settings, facts, classes, tuple(parts), chain, test_file)
+        assert facts is not None  # a first stage has examples
+        data, chain = self.attempts.data(parts, test_file), tuple(index.chain(index.current))
+        job = Job(number, settings, facts, classes, data, chain)
         self._rehearse(job)
         if job.new == 0:
             self.state.snapshot(number).unlink(missing_ok=True)
@@ -182,8 +185,8 @@ class Arrival:
             test_file=test_file,
             arrived=len(places),
             new=job.new,
-            seen=job.seen,
-            held_out=len(job.test),
+            seen=len(data.train),
+            held_out=len(data.test),
             began=time.time(),
             ended=None,
             classes=len(classes),
@@ -209,7 +212,7 @@ class Arrival:
                 require_testable(job)
             if job.new == 0:
                 return
-            job.require_whole_data()
+            job.data.require_whole()
             task, key = job.task(FIRST), job.key(FIRST)
             task.check([job.settings.seed])
             rehearse(task, [key])

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from torch import nn
@@ -20,7 +21,7 @@ from warmstart.retraining.index import Index, StageRow
 from warmstart.retraining.night_task import NightTask
 from warmstart.retraining.settings import RetrainSettings
 from warmstart.retraining.state import COLD, FIRST, SLOWER, StateFolder
-from warmstart.retraining.training import Helpers, Job, Part
+from warmstart.retraining.training import ArrivedData, Helpers, Job, Part
 from warmstart.runs.run import Run
 from warmstart.serving.model_folder import ModelCard, read_model, write_model
 from warmstart.storage import checkpoint
@@ -89,16 +90,20 @@ class Attempts:
         facts = Facts.read(self.index)
         assert facts is not None
         arrived = [one for one in self.index.stages() if one.arrived and one.number <= row.number]
-        return Job(
-            self.state,
-            row.number,
-            settings,
-            facts,
-            self.index.classes()[: row.classes],
-            tuple(Part(one.number, one.data_sha256) for one in arrived),
-            tuple(self.index.chain(row.parent)),
-            row.test_file,
-        )
+        data = self.data((Part(one.number, one.data_sha256) for one in arrived), row.test_file)
+        classes = self.index.classes()[: row.classes]
+        return Job(row.number, settings, facts, classes, data, tuple(self.index.chain(row.parent)))
+
+    def data(self, parts: Iterable[Part], test_file: str) -> ArrivedData:
+        """What has arrived; the latest is kept, so that it is read once, however many trainings there are."""
+        wanted = ArrivedData(self.state, tuple(parts), test_file)
+        if self._latest_data != [wanted]:
+            self._latest_data[:] = [wanted]
+        return self._latest_data[0]
+
+    @cached_property
+    def _latest_data(self) -> list[ArrivedData]:
+        return []
 
     def train(self, number: int, settings: RetrainSettings, attempt: str) -> Trained:
         """Train a stage from the stage before, or go on where that was interrupted, and judge it."""
@@ -150,7 +155,7 @@ class Attempts:
                 "method": settings.method,
                 "accuracy": accuracy,
                 "examples": row.seen,
-                "data_sha256": [part.sha256 for part in job.parts],
+                "data_sha256": [part.sha256 for part in job.data.parts],
             },
         )
         write_model(self.state.model(row.number), trained.served, card)
@@ -225,14 +230,14 @@ class Attempts:
     def _judge(self, trained: Trained, task: NightTask, job: Job) -> Verdict:
         current = self.index.current
         right = None if current is None else self._right(current, task, job)
-        return judge(trained.right, right, job.test.labels.numpy(), job.classes, job.settings)
+        return judge(trained.right, right, job.data.test.labels.numpy(), job.classes, job.settings)
 
     def _right(self, stage: int, task: NightTask, job: Job) -> Right:
         """Which of tonight's held-out examples a stage's model gets right; of classes that it does not know, none."""
         model, card = read_model(self.state.model(stage))
         examples = task.held_out
         model.to(examples.mean.device)
-        known = job.test.labels < len(card.classes)
+        known = job.data.test.labels < len(card.classes)
         right = np.zeros(len(known), dtype=np.bool_)
         if known.any():
             chosen = examples.at(known.to(examples.labels.device))

@@ -43,7 +43,7 @@ class Night:
         if interrupted is not None:
             self.chronicle.say("resumed", f"going on with stage {interrupted.number}", interrupted.number)
             self._finish(interrupted)
-        arrived = Arrival(self.state, self.index, self.settings, self.chronicle).take()
+        arrived = Arrival(self.state, self.index, self.settings, self.chronicle, self.attempts).take()
         if arrived is not None:
             self._finish(arrived)
         elif interrupted is None:
@@ -103,7 +103,7 @@ class Night:
     def _finish(self, row: StageRow) -> None:
         """Train a stage that has arrived, judge it, and put it into service or not."""
         settings = self._settings_of(row)
-        self.attempts.job(row, settings).require_whole_data()
+        self.attempts.job(row, settings).data.require_whole()
         try:
             trained = self._trained(row, settings)
             numbers = self._measured(row, settings, trained)

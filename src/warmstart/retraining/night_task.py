@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from torch import Tensor
 
 from warmstart.data.images import ImageData
 from warmstart.retraining.facts import Facts
@@ -20,17 +19,10 @@ from warmstart.training.examples import Examples
 
 @dataclass(frozen=True)
 class NightTask(ImageTask):
-    """Images with given arrivals and a given normalisation."""
+    """Images with given arrivals."""
 
     arrivals: tuple[int, ...] = ()
     """How many examples each stage brought, the candidate's last."""
-    mean: tuple[float, ...] = ()
-    std: tuple[float, ...] = ()
-
-    @cached_property
-    def normalisation(self) -> tuple[Tensor, Tensor]:
-        """That of the first stage, which the weights know."""
-        return torch.tensor(self.mean), torch.tensor(self.std)
 
     @property
     def held_out(self) -> Examples:
@@ -44,6 +36,10 @@ class NightTask(ImageTask):
 
     def _stream(self, seed: int) -> ImageStream:
         return self._only_stream
+
+    def _select(self, chosen: Selection) -> Examples:
+        """The examples in the memory of all: what has arrived by a stage is the first of the training part."""
+        return self._train.at(slice(0, self._count(chosen))) if chosen.part == "train" else self._test
 
 
 def night_task(
@@ -64,6 +60,6 @@ def night_task(
         StreamSettings.of({"order": "given"}),
         settings.device,
         arrivals=arrivals,
-        mean=facts.mean,
+        mean=facts.mean,  # the first stage's, which the weights know
         std=facts.std,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -36,77 +36,87 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Job:
-    """All that a stage's trainings need; it can be sent to the other processes."""
+class ArrivedData:
+    """All that has arrived by a stage; it is read when it is first asked for, and once."""
 
     state: StateFolder
-    stage: int
-    settings: RetrainSettings
-    facts: Facts
-    classes: tuple[str, ...]
     parts: tuple[Part, ...]
-    """Everything that has arrived, oldest first."""
-    chain: tuple[int, ...]
-    """The stages before it, from which it goes on, oldest first."""
+    """Oldest first."""
     test_file: str
+    """That of the test set; empty where a fifth of what arrives is held out."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the fields alone: each process reads the data itself."""
         return type(self), tuple(getattr(self, field.name) for field in fields(self))
 
-    @cached_property
-    def _parts(self) -> list[tuple[Snapshot, Snapshot]]:
-        """What arrived with each stage: what is trained on, and what is held out."""
-        found = []
-        for part in self.parts:
-            arrived = snapshots.read(self.state.snapshot(part.stage), part.sha256)
-            held_out = torch.zeros(len(arrived), dtype=torch.bool) if self.test_file else arrived.held_out()
-            found.append((arrived.at(~held_out), arrived.at(held_out)))
-        return found
+    @property
+    def train(self) -> Snapshot:
+        """What is trained on."""
+        return self._read[0]
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """How many examples of each part are trained on."""
+        return self._read[2]
 
     @cached_property
     def test(self) -> Snapshot:
         """What is tested: the held-out fifth, or a test set without what has been trained on."""
         if not self.test_file:
-            return snapshots.joined(held_out for _, held_out in self._parts)
+            return self._read[1]
         file = self.state.data_file(self.test_file)
         test = snapshots.read(file, snapshots.sha256_of_test(self.test_file))
-        trained = {one for part in self._trained for one in part.known()}
+        trained = set(self.train.known())
         return test.at(torch.tensor([one not in trained for one in test.known()], dtype=torch.bool))
 
-    @property
-    def _trained(self) -> list[Snapshot]:
-        return [train for train, _ in self._parts]
-
-    def require_whole_data(self) -> None:
+    def require_whole(self) -> None:
         """Raise InputError unless all that has arrived is there as it was written, and something is left to test on."""
         require(len(self.test) > 0, "all images of --test have been trained on; give others")
 
-    @property
-    def seen(self) -> int:
-        """How many examples are trained on."""
-        return sum(map(len, self._trained))
+    @cached_property
+    def _read(self) -> tuple[Snapshot, Snapshot, tuple[int, ...]]:
+        trained, held_out = zip(*map(self._read_part, self.parts), strict=True)
+        return snapshots.joined(trained), snapshots.joined(held_out), tuple(map(len, trained))
+
+    def _read_part(self, part: Part) -> tuple[Snapshot, Snapshot]:
+        """What arrived with one stage: what is trained on, and what is held out."""
+        arrived = snapshots.read(self.state.snapshot(part.stage), part.sha256)
+        held_out = torch.zeros(len(arrived), dtype=torch.bool) if self.test_file else arrived.held_out()
+        return arrived.at(~held_out), arrived.at(held_out)
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that a stage's trainings need; it can be sent to the other processes."""
+
+    stage: int
+    settings: RetrainSettings
+    facts: Facts
+    classes: tuple[str, ...]
+    data: ArrivedData
+    chain: tuple[int, ...]
+    """The stages before it, from which it goes on, oldest first."""
 
     @property
     def new(self) -> int:
-        """How many of them the stage before was not."""
+        """How many of the examples that are trained on the stage before was not."""
         return self._arrivals()[-1]
 
     def _arrivals(self) -> tuple[int, ...]:
         """The examples between the ends of the stages of the chain; a stage that follows nothing begins with all."""
         ends = [*self.chain, self.stage]
-        counts = [0] * len(ends)
-        for part, held in zip(self.parts, self._trained, strict=True):
-            counts[next(place for place, end in enumerate(ends) if part.stage <= end)] += len(held)
-        return tuple(counts)
+        arrivals = [0] * len(ends)
+        for part, count in zip(self.data.parts, self.data.counts, strict=True):
+            arrivals[next(place for place, end in enumerate(ends) if part.stage <= end)] += count
+        return tuple(arrivals)
 
     def task(self, attempt: str) -> NightTask:
         """What a training of the stage trains."""
-        arrivals = (self.seen,) if attempt == COLD else self._arrivals()
+        train, test = self.data.train, self.data.test
+        arrivals = (len(train),) if attempt == COLD else self._arrivals()
         lr = self.settings.lr * (SLOWER_BY if attempt == SLOWER else 1)
         recipe = self.settings.model_copy(update={"lr": lr})
-        train = snapshots.joined(self._trained)
-        return night_task(self.facts, self.classes, recipe, train=train, test=self.test, arrivals=arrivals)
+        return night_task(self.facts, self.classes, recipe, train=train, test=test, arrivals=arrivals)
 
     def key(self, attempt: str) -> RunKey:
         """Which run it is."""
@@ -155,8 +165,12 @@ class Helpers:
 def train_along(team: Team) -> None:
     """In all processes but the first: take part in each training, until this one is dismissed."""
     nothing: tuple[Job, str] | None = None
+    read: ArrivedData | None = None
     while (told := team.broadcast(nothing)) is not None:
-        train(*told, None, team, _ignore)
+        job, attempt = told
+        if job.data != read:
+            read = job.data
+        train(replace(job, data=read), attempt, None, team, _ignore)
     end_together(team)
 
 
@@ -166,9 +180,9 @@ def _ignore(event: Event) -> None:
 
 def require_testable(job: Job) -> None:
     """Raise InputError unless a first stage has two classes to tell apart and something to test on."""
-    labels = {label for part in job._trained for label in part.labels.tolist()}
+    labels = set(job.data.train.labels.tolist())
     if len(labels) < 2:
         only = f"only '{job.classes[labels.pop()]}'" if labels else "none"
         raise InputError(f"the first stage needs two classes, and there is {only} to train on; add images of others")
-    if len(job.test) == 0:
+    if len(job.data.test) == 0:
         raise InputError("no image is in the held-out fifth; add images, or give --test PATH")

@@ -63,10 +63,17 @@ class ImageTask:
     """Whether plasticity is measured at each stage's start, and on earlier examples in its first epochs."""
     validation: bool = False
     """Whether it is to tune on: measured is what is held out of the training data, and nothing of the test set."""
+    mean: tuple[float, ...] = ()
+    """Of each channel, of images in [0, 1]: what is subtracted; empty for the training part's own."""
+    std: tuple[float, ...] = ()
+    """What they are divided by, likewise."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle the fields alone: another process puts the images onto its own device."""
-        return type(self), tuple(getattr(self, field.name) for field in fields(self))
+        """Pickle the fields alone, mean and std filled in: another process puts the images onto its own device."""
+        # Of images in a file each process would read all, for these few numbers.
+        mean, std = (tuple(values.tolist()) for values in self.normalisation)
+        values = {field.name: getattr(self, field.name) for field in fields(self)} | {"mean": mean, "std": std}
+        return type(self), tuple(values.values())
 
     @property
     def data(self) -> str:
@@ -296,10 +303,11 @@ class ImageTask:
     @cached_property
     def normalisation(self) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of each channel, of images in [0, 1]: float32 (C,)."""
-        mean, std = self.images.channel_mean(), self.images.channel_std()
         if input_range(self.model) == "unit":
-            return torch.zeros_like(mean), torch.ones_like(std)
-        return mean, std
+            return torch.zeros(self.images.channels), torch.ones(self.images.channels)
+        if self.mean:
+            return torch.tensor(self.mean), torch.tensor(self.std)
+        return self.images.channel_mean(), self.images.channel_std()
 
     def _examples(self, images: Tensor, labels: Tensor) -> Examples:
         mean, std = self.normalisation

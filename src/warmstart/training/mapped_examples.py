@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from torch import Tensor
@@ -26,8 +27,16 @@ class MappedExamples(Examples):
 
     def stored(self, index: slice) -> tuple[Tensor, Tensor]:
         """Some of the examples, read from the file."""
-        self._announce(self.order[index.start : 2 * index.stop - index.start])  # the next ones, too
+        begin, end = self._following
+        after = 2 * index.stop - index.start
+        self._announce(self.order[end if index.start == begin else index.start : after])
+        self._following[:] = index.stop, after
         return self._in_order_of_pixels(self.images[self.order[index]]), self.labels[index]
+
+    @cached_property
+    def _following(self) -> list[int]:
+        """Between which places the batch after the latest one lies: it has been announced with that."""
+        return [0, 0]
 
     def _announce(self, places: Tensor) -> None:
         """Let the system read these images, and all at once: page by page it would read far more than they are."""
