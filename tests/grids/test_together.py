@@ -52,7 +52,7 @@ def test_two_processes_give_the_rows_of_one_and_go_on_where_one_stopped(tmp_path
 
 
 def test_two_processes_tune_together_and_then_test_together(tmp_path):
-    grid = [*GRID, "--methods", "cold,warm", "--tune", "2"]
+    grid = [*GRID, "--methods", "cold,warm", "--tune", "2", "--until", "0.1"]  # which every trial reaches
     code, out, err = finish(start(TORCHRUN, "compare", *grid, "--out", tmp_path))
 
     assert code == 0, err[-3000:]
