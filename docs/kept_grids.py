@@ -130,23 +130,23 @@ def _pairs(results: Results) -> Iterator[tuple[str, str]]:
     """Which methods are compared: each with cold, warm and uniform shrinking, at equal and at best rates."""
     rates = labels_by_rate(results)
     best = {method: best_label(results, of_one) for method, of_one in rates.items()}
-    at_given = [{m: of_one[rate] for m, of_one in rates.items() if rate in of_one} for rate in given_rates(rates)]
-    for names in (best, *at_given):
+    at_equal = [{m: of_one[rate] for m, of_one in rates.items() if rate in of_one} for rate in rates_in(rates)]
+    for names in (best, *(at_equal if len(at_equal) > 1 else ())):
         for ours in names:
             for theirs in ("cold", "warm", *CONTROLS):
                 if theirs in names and names[ours] != names[theirs]:
                     yield names[ours], names[theirs]
     for method, of_one in rates.items():
-        for rate in given_rates(rates):
-            if rate in of_one and best[method] != of_one[rate]:
-                yield best[method], of_one[rate]
+        lowest = of_one[min(of_one)]
+        if best[method] != lowest:
+            yield best[method], lowest
 
 
 def _difference(results: Results, ours: str, theirs: str) -> Facts:
     estimate = estimate_difference(results, ours, theirs)
     found = _interval(estimate)
-    steps = [[run[-1].steps for run in results.finished(method).values()] for method in (ours, theirs)]
-    return {**found, "steps_ratio": round(statistics.fmean(steps[0]) / statistics.fmean(steps[1]), 3)} if found else {}
+    steps = [statistics.fmean(Row.of(results, method).mean_steps) for method in (ours, theirs)]
+    return {**found, "steps_ratio": round(steps[0] / steps[1], 4)} if found else {}
 
 
 def _interval(estimate: Estimate | None) -> dict[str, float]:
@@ -199,10 +199,9 @@ def labels_by_rate(results: Results) -> dict[str, dict[float, str]]:
     return found
 
 
-def given_rates(rates: Mapping[str, Mapping[float, str]]) -> list[float]:
-    """The lowest rate, the paper's, where there are several."""
-    every = {rate for of_one in rates.values() for rate in of_one}
-    return [min(every)] if len(every) > 1 else []
+def rates_in(rates: Mapping[str, Mapping[float, str]]) -> list[float]:
+    """All rates, the lowest, the paper's, first."""
+    return sorted({rate for of_one in rates.values() for rate in of_one})
 
 
 def best_label(results: Results, of_one: Mapping[float, str]) -> str:

@@ -30,11 +30,11 @@ from kept_grids import (
     Facts,
     best_label,
     between,
-    given_rates,
     keep,
     kept,
     labels_by_rate,
     mean_last,
+    rates_in,
 )
 from warmstart.evidence.table import Row, cells, columns, mean_std
 from warmstart.evidence.verdict import multiple
@@ -105,7 +105,7 @@ def summary(grid: str) -> str:
     """Each method's row, and its difference from cold, warm and uniform shrinking."""
     results, facts = kept(grid)
     others = [method for method in ("cold", "warm", CONTROL) if method in results.methods]
-    head = (*columns(ACCURACY), *(f"minus {_short(other)}" for other in others), "last steps of cold's")
+    head = (*columns(ACCURACY), *(f"minus {_short(other)}" for other in others), "steps of cold's")
     rows = [
         (
             _short(method),
@@ -122,7 +122,7 @@ def rates(grid: str) -> str:
     """Last accuracy and steps of each method at each rate."""
     results, _ = kept(grid)
     by_rate = labels_by_rate(results)
-    every = sorted({rate for of_one in by_rate.values() for rate in of_one})
+    every = rates_in(by_rate)
     rows = [
         (_short(method), *(_accuracy_and_steps(results, of_one[rate]) if rate in of_one else "–" for rate in every))
         for method, of_one in by_rate.items()
@@ -135,10 +135,10 @@ def gains(grid: str) -> str:
     results, facts = kept(grid)
     by_rate = labels_by_rate(results)
     best = {method: best_label(results, of_one) for method, of_one in by_rate.items()}
-    (lowest,) = given_rates(by_rate)
+    lowest = rates_in(by_rate)[0]
     head = (
         *("method", f"minus cold at {lowest:g}", "best rate", "from it, points", "minus cold, both at best"),
-        *("last steps of cold's", "minus uniform shrinking, both at best"),
+        *("steps of cold's", "minus uniform shrinking, both at best"),
     )
     rows = []
     for method, label in best.items():
@@ -156,6 +156,19 @@ def gains(grid: str) -> str:
             )
         )
     return markdown.table(head, rows)
+
+
+def at_rates(grid: str) -> str:
+    """What each method gains over cold at the same rate, rate by rate."""
+    results, facts = kept(grid)
+    by_rate = labels_by_rate(results)
+    cold, every = by_rate["cold"], rates_in(by_rate)
+    rows = [
+        (_short(method), *(_points(between(facts, of_one.get(rate, ""), cold[rate])) for rate in every))
+        for method, of_one in by_rate.items()
+        if method != "cold"
+    ]
+    return markdown.table(("minus cold at the same rate", *(f"{rate:g}" for rate in every)), rows)
 
 
 def chosen(grid: str) -> str:
@@ -224,7 +237,7 @@ def where(_all: str) -> str:
             )
         )
     head = ("recipe", "network", "labels", "a stage", "cold %", "warm %", "best", "minus cold, points", "minus warm")
-    return markdown.table((*head, "last steps of cold's"), rows)
+    return markdown.table((*head, "steps of cold's"), rows)
 
 
 def draws(grid: str) -> str:
@@ -272,7 +285,7 @@ def _stages(file: Path) -> list[_Runs]:
 
 
 BLOCKS: Mapping[str, Callable[[str], str]] = {
-    block.__name__: block for block in (command, summary, rates, gains, chosen, verdict, family, where, draws)
+    block.__name__: block for block in (command, summary, rates, at_rates, gains, chosen, verdict, family, where, draws)
 }
 
 
