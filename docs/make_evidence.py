@@ -206,14 +206,22 @@ def family(grid: str) -> str:
     control = next(name for name in CONTROLS if name in results.methods)
     rows = [
         (
-            method.removeprefix("family:Family").strip("[]").replace(",", ", ") or "uniform shrinking",
+            _arm(method),
             *cells(Row.of(results, method), ACCURACY)[1:3],
             _points(between(facts, method, control)),
             _points(between(facts, method, "cold")),
+            _ratio(between(facts, method, "cold")),
         )
         for method in sorted(results.methods, key=lambda m: -mean_last(results, m))
     ]
-    return markdown.table(("arm", *columns(ACCURACY)[1:3], "minus uniform shrinking, points", "minus cold"), rows)
+    head = ("arm", *columns(ACCURACY)[1:3], "minus uniform shrinking", "minus cold", "steps of cold's")
+    return markdown.table(head, rows)
+
+
+def _arm(method: str) -> str:
+    if method in CONTROLS:
+        return "uniform shrinking"
+    return method.removeprefix("family:Family[").removesuffix("]").replace(",", ", ") if ":" in method else method
 
 
 def where(_all: str) -> str:
