@@ -48,14 +48,14 @@ from warmstart.wording import counted
 BLOCK = re.compile(r"<!-- (?P<kind>[\w-]+): (?P<grid>[\w-]+) -->\n(?:.*?)<!-- end -->\n", re.DOTALL)
 FIGURE = re.compile(r"!\[[^\]]*\]\((?P<kind>rates|against-cold)-(?P<grid>[\w-]+)\.png\)")
 WHERE = [
-    ((recipe, network, labels, size), f"where-{name}")
-    for recipe, kind in (("paper's", "paper"), ("practice", "practice"))
-    for network, labels, size, name in (
-        ("small-cnn", "clean", "250", f"{kind}-clean"),
-        ("small-cnn", "clean", "1000", f"{kind}-large"),
-        ("small-cnn", "20 % drawn anew", "250", f"{kind}-noisy"),
-        ("small-cnn without norm", "clean", "250", f"{kind}-none"),
-        ("separable, 1x1-rich", "clean", "250", f"{kind}-pointwise"),
+    ((recipe, network, labels, size), grid)
+    for recipe, kind, tuned in (("paper's", "paper", "incremental"), ("practice", "practice", "practice"))
+    for network, labels, size, grid in (
+        ("small-cnn", "clean", "250", f"where-{kind}-clean"),
+        ("small-cnn", "clean", "1000", f"tuned-{tuned}-cifar10-given"),
+        ("small-cnn", "20 % drawn anew", "250", f"where-{kind}-noisy"),
+        ("small-cnn without norm", "clean", "250", f"where-{kind}-none"),
+        ("separable, 1x1-rich", "clean", "250", f"where-{kind}-pointwise"),
     )
 ]
 """Circumstances, and the grid that was measured under them."""
@@ -356,6 +356,7 @@ def main(arguments: Sequence[str]) -> None:
     """Keep what grids have, if a folder of them is given; write pages and figures."""
     named = {match["grid"] for page in page_files() for match in BLOCK.finditer(page.read_text(encoding="utf-8"))}
     named |= {grid for _, grid in WHERE}
+    named = {grid.removesuffix("-given") for grid in named}  # which come with the tuned ones
     for folder in arguments:
         if (drawn := Path(folder) / "authors-draws.csv").exists():
             shutil.copy(drawn, FOLDER)
