@@ -90,6 +90,36 @@ def list_rows(name: str, files: Files, lists: Sequence[str], wanted: Wanted) -> 
     where = f"{files.where}/{lists[0]}" if len(lists) == 1 else files.where
     if not rows:
         raise InputError(f"{where}: no rows; name an image and its label in each")
+    image, label = _chosen_columns(files, where, rows, wanted)
+    paths = _paths(files, rows, image, skip=wanted.skip_unreadable)
+    train, test, notes = _train_and_test(files, where, rows, paths, label)
+    train_labels, test_labels = _labels(
+        where, [[rows[index].values[label] for index in part] for part in (train, test)]
+    )
+    indices, test_indices, classes = index_labels(where, train_labels, test_labels if test else None)
+    arrived = None
+    if (order := wanted.order_column) is not None:
+        require_column(where, order, rows[0].values.keys())
+        arrived = arrival_keys(where, order, [rows[index].values[order] for index in train])
+    if unlisted := set(filter(is_image, files.names)).difference(paths):
+        notes.append(f"{where}: does not name {counted(len(unlisted), 'image')} such as {min(unlisted)}")
+    chosen = [paths[index] for index in (*train, *test)]
+    return Listing(
+        name,
+        files.where,
+        indices,
+        test_indices,
+        classes,
+        partial(encoded_files, files, chosen),
+        lambda: files.sources(chosen),
+        arrived,
+        notes,
+        chosen,
+    )
+
+
+def _chosen_columns(files: Files, where: str, rows: Sequence[_Row], wanted: Wanted) -> tuple[str, str]:
+    """The columns of images and of labels; InputError if rows differ, or the columns cannot be told."""
     columns = rows[0].values.keys()
     if (differing := next((row for row in rows if row.values.keys() != columns), None)) is not None:
         raise InputError(f"{files.where}/{differing.where}: other columns than {rows[0].where}; make them alike")
@@ -97,47 +127,24 @@ def list_rows(name: str, files: Files, lists: Sequence[str], wanted: Wanted) -> 
     when = None if wanted.order_column in LABEL_NAMES else wanted.order_column
     others = [column for column in columns if column not in (image, _SPLIT, when)]
     holding = list(columns) if wanted.label_column else others
-    label = choose(where, "label", dict.fromkeys(columns), holding, LABEL_NAMES, wanted.label_column)
-    paths = _paths(files, rows, image, skip=wanted.skip_unreadable)
+    return image, choose(where, "label", dict.fromkeys(columns), holding, LABEL_NAMES, wanted.label_column)
+
+
+def _train_and_test(
+    files: Files, where: str, rows: Sequence[_Row], paths: Sequence[str], label: str
+) -> tuple[list[int], list[int], list[str]]:
+    """The rows of the training part and of the test part, if one has labels, and notes on parts that are left out."""
     parts = _parts(where, rows, paths)
     train_name, test_names = order_parts(parts)
     if train_name is None:
         raise InputError(f"{where}: no row is of the part 'train', but {', '.join(parts)}; correct '{_SPLIT}'")
-    train = parts[train_name]
-    for row in (rows[index] for index in train):
+    for row in (rows[index] for index in parts[train_name]):
         if not row.values[label]:
             raise InputError(f"{files.where}/{row.where}: '{label}' is empty; fill it, or remove the row")
     test_name = next((part for part in test_names if all(rows[index].values[label] for index in parts[part])), None)
-    test = [] if test_name is None else parts[test_name]
-    train_labels, test_labels = _labels(
-        where, [[rows[index].values[label] for index in part] for part in (train, test)]
-    )
-    indices, test_indices, classes = index_labels(where, train_labels, test_labels if test else None)
-    arrived = None
-    if (order := wanted.order_column) is not None:
-        require_column(where, order, columns)
-        arrived = arrival_keys(where, order, [rows[index].values[order] for index in train])
-    unlisted = set(filter(is_image, files.names)).difference(paths)
     left = [part for part in parts if part not in (train_name, test_name)]
-    return Listing(
-        name,
-        files.where,
-        indices,
-        test_indices,
-        classes,
-        partial(encoded_files, files, chosen := [paths[index] for index in (*train, *test)]),
-        lambda: files.sources(chosen),
-        arrived,
-        [
-            *(f"{where}: rows of '{part}' are not used" for part in left),
-            *(
-                [f"{where}: does not name {counted(len(unlisted), 'image')} such as {min(unlisted)}"]
-                if unlisted
-                else []
-            ),
-        ],
-        chosen,
-    )
+    notes = [f"{where}: rows of '{part}' are not used" for part in left]
+    return parts[train_name], [] if test_name is None else parts[test_name], notes
 
 
 def _rows(files: Files, file: str) -> Iterator[_Row]:

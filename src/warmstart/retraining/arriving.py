@@ -175,25 +175,7 @@ class Arrival:
             text = f"{counted(len(places), 'new example')}, all held out: nothing to train on yet"
             self.chronicle.say("waiting", text)
             return None
-        row = StageRow(
-            number=number,
-            parent=chain[-1] if chain else None,
-            state="training",
-            reason="",
-            settings=settings.to_json(),
-            data_sha256=sha256,
-            test_file=test_file,
-            arrived=len(places),
-            new=job.new,
-            seen=len(data.train),
-            held_out=len(data.test),
-            began=time.time(),
-            ended=None,
-            classes=len(classes),
-            attempt=FIRST,
-            kept=True,
-            followed=False,
-        )
+        row = _row(job, sha256, test_file, len(places))
         self._say_what_arrived(row, new_classes, known)
         with index.transaction():
             index.set_facts({"fixed": facts.as_json()})
@@ -310,3 +292,26 @@ def _facts(settings: RetrainSettings, found: Look, arrived: Snapshot) -> Facts:
 def _in_order(names: set[str]) -> list[str]:
     """Classes in the order of their names; numbers by their size."""
     return sorted(names, key=lambda name: (0, int(name), "") if name.lstrip("-").isdigit() else (1, 0, name))
+
+
+def _row(job: Job, sha256: str, test_file: str, arrived: int) -> StageRow:
+    """A stage as it is written down before it is trained."""
+    return StageRow(
+        number=job.stage,
+        parent=job.chain[-1] if job.chain else None,
+        state="training",
+        reason="",
+        settings=job.settings.to_json(),
+        data_sha256=sha256,
+        test_file=test_file,
+        arrived=arrived,
+        new=job.new,
+        seen=len(job.data.train),
+        held_out=len(job.data.test),
+        began=time.time(),
+        ended=None,
+        classes=len(job.classes),
+        attempt=FIRST,
+        kept=True,
+        followed=False,
+    )
