@@ -127,13 +127,13 @@ def _compact(rows: Sequence[StageResult]) -> str:
 
 
 def _pairs(results: Results) -> Iterator[tuple[str, str]]:
-    """Which methods are compared: each with cold, warm and uniform shrinking, at equal and at best rates."""
+    """Which methods are compared: each with the best known ones, at equal and at best rates."""
     rates = labels_by_rate(results)
     best = {method: best_label(results, of_one) for method, of_one in rates.items()}
     at_equal = [{m: of_one[rate] for m, of_one in rates.items() if rate in of_one} for rate in rates_in(rates)]
     for names in (best, *(at_equal if len(at_equal) > 1 else ())):
         for ours in names:
-            for theirs in ("cold", "warm", *CONTROLS):
+            for theirs in ("cold", "warm", *CONTROLS, "dash", "fire"):
                 if theirs in names and names[ours] != names[theirs]:
                     yield names[ours], names[theirs]
     for method, of_one in rates.items():
