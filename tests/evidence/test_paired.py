@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from made_up import make_results
-from warmstart.evidence.paired import estimate
+from warmstart.evidence.paired import estimate, level_text
 from warmstart.evidence.verdict import estimate_difference
 
 ONE, ROTATED, OWN = [6], [2] * 5, [1] * 8
@@ -150,3 +150,10 @@ def test_results_say_which_seeds_share_their_test_examples():
 
 def test_without_spread_nothing_is_inferred():
     assert estimate(np.full(4, 0.1), np.ones((2, 30)), np.ones((2, 30))).interval() == (-math.inf, math.inf)
+
+
+def test_a_level_is_never_rounded_to_certainty():
+    assert level_text(0.05) == "95 %"
+    assert level_text(0.05 / 3) == "98.3 %"
+    assert level_text(0.05 / 100) == "99.95 %"
+    assert level_text(0.05 / 150) == "99.97 %"

@@ -168,10 +168,8 @@ def test_inconclusive_says_what_remains_possible_and_keeps_cold():
     assert verdict.sentence.startswith("Stay with cold for now: dash at ")
     assert f"no difference that 5 seeds can show (95 % interval {low:.1f} to +{high:.1f} points). " in verdict.sentence
     assert comparison.admitting_margin == -comparison.low
-    assert (
-        f"{comparison.seeds_needed} seeds would decide; a margin of {-low:.1f} points would admit it."
-        in verdict.sentence
-    )
+    margin = f"a margin of {-low:.1f} points would admit it."
+    assert f"{comparison.seeds_needed} seeds would decide about every other time; {margin}" in verdict.sentence
     assert comparison.seeds_needed > 5
     assert (
         judge(
@@ -221,6 +219,27 @@ def test_methods_that_lose_are_not_recommended_however_cheap():
     verdict = judge(make_results(("cold", "warm")))
     assert verdict.recommended == "cold"
     assert verdict.sentence.startswith("Use cold: every method that takes fewer steps loses accuracy, warm the least")
+
+
+@pytest.mark.parametrize("steps", [100, 0], ids=["equal", "not counted"])
+def test_a_method_that_is_no_worse_in_as_many_steps_is_not_said_to_lose(steps):
+    results = make_results(("cold", "warm", "dash"), levels={"warm": (0.8, 60), "dash": (0.945, 60)})
+    for row in list(results.rows):
+        change(results, row.method, seed=row.seed, stage=row.stage, steps=steps)
+    verdict = judge(results, margin=0.02)
+    assert {m: c.decision for m, c in by_method(verdict).items()} == {"warm": "worse", "dash": "no worse"}
+    assert by_method(verdict)["dash"].difference < 0
+    assert (verdict.recommended, verdict.decided) == ("cold", True)
+    assert verdict.sentence == ("Use cold: no other method saves steps without a loss, or has a better mean accuracy.")
+
+
+def test_where_no_steps_are_saved_every_method_that_loses_is_said_to():
+    results = make_results(("cold", "warm"), levels={"warm": (0.8, 60)})
+    for row in list(results.rows):
+        change(results, row.method, seed=row.seed, stage=row.stage, steps=100)
+    assert judge(results).sentence.startswith(
+        "Use cold: every method that takes no more steps loses accuracy, warm the"
+    )
 
 
 def test_a_better_method_that_costs_more_is_named_but_not_recommended():

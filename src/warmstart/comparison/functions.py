@@ -72,7 +72,7 @@ def compare(
         train: ``train(model, stage)`` trains in place on ``stage.data`` and returns the number of optimizer updates,
             or a mapping with ``steps`` and, if known, ``epochs``, ``train_accuracy`` and ``seconds``.
         evaluate: ``evaluate(model)`` on your fixed test set: a number, or one score for each test example, whose mean
-            is the metric; scores narrow the intervals, since a bootstrap over examples can use them.
+            is the metric; with scores the intervals allow for the choice of test examples, too.
         make_optimizer: ``make_optimizer(model)``, once a run: ``stage.optimizer``, whose state methods keep or reset.
             If not given, ``train`` makes its own.
         loss_fn: ``loss_fn(output, target)`` for examples that collate to ``(input, target)``; without it batches are

@@ -212,8 +212,9 @@ def _freedom(sizes: Sequence[int], of_one: float, of_pair: float) -> float:
 
 
 def level_text(error: float) -> str:
-    """``"95 %"``: the level of intervals with this chance of a false claim."""
-    return f"{100 * (1 - error):.3g} %"
+    """``"95 %"``: the level of intervals with this chance of a false claim; as many digits as keep it from 100."""
+    texts = (f"{100 * (1 - error):.{digits}g}" for digits in range(3, 17))
+    return f"{next(text for text in texts if text != '100')} %"
 
 
 def holm_adjusted(p_values: Sequence[float]) -> list[float]:

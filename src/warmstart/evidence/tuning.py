@@ -102,7 +102,10 @@ class Tuning:
     def notes(self) -> tuple[str, ...]:
         """What a reader of the verdict should know."""
         most = max(len(one.trials) for one in self.tuned)
-        notes = [f"Each method was tuned: {counted(most, 'trial')}, judged on {self.where}; the seeds here are fresh."]
+        notes = [
+            f"Each method was tuned: {counted(most, 'trial')}, judged on {self.where}; the seeds here are fresh. The "
+            "intervals are of the chosen settings: to tune anew might choose others."
+        ]
         for one in self.tuned:
             if one.failures == len(one.trials):
                 notes.append(f"{one.method}: all trials failed, so it is as it was given.")

@@ -259,11 +259,17 @@ def _keep_reference(results: Results, verdict: Verdict, cheaper: Sequence[Compar
     if not cheaper:
         return f"Use {reference}: no other method takes fewer steps."
     unclear = [c for c in cheaper if c.decision == "unclear"]
+    if not unclear and any(c.decision != "worse" for c in cheaper):  # in as many steps, with a mean that is not above
+        return f"Use {reference}: no other method saves steps without a loss, or has a better mean {metric}."
     if not unclear:
         sign = results.metric.sign
         closest = max(cheaper, key=lambda c: sign * c.difference)
+        steps = [c.total_steps_ratio for c in cheaper if math.isfinite(c.total_steps_ratio)]
+        which = "other method"
+        if steps:
+            which = f"method that takes {'fewer' if max(steps) < 1 else 'no more'} steps"
         return (
-            f"Use {reference}: every method that takes fewer steps loses {metric}, {closest.method} the least: "
+            f"Use {reference}: every {which} loses {metric}, {closest.method} the least: "
             f"{_outcome(results, verdict, closest)}."
         )
     c = min(unclear, key=lambda c: (_cost(c), -results.metric.sign * c.difference))
@@ -287,9 +293,9 @@ def _keep_reference(results: Results, verdict: Verdict, cheaper: Sequence[Compar
 def _what_would_decide(results: Results, c: Comparison) -> str:
     margin = f"a margin of {results.metric.difference(c.admitting_margin)} would admit it"
     if c.seeds_needed is not None:
-        return f"At the spread seen, {counted(c.seeds_needed, 'seed')} would decide; {margin}."
+        return f"At the spread seen, {counted(c.seeds_needed, 'seed')} would decide about every other time; {margin}."
     if results.metric.sign * c.difference <= 0:
-        return f"It may lose more than the margin, which more seeds would show; {margin}."
+        return f"It may lose more than the margin; {margin}."
     return f"More test examples are needed: at the spread seen, no practical number of seeds would decide; {margin}."
 
 
