@@ -100,7 +100,7 @@ def _write(name: str, by_optimizer: Mapping[str, Results], about: Facts) -> None
 def _command(name: str, command: str, used: str) -> str:
     """The command from the repository's root, with no path of this machine; a long one takes a file of settings."""
     command = re.sub(r"--data \S*/([\w-]+)(?=\s)", r"--data \1/", command)
-    command = re.sub(r"--data \S*/([\w-]+\.npz)", r"--data \1", command)
+    command = re.sub(r"--data \S*/([\w-]+\.(?:npz|tar))", r"--data \1", command)
     if len(command) > LONG:
         settings = dict(zip(*[iter(shlex.split(command)[2:])] * 2, strict=True))
         values = {flag[2:].replace("-", "_"): yaml.safe_load(value) for flag, value in settings.items()}

@@ -48,6 +48,17 @@ def test_the_variance_is_unbiased_and_95_percent_intervals_hold_the_truth_in_95_
     assert 0.935 <= held <= 0.97
 
 
+@pytest.mark.parametrize("seeds", [3, 5])
+@pytest.mark.parametrize("stds", [(0.01, 0.04, 0.05), (0.01, 0.14, 0.1), (0.0, 0.1, 0.2)])
+def test_the_levels_that_several_methods_and_looks_ask_for_hold_with_few_seeds_too(seeds, stds):
+    """Where seeds happen to agree their spread is not known the better."""
+    rng, repeats = np.random.default_rng(3), 4000
+    found = [estimated(draw(rng, [seeds], stds)) for _ in range(repeats)]
+    for error in (0.05, 0.05 / 3, 0.05 / 9, 0.05 / 21):
+        missed = sum(not low <= 0 <= high for low, high in (one.interval(1 - error) for one in found))
+        assert missed <= repeats * error + 3 * math.sqrt(repeats * error)
+
+
 def test_one_test_set_taken_for_many_misses_the_truth():
     rng = np.random.default_rng(2)
     missed = 0
@@ -69,7 +80,11 @@ def test_one_test_set_gives_the_three_terms_of_the_model():
     found = estimated([scores])
 
     assert found.variance == pytest.approx(of_seeds + of_examples)
-    assert found.freedom == pytest.approx(found.variance**2 / (of_seeds**2 / 4 + of_examples**2 / 199))
+    half = math.hypot(stats.t.ppf(0.99, 4) * of_seeds**0.5, stats.t.ppf(0.99, 199) * of_examples**0.5)
+    low, high = found.interval(0.98)
+    assert (low, high) == pytest.approx((found.difference - half, found.difference + half))
+    assert found.p_value(low) == pytest.approx(0.02)
+    assert found.p_value(high + 1e-6) < 0.02 < found.p_value(high - 1e-6)
 
 
 def test_with_a_test_set_a_seed_the_interval_is_the_paired_t_tests():
@@ -107,7 +122,7 @@ def test_seeds_that_agree_by_chance_leave_the_noise_of_single_examples(sizes):
 )
 def test_in_the_mean_the_variance_that_is_foreseen_is_the_one_that_more_seeds_then_have(now, then):
     rng, stds = np.random.default_rng(7), (0.02, 0.3, 0.1)
-    foreseen = [estimated(draw(rng, now, stds, 100)).foreseen(sum(then))[0] for _ in range(1500)]
+    foreseen = [estimated(draw(rng, now, stds, 100)).foreseen(sum(then)).variance for _ in range(1500)]
     later = [estimated(draw(rng, then, stds, 100)).variance for _ in range(1500)]
     assert np.mean(foreseen) == pytest.approx(np.mean(later), rel=0.06)
 
@@ -115,7 +130,9 @@ def test_in_the_mean_the_variance_that_is_foreseen_is_the_one_that_more_seeds_th
 @pytest.mark.parametrize("sizes", [ONE, ROTATED, OWN], ids=str)
 def test_with_the_seeds_that_there_are_it_is_foreseen_what_is(sizes):
     found = estimated(draw(np.random.default_rng(9), sizes, (0.01, 0.2, 0.3)))
-    assert found.foreseen(found.seeds) == pytest.approx((found.variance, found.freedom))
+    foreseen = found.foreseen(found.seeds)
+    assert foreseen.variance == pytest.approx(found.variance)
+    assert foreseen.interval(0.99) == pytest.approx(found.interval(0.99))
 
 
 def test_more_seeds_narrow_what_different_test_sets_leave_open_and_not_what_one_does():

@@ -28,9 +28,12 @@ so that the sample variance over n, that of the paired t statistic, is too small
   it is estimated from the residuals of the model.
 - With one group this is var(seed) / n + var(example) / T + var(both) / (n T); with n groups of one, which have no
   pairs, it is the paired t statistic's own variance.
-- The degrees of freedom are Welch and Satterthwaite's. C has T - 1 from each group with pairs. The sample variance has
-  n - 1 with one group and with n; in between, where a group's common part counts once, those of a quadratic form in
-  normal variables, tr(A)^2 / tr(A^2), where A is the covariance matrix of the y(s), centred.
+- The interval's half width is sqrt(a^2 + b^2) with a = t sqrt(sample variance / n) and b = t sqrt(C), each t with the
+  degrees of freedom of its own part (Howe, JASA 1974). Welch and Satterthwaite's single t is not taken: where a few
+  seeds happen to agree it calls their spread known, and the interval narrows by both of its factors. C has T - 1
+  degrees of freedom from each group with pairs. The sample variance has n - 1 with one group and with n; in between,
+  where a group's common part counts once, those of a quadratic form in normal variables, tr(A)^2 / tr(A^2), where A is
+  the covariance matrix of the y(s), centred.
 
 Test sets that overlap in part are taken for different ones, whose examples differ. Without per-example scores only the
 sample variance is known: the interval then holds for these very test sets.
@@ -40,13 +43,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 ERROR = 0.05
 """The accepted chance of a false claim: intervals are at 95 %, unless several looks share it."""
+LEAST_P = 1e-300
+"""No p-value is given as less."""
 MOST_SEEDS = 200
 """More are not advised: with so many, what is left is that the test examples are few."""
 
@@ -56,15 +61,20 @@ class Estimate:
     """An estimated difference with its uncertainty."""
 
     difference: float
-    variance: float
-    """Of the difference; 0 if the data show no spread at all, from which nothing can be inferred."""
-    freedom: float
-    """Degrees of freedom of the t distribution."""
+    of_seeds: float
+    """The part of the variance that is the seeds' sample variance over their number."""
+    seed_freedom: float
+    """Its degrees of freedom."""
     seeds: int
     of_examples: float = 0.0
     """The part of the variance that shared test examples make, C; with one test set more seeds do not narrow it."""
     example_freedom: float = math.inf
     test_sets: int = 1
+
+    @property
+    def variance(self) -> float:
+        """Of the difference; 0 if the data show no spread at all, from which nothing can be inferred."""
+        return self.of_seeds + self.of_examples
 
     def seeds_needed(self, excluded: float, level: float) -> int | None:
         """The fewest seeds with which the interval would not hold a value, if they go on as these did.
@@ -80,42 +90,51 @@ class Estimate:
             At least the number there is; None if more than `MOST_SEEDS` would be needed, as where the test examples
             alone leave the value possible.
         """
-        from scipy.special import stdtrit
+        distance = abs(self.difference - excluded)
+        seeds = range(max(2, self.seeds), MOST_SEEDS + 1)
+        return next((count for count in seeds if distance > self.foreseen(count)._half(1 - level)), None)
 
-        for seeds in range(max(2, self.seeds), MOST_SEEDS + 1):
-            variance, freedom = self.foreseen(seeds)
-            if abs(self.difference - excluded) > float(stdtrit(freedom, (1 + level) / 2)) * math.sqrt(variance):
-                return seeds
-        return None
-
-    def foreseen(self, seeds: int) -> tuple[float, float]:
-        """The variance and the degrees of freedom with so many seeds, if they go on as these did."""
-        of_one = (self.variance - self.of_examples) * self.seeds + self.of_examples
+    def foreseen(self, seeds: int) -> Estimate:
+        """The estimate with so many seeds, if they go on as these did."""
+        of_one = self.of_seeds * self.seeds + self.of_examples
         now, then = (_spread(count, self.test_sets) for count in (self.seeds, seeds))
         of_pair = self.of_examples / _share_of_pairs(now) if self.of_examples else 0.0
         of_examples = of_pair * _share_of_pairs(then)
         of_seeds = (of_one - of_examples) / seeds
-        variance = of_seeds + of_examples
-        parts = of_seeds**2 / _freedom(then, of_one, of_pair) + of_examples**2 / self.example_freedom
-        freedom = variance**2 / parts if parts > 0 else math.inf
-        return variance, freedom
+        freedom = _freedom(then, of_one, of_pair)
+        return replace(self, of_seeds=of_seeds, seed_freedom=freedom, seeds=seeds, of_examples=of_examples)
 
     def interval(self, level: float = 1 - ERROR) -> tuple[float, float]:
         """The two-sided confidence interval at ``level``; infinite if ``variance`` is 0."""
-        if self.variance == 0:
-            return -math.inf, math.inf
-        from scipy.special import stdtrit  # the quantile of Student's t; scipy.stats would take a second to import
-
-        half = float(stdtrit(self.freedom, (1 + level) / 2)) * math.sqrt(self.variance)
+        half = self._half(1 - level)
         return self.difference - half, self.difference + half
 
     def p_value(self, at: float = 0.0) -> float:
-        """The two-sided p-value of the hypothesis that the true difference is ``at``; 1 if ``variance`` is 0."""
-        if self.variance == 0:
-            return 1.0
-        from scipy.special import stdtr  # the distribution function of Student's t
+        """The two-sided p-value of the hypothesis that the true difference is ``at``.
 
-        return float(2 * stdtr(self.freedom, -abs(self.difference - at) / math.sqrt(self.variance)))
+        Returns:
+            The error of the widest interval that leaves ``at`` out, so that the two never disagree; 1 if ``variance``
+            is 0.
+        """
+        distance = abs(self.difference - at)
+        least, most = math.log(LEAST_P), 0.0
+        if not distance > self._half(1.0):
+            return 1.0
+        if distance > self._half(LEAST_P):
+            return LEAST_P
+        for _ in range(60):  # halving, down to the precision of floats
+            middle = (least + most) / 2
+            least, most = (least, middle) if distance > self._half(math.exp(middle)) else (middle, most)
+        return math.exp(most)
+
+    def _half(self, error: float) -> float:
+        """Half of the width of the interval that misses with this chance."""
+        if self.variance == 0:
+            return math.inf
+        from scipy.special import stdtrit  # the quantile of Student's t; scipy.stats would take a second to import
+
+        parts = ((self.of_seeds, self.seed_freedom), (self.of_examples, self.example_freedom))
+        return math.hypot(*(stdtrit(freedom, error / 2) * math.sqrt(part) for part, freedom in parts if part > 0))
 
 
 def estimate(by_seed: NDArray[np.float64], *by_example: NDArray[np.float64]) -> Estimate:
@@ -127,7 +146,7 @@ def estimate(by_seed: NDArray[np.float64], *by_example: NDArray[np.float64]) -> 
             tested on it, shape (m, T); the seeds of all sets are n together.
 
     Returns:
-        The mean difference with its variance and degrees of freedom.
+        The mean difference with the parts of its variance and their degrees of freedom.
     """
     n = len(by_seed)
     mean = float(by_seed.mean())
@@ -148,18 +167,16 @@ def estimate(by_seed: NDArray[np.float64], *by_example: NDArray[np.float64]) -> 
         # without var(seed), V is what the differences of single examples vary by.
         of_one = sum(float(scores.var(axis=1, ddof=1).sum()) / scores.shape[1] for scores in by_example) / n
         of_seeds = max(0.0, of_one - covariance) / n
-    variance = of_seeds + of_examples
-    if variance == 0:
+    if of_seeds + of_examples == 0:
         return Estimate(mean, 0.0, n - 1, n)
     if not shared:
-        return Estimate(mean, variance, n - 1, n, test_sets=len(sizes))
+        return Estimate(mean, of_seeds, n - 1, n, test_sets=len(sizes))
     of_pair = of_examples / _share_of_pairs(sizes)
     lengths = np.array([scores.shape[1] for scores in shared])
     weights = pairs / lengths
     example_freedom = float(weights.sum()) ** 2 / float((weights**2 / (lengths - 1)).sum())
     seed_freedom = _freedom(sizes, n * of_seeds + of_examples, of_pair)
-    freedom = variance**2 / (of_seeds**2 / seed_freedom + of_examples**2 / example_freedom)
-    return Estimate(mean, variance, freedom, n, of_examples, example_freedom, len(sizes))
+    return Estimate(mean, of_seeds, seed_freedom, n, of_examples, example_freedom, len(sizes))
 
 
 def of_two_networks(by_example: NDArray[np.float64]) -> Estimate:
@@ -176,7 +193,7 @@ def of_two_networks(by_example: NDArray[np.float64]) -> Estimate:
     """
     size = len(by_example)
     variance = float(by_example.var(ddof=1)) / size if size > 1 else 0.0
-    return Estimate(float(by_example.mean()), variance, max(0, size - 1), seeds=1)
+    return Estimate(float(by_example.mean()), 0.0, 0.0, 1, variance, max(1, size - 1))
 
 
 def _covariance(scores: NDArray[np.float64]) -> float:
