@@ -122,11 +122,11 @@ def test_seeds_are_added_until_it_is_decided(tmp_path):
     assert not more.verdict.decided
     assert more.verdict.notes[-1].startswith("Look 3 of 3, 7 seeds: not decided, and no seeds are added. ")
 
-    outcome = run(**plain, seeds=3, max_seeds=7, margin=1.0, out=tmp_path)
+    outcome = run(**plain, seeds=5, max_seeds=9, margin=1.0, out=tmp_path)
     assert outcome.verdict.decided
-    assert {row.seed for row in outcome.results.rows} == {0, 1, 2}
-    assert "seeds:\n- 0\n- 1\n- 2\n" in (tmp_path / "config.yaml").read_text()
-    assert "max_seeds: 7\n" in (tmp_path / "config.yaml").read_text()
+    assert {row.seed for row in outcome.results.rows} == set(range(5))
+    assert "seeds:\n- 0\n- 1\n- 2\n- 3\n- 4\n" in (tmp_path / "config.yaml").read_text()
+    assert "max_seeds: 9\n" in (tmp_path / "config.yaml").read_text()
 
 
 @pytest.mark.parametrize(
