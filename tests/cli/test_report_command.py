@@ -46,6 +46,22 @@ def test_a_comparison_that_is_not_complete_has_a_report_too(copy, capfd):
     assert "dash" in capfd.readouterr().out
 
 
+@pytest.mark.parametrize("key", ["test_set", "rows"])
+def test_a_folder_of_another_version_is_refused_in_one_line(copy, capfd, key):
+    file = copy / "runs" / "sgd-cold-seed1" / "checkpoint.safetensors"
+    saved = checkpoint.load(file)
+    if key == "rows":
+        saved.metadata["rows"][0]["a_column_to_come"] = 1.0
+    else:
+        del saved.metadata[key]
+    checkpoint.save(file, model=saved.model_state, metadata=saved.metadata, tensors=saved.tensors)
+
+    for command in ("report", "compare"):
+        flags = [copy] if command == "report" else [*SMALL, "--max-epochs", 2, "--methods", "cold,dash", "--out", copy]
+        assert warmstart(command, *flags) == 2
+        assert "was written by another version of warmstart" in capfd.readouterr().err
+
+
 def test_another_margin_changes_the_report_and_not_the_comparison(copy, capfd):
     config = (copy / "config.yaml").read_bytes()
 

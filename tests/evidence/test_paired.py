@@ -44,8 +44,9 @@ def test_the_variance_is_unbiased_and_95_percent_intervals_hold_the_truth_in_95_
     assert np.mean([one.variance for one in found]) == pytest.approx(exact, rel=0.06)
     assert np.var([one.difference for one in found]) == pytest.approx(exact, rel=0.1)
     held = sum(low <= truth <= high for low, high in (one.interval(0.95) for one in found)) / repeats
-    # Three standard errors of the simulation are 0.015.
-    assert 0.935 <= held <= 0.97
+    # Three standard errors of the simulation are 0.015; where single answers are a good part of what seeds differ by,
+    # their floor holds more.
+    assert 0.935 <= held <= 0.985
 
 
 @pytest.mark.parametrize("seeds", [3, 5])
@@ -66,11 +67,12 @@ def test_one_test_set_taken_for_many_misses_the_truth():
         shared = draw(rng, [8], (0.0, 0.3, 0.1))[0]
         low, high = estimated([scores[None] for scores in shared]).interval(0.95)
         missed += not low <= 0 <= high
-    assert missed > 250
+    assert missed > 200
 
 
-def test_one_test_set_gives_the_three_terms_of_the_model():
-    scores = draw(np.random.default_rng(3), [5], (0.01, 0.2, 0.3))[0]
+@pytest.mark.parametrize(("seed_std", "floor"), [(0.01, True), (0.05, False)])
+def test_one_test_set_gives_the_three_terms_of_the_model(seed_std, floor):
+    scores = draw(np.random.default_rng(3), [5], (seed_std, 0.2, 0.3))[0]
     seeds, size = scores.shape
     examples = scores.mean(axis=0)
     residual = scores - scores.mean(axis=1, keepdims=True) - examples + scores.mean()
@@ -80,7 +82,9 @@ def test_one_test_set_gives_the_three_terms_of_the_model():
     found = estimated([scores])
 
     assert found.variance == pytest.approx(of_seeds + of_examples)
-    half = math.hypot(stats.t.ppf(0.99, 4) * of_seeds**0.5, stats.t.ppf(0.99, 199) * of_examples**0.5)
+    halves = stats.t.ppf(0.99, 4) * of_seeds**0.5, stats.t.ppf(0.99, 4 * 199) * of_both**0.5
+    assert (halves[0] < halves[1]) == floor
+    half = math.hypot(max(halves), stats.t.ppf(0.99, 199) * of_examples**0.5)
     low, high = found.interval(0.98)
     assert (low, high) == pytest.approx((found.difference - half, found.difference + half))
     assert found.p_value(low) == pytest.approx(0.02)
@@ -114,7 +118,9 @@ def test_seeds_that_agree_by_chance_leave_the_noise_of_single_examples(sizes):
     rng = np.random.default_rng(6)
     by_example = [np.stack([rng.permutation(answers) for _ in range(count)]) for count in sizes]
     found = estimated(by_example)
-    assert found.variance == pytest.approx(answers.var(ddof=1) / answers.size / sum(sizes), rel=0.2)
+    assert found.of_seeds == 0
+    half = stats.norm.ppf(0.975) * math.sqrt(answers.var(ddof=1) / answers.size / sum(sizes))
+    assert found.interval(0.95)[1] - found.difference == pytest.approx(half, rel=0.1)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from made_up import change, drop, make_results
-from warmstart.evidence.paired import Estimate, estimate, holm_adjusted, holm_levels
+from warmstart.evidence.paired import estimate
 from warmstart.evidence.verdict import judge
 from warmstart.runs.metric import Metric
 
@@ -63,8 +63,9 @@ def test_95_percent_intervals_hold_the_truth_in_95_percent_of_experiments(seed_s
         differences = truth + noise + rng.normal(0, both_std, (seeds, size))
         low, high = estimate(differences.mean(axis=1), differences).interval(0.95)
         held += low <= truth <= high
-    # Three standard errors of the simulation are 0.012; Satterthwaite's own approximation costs up to 0.01.
-    assert 0.93 <= held / repeats <= 0.965
+    # Three standard errors of the simulation are 0.012. Where seeds differ by single answers alone, what those make is
+    # the floor of their part, and more intervals hold.
+    assert 0.94 <= held / repeats <= (0.97 if seed_std else 0.985)
 
 
 def test_leaving_out_the_test_examples_noise_would_not_cover():
@@ -80,41 +81,44 @@ def test_leaving_out_the_test_examples_noise_would_not_cover():
     assert held["both"] > 930
 
 
-def test_holm_levels_by_hand():
-    # 0.01 <= 0.05/3 is rejected, then 0.02 <= 0.05/2, then 0.04 <= 0.05/1.
-    assert holm_levels([0.04, 0.01, 0.02]) == pytest.approx([0.95, 1 - 0.05 / 3, 0.975])
-    # 0.03 > 0.05/2 stops the procedure: 0.04 is then not rejected either, although 0.04 <= 0.05.
-    assert holm_levels([0.04, 0.01, 0.03]) == pytest.approx([0.975, 1 - 0.05 / 3, 0.975])
-    assert holm_levels([0.3, 0.2]) == pytest.approx([0.975, 0.975])
-    assert holm_levels([]) == []
+def of_last_stage(accuracies, steps=100):
+    """A grid of one stage, without scores, from an accuracy for each method and seed; cold first."""
+    results = make_results(("cold", "a", "b", "c")[: len(accuracies)], seeds=accuracies.shape[1], stages=1)
+    results.scores.clear()
+    for method, row in zip(results.methods, accuracies, strict=True):
+        for seed, accuracy in enumerate(row):
+            change(results, method, seed=seed, test_accuracy=accuracy, steps=steps)
+    return results
 
 
-def test_holm_adjusted_by_hand():
-    assert holm_adjusted([0.04, 0.01, 0.02]) == pytest.approx([0.04, 0.03, 0.04])
-    assert holm_adjusted([0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])
-    assert holm_adjusted([0.9, 0.6]) == [1.0, 1.0]
-    assert holm_adjusted([]) == []
+def test_each_of_several_intervals_is_wider_so_that_all_hold_together():
+    accuracies = np.random.default_rng(5).normal([[0.9], [0.91], [0.9], [0.89]], 0.01, (4, 5))
+    verdict = judge(of_last_stage(accuracies), margin=0.02)
+    assert verdict.level_of_each == pytest.approx(1 - 0.05 / 3)
+    for comparison, row in zip(verdict.comparisons, accuracies[1:], strict=True):
+        one = stats.ttest_rel(row, accuracies[0])
+        low, high = one.confidence_interval(1 - 0.05 / 3)
+        assert (comparison.low, comparison.high) == pytest.approx((low, high))
+        assert comparison.p_value == pytest.approx(
+            min(1, 3 * stats.ttest_rel(row, accuracies[0] - 0.02).pvalue), rel=1e-9
+        )
+        assert (low <= -0.02 <= high) == (comparison.p_value > 0.05)
 
 
-def test_an_interval_leaves_zero_out_exactly_where_the_adjusted_p_value_is_below_5_percent():
-    rng = np.random.default_rng(5)
-    for _ in range(200):
-        found = [estimate(rng.normal(0.01 * i, 0.01, 5)) for i in range(3)]
-        p_values = [e.p_value() for e in found]
-        for one, level, p in zip(found, holm_levels(p_values), holm_adjusted(p_values), strict=True):
-            low, high = one.interval(level)
-            assert (low <= 0 <= high) == (p > 0.05)
-
-
-def test_any_false_claim_among_three_equal_methods_is_made_in_at_most_5_percent():
+@pytest.mark.parametrize("losses", [(0, 0, 0), (0.02, 0.02, 0.02), (0, 0.1, 0.1)], ids=str)
+def test_any_false_claim_is_made_in_at_most_5_percent_whatever_the_margin(losses):
+    """Where two are plainly worse, the third is not judged the more leniently for it."""
     rng = np.random.default_rng(4)
-    repeats, false = 2000, 0
+    repeats, false, margin = 1000, 0, 0.02
     for _ in range(repeats):
-        cold = rng.normal(0, 0.01, 6)
-        found = [estimate(rng.normal(0, 0.01, 6) - cold) for _ in range(3)]
-        levels = holm_levels([e.p_value() for e in found])
-        false += any(not low <= 0 <= high for low, high in map(Estimate.interval, found, levels))
-    assert 0.02 < false / repeats <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / repeats)
+        accuracies = 0.9 - np.array([[0], *([loss] for loss in losses)]) + rng.normal(0, 0.01, (4, 6))
+        verdict = judge(of_last_stage(accuracies), margin=margin)
+        for comparison, loss in zip(verdict.comparisons, losses, strict=True):
+            true = {"better": loss < 0, "worse": loss > margin, "no worse": loss < margin, "unclear": True}
+            if not true[comparison.decision]:
+                false += 1
+                break
+    assert false / repeats <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / repeats)
 
 
 def test_one_seed_or_no_spread_bounds_nothing():
@@ -127,7 +131,18 @@ def test_seeds_that_agree_by_chance_leave_the_noise_of_single_examples():
     rows = np.array([[1, 0, 0, 0, -1, 0, 1, 0], [0, 1, 0, 0, 0, -1, 0, 1], [0, 0, 1, -1, 0, 0, 0, 1]], dtype=float)
     found = estimate(rows.mean(axis=1), rows)
     assert rows.mean(axis=1).std() == 0
-    assert found.variance > 0.1 * rows.var() / rows.size
+    assert found.interval()[1] > found.difference + math.sqrt(rows.var() / rows.size)
+
+
+def test_seeds_that_nearly_agree_know_no_more_than_their_answers():
+    answers = np.repeat([1.0, 0.0, -1.0], [60, 110, 30])
+    nearly = np.where(np.arange(200) == 70, 1.0, answers)  # one more is right
+    rng = np.random.default_rng(6)
+    scores = np.stack([rng.permutation(row) for row in (answers, answers, nearly)])
+    found = estimate(scores.mean(axis=1), scores)
+    of_answers = 2 * math.sqrt(answers.var(ddof=1) / scores.size)
+    assert found.interval()[1] - found.difference == pytest.approx(of_answers, rel=0.1)
+    assert found.interval()[1] - found.difference > 2 * stats.t.ppf(0.975, 2) * math.sqrt(found.of_seeds)
 
 
 # The verdict
@@ -230,7 +245,39 @@ def test_a_method_that_is_no_worse_in_as_many_steps_is_not_said_to_lose(steps):
     assert {m: c.decision for m, c in by_method(verdict).items()} == {"warm": "worse", "dash": "no worse"}
     assert by_method(verdict)["dash"].difference < 0
     assert (verdict.recommended, verdict.decided) == ("cold", True)
-    assert verdict.sentence == ("Use cold: no other method saves steps without a loss, or has a better mean accuracy.")
+    assert verdict.sentence == (
+        "Use cold: no other method is shown to save steps without a loss, or to have a better accuracy."
+    )
+
+
+@pytest.mark.parametrize(("better", "recommended"), [(0.004, "cold"), (0.03, "dash")])
+def test_in_as_many_steps_a_better_mean_is_no_reason_and_a_better_accuracy_is(better, recommended):
+    rng = np.random.default_rng(0)
+    accuracies = 0.9 + np.array([[0], [better]]) + rng.normal(0, 0.003, (2, 8))
+    results = of_last_stage(accuracies)
+    results.methods = ("cold", "a")
+    verdict = judge(results, margin=0.01)
+    assert verdict.comparisons[0].difference > 0
+    assert verdict.comparisons[0].decision == ("better" if better > 0.01 else "no worse")
+    assert verdict.recommended == {"dash": "a"}.get(recommended, recommended)
+
+
+@pytest.mark.parametrize(("steps", "saves"), [((90, 96, 95, 93), True), ((90, 112, 85, 105), False), ([97] * 4, True)])
+def test_steps_are_saved_where_their_ratio_is_shown_to_be_below_one(steps, saves):
+    accuracies = 0.9 + np.random.default_rng(0).normal(0, 0.001, (2, 4))
+    results = of_last_stage(accuracies)
+    for seed, count in enumerate(steps):
+        change(results, "a", seed=seed, steps=count)
+    verdict = judge(results, margin=0.01)
+    comparison = verdict.comparisons[0]
+    assert comparison.total_steps_ratio < 1
+    assert (comparison.saves_steps, comparison.decision) == (saves, "no worse")
+    assert (verdict.recommended, verdict.decided) == (("a", True) if saves else ("cold", False))
+    if not saves:
+        assert verdict.sentence == (
+            "Stay with cold for now: a loses no accuracy beyond the margin, but 4 seeds do not show that it saves "
+            "steps (0.98x of cold's)."
+        )
 
 
 def test_where_no_steps_are_saved_every_method_that_loses_is_said_to():
@@ -308,8 +355,15 @@ def test_missing_scores_are_admitted():
     verdict = judge(results)
     assert verdict.recommended == "dash"
     assert verdict.notes == (
-        "The intervals allow for the seeds but not for the choice of test examples: per-example scores are missing.",
+        "The intervals allow for the seeds but not for the choice of test examples: per-example scores are missing, or "
+        "not of the same examples.",
     )
+
+
+def test_scores_on_other_examples_are_as_good_as_missing_and_it_is_said():
+    results = make_results()
+    results.test_sets = {("dash", seed): "another" for seed in results.seeds}
+    assert judge(results).notes[-1].startswith("The intervals of dash allow for the seeds but not for the choice")
 
 
 def test_runs_that_do_not_depend_on_the_seed_prove_nothing():

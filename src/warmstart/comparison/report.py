@@ -146,9 +146,17 @@ def _comparison_table(results: Results, verdict: Verdict) -> Html:
     caption = (
         f"Each method minus {verdict.reference}, paired over seeds. Steps as a multiple of {verdict.reference}'s. "
         f"p is that of {margin or 'no difference'}; it is at most {verdict.error:.3g} where the interval leaves that "
-        "out. Both are Holm-adjusted over the methods by that p, so that they depend on the margin."
+        f"out.{_together(verdict)}"
     )
     return html.table(head, rows, caption=caption, best=verdict.recommended) if rows else Html("")
+
+
+def _together(verdict: Verdict) -> str:
+    """How several intervals hold together; empty for one."""
+    if 1 - verdict.level_of_each >= verdict.error:
+        return ""
+    each, all_of_them = level_text(1 - verdict.level_of_each), level_text(verdict.error)
+    return f" Each interval is at {each}, so that all hold together at {all_of_them}; p is adjusted alike (Bonferroni)."
 
 
 def _comparison_cells(results: Results, c: Comparison) -> tuple[str, ...]:
@@ -218,12 +226,12 @@ def _guide(results: Results, verdict: Verdict) -> Html:
             "updates, the measure of cost; what a method itself costs is `method_seconds` in `results.csv`.",
             f"An interval holds the differences from {verdict.reference} that the measurements do not exclude. It "
             "allows for the seeds (order of data and initialisation, paired between methods) and, where per-example "
-            "scores are kept, for the choice of test examples; it is widened (Holm) as several methods are tried"
+            "scores are kept, for the choice of test examples. It is widened so that those of all methods hold together"
             f"{looks}.",
             "Recommended is the cheapest method, by steps over all stages, whose interval excludes a loss beyond the "
-            f"margin of {results.metric.difference(verdict.margin)}, if it takes fewer steps than {verdict.reference}, "
-            f"or as many with a better {results.metric.name}. An interval on both sides of zero is no proof that there "
-            "is no difference.",
+            f"margin of {results.metric.difference(verdict.margin)}, if it is shown to take fewer steps than "
+            f"{verdict.reference}, or to have a better {results.metric.name} in no more. An interval on both sides of "
+            "zero is no proof that there is no difference.",
             "It holds for this data, model and training. Without normalisation layers, or at learning rates so high "
             "that all methods are alike, DASH need not pay.",
             "The method: Shin, Oh, Cho, Yun, DASH: Warm-Starting Neural Network Training in Stationary Settings "

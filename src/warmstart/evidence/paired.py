@@ -1,4 +1,4 @@
-"""The statistics of paired runs: a mean difference over seeds and test examples, its interval, Holm's levels.
+"""The statistics of paired runs: a mean difference over seeds and test examples, and its interval.
 
 A method's last-stage metric x(s, i), for seed s and test example i, is compared with the reference's on the
 same seed and the same example. The difference is modelled as
@@ -34,6 +34,10 @@ so that the sample variance over n, that of the paired t statistic, is too small
   degrees of freedom from each group with pairs. The sample variance has n - 1 with one group and with n; in between,
   where a group's common part counts once, those of a quadratic form in normal variables, tr(A)^2 / tr(A^2), where A is
   the covariance matrix of the y(s), centred.
+- Single answers are a floor. V - C is at least what they alone make, var(both) / T with one group, which n T answers
+  know far better than n seeds know their spread. So a is never less than t sqrt(that / n), with the answers' degrees of
+  freedom: seeds that happen to agree do not claim to know more than their answers. Where seeds differ by nothing else,
+  95 % intervals hold in 97 to 99 % of experiments, a tenth wider in the mean; where they do, it changes little.
 
 Test sets that overlap in part are taken for different ones, whose examples differ. Without per-example scores only the
 sample variance is known: the interval then holds for these very test sets.
@@ -66,6 +70,9 @@ class Estimate:
     seed_freedom: float
     """Its degrees of freedom."""
     seeds: int
+    of_answers: float = 0.0
+    """What single answers alone make of that part: in truth it is no less."""
+    answer_freedom: float = math.inf
     of_examples: float = 0.0
     """The part of the variance that shared test examples make, C; with one test set more seeds do not narrow it."""
     example_freedom: float = math.inf
@@ -73,7 +80,7 @@ class Estimate:
 
     @property
     def variance(self) -> float:
-        """Of the difference; 0 if the data show no spread at all, from which nothing can be inferred."""
+        """Of the difference, unbiased."""
         return self.of_seeds + self.of_examples
 
     def seeds_needed(self, excluded: float, level: float) -> int | None:
@@ -96,16 +103,22 @@ class Estimate:
 
     def foreseen(self, seeds: int) -> Estimate:
         """The estimate with so many seeds, if they go on as these did."""
-        of_one = self.of_seeds * self.seeds + self.of_examples
+        of_one, answers_of_one = (self.seeds * part + self.of_examples for part in (self.of_seeds, self.of_answers))
         now, then = (_spread(count, self.test_sets) for count in (self.seeds, seeds))
         of_pair = self.of_examples / _share_of_pairs(now) if self.of_examples else 0.0
         of_examples = of_pair * _share_of_pairs(then)
-        of_seeds = (of_one - of_examples) / seeds
-        freedom = _freedom(then, of_one, of_pair)
-        return replace(self, of_seeds=of_seeds, seed_freedom=freedom, seeds=seeds, of_examples=of_examples)
+        return replace(
+            self,
+            seeds=seeds,
+            of_seeds=max(0.0, of_one - of_examples) / seeds,
+            seed_freedom=_freedom(then, of_one, of_pair),
+            of_answers=max(0.0, answers_of_one - of_examples) / seeds,
+            answer_freedom=self.answer_freedom * seeds / self.seeds,
+            of_examples=of_examples,
+        )
 
     def interval(self, level: float = 1 - ERROR) -> tuple[float, float]:
-        """The two-sided confidence interval at ``level``; infinite if ``variance`` is 0."""
+        """The two-sided confidence interval at ``level``; infinite without any spread: nothing can be inferred."""
         half = self._half(1 - level)
         return self.difference - half, self.difference + half
 
@@ -113,8 +126,7 @@ class Estimate:
         """The two-sided p-value of the hypothesis that the true difference is ``at``.
 
         Returns:
-            The error of the widest interval that leaves ``at`` out, so that the two never disagree; 1 if ``variance``
-            is 0.
+            The error of the widest interval that leaves ``at`` out, so that the two never disagree; 1 without spread.
         """
         distance = abs(self.difference - at)
         least, most = math.log(LEAST_P), 0.0
@@ -129,12 +141,15 @@ class Estimate:
 
     def _half(self, error: float) -> float:
         """Half of the width of the interval that misses with this chance."""
-        if self.variance == 0:
+        if not self.of_seeds + self.of_answers + self.of_examples > 0:
             return math.inf
         from scipy.special import stdtrit  # the quantile of Student's t; scipy.stats would take a second to import
 
-        parts = ((self.of_seeds, self.seed_freedom), (self.of_examples, self.example_freedom))
-        return math.hypot(*(stdtrit(freedom, error / 2) * math.sqrt(part) for part, freedom in parts if part > 0))
+        def half(part: float, freedom: float) -> float:
+            return -float(stdtrit(freedom, error / 2)) * math.sqrt(part) if part > 0 else 0.0
+
+        of_seeds = max(half(self.of_seeds, self.seed_freedom), half(self.of_answers, self.answer_freedom))
+        return math.hypot(of_seeds, half(self.of_examples, self.example_freedom))
 
 
 def estimate(by_seed: NDArray[np.float64], *by_example: NDArray[np.float64]) -> Estimate:
@@ -162,21 +177,20 @@ def estimate(by_seed: NDArray[np.float64], *by_example: NDArray[np.float64]) -> 
     pairs = np.array([len(scores) * (len(scores) - 1) for scores in shared]) / (n * (n - 1))
     covariance = float(pairs @ np.array([_covariance(scores) for scores in shared]))
     of_examples = max(0.0, covariance)
-    if of_seeds == 0:
-        # Accuracies are counts: a few seeds can agree to the last example. Their spread is then not seen, but not zero:
-        # without var(seed), V is what the differences of single examples vary by.
-        of_one = sum(float(scores.var(axis=1, ddof=1).sum()) / scores.shape[1] for scores in by_example) / n
-        of_seeds = max(0.0, of_one - covariance) / n
-    if of_seeds + of_examples == 0:
-        return Estimate(mean, 0.0, n - 1, n)
+    # Without var(seed), V is what the differences of single examples vary by.
+    answers_of_one = sum(float(scores.var(axis=1, ddof=1).sum()) / scores.shape[1] for scores in by_example) / n
+    of_answers = max(0.0, answers_of_one - covariance) / n
+    answer_freedom = sum(max(1, len(scores) - 1) * (scores.shape[1] - 1) for scores in by_example)
     if not shared:
-        return Estimate(mean, of_seeds, n - 1, n, test_sets=len(sizes))
+        return Estimate(mean, of_seeds, n - 1, n, of_answers, answer_freedom, test_sets=len(sizes))
     of_pair = of_examples / _share_of_pairs(sizes)
     lengths = np.array([scores.shape[1] for scores in shared])
     weights = pairs / lengths
     example_freedom = float(weights.sum()) ** 2 / float((weights**2 / (lengths - 1)).sum())
     seed_freedom = _freedom(sizes, n * of_seeds + of_examples, of_pair)
-    return Estimate(mean, of_seeds, seed_freedom, n, of_examples, example_freedom, len(sizes))
+    return Estimate(
+        mean, of_seeds, seed_freedom, n, of_answers, answer_freedom, of_examples, example_freedom, len(sizes)
+    )
 
 
 def of_two_networks(by_example: NDArray[np.float64]) -> Estimate:
@@ -193,7 +207,7 @@ def of_two_networks(by_example: NDArray[np.float64]) -> Estimate:
     """
     size = len(by_example)
     variance = float(by_example.var(ddof=1)) / size if size > 1 else 0.0
-    return Estimate(float(by_example.mean()), 0.0, 0.0, 1, variance, max(1, size - 1))
+    return Estimate(float(by_example.mean()), 0.0, 0.0, 1, of_examples=variance, example_freedom=max(1, size - 1))
 
 
 def _covariance(scores: NDArray[np.float64]) -> float:
@@ -232,32 +246,3 @@ def level_text(error: float) -> str:
     """``"95 %"``: the level of intervals with this chance of a false claim; as many digits as keep it from 100."""
     texts = (f"{100 * (1 - error):.{digits}g}" for digits in range(3, 17))
     return f"{next(text for text in texts if text != '100')} %"
-
-
-def holm_adjusted(p_values: Sequence[float]) -> list[float]:
-    """Holm's adjusted p-values, in the order given: at most the accepted error where his procedure rejects."""
-    adjusted = [0.0] * len(p_values)
-    largest = 0.0
-    for place, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
-        largest = max(largest, min(1.0, (len(p_values) - place) * p_values[index]))
-        adjusted[index] = largest
-    return adjusted
-
-
-def holm_levels(p_values: Sequence[float], error: float = ERROR) -> list[float]:
-    """The confidence levels that Holm's step-down procedure gives to several hypotheses.
-
-    The smallest p-value is tested at error / k, the next at error / (k - 1), and so on until one is not rejected;
-    that one and all after it keep the level reached. An interval at this level excludes the hypothesis exactly where
-    Holm's procedure rejects it.
-
-    Returns:
-        The levels in the order given, e.g. 0.9833 for the first of three.
-    """
-    levels = [0.0] * len(p_values)
-    left = len(p_values)
-    for index in sorted(range(len(p_values)), key=p_values.__getitem__):
-        levels[index] = 1 - error / left
-        if p_values[index] <= error / left:
-            left -= 1
-    return levels

@@ -10,7 +10,7 @@ Fleming 1979) are narrower, but they are those of normal variables with a known 
 seeds is far. What they teach is to spend little early: as seeds double, the last look has about half of the error,
 however many are planned before it. Looks at 5, 10 and 20 seeds find a difference of one standard deviation of a run in
 63 % of comparisons with three methods, with equal shares in 55 %, for a third of a seed more (40,000 simulated). Within
-a look, Holm's procedure splits its share over the methods.
+a look, its share is split evenly over the methods.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from warmstart.errors import InputError
 from warmstart.evidence.method_warnings import method_warnings
-from warmstart.evidence.paired import ERROR, Estimate, estimate, holm_adjusted, holm_levels, level_text
+from warmstart.evidence.paired import ERROR, Estimate, estimate, level_text
 from warmstart.runs.results import Results
 from warmstart.wording import counted
 
@@ -32,16 +32,17 @@ class Comparison:
     """Mean metric of the method minus that of the reference; NaN without a common seed."""
     low: float
     high: float
-    """The Holm-adjusted interval of the difference, at the verdict's level; infinite where nothing can be claimed."""
+    """The interval of the difference, at `Verdict.level_of_each`; infinite where nothing can be claimed."""
     p_value: float
-    """Of a loss of exactly the margin (without one, of no difference), Holm-adjusted as the interval is: at most the
-    accepted error where the interval leaves that loss out. NaN where nothing can be claimed."""
-    adjusted_level: float
-    """The level at which the interval was taken after Holm's adjustment, e.g. 0.983 for the first of three."""
+    """Of a loss of exactly the margin (without one, of no difference), times the number of methods judged as Bonferroni
+    has it: at most the accepted error where the interval leaves that loss out. NaN where nothing can be claimed."""
     steps_ratio: float
     """Steps of the last stage over the reference's; NaN where steps are not counted."""
     total_steps_ratio: float
     """Steps of all stages over the reference's."""
+    saves_steps: bool
+    """Whether it is shown that the steps of all stages are fewer than the reference's: the 95 % interval of their
+    ratio, paired over seeds, ends below 1. It is not widened for several methods: a mistake here loses nothing."""
     seeds_needed: int | None
     """With how many seeds the interval would exclude a loss beyond the margin, if they go on as these did; None if no
     practical number would."""
@@ -59,7 +60,8 @@ class Verdict:
     comparisons: tuple[Comparison, ...]
     """Every method but the reference, in the order of the grid."""
     recommended: str | None
-    """The cheapest method that loses nothing beyond the margin; None where no claim is made."""
+    """The cheapest method that loses nothing beyond the margin and has an advantage: fewer steps, or, in no more, a
+    better metric; the reference if none has; None where no claim is made."""
     sentence: str
     notes: tuple[str, ...]
     """What limits the claim: missing runs, divergence, a stopping rule that never held."""
@@ -67,6 +69,8 @@ class Verdict:
     margin: float = 0.0
     error: float = ERROR
     """The chance of a false claim that was accepted; one look's share where several are planned."""
+    level_of_each: float = 1 - ERROR
+    """The level of each interval, so that all hold together at ``1 - error``: 0.983 with three methods at 95 %."""
     decided: bool = False
     """Whether all runs are over and what to do is shown: a method is recommended, or every cheaper one is worse."""
 
@@ -74,9 +78,10 @@ class Verdict:
 def judge(results: Results, *, margin: float = 0.0, reference: str = "cold", error: float = ERROR) -> Verdict:
     """Compare every method with the reference and recommend one; only finished runs count.
 
-    The intervals are Holm-adjusted over the methods, so that the chance of any false claim among them is at most
-    ``error``. The recommended method is the cheapest, by steps over all stages, whose interval excludes a loss beyond
-    the margin; the reference itself is always admissible.
+    With k methods judged each interval is taken at ``1 - error / k`` (Bonferroni), so that the chance of any false
+    claim among them, better, no worse or worse, is at most ``error`` whatever the margin. The recommended method is the
+    cheapest, by steps over all stages, of those whose interval excludes a loss beyond the margin and which are shown to
+    save steps, or, in no more steps, to be better; if there is none, the reference.
 
     Args:
         results: The measurements, complete or partial.
@@ -99,29 +104,30 @@ def judge(results: Results, *, margin: float = 0.0, reference: str = "cold", err
         for method, found in estimates.items()
         if found and found.seeds >= ENOUGH_SEEDS and not results.diverged(method)
     }
-    # The family of hypotheses is the one that decides: the method loses the margin, or more.
-    worst_allowed = -margin if results.metric.higher_is_better else margin
-    of_the_margin = [estimate.p_value(worst_allowed) for estimate in judged.values()]
-    levels = dict(zip(judged, holm_levels(of_the_margin, error), strict=True))
-    p_values = dict(zip(judged, holm_adjusted(of_the_margin), strict=True))
+    level = 1 - error / max(1, len(judged))
+    empty = Verdict((), None, "", (), reference, margin, error, level)
     comparisons = tuple(
-        _compare(results, method, reference, margin, estimates[method], levels.get(method), p_values.get(method))
-        for method in others
+        _compare(results, empty, method, estimates[method], judged=method in judged) for method in others
     )
-    verdict = Verdict(comparisons, None, "", _notes(results, comparisons, reference), reference, margin, error)
+    verdict = replace(empty, comparisons=comparisons, notes=_notes(results, comparisons, reference))
     no_claim = _why_no_claim(results, verdict)
     return replace(verdict, sentence=no_claim) if no_claim else _recommend(results, verdict)
 
 
 def estimate_difference(results: Results, method: str, reference: str) -> Estimate | None:
     """A method's last metric minus another's, over the seeds that both have finished; None if there are none."""
-    ours, theirs = results.finished(method), results.finished(reference)
-    seeds = [seed for seed in ours if seed in theirs]
+    seeds = _common_seeds(results, method, reference)
     if not seeds:
         return None
+    ours, theirs = results.finished(method), results.finished(reference)
     by_seed = np.array([ours[seed][-1].test_accuracy - theirs[seed][-1].test_accuracy for seed in seeds])
-    by_example = _by_test_set(results, method, reference, seeds)
-    return estimate(by_seed, *by_example)
+    return estimate(by_seed, *_by_test_set(results, method, reference, seeds))
+
+
+def _common_seeds(results: Results, method: str, reference: str) -> list[int]:
+    """The seeds that both methods have finished."""
+    theirs = results.finished(reference)
+    return [seed for seed in results.finished(method) if seed in theirs]
 
 
 def _by_test_set(results: Results, method: str, reference: str, seeds: Sequence[int]) -> list[NDArray[np.float64]]:
@@ -143,22 +149,18 @@ def multiple(ratio: float) -> str:
     return "–" if math.isnan(ratio) else "<0.01x" if ratio < 0.005 else f"{ratio:.2f}x"
 
 
-def _compare(
-    results: Results,
-    method: str,
-    reference: str,
-    margin: float,
-    found: Estimate | None,
-    level: float | None,
-    p_value: float | None,
-) -> Comparison:
+def _compare(results: Results, verdict: Verdict, method: str, found: Estimate | None, *, judged: bool) -> Comparison:
+    """One method's part of a verdict whose settings are known."""
+    reference, margin, level = verdict.reference, verdict.margin, verdict.level_of_each
     ours, theirs = results.finished(method), results.finished(reference)
-    seeds = [seed for seed in ours if seed in theirs]
-    low, high = found.interval(level) if found and level else (-math.inf, math.inf)
+    seeds = _common_seeds(results, method, reference)
+    our_steps, their_steps = ([sum(row.steps for row in rows[seed]) for seed in seeds] for rows in (ours, theirs))
+    worst_allowed = -margin * results.metric.sign
+    low, high = found.interval(level) if found and judged else (-math.inf, math.inf)
     worst, best = (low, high) if results.metric.higher_is_better else (-high, -low)
     if results.diverged(method):
         decision = "diverged"
-    elif level is None:
+    elif not judged:
         decision = "too few seeds"
     elif worst > 0:
         decision = "better"
@@ -174,14 +176,12 @@ def _compare(
         difference=found.difference if found else math.nan,
         low=low,
         high=high,
-        p_value=math.nan if p_value is None else p_value,
-        adjusted_level=level or math.nan,
+        p_value=min(1.0, found.p_value(worst_allowed) * verdict.error / (1 - level)) if found and judged else math.nan,
         steps_ratio=_ratio([ours[s][-1].steps for s in seeds], [theirs[s][-1].steps for s in seeds]),
-        total_steps_ratio=_ratio(
-            [row.steps for s in seeds for row in ours[s]], [row.steps for s in seeds for row in theirs[s]]
-        ),
-        seeds_needed=found.seeds_needed(-margin * results.metric.sign, level)
-        if found and level and math.isfinite(low) and results.metric.sign * found.difference > -margin
+        total_steps_ratio=_ratio(our_steps, their_steps),
+        saves_steps=judged and _are_fewer(our_steps, their_steps),
+        seeds_needed=found.seeds_needed(worst_allowed, level)
+        if found and judged and math.isfinite(low) and results.metric.sign * found.difference > -margin
         else None,
         admitting_margin=max(0.0, -worst),
         decision=decision,
@@ -190,6 +190,16 @@ def _compare(
 
 def _ratio(ours: Sequence[int], theirs: Sequence[int]) -> float:
     return sum(ours) / sum(theirs) if sum(ours) and sum(theirs) else math.nan
+
+
+def _are_fewer(ours: Sequence[int], theirs: Sequence[int]) -> bool:
+    """Whether steps are shown to be fewer than others, paired over seeds, by the interval of the log ratio."""
+    if not all((*ours, *theirs)):
+        return False  # not counted
+    ratios = np.log(np.array(ours) / np.array(theirs))
+    if np.ptp(ratios) == 0:
+        return bool(ratios[0] < 0)  # fixed by the recipe, and not by the seeds
+    return estimate(ratios).interval()[1] < 0
 
 
 def _why_no_claim(results: Results, verdict: Verdict) -> str:
@@ -229,13 +239,17 @@ def _recommend(results: Results, verdict: Verdict) -> Verdict:
     sign = results.metric.sign
     judged = [c for c in verdict.comparisons if c.decision not in _NOT_JUDGED]
     admissible = [c for c in judged if c.decision in ("better", "no worse")]
-    chosen = min(admissible, key=lambda c: (_cost(c), -sign * c.difference), default=None)
-    if chosen and (_cost(chosen), -sign * chosen.difference) < (1.0, 0.0):
+    with_advantage = [c for c in admissible if c.saves_steps or (c.decision == "better" and _cost(c) <= 1)]
+    chosen = min(with_advantage, key=lambda c: (_cost(c), -sign * c.difference), default=None)
+    if chosen:
         recommended, decided = chosen.method, True
         sentence = f"Use {recommended}: {_outcome(results, verdict, chosen)}."
     else:
         cheaper = [c for c in judged if _cost(c) <= 1]
-        recommended, decided = verdict.reference, all(c.decision != "unclear" for c in cheaper)
+        recommended, decided = (
+            verdict.reference,
+            not any(c.decision == "unclear" or _may_save_steps(c) for c in cheaper),
+        )
         sentence = _keep_reference(results, verdict, cheaper)
     total = len(results.methods) * len(results.seeds)
     done = sum(len(results.finished(method)) + len(results.diverged(method)) for method in results.methods)
@@ -254,13 +268,25 @@ def _cost(c: Comparison) -> float:
     return c.total_steps_ratio if math.isfinite(c.total_steps_ratio) else 1.0
 
 
+def _may_save_steps(c: Comparison) -> bool:
+    """Whether a method that is no worse took fewer steps, but not so that it is shown."""
+    return c.decision == "no worse" and _cost(c) < 1 and not c.saves_steps
+
+
 def _keep_reference(results: Results, verdict: Verdict, cheaper: Sequence[Comparison]) -> str:
     reference, metric = verdict.reference, results.metric.name
     if not cheaper:
         return f"Use {reference}: no other method takes fewer steps."
     unclear = [c for c in cheaper if c.decision == "unclear"]
-    if not unclear and any(c.decision != "worse" for c in cheaper):  # in as many steps, with a mean that is not above
-        return f"Use {reference}: no other method saves steps without a loss, or has a better mean {metric}."
+    may_save = min((c for c in cheaper if _may_save_steps(c)), key=_cost, default=None)
+    if not unclear and may_save:
+        return (
+            f"Stay with {reference} for now: {may_save.method} loses no {metric} beyond the margin, but "
+            f"{counted(may_save.seeds, 'seed')} do not show that it saves steps "
+            f"({multiple(may_save.total_steps_ratio)} of {reference}'s)."
+        )
+    if not unclear and any(c.decision != "worse" for c in cheaper):
+        return f"Use {reference}: no other method is shown to save steps without a loss, or to have a better {metric}."
     if not unclear:
         sign = results.metric.sign
         closest = max(cheaper, key=lambda c: sign * c.difference)
@@ -341,15 +367,12 @@ def _notes(results: Results, comparisons: Sequence[Comparison], reference: str) 
             notes.append(f"{method}: {missing} of {seeds} not finished; they are in no mean.")
     notes += method_warnings(results)
     judged = [c.method for c in comparisons if c.decision not in _NOT_JUDGED]
-    unscored = [m for m in judged if _unscored(results, m) or _unscored(results, reference)]
+    unscored = [m for m in judged if not _by_test_set(results, m, reference, _common_seeds(results, m, reference))]
     if unscored:
         which = "" if unscored == judged else f" of {', '.join(unscored)}"
         notes.append(
             f"The intervals{which} "
-            "allow for the seeds but not for the choice of test examples: per-example scores are missing."
+            "allow for the seeds but not for the choice of test examples: per-example scores are missing, or not of "
+            "the same examples."
         )
     return tuple(notes)
-
-
-def _unscored(results: Results, method: str) -> bool:
-    return any((method, seed) not in results.scores for seed in results.finished(method))

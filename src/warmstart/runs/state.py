@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from warmstart.errors import InputError
 from warmstart.runs.stage_result import StageResult
 from warmstart.training.loop import Progress
 
@@ -71,17 +72,27 @@ class RunState:
 
     @classmethod
     def from_saved(cls, metadata: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> RunState:
-        """The inverse of `to_metadata` and `to_tensors`; tensors that are not needed may be missing."""
-        return cls(
-            rows=[StageResult(**row) for row in metadata["rows"]],
-            reports={int(stage): report for stage, report in metadata["reports"].items()},
-            scores=tensors.get(SCORES),
-            inside=None if metadata["inside"] is None else Progress(**metadata["inside"]),
-            method_seconds=metadata["method_seconds"],
-            fresh_draws=metadata["fresh_draws"],
-            test_set=metadata["test_set"],
-            diagnoses={int(stage): [tuple(one) for one in values] for stage, values in metadata["diagnoses"].items()},
-            of_method={
-                name.removeprefix(_OF_METHOD): tensor for name, tensor in tensors.items() if name.startswith(_OF_METHOD)
-            },
-        )
+        """The inverse of `to_metadata` and `to_tensors`; InputError if another version wrote them in another form."""
+        try:
+            return cls(  # tensors that are not needed may be missing
+                rows=[StageResult(**row) for row in metadata["rows"]],
+                reports={int(stage): report for stage, report in metadata["reports"].items()},
+                scores=tensors.get(SCORES),
+                inside=None if metadata["inside"] is None else Progress(**metadata["inside"]),
+                method_seconds=metadata["method_seconds"],
+                fresh_draws=metadata["fresh_draws"],
+                test_set=metadata["test_set"],
+                diagnoses={
+                    int(stage): [tuple(one) for one in values] for stage, values in metadata["diagnoses"].items()
+                },
+                of_method={
+                    name.removeprefix(_OF_METHOD): tensor
+                    for name, tensor in tensors.items()
+                    if name.startswith(_OF_METHOD)
+                },
+            )
+        except (KeyError, TypeError) as error:
+            raise InputError(
+                f"the checkpoint of {metadata.get('run', 'a run')} was written by another version of warmstart, in "
+                "another form; read it with that version, or choose another --out"
+            ) from error
