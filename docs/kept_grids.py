@@ -1,8 +1,8 @@
-"""What docs/evidence/ keeps of a grid: its stages, and differences with the intervals that rest on what is not kept.
+"""What docs/evidence/ keeps of a grid: its stages, and estimated differences, whose variance rests on what is not kept.
 
-NAME.csv has the stages; NAME.json the command, the versions, and differences with their intervals, which rest on the
-scores of single test examples. Where methods were tuned, these are of the chosen settings; NAME-given.csv and .json are
-of the methods as given, NAME-trials.csv has the trials.
+NAME.csv has the stages; NAME.json the command, the versions, and differences with the parts of their variance, which
+rest on the scores of single test examples. Where methods were tuned, these are of the chosen settings; NAME-given.csv
+and .json are of the methods as given, NAME-trials.csv has the trials.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import shlex
 import shutil
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
 from functools import cache
 from math import nan
 from pathlib import Path
@@ -143,18 +144,19 @@ def _pairs(results: Results) -> Iterator[tuple[str, str]]:
 
 
 def _difference(results: Results, ours: str, theirs: str) -> Facts:
-    estimate = estimate_difference(results, ours, theirs)
-    found = _interval(estimate)
+    found = _estimate(estimate_difference(results, ours, theirs))
     steps = [statistics.fmean(Row.of(results, method).mean_steps) for method in (ours, theirs)]
-    return {**found, "steps_ratio": round(steps[0] / steps[1], 4)} if found else {}
+    return {"estimate": found, "steps_ratio": round(steps[0] / steps[1], 4)} if found else {}
 
 
-def _interval(estimate: Estimate | None) -> dict[str, float]:
-    if estimate is None or estimate.seeds < ENOUGH_SEEDS:
+def _estimate(found: Estimate | None) -> dict[str, float]:
+    """What makes up an estimate, but for what is as by default."""
+    if found is None or found.seeds < ENOUGH_SEEDS:
         return {}
-    low, high = estimate.interval()
-    points = [round(100 * value, 2) for value in (estimate.difference, low, high)]
-    return {**dict(zip(("points", "low", "high"), points, strict=True)), "seeds": estimate.seeds}
+    values = {
+        field.name: getattr(found, field.name) for field in fields(found) if getattr(found, field.name) != field.default
+    }
+    return {name: float(f"{value:.6g}") if isinstance(value, float) else value for name, value in values.items()}
 
 
 def _tuned(tuning: Tuning, one: Tuned) -> Facts:
@@ -162,7 +164,7 @@ def _tuned(tuning: Tuning, one: Tuned) -> Facts:
         "chosen": one.chosen.label,
         "trials": len(one.trials),
         "failed": one.failures,
-        "gain": _interval(tuning.gain(one)),
+        "gain": _estimate(tuning.gain(one)),
     }
 
 
@@ -214,6 +216,20 @@ def mean_last(results: Results, label: str) -> float:
     return statistics.fmean(Row.of(results, label).last_metric or [0.0])
 
 
-def between(facts: Facts, ours: str, theirs: str) -> Facts:
-    """The difference of two methods that was kept; empty where there is none."""
+def between(facts: Facts, ours: str, theirs: str) -> Estimate | None:
+    """The difference of two methods that was kept; None where there is none."""
+    return as_estimate(_kept_between(facts, ours, theirs).get("estimate"))
+
+
+def steps_ratio(facts: Facts, ours: str, theirs: str) -> float:
+    """A method's steps of all stages over another's; NaN where none is kept."""
+    return float(_kept_between(facts, ours, theirs).get("steps_ratio", nan))
+
+
+def as_estimate(found: Facts | None) -> Estimate | None:
+    """An estimate that was kept; None for none, and an empty one."""
+    return Estimate(**found) if found else None
+
+
+def _kept_between(facts: Facts, ours: str, theirs: str) -> Facts:
     return next((one for one in facts["differences"] if (one["of"], one["to"]) == (ours, theirs)), {})

@@ -27,7 +27,7 @@ from kept_grids import (
     CONTROL,
     CONTROLS,
     FOLDER,
-    Facts,
+    as_estimate,
     best_label,
     between,
     keep,
@@ -35,7 +35,9 @@ from kept_grids import (
     labels_by_rate,
     mean_last,
     rates_in,
+    steps_ratio,
 )
+from warmstart.evidence.paired import ERROR, Estimate
 from warmstart.evidence.table import Row, cells, columns, mean_std
 from warmstart.evidence.verdict import multiple
 from warmstart.reporting import figures, markdown
@@ -111,7 +113,7 @@ def summary(grid: str) -> str:
             _short(method),
             *cells(Row.of(results, method), ACCURACY)[1:],
             *(_points(between(facts, method, other)) for other in others),
-            _ratio(between(facts, method, "cold")),
+            multiple(steps_ratio(facts, method, "cold")),
         )
         for method in results.methods
     ]
@@ -151,7 +153,7 @@ def gains(grid: str) -> str:
                 f"{own_recipe(label)[1]['lr']:g}",
                 _points(gained),
                 _points(between(facts, label, cold)),
-                _ratio(between(facts, label, cold)),
+                multiple(steps_ratio(facts, label, cold)),
                 _points(between(facts, label, best.get(CONTROL, ""))),
             )
         )
@@ -188,7 +190,7 @@ def chosen(grid: str) -> str:
                 f"{100 * float(best):.1f}",
                 mean_std([value for value in accuracies if isfinite(value)], ".1f"),
                 f"{one['failed']} of {one['trials']}",
-                _points(one["gain"]),
+                _points(as_estimate(one["gain"])),
             )
         )
     head = ("method", "chosen", "validation %: given", "chosen", "trials", "failed", "gain on the test set, points")
@@ -210,7 +212,7 @@ def family(grid: str) -> str:
             *cells(Row.of(results, method), ACCURACY)[1:3],
             _points(between(facts, method, control)),
             _points(between(facts, method, "cold")),
-            _ratio(between(facts, method, "cold")),
+            multiple(steps_ratio(facts, method, "cold")),
         )
         for method in sorted(results.methods, key=lambda m: -mean_last(results, m))
     ]
@@ -231,7 +233,9 @@ def where(_all: str) -> str:
         if not (FOLDER / f"{grid}.json").exists():
             continue
         results, facts = kept(grid)
-        best = max((m for m in results.methods if m != "cold"), key=lambda m: mean_last(results, m))
+        others = [method for method in results.methods if method != "cold"]
+        best = max(others, key=lambda method: mean_last(results, method))
+        together = 1 - ERROR / len(others)
         cold, warm = (mean_last(results, method) for method in ("cold", "warm"))
         rows.append(
             (
@@ -239,9 +243,9 @@ def where(_all: str) -> str:
                 f"{100 * cold:.1f}",
                 f"{100 * warm:.1f}",
                 _short(best),
-                _points(between(facts, best, "cold")),
-                _points(between(facts, best, "warm")),
-                _ratio(between(facts, best, "cold")),
+                _points(between(facts, best, "cold"), together),
+                _points(between(facts, best, "warm"), together),
+                multiple(steps_ratio(facts, best, "cold")),
             )
         )
     head = ("recipe", "network", "labels", "a stage", "cold %", "warm %", "best", "minus cold, points", "minus warm")
@@ -304,14 +308,11 @@ def _accuracy_and_steps(results: Results, label: str) -> str:
     return f"{mean_std([100 * value for value in row.last_metric], '.1f')} / {statistics.fmean(row.last_steps):.0f}"
 
 
-def _points(difference: Facts) -> str:
-    if "points" not in difference:
+def _points(found: Estimate | None, level: float = 1 - ERROR) -> str:
+    if found is None:
         return "–"
-    return f"{difference['points']:+.1f} ({difference['low']:+.1f} to {difference['high']:+.1f})"
-
-
-def _ratio(difference: Facts) -> str:
-    return f"{multiple(difference['steps_ratio'])}" if "steps_ratio" in difference else "–"
+    low, high = found.interval(level)
+    return f"{100 * found.difference:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
 
 
 # --- figures
@@ -340,9 +341,14 @@ def rates_figure(grid: str) -> Figure:
 def against_cold(grid: str) -> Figure:
     """Each method's difference from cold with its interval."""
     results, facts = kept(grid)
-    shown = [(method, between(facts, method, "cold")) for method in results.methods]
-    rows = [Interval(_short(m), one["low"], one["points"], one["high"]) for m, one in shown if "points" in one]
+    shown = [(_short(method), found) for method in results.methods if (found := between(facts, method, "cold"))]
+    rows = [Interval(name, *(100 * value for value in _around(found))) for name, found in shown]
     return figures.intervals(rows, x_label="last accuracy minus cold's, points")
+
+
+def _around(found: Estimate) -> tuple[float, float, float]:
+    low, high = found.interval()
+    return low, found.difference, high
 
 
 FIGURES: Mapping[str, Callable[[str], Figure]] = {"rates": rates_figure, "against-cold": against_cold}

@@ -7,6 +7,7 @@ import sys
 import textwrap
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import typer
@@ -142,6 +143,26 @@ def test_the_readme_names_and_counts_all_methods():
     text = (ROOT / "README.md").read_text()
     assert set(methods()) - set(re.findall(r"`([a-z0-9-]+)`", text)) == {"warm"}  # which the others are beside
     assert f"**{len(methods())} methods**" in text
+
+
+INTERVAL = re.compile(r"\((?:[^()]*[;,] )?([+-]?\d+\.(\d+)) to ([+-]?\d+\.\d+)\)")
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs" / "evidence").glob("*.md")), ids=lambda page: page.stem)
+def test_intervals_in_the_text_of_an_evidence_page_are_those_of_its_grids(page, monkeypatch):
+    """Of a difference that is kept, to as many digits; "below" turns its sign."""
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    made = made_by("make_evidence.py")
+    text = page.read_text()
+    grids = {m["grid"] for m in made.BLOCK.finditer(text)} - {"all"}
+    facts = [made.kept(grid)[1] for grid in grids if (page.parent / f"{grid}.json").exists()]
+    estimates = [made.as_estimate(one.get("estimate")) for of_grid in facts for one in of_grid["differences"]]
+    kept = [100 * np.array(estimate.interval()) for estimate in estimates if estimate]
+    prose = re.sub(r"^\|.*$|```.*?```", "", text, flags=re.MULTILINE | re.DOTALL)
+    for low, digits, high in INTERVAL.findall(re.sub(r"\s+", " ", prose)):
+        said = np.array([float(low), float(high)])
+        off = [min(abs(one - said).max(), abs(-one[::-1] - said).max()) for one in kept]
+        assert min(off, default=np.inf) <= 0.5001 * 10.0 ** -len(digits), f"{low} to {high}"
 
 
 def test_pages_of_evidence_are_up_to_date(monkeypatch):
