@@ -158,8 +158,8 @@ def test_intervals_in_the_text_of_an_evidence_page_are_those_of_its_grids(page, 
     facts = [made.kept(grid)[1] for grid in grids if (page.parent / f"{grid}.json").exists()]
     estimates = [made.as_estimate(one.get("estimate")) for of_grid in facts for one in of_grid["differences"]]
     kept = [100 * np.array(estimate.interval()) for estimate in estimates if estimate]
-    prose = re.sub(r"^\|.*$|```.*?```", "", text, flags=re.MULTILINE | re.DOTALL)
-    for low, digits, high in INTERVAL.findall(re.sub(r"\s+", " ", prose)):
+    prose = " ".join(line for line in BLOCK.sub("", text).splitlines() if not line.startswith("|"))
+    for low, digits, high in INTERVAL.findall(re.sub(r" +", " ", prose)):
         said = np.array([float(low), float(high)])
         off = [min(abs(one - said).max(), abs(-one[::-1] - said).max()) for one in kept]
         assert min(off, default=np.inf) <= 0.5001 * 10.0 ** -len(digits), f"{low} to {high}"
