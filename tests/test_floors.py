@@ -17,6 +17,7 @@ GROUND = (
         "plain_yaml",
         "settings",
         "importing",
+        "mlflow_server",
         "undo",
         "precision",
         "interruption",

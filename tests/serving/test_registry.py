@@ -155,7 +155,7 @@ def deaf():
 
 
 def test_a_server_that_does_not_answer_is_one_line_and_not_waited_for(models, monkeypatch, deaf):
-    monkeypatch.setattr("warmstart.reporting.mlflow_server._PATIENCE", 0.2)
+    monkeypatch.setattr("warmstart.mlflow_server._PATIENCE", 0.2)
     for address in (deaf, "http://127.0.0.1:9"):
         monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
         with pytest.raises(InputError, match=rf"^mlflow at {address}: .*; set MLFLOW_TRACKING_URI to a server that"):

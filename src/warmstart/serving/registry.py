@@ -14,7 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from warmstart.reporting.mlflow_server import find_experiment, mlflow_client
+from warmstart.mlflow_server import find_experiment, mlflow_client
 from warmstart.serving.model_folder import CARD, CURRENT, check_model, find_model, read_card
 
 _TAG = "warmstart_sha256"

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from warmstart.grids.tracking.service import Point, RunStatus, TrackedGroup, TrackedRun
-from warmstart.reporting.mlflow_server import find_experiment, mlflow_client
+from warmstart.mlflow_server import find_experiment, mlflow_client
 
 _TAG = "warmstart_id"
 """The tag by which a run is found again."""
