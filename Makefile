@@ -7,7 +7,8 @@ export OMP_NUM_THREADS ?= 1
 .PHONY: demo test tests soak lint dist publish docs clean
 
 demo: .venv/installed
-	$(BIN)/warmstart compare --seeds 10 --out out/demo
+	$(BIN)/warmstart compare --seeds 10 --out out/demo \
+	  --methods 'cold,warm,shrink-perturb,shrink-perturb[noise_std=0],dash'
 
 test: .venv/installed lint tests dist docs
 

@@ -145,8 +145,7 @@ def _pairs(results: Results) -> Iterator[tuple[str, str]]:
 
 def _difference(results: Results, ours: str, theirs: str) -> Facts:
     found = _estimate(estimate_difference(results, ours, theirs))
-    steps = [statistics.fmean(Row.of(results, method).mean_steps) for method in (ours, theirs)]
-    return {"estimate": found, "steps_ratio": round(steps[0] / steps[1], 4)} if found else {}
+    return {"estimate": found} if found else {}
 
 
 def _estimate(found: Estimate | None) -> dict[str, float]:
@@ -218,12 +217,8 @@ def mean_last(results: Results, label: str) -> float:
 
 def between(facts: Facts, ours: str, theirs: str) -> Estimate | None:
     """The difference of two methods that was kept; None where there is none."""
-    return as_estimate(_kept_between(facts, ours, theirs).get("estimate"))
-
-
-def steps_ratio(facts: Facts, ours: str, theirs: str) -> float:
-    """A method's steps of all stages over another's; NaN where none is kept."""
-    return float(_kept_between(facts, ours, theirs).get("steps_ratio", nan))
+    pairs: Mapping[tuple[str, str], Facts] = {(one["of"], one["to"]): one for one in facts["differences"]}
+    return as_estimate(pairs.get((ours, theirs), {}).get("estimate"))
 
 
 def as_estimate(found: Facts | None) -> Estimate | None:
@@ -231,5 +226,6 @@ def as_estimate(found: Facts | None) -> Estimate | None:
     return Estimate(**found) if found else None
 
 
-def _kept_between(facts: Facts, ours: str, theirs: str) -> Facts:
-    return next((one for one in facts["differences"] if (one["of"], one["to"]) == (ours, theirs)), {})
+def short(method: str) -> str:
+    """The name that tables and figures give a method."""
+    return "uniform shrinking" if method in CONTROLS else method

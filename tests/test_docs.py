@@ -152,11 +152,11 @@ INTERVAL = re.compile(r"\((?:[^()]*[;,] )?([+-]?\d+\.(\d+)) to ([+-]?\d+\.\d+)\)
 def test_intervals_in_the_text_of_an_evidence_page_are_those_of_its_grids(page, monkeypatch):
     """Of a difference that is kept, to as many digits; "below" turns its sign."""
     monkeypatch.syspath_prepend(ROOT / "docs")
-    made = made_by("make_evidence.py")
+    made, grids_of = made_by("make_evidence.py"), made_by("kept_grids.py")
     text = page.read_text()
     grids = {m["grid"] for m in made.BLOCK.finditer(text)} - {"all"}
-    facts = [made.kept(grid)[1] for grid in grids if (page.parent / f"{grid}.json").exists()]
-    estimates = [made.as_estimate(one.get("estimate")) for of_grid in facts for one in of_grid["differences"]]
+    facts = [grids_of.kept(grid)[1] for grid in grids if (page.parent / f"{grid}.json").exists()]
+    estimates = [grids_of.as_estimate(one.get("estimate")) for of_grid in facts for one in of_grid["differences"]]
     kept = [100 * np.array(estimate.interval()) for estimate in estimates if estimate]
     prose = " ".join(line for line in BLOCK.sub("", text).splitlines() if not line.startswith("|"))
     for low, digits, high in INTERVAL.findall(re.sub(r" +", " ", prose)):

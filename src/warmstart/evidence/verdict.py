@@ -40,9 +40,9 @@ class Comparison:
     """Steps of the last stage over the reference's; NaN where steps are not counted."""
     total_steps_ratio: float
     """Steps of all stages over the reference's."""
-    saves_steps: bool
-    """Whether it is shown that the steps of all stages are fewer than the reference's: the 95 % interval of their
-    ratio, paired over seeds, ends below 1. It is not widened for several methods: a mistake here loses nothing."""
+    total_steps_low: float
+    total_steps_high: float
+    """The interval of that ratio, from `steps_interval`."""
     seeds_needed: int | None
     """With how many seeds the interval would exclude a loss beyond the margin, if they go on as these did; None if no
     practical number would."""
@@ -51,6 +51,11 @@ class Comparison:
     decision: str
     """``better``; ``no worse``: a loss beyond the margin is excluded; ``worse``: such a loss is shown; ``unclear``;
     ``too few seeds``; ``diverged``: in at least one seed, and so never recommended."""
+
+    @property
+    def saves_steps(self) -> bool:
+        """Whether it is shown that all stages together take fewer steps than the reference's."""
+        return self.total_steps_high < 1
 
 
 @dataclass(frozen=True)
@@ -155,6 +160,7 @@ def _compare(results: Results, verdict: Verdict, method: str, found: Estimate | 
     ours, theirs = results.finished(method), results.finished(reference)
     seeds = _common_seeds(results, method, reference)
     our_steps, their_steps = ([sum(row.steps for row in rows[seed]) for seed in seeds] for rows in (ours, theirs))
+    fewest, most = steps_interval(our_steps, their_steps)
     worst_allowed = -margin * results.metric.sign
     low, high = found.interval(level) if found and judged else (-math.inf, math.inf)
     worst, best = (low, high) if results.metric.higher_is_better else (-high, -low)
@@ -179,7 +185,8 @@ def _compare(results: Results, verdict: Verdict, method: str, found: Estimate | 
         p_value=min(1.0, found.p_value(worst_allowed) * verdict.error / (1 - level)) if found and judged else math.nan,
         steps_ratio=_ratio([ours[s][-1].steps for s in seeds], [theirs[s][-1].steps for s in seeds]),
         total_steps_ratio=_ratio(our_steps, their_steps),
-        saves_steps=judged and _are_fewer(our_steps, their_steps),
+        total_steps_low=fewest,
+        total_steps_high=most,
         seeds_needed=found.seeds_needed(worst_allowed, level)
         if found and judged and math.isfinite(low) and results.metric.sign * found.difference > -margin
         else None,
@@ -192,14 +199,21 @@ def _ratio(ours: Sequence[int], theirs: Sequence[int]) -> float:
     return sum(ours) / sum(theirs) if sum(ours) and sum(theirs) else math.nan
 
 
-def _are_fewer(ours: Sequence[int], theirs: Sequence[int]) -> bool:
-    """Whether steps are shown to be fewer than others, paired over seeds, by the interval of the log ratio."""
-    if not all((*ours, *theirs)):
-        return False  # not counted
+def steps_interval(ours: Sequence[int], theirs: Sequence[int]) -> tuple[float, float]:
+    """The 95 % interval of the ratio of two methods' steps, paired over seeds: that of the mean logarithm.
+
+    It is not widened for several methods, as that of the metric is: who is wrong about steps loses no accuracy.
+
+    Returns:
+        The two ends; NaN where steps are not counted, 0 and infinity with one seed.
+    """
+    if not ours or not all((*ours, *theirs)):
+        return math.nan, math.nan
     ratios = np.log(np.array(ours) / np.array(theirs))
-    if np.ptp(ratios) == 0:
-        return bool(ratios[0] < 0)  # fixed by the recipe, and not by the seeds
-    return estimate(ratios).interval()[1] < 0
+    if len(ratios) > 1 and np.ptp(ratios) == 0:  # fixed by the recipe, and not by the seeds
+        return (fixed := math.exp(ratios[0])), fixed
+    low, high = estimate(ratios).interval()
+    return math.exp(low), math.exp(high)
 
 
 def _why_no_claim(results: Results, verdict: Verdict) -> str:
