@@ -150,7 +150,7 @@ INTERVAL = re.compile(r"\((?:[^()]*[;,] )?([+-]?\d+\.(\d+)) to ([+-]?\d+\.\d+)\)
 
 @pytest.mark.parametrize("page", sorted((ROOT / "docs" / "evidence").glob("*.md")), ids=lambda page: page.stem)
 def test_intervals_in_the_text_of_an_evidence_page_are_those_of_its_grids(page, monkeypatch):
-    """Of a difference that is kept, to as many digits; "below" turns its sign."""
+    """Of a difference that is kept, or in a table, to as many digits; "below" turns its sign."""
     monkeypatch.syspath_prepend(ROOT / "docs")
     made, grids_of = made_by("make_evidence.py"), made_by("kept_grids.py")
     text = page.read_text()
@@ -158,7 +158,11 @@ def test_intervals_in_the_text_of_an_evidence_page_are_those_of_its_grids(page, 
     facts = [grids_of.kept(grid)[1] for grid in grids if (page.parent / f"{grid}.json").exists()]
     estimates = [grids_of.as_estimate(one.get("estimate")) for of_grid in facts for one in of_grid["differences"]]
     kept = [100 * np.array(estimate.interval()) for estimate in estimates if estimate]
-    prose = " ".join(line for line in BLOCK.sub("", text).splitlines() if not line.startswith("|"))
+    tables, prose = (
+        " ".join(line for line in BLOCK.sub("", text).splitlines() if line.startswith("|") == of_table)
+        for of_table in (True, False)
+    )
+    kept += [np.array([float(low), float(high)]) for low, _, high in INTERVAL.findall(tables)]
     for low, digits, high in INTERVAL.findall(re.sub(r" +", " ", prose)):
         said = np.array([float(low), float(high)])
         off = [min(abs(one - said).max(), abs(-one[::-1] - said).max()) for one in kept]
