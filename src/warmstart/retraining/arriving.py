@@ -13,7 +13,7 @@ from torch import nn
 
 from warmstart.data.images import ImageData
 from warmstart.data.settings import read_size
-from warmstart.errors import InputError
+from warmstart.errors import InputError, OtherVersionError
 from warmstart.image_size import ImageSize
 from warmstart.models.registry import input_range
 from warmstart.retraining import snapshots
@@ -29,6 +29,7 @@ from warmstart.retraining.state import FIRST, StateFolder
 from warmstart.retraining.training import Job, Part, require_testable
 from warmstart.runs.rehearsal import rehearse
 from warmstart.runs.run import Run
+from warmstart.runs.state import RunState
 from warmstart.storage import checkpoint
 from warmstart.wording import counted
 
@@ -176,6 +177,7 @@ class Arrival:
             self.chronicle.say("waiting", text)
             return None
         row = _row(job, sha256, test_file, len(places))
+        self.state.remove_weights(number)  # left by a stage that an older index does not know
         self._say_what_arrived(row, new_classes, known)
         with index.transaction():
             index.set_facts({"fixed": facts.as_json()})
@@ -205,11 +207,14 @@ class Arrival:
             raise
 
     def _require_growth(self, number: int, fresh: nn.Module) -> None:
-        """Raise InputError if the network of the stage before cannot become that of now, with its new classes."""
+        """Raise InputError if the network of the stage before cannot be read, or grow to the classes of now."""
         before = self.index.stage(number)
         assert before is not None
         try:
             saved = checkpoint.load(self.state.checkpoint(number, before.attempt))
+            RunState.from_saved(saved.metadata, saved.tensors)
+        except OtherVersionError:
+            raise
         except InputError:
             return  # damaged: the training goes on from an earlier one, and says so
         grown_state(saved.model_state, fresh.state_dict(), before.classes, self.settings.model)

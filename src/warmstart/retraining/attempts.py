@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 from torch import nn
 
-from warmstart.errors import InputError
+from warmstart.errors import InputError, OtherVersionError
 from warmstart.methods.lifecycle import measured, prepares
 from warmstart.processes import Team
 from warmstart.retraining.candidate import StageFolder, begin
@@ -197,6 +197,8 @@ class Attempts:
             try:
                 checkpoint.load(folder.file(key))
                 return job
+            except OtherVersionError:
+                raise
             except InputError as error:
                 self.chronicle.say("damaged", f"{error}; the stage begins anew", number)
                 folder.file(key).unlink()
@@ -221,6 +223,8 @@ class Attempts:
             try:
                 saved = checkpoint.load(self.state.checkpoint(before.number, before.attempt))
                 return tuple(chain), saved, before.classes
+            except OtherVersionError:
+                raise
             except InputError as error:
                 chain.pop()
                 then = f"stage {row.number} goes on from {f'stage {chain[-1]}' if chain else 'a new network'}"
@@ -249,6 +253,8 @@ def _is_whole(folder: StageFolder, job: Job, attempt: str) -> bool:
     """Whether a training has a checkpoint that can be read."""
     try:
         return folder.load(job.key(attempt)) is not None
+    except OtherVersionError:
+        raise
     except InputError:
         return False
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from warmstart.errors import InputError, WorkFailedError
+from warmstart.errors import InputError, OtherVersionError, WorkFailedError
 from warmstart.retraining.arriving import Arrival
 from warmstart.retraining.attempts import Attempts, Trained
 from warmstart.retraining.chronicle import Chronicle
@@ -75,6 +75,8 @@ class Night:
         for number in reversed(self.index.chain(current)):
             try:
                 check_model(self.state.model(number))
+            except OtherVersionError:
+                raise
             except InputError as error:
                 self.chronicle.say("damaged", str(error), number)
                 row = self._row(number)
@@ -107,6 +109,8 @@ class Night:
         try:
             trained = self._trained(row, settings)
             numbers = self._measured(row, settings, trained)
+        except OtherVersionError:
+            raise
         except InputError as error:  # the method refuses the network, say: the same settings would fail for ever
             self._end(row, "rejected", str(error), FIRST, {})
             raise
