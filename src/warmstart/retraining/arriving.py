@@ -13,6 +13,7 @@ from torch import nn
 
 from warmstart.data.images import ImageData
 from warmstart.data.settings import read_size
+from warmstart.data.train_and_test import order_parts
 from warmstart.errors import InputError, OtherVersionError
 from warmstart.image_size import ImageSize
 from warmstart.models.registry import input_range
@@ -58,9 +59,10 @@ class Arrival:
         if facts is not None:
             facts.check(settings)
         before = index.files()
-        found = look(settings.data, before, self._expected(facts))
-        self._require_few_bad(found)
         stages = index.stages()
+        expected = replace(self._expected(facts), layout=index.fact("layout") or "", begun=bool(stages))
+        found = look(settings.data, before, expected)
+        self._require_few_bad(found)
         parts = [Part(row.number, row.data_sha256) for row in stages if row.arrived]
         known = snapshots.known_examples(self.state.snapshot(part.stage) for part in parts)
         present = _examples(found.present)
@@ -156,6 +158,7 @@ class Arrival:
         known = index.classes()
         labels = [found.labels[place] for place in places]
         new_classes = _in_order({*labels, *(test.labels if test else ())} - set(known))
+        self._require_wanted(found, new_classes, known)
         classes = (*known, *new_classes)
         place_of = {name: place for place, name in enumerate(classes)}
         sha256, test_file = "", self._latest_test_file()
@@ -180,7 +183,7 @@ class Arrival:
         self.state.remove_weights(number)  # left by a stage that an older index does not know
         self._say_what_arrived(row, new_classes, known)
         with index.transaction():
-            index.set_facts({"fixed": facts.as_json()})
+            index.set_facts({"fixed": facts.as_json()} | ({"layout": found.layout} if found.layout else {}))
             index.add_classes(new_classes)
             index.add_stage(row)
             vanished = before.keys() - found.present.keys()
@@ -188,6 +191,19 @@ class Arrival:
             index.add_quarantine(number, found.bad)
             index.add_events(self.chronicle.drain())
         return row
+
+    def _require_wanted(self, found: Look, new_classes: Sequence[str], known: Sequence[str]) -> None:
+        """Raise InputError if a class that is new is none, or is not to come by itself."""
+        data = self.settings.data
+        _, parts = order_parts(new_classes)
+        if parts and found.layout.startswith("class folders"):
+            raise InputError(
+                f"{data}: the folder {parts[0]} beside class folders would be a class; move it out of --data and name "
+                "it with --test, or rename it"
+            )
+        if known and new_classes and self.settings.new_classes == "refuse":
+            names = f"new class{'es' if len(new_classes) > 1 else ''} {', '.join(new_classes)}"
+            raise InputError(f"{data}: {names} (--new-classes refuse); correct the labels, or let them grow")
 
     def _rehearse(self, job: Job) -> None:
         """Refuse now what would fail in training: then nothing of the stage is written down."""

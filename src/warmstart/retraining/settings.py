@@ -17,6 +17,7 @@ from warmstart.settings import RECORDED, Setting, Settings
 from warmstart.training.recipe import Recipe
 
 PROMOTIONS = ("margin", "better", "always")
+NEW_CLASSES = ("grow", "refuse")
 EXPORTS = ("onnx", "torch")
 REGISTRIES = ("mlflow",)
 
@@ -93,6 +94,15 @@ class NightSettings(Settings):
             role="reading",
         ),
     ] = 0.01
+    new_classes: Annotated[
+        str,
+        Setting(
+            "What a class that is new does: the head grows by it; or the call stops, and changes nothing",
+            "RULE",
+            choices=NEW_CLASSES,
+            role="reading",
+        ),
+    ] = "grow"
     export: Annotated[
         str | None,
         Setting("Also write what is promoted for other programs", "FORM", choices=EXPORTS, role="running"),
