@@ -16,7 +16,7 @@ from warmstart.processes import Team
 from warmstart.retraining.candidate import StageFolder, begin
 from warmstart.retraining.chronicle import Chronicle
 from warmstart.retraining.facts import Facts
-from warmstart.retraining.gate import Right, Verdict, behind_cold, judge
+from warmstart.retraining.gate import Right, Rival, Verdict, behind_cold, judge
 from warmstart.retraining.index import Index, StageRow
 from warmstart.retraining.night_task import NightTask
 from warmstart.retraining.settings import RetrainSettings
@@ -232,12 +232,29 @@ class Attempts:
         return (), None, 0
 
     def _judge(self, trained: Trained, task: NightTask, job: Job) -> Verdict:
-        current = self.index.current
-        right = None if current is None else self._right(current, task, job)
-        return judge(trained.right, right, job.data.test.labels.numpy(), job.classes, job.settings)
+        number, current, bar = self.index.current, None, None
+        if number is not None:
+            current = self._rival(number, task, job)
+            if (best := self.index.bar(number)) != number:
+                bar = self._bar(best, task, job)
+        return judge(trained.right, current, bar, job.data.test.labels.numpy(), job.classes, job.settings)
 
-    def _right(self, stage: int, task: NightTask, job: Job) -> Right:
-        """Which of tonight's held-out examples a stage's model gets right; of classes that it does not know, none."""
+    def _bar(self, number: int, task: NightTask, job: Job) -> Rival | None:
+        """The best so far, made anew from its checkpoint if its model is damaged; None if that is damaged as well."""
+        row = self.index.stage(number)
+        assert row is not None
+        try:
+            return self._rival(number, task, job)
+        except OtherVersionError:
+            raise
+        except InputError as error:
+            if self.write_model_anew(row, job.settings.as_of_stage(row.settings)):
+                return self._rival(number, task, job)
+            self.chronicle.say("damaged", f"{error}; the model in service is the best so far from now on", number)
+            return None
+
+    def _rival(self, stage: int, task: NightTask, job: Job) -> Rival:
+        """What a stage's model gets right of tonight's held-out examples; of classes that it does not know, none."""
         model, card = read_model(self.state.model(stage))
         examples = task.held_out
         model.to(examples.mean.device)
@@ -246,7 +263,7 @@ class Attempts:
         if known.any():
             chosen = examples.at(known.to(examples.labels.device))
             right[known.numpy()] = evaluate(model, chosen, channels_last=task.recipe.channels_last).correct.numpy()
-        return right
+        return Rival(stage, right, known.numpy())
 
 
 def _is_whole(folder: StageFolder, job: Job, attempt: str) -> bool:

@@ -216,6 +216,10 @@ class Index:
         """What was measured of a stage."""
         return dict(self._rows("SELECT name, value FROM metrics WHERE stage = ?", stage))
 
+    def bar(self, stage: int) -> int:
+        """The best stage when this one went into service: itself, if that is not known."""
+        return int(self.metrics(stage).get("bar") or stage)
+
     def runs(self, stage: int) -> dict[str, dict[str, Any]]:
         """A stage's trainings: attempt -> its row, as in results.csv."""
         found = self._rows("SELECT attempt, result FROM runs WHERE stage = ?", stage)

@@ -80,7 +80,7 @@ class Night:
             except InputError as error:
                 self.chronicle.say("damaged", str(error), number)
                 row = self._row(number)
-                if not self.attempts.write_model_anew(row, self._settings_of(row)):
+                if not self.attempts.write_model_anew(row, self.settings.as_of_stage(row.settings)):
                     continue
                 self.chronicle.say("repaired", f"the model of stage {number} is made anew from its checkpoint", number)
             if number != current:
@@ -104,7 +104,7 @@ class Night:
 
     def _finish(self, row: StageRow) -> None:
         """Train a stage that has arrived, judge it, and put it into service or not."""
-        settings = self._settings_of(row)
+        settings = self.settings.as_of_stage(row.settings)
         self.attempts.job(row, settings).data.require_whole()
         try:
             trained = self._trained(row, settings)
@@ -135,6 +135,9 @@ class Night:
         if trained.verdict is None:
             return {}
         numbers = trained.verdict.metrics()
+        if trained.passed:
+            bar = trained.verdict.bar
+            numbers["bar"] = row.number if bar is None or trained.verdict.raises_bar else bar
         self.attempts.write_model(row, settings, trained, trained.verdict.accuracy)
         due = settings.cold_every is not None and (1 + self._promoted()) % settings.cold_every == 0
         if trained.passed and due:
@@ -144,7 +147,7 @@ class Night:
     def _end(self, row: StageRow, state: State, reason: str, attempt: str, numbers: Mapping[str, float]) -> None:
         """Write down how a stage ended, in one transaction; a kill after it is made good by the next call."""
         self.chronicle.say(state, f"stage {row.number} is {state}: {reason}", row.number, **numbers)
-        results = self.attempts.results(row, self._settings_of(row))
+        results = self.attempts.results(row, self.settings.as_of_stage(row.settings))
         with self.index.transaction():
             for name, result in results.items():
                 self.index.set_run(row.number, name, *result)
@@ -153,7 +156,7 @@ class Night:
             if state == "promoted":
                 self.index.set_facts({"current": row.number})
             chain = self.index.chain(self.index.current)
-            for number in to_prune(self.index.stages(), chain, self.settings.keep):
+            for number in to_prune(self.index.stages(), chain, self.settings.keep, self.index.bar):
                 self.index.change_stage(number, kept=0)
             self.index.add_events(self.chronicle.drain())
         self.state.point_to(self.index.current)
@@ -171,9 +174,3 @@ class Night:
         row = self.index.stage(number)
         assert row is not None
         return row
-
-    def _settings_of(self, row: StageRow) -> RetrainSettings:
-        """The settings that a stage arrived with; what changes no number is as this call has it."""
-        then = RetrainSettings.from_json(row.settings)
-        now = {name: getattr(self.settings, name) for name in then.names_of("running", "limit", "reading")}
-        return then.model_copy(update=now)

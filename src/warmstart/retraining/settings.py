@@ -39,7 +39,7 @@ class GateSettings(Settings):
     promote: Annotated[
         str,
         Setting(
-            "Not worse than current by more than --margin; better by a paired test; or always",
+            "Not worse than current and the best so far by more than --margin; better by a paired test; or always",
             "RULE",
             choices=PROMOTIONS,
         ),
@@ -182,6 +182,12 @@ class RetrainSettings(NightSettings, GateSettings, NamedRecipe, ImageSettings):
     def from_json(cls, text: str) -> Self:
         """Those that `to_json` wrote, checked then; nothing that they name is imported."""
         return cls.of(json.loads(text), recorded=True)
+
+    def as_of_stage(self, text: str) -> Self:
+        """Those that a stage arrived with, as `to_json` wrote them; what changes no number is as in these."""
+        then = type(self).from_json(text)
+        now = {name: getattr(self, name) for name in then.names_of("running", "limit", "reading")}
+        return then.model_copy(update=now)
 
     def numbers(self) -> dict[str, Any]:
         """The settings that the candidate and the verdict on it follow from."""

@@ -120,7 +120,8 @@ class StateFolder:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def to_prune(stages: list[StageRow], chain: list[int], keep: int) -> list[int]:
-    """The ended stages whose weights are not kept: neither of the newest, nor promoted and of the last in the chain."""
+def to_prune(stages: list[StageRow], chain: list[int], keep: int, bar: Callable[[int], int]) -> list[int]:
+    """The ended stages whose weights are not kept: neither of the newest nor the last in the chain, nor their bar."""
     kept = {*chain[-keep:], *(row.number for row in stages[-keep:])}
+    kept |= {bar(number) for number in kept}
     return [row.number for row in stages if row.kept and row.state != "training" and row.number not in kept]
