@@ -122,9 +122,9 @@ class FilesBeside:
 
 
 def walk(path: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
-    """Each folder of a tree, with the names of the visible folders and files in it, sorted."""
+    """Each folder of a tree, with the names of the visible folders and files in it, sorted; one must not be locked."""
     visited = {path.resolve()}
-    for root, folders, names in os.walk(path, followlinks=True):
+    for root, folders, names in os.walk(path, onerror=_refuse_folder, followlinks=True):
         here = Path(root)
         folders[:] = sorted(name for name in folders if visible_name(name) is not None)
         for name in list(folders):  # links to folders are followed, but not in a loop
@@ -133,6 +133,13 @@ def walk(path: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
                 folders.remove(name)
             visited.add(real)
         yield here, folders, sorted(name for name in names if visible_name(name))
+
+
+def _refuse_folder(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):  # removed meanwhile
+        raise InputError(
+            f"{error.filename}: this folder cannot be read ({error.strerror}); permit it, or move the folder elsewhere"
+        ) from error
 
 
 class _FolderFiles(FilesBeside):

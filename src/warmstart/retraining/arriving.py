@@ -22,7 +22,7 @@ from warmstart.retraining.attempts import Attempts
 from warmstart.retraining.candidate import grown_state
 from warmstart.retraining.chronicle import Chronicle
 from warmstart.retraining.facts import Facts, tested_on, wanted
-from warmstart.retraining.index import Index, KnownFile, StageRow
+from warmstart.retraining.index import UNTOLD, Index, KnownFile, StageRow
 from warmstart.retraining.reading import Expected, Look, look
 from warmstart.retraining.settings import RetrainSettings
 from warmstart.retraining.snapshots import Snapshot, split, to_tensor
@@ -137,7 +137,7 @@ class Arrival:
     def _forget(self, before: Mapping[str, KnownFile], found: Look) -> None:
         """Nothing arrives: files that are only renamed, touched or unreadable are remembered so."""
         vanished = before.keys() - found.present.keys()
-        if not found.read and not vanished:
+        if not found.read and not vanished and not found.bad:
             return
         with self.index.transaction():
             self.index.set_files({path: found.present[path] for path in found.read}, vanished)
@@ -334,5 +334,5 @@ def _row(job: Job, sha256: str, test_file: str, arrived: int) -> StageRow:
         classes=len(job.classes),
         attempt=FIRST,
         kept=True,
-        followed=False,
+        followed=UNTOLD,
     )

@@ -45,7 +45,7 @@ CREATE TABLE stages (
     classes INTEGER NOT NULL,             -- how many there were
     attempt TEXT NOT NULL DEFAULT 'first',  -- the training whose network is the stage's
     kept INTEGER NOT NULL DEFAULT 1,      -- 0: its weights have been pruned
-    followed INTEGER NOT NULL DEFAULT 0   -- 1: hooks, exports and the registry have been told
+    followed INTEGER NOT NULL DEFAULT 0   -- 1: hooks, exports and the registry have been told; 2: some again
 );
 CREATE TABLE runs (                       -- a stage's trainings: first, slower, cold
     stage INTEGER NOT NULL, attempt TEXT NOT NULL, result TEXT NOT NULL, report TEXT NOT NULL,  -- JSON
@@ -63,6 +63,8 @@ CREATE TABLE events (stage INTEGER, kind TEXT NOT NULL, text TEXT NOT NULL, at R
 """
 
 State = Literal["training", "promoted", "rejected"]
+UNTOLD, TOLD, AGAIN = 0, 1, 2
+"""What `followed` says: nobody is known to have been told; all have; all have but an export or registry that failed."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ class StageRow:
     classes: int
     attempt: str
     kept: bool
-    followed: bool
+    followed: int
 
 
 @dataclass(frozen=True)
@@ -267,8 +269,12 @@ class Index:
         self._database.executemany("DELETE FROM files WHERE path = ?", [(path,) for path in gone])
 
     def add_quarantine(self, stage: int, bad: Iterable[tuple[str, str]]) -> None:
-        """Write down what was left out."""
-        self._database.executemany("INSERT INTO quarantine VALUES (?, ?, ?)", [(stage, *one) for one in bad])
+        """Write down what was left out, unless it was for the same reason before."""
+        self._database.executemany(
+            "INSERT INTO quarantine SELECT ?1, ?2, ?3 "
+            "WHERE NOT EXISTS (SELECT 1 FROM quarantine WHERE path = ?2 AND reason = ?3)",
+            [(stage, *one) for one in bad],
+        )
 
     def set_run(self, stage: int, attempt: str, result: Mapping[str, Any], report: Mapping[str, Any]) -> None:
         """Write down a training's result and the method's report."""

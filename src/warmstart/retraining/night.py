@@ -13,16 +13,13 @@ from dataclasses import dataclass
 from warmstart.errors import InputError, OtherVersionError, WorkFailedError
 from warmstart.retraining.arriving import Arrival
 from warmstart.retraining.attempts import Attempts, Trained
+from warmstart.retraining.call import RejectedError
 from warmstart.retraining.chronicle import Chronicle
 from warmstart.retraining.following import Followers
-from warmstart.retraining.index import Index, StageRow, State
+from warmstart.retraining.index import UNTOLD, Index, StageRow, State
 from warmstart.retraining.settings import RetrainSettings
 from warmstart.retraining.state import FIRST, SLOWER, StateFolder, to_prune
 from warmstart.serving.model_folder import check_model
-
-
-class RejectedError(WorkFailedError):
-    """A candidate did not go into service; the followers know."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +45,6 @@ class Night:
             self._finish(arrived)
         elif interrupted is None:
             self.chronicle.say("nothing new", f"nothing new to train on in {self.settings.data}: {self._in_service()}")
-        self.followers.write_metrics()
         self.write_down()
 
     def write_down(self) -> None:
@@ -66,9 +62,7 @@ class Night:
             self._require_sound_model(current)
         if self.state.point_to(self.index.current):
             self.chronicle.say("repaired", f"current points to stage {self.index.current} again", self.index.current)
-        last = next((row for row in reversed(self.index.stages()) if row.state != "training"), None)
-        if last is not None and not last.followed:
-            self.followers.tell(last)
+        self.followers.make_good()
 
     def _require_sound_model(self, current: int) -> None:
         """Check the model in service; a damaged one is made anew from its checkpoint, or the one before takes over."""
@@ -87,6 +81,7 @@ class Night:
                 self.chronicle.say("fell back", f"the model of stage {number} is in service again", number)
                 with self.index.transaction():
                     self.index.set_facts({"current": number})
+                    self.index.change_stage(number, followed=UNTOLD)
                     self.index.add_events(self.chronicle.drain())
             return
         raise WorkFailedError(

@@ -20,7 +20,7 @@ from warmstart.data.label_files import SUFFIXES as LISTS
 from warmstart.data.listing import Listing
 from warmstart.data.load import open_listing, require_path
 from warmstart.decoding.decode import Encoded, ImageStack, decode_images, is_image
-from warmstart.decoding.unreadable import in_one_line
+from warmstart.decoding.unreadable import in_one_line, may_pass
 from warmstart.decoding.wanted import EXACT, Wanted
 from warmstart.errors import InputError
 from warmstart.retraining.index import KnownFile
@@ -149,14 +149,14 @@ class _Reader:
         try:
             self._take_table(name, file)
         except InputError as error:
-            self._refuse(name, error, str(file))
+            self._refuse(name, str(error).removeprefix(str(file)), may_pass(error))
             self._rows += 1
 
     def _take_table(self, name: str, file: Path) -> None:
         if file.suffix.lower() == ".npz":
             data = read_npz(file, self._wanted)
             images, labels = data.train_images, [data.classes[label] for label in data.train_labels.tolist()]
-            bad: list[tuple[str, str]] = []
+            bad: list[_Unread] = []
         else:
             with open_listing(file, self._wanted) as listing:
                 if listing is None:
@@ -167,7 +167,7 @@ class _Reader:
             kinds = ("numbers", "names") if numbers else ("names", "numbers")
             raise InputError(f"its labels are {kinds[0]}, those of the others {kinds[1]}; make them alike")
         self._whole_numbers = numbers
-        self._bad += [(printable(f"{name}: {row.removeprefix(f'{file}: ')}"), printable(why)) for row, why in bad]
+        self._bad += [(printable(f"{name}: {row.removeprefix(f'{file}: ')}"), printable(why)) for row, why, _ in bad]
         self._rows += len(labels) + len(bad)
         self._take(images, labels, [name] * len(labels))
 
@@ -183,14 +183,14 @@ class _Reader:
             new = {name for name, label in labels.items() if self._is_new(name, root / name, label)}
             listing = listing.training_images(new)
             images, kept, bad = self._decoded(listing)
-        for name, reason in bad:
-            self._refuse(name, InputError(reason))
-        unread = {name for name, _ in bad}
+        for one in bad:
+            self._refuse(*one)
+        unread = {name for name, _, _ in bad}
         self._rows += len(new)
         self._take(images, kept, [name for name in listing.names if name not in unread])
 
-    def _decoded(self, listing: Listing) -> tuple[Tensor, list[str], list[tuple[str, str]]]:
-        """The images of a listing's training part and their classes; names and reasons of those that are left out."""
+    def _decoded(self, listing: Listing) -> tuple[Tensor, list[str], list[_Unread]]:
+        """The images of a listing's training part and their classes, and those that are left out."""
         count = len(listing.labels)
         stack = ImageStack(count, self._wanted.progress)
 
@@ -200,7 +200,10 @@ class _Reader:
         decode_images(encoded, stack, self._wanted)
         if stack.top:  # of 16 bits, the first ones' rule holds for all
             self._wanted = replace(self._wanted, bits=stack.bits)
-        bad = [(name, error.removeprefix(f"{name}: ")) for name, error in stack.unreadable.values()]
+        bad = [
+            (name, error.removeprefix(f"{name}: "), at in stack.may_pass)
+            for at, (name, error) in stack.unreadable.items()
+        ]
         labels = [listing.classes[x] for at, x in enumerate(listing.labels.tolist()) if at not in stack.unreadable]
         return stack.images(), labels, bad
 
@@ -226,11 +229,18 @@ class _Reader:
         self._labels += map(printable, labels)
         self._paths += map(printable, paths)
 
-    def _refuse(self, name: str, error: InputError, prefix: str = "") -> None:
-        reason = printable(str(error).removeprefix(prefix or name).removeprefix(": "))
+    def _refuse(self, name: str, reason: str, passing: bool) -> None:
+        """Leave a file out; if that may pass, it is not remembered, so that the next call reads it again."""
+        reason = printable(reason.removeprefix(name).removeprefix(": "))
         name = printable(name)
         self._bad.append((name, reason))
-        self._present[name] = replace(self._present[name], bad=reason)
+        if not passing:
+            self._present[name] = replace(self._present[name], bad=reason)
+            return
+        self._read.discard(name)
+        del self._present[name]
+        if name in self._known:
+            self._present[name] = self._known[name]
 
     def look(self) -> Look:
         """All that was read."""
@@ -268,4 +278,6 @@ class _Reader:
         return images[grey, :1]
 
 
+_Unread = tuple[str, str, bool]
+"""A file or row, why it cannot be read, and whether that may pass."""
 _NONE = torch.empty(0, 1, 1, 1, dtype=torch.uint8)

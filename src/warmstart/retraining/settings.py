@@ -111,11 +111,22 @@ class NightSettings(Settings):
         str | None,
         Setting("Also register what is promoted", "NAME", choices=REGISTRIES, noun="registry", role="running"),
     ] = None
+    registry_name: Annotated[
+        str | None,
+        Setting("Its name there", "NAME", example="a name", default="the name of the state's folder", role="running"),
+    ] = None
     on_promoted: Annotated[
-        str | None, Setting("Run this in a shell after a promotion", "CMD", example="a command", role="running")
+        str | None,
+        Setting("Run this in a shell when another model is in service", "CMD", example="a command", role="running"),
     ] = None
     on_failed: Annotated[
-        str | None, Setting("Run this in a shell when nothing was promoted", "CMD", example="a command", role="running")
+        str | None,
+        Setting(
+            "Run this in a shell when a candidate is rejected or the call fails",
+            "CMD",
+            example="a command",
+            role="running",
+        ),
     ] = None
     log_json: Annotated[
         str | None, Setting("Append a line of JSON for each event", "FILE", example="a file", role="running")

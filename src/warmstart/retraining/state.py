@@ -109,6 +109,12 @@ class StateFolder:
         beside.replace(link)
         return True
 
+    def served(self) -> Path | None:
+        """The folder that ``current`` points to; None if there is no such link."""
+        with suppress(OSError):
+            return self.path / os.readlink(self.path / CURRENT)
+        return None
+
     def copy_index(self) -> None:
         """Keep a copy of the index, whole at any moment, to go on from if the index is ever damaged."""
         with closing(sqlite3.connect(self.index)) as index:
