@@ -113,6 +113,8 @@ def test_check_and_rollback(call):
             ["--data", "x", "--max-churn", "200%"],
             "max_churn is 2.0; it must be a finite number, at least 0",
         ),
+        (["--data", "x", "--max-bad", "1"], "max_bad is '1'; write 1%, or a share such as 0.01"),
+        (["--data", "x", "--max-churn", "2"], "max_churn is '2'; write 2%, or a share such as 0.01"),
         (["--data", "x", "--method", "dsh"], "method 'dsh' is unknown"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -338,6 +339,15 @@ def test_data_of_a_rejected_stage_counts_as_new_again_with_what_comes_next(data,
     assert (last["parent"], last["arrived"], last["seen"] + last["held_out"]) == (1, 15, 90)
     assert last["new"] == last["seen"] - stages(state)[1]["seen"]
     assert Path(state / "models" / "0002").is_dir()  # the rejected candidate is kept
+
+
+def test_the_same_is_not_tried_again_because_there_are_other_threads(data, state):
+    night(data, state)
+    arrive(data, 60, 75)
+    for threads in (1, 2):
+        with pytest.raises(WorkFailedError) if threads == 1 else nullcontext():
+            night(data, state, promote="margin", lr=30.0, threads=threads)
+    assert list(stages(state)) == [1, 2]
 
 
 class Spread(torch.nn.Module):

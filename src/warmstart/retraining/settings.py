@@ -201,5 +201,5 @@ class RetrainSettings(NightSettings, GateSettings, NamedRecipe, ImageSettings):
         return then.model_copy(update=now)
 
     def numbers(self) -> dict[str, Any]:
-        """The settings that the candidate and the verdict on it follow from."""
-        return self.model_dump(mode="json", include=set(self.names_of("numbers")))
+        """The settings that the candidate and the verdict on it follow from, but for rounding."""
+        return self.model_dump(mode="json", include={*self.names_of("numbers")} - {"threads"})
