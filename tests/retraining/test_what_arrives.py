@@ -139,11 +139,11 @@ def test_the_held_out_fifth_is_the_same_for_ever_and_no_copy_of_it_is_trained_on
     night(data, state)
     second = arrived(state, 2)
 
-    held = {one for part in (first, second) for one in part.at(part.held_out()).known()}
-    trained = {one for part in (first, second) for one in part.at(~part.held_out()).known()}
+    held = {one for part in (first, second) for one in part.at(part.held_out).known()}
+    trained = {one for part in (first, second) for one in part.at(~part.held_out).known()}
     assert not held & trained
     assert 5 < len(held) < 35
-    assert stages(state)[2]["held_out"] == sum(int(part.held_out().sum()) for part in (first, second))
+    assert stages(state)[2]["held_out"] == sum(int(part.held_out.sum()) for part in (first, second))
 
 
 def test_a_test_set_of_ones_own_is_not_trained_on(data, state, tmp_path):

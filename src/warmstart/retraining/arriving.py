@@ -8,24 +8,21 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import torch
 from torch import nn
 
-from warmstart.data.images import ImageData
 from warmstart.data.settings import read_size
 from warmstart.data.train_and_test import order_parts
 from warmstart.errors import InputError, OtherVersionError
-from warmstart.image_size import ImageSize
-from warmstart.models.registry import input_range
 from warmstart.retraining import snapshots
 from warmstart.retraining.attempts import Attempts
 from warmstart.retraining.candidate import grown_state
+from warmstart.retraining.choice import chosen, examples, in_order, snapshot_of
 from warmstart.retraining.chronicle import Chronicle
-from warmstart.retraining.facts import Facts, tested_on, wanted
+from warmstart.retraining.facts import Facts, first_facts, wanted
 from warmstart.retraining.index import UNTOLD, Index, KnownFile, StageRow
 from warmstart.retraining.reading import Expected, Look, look
 from warmstart.retraining.settings import RetrainSettings
-from warmstart.retraining.snapshots import Snapshot, split, to_tensor
+from warmstart.retraining.snapshots import Snapshot, pixel_digest, split
 from warmstart.retraining.state import FIRST, StateFolder
 from warmstart.retraining.training import Job, Part, require_testable
 from warmstart.runs.rehearsal import rehearse
@@ -65,10 +62,10 @@ class Arrival:
         self._require_few_bad(found)
         parts = [Part(row.number, row.data_sha256) for row in stages if row.arrived]
         known = snapshots.known_examples(self.state.snapshot(part.stage) for part in parts)
-        present = _examples(found.present)
-        excess, gone = present - known, _examples(before) - present
+        present = examples(found.present)
+        excess, gone = present - known, examples(before) - present
         test = self._test(facts, found) if settings.test is not None and excess and found.labels else None
-        places = _chosen(found, excess, set() if test is None else set(test.digests))
+        places = chosen(found, excess, set() if test is None else set(map(pixel_digest, test.images)))
         self._say_what_changed(before, found, excess, gone)
         if places or self._may_try_again(stages):
             return self._stage(facts, found, places, test, parts, before)
@@ -157,19 +154,20 @@ class Arrival:
         number = 1 + max((row.number for row in index.stages()), default=0)
         known = index.classes()
         labels = [found.labels[place] for place in places]
-        new_classes = _in_order({*labels, *(test.labels if test else ())} - set(known))
+        new_classes = in_order({*labels, *(test.labels if test else ())} - set(known))
         self._require_wanted(found, new_classes, known)
         classes = (*known, *new_classes)
         place_of = {name: place for place, name in enumerate(classes)}
         sha256, test_file = "", self._latest_test_file()
         if places:
-            arrived = _snapshot(found, places, place_of)
+            sides = snapshots.known_sides(self.state.snapshot(part.stage) for part in parts)
+            arrived = snapshot_of(found, places, place_of, sides)
             sha256 = snapshots.write(self.state.snapshot(number), arrived)
             parts = [*parts, Part(number, sha256)]
-            facts = facts or _facts(settings, found, arrived)
+            facts = facts or first_facts(settings, found, arrived)
             del arrived  # it is read again, as it was written
         if test is not None:
-            test_file = self._write_test(_snapshot(test, range(len(test.labels)), place_of))
+            test_file = self._write_test(snapshot_of(test, range(len(test.labels)), place_of, {}))
         assert facts is not None  # a first stage has examples
         data, chain = self.attempts.data(parts, test_file), tuple(index.chain(index.current))
         job = Job(number, settings, facts, classes, data, chain)
@@ -260,59 +258,6 @@ class Arrival:
         name = snapshots.name_of_test(sha256)
         beside.replace(self.state.data_file(name))
         return name
-
-
-def _examples(files: Mapping[str, KnownFile]) -> Counter[bytes]:
-    """How often each example is in these files."""
-    return Counter(one for file in files.values() for one in split(file.digests))
-
-
-def _chosen(found: Look, excess: Counter[bytes], tested: set[bytes]) -> list[int]:
-    """The places of examples that have not arrived before, in their order; a copy of a known one is known."""
-    left, places = Counter(excess), []
-    for place, one in enumerate(found.digests):
-        if left[one] > 0 and one not in tested:
-            left[one] -= 1
-            places.append(place)
-    return places
-
-
-def _snapshot(found: Look, places: Sequence[int], place_of: Mapping[str, int]) -> Snapshot:
-    chosen = list(places)
-    return Snapshot(
-        found.images[chosen],
-        torch.tensor([place_of[found.labels[place]] for place in chosen], dtype=torch.int64),
-        to_tensor([found.digests[place] for place in chosen]),
-    )
-
-
-def _facts(settings: RetrainSettings, found: Look, arrived: Snapshot) -> Facts:
-    """What the first stage fixes, by its training part."""
-    train = arrived if settings.test is not None else arrived.at(~arrived.held_out())
-    height, width = found.images.shape[-2:]
-    size: ImageSize = height if height == width else (height, width)
-    mean, std = torch.zeros(found.channels), torch.ones(found.channels)
-    if input_range(settings.model) == "normalised" and len(train):
-        classes = tuple(map(str, range(int(train.labels.max()) + 1)))
-        part = ImageData("first stage", train.images, train.labels, train.images[:0], train.labels[:0], classes)
-        mean, std = part.channel_mean(), part.channel_std()
-    return Facts(
-        model=settings.model,
-        image_size=size,
-        resized=settings.image_size is not None,
-        fit=settings.fit,
-        bits=found.bits,
-        channels=found.channels,
-        mean=tuple(mean.tolist()),
-        std=tuple(std.tolist()),
-        tested_on=tested_on(settings),
-        whole_numbers=found.whole_numbers,
-    )
-
-
-def _in_order(names: set[str]) -> list[str]:
-    """Classes in the order of their names; numbers by their size."""
-    return sorted(names, key=lambda name: (0, int(name), "") if name.lstrip("-").isdigit() else (1, 0, name))
 
 
 def _row(job: Job, sha256: str, test_file: str, arrived: int) -> StageRow:

@@ -31,10 +31,9 @@ class Line:
     def cells(self) -> tuple[str, ...]:
         """As text, in the order of `HEADS`."""
         row = self.row
-        ended = "" if row.ended is None else datetime.fromtimestamp(row.ended).strftime("%m-%d %H:%M")
         return (
             f"{row.number}{'*' if self.in_service else ''}",
-            ended,
+            "" if row.ended is None else _when(datetime.fromtimestamp(row.ended)),
             row.state,
             f"{row.new:,}",
             f"{row.seen:,}",
@@ -80,6 +79,11 @@ def remarks(index: Index, lines: list[Line]) -> list[str]:
     if len(left_out) > SHOWN:
         found.append(f"and {counted(len(left_out) - SHOWN, 'other')} left out earlier (--report lists all)")
     return found
+
+
+def _when(ended: datetime) -> str:
+    """In local time; of another year the day."""
+    return f"{ended:%m-%d %H:%M}" if ended.year == datetime.now().year else f"{ended:%Y-%m-%d}"
 
 
 def _percent(value: float | None, sign: str = "") -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,26 +33,18 @@ class Snapshot:
     labels: Tensor
     """int64 (N,), indices into the state's classes."""
     digests: Tensor
-    """uint8 (N, 16)."""
+    """uint8 (N, 16): of pixels and class."""
+    pixels: Tensor
+    """uint8 (N, 16): digests of the pixels alone."""
+    held_out: Tensor
+    """bool (N,): which are in the held-out fifth, for ever and whatever else arrives."""
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def at(self, index: Tensor) -> Snapshot:
         """The examples at these positions, or where this is true."""
-        return Snapshot(self.images[index], self.labels[index], self.digests[index])
-
-    def held_out(self) -> Tensor:
-        """Tell which examples are in the held-out fifth, for ever and whatever else arrives: their content decides it.
-
-        Examples of the same content are on the same side, so that none leaks.
-
-        Returns:
-            bool (N,).
-        """
-        first = self.digests[:, :4].long()
-        number = first[:, 0] << 24 | first[:, 1] << 16 | first[:, 2] << 8 | first[:, 3]
-        return number % FOLDS == 0
+        return Snapshot(*(tensor[index] for tensor in vars(self).values()))
 
     def known(self) -> list[bytes]:
         """The digests."""
@@ -64,6 +56,40 @@ def digest(image: Tensor, label: str) -> bytes:
     told = hashlib.sha256(f"{label}\0{tuple(image.shape)}\0".encode(errors="surrogateescape"))
     told.update(image.contiguous().numpy().data)
     return told.digest()[:DIGEST]
+
+
+def pixel_digest(image: Tensor) -> bytes:
+    """16 bytes that an image, uint8 (C, H, W), has in common with its copies of any class alone."""
+    told = hashlib.sha256(f"{tuple(image.shape)}\0".encode())
+    told.update(image.contiguous().numpy().data)
+    return told.digest()[:DIGEST]
+
+
+def in_fifth(digests: Tensor) -> Tensor:
+    """Tell which digests, uint8 (N, 16), are of the held-out fifth: bool (N,)."""
+    first = digests[:, :4].long()
+    number = first[:, 0] << 24 | first[:, 1] << 16 | first[:, 2] << 8 | first[:, 3]
+    return number % FOLDS == 0
+
+
+def taken(images: Tensor, labels: Tensor, digests: Sequence[bytes], sides: Mapping[bytes, bool]) -> Snapshot:
+    """Examples as they arrive.
+
+    Their pixels decide which are held out, so that no copy leaks from one side to the other, of whatever class; those
+    that have arrived before stay on their side.
+
+    Args:
+        images: uint8 (N, C, H, W).
+        labels: int64 (N,), indices into the state's classes.
+        digests: Of pixels and class.
+        sides: Digests of pixels that have arrived before -> whether they are held out.
+
+    Returns:
+        The snapshot.
+    """
+    pixels = to_tensor(own := [pixel_digest(image) for image in images])
+    sided = [sides.get(one, held_out) for one, held_out in zip(own, in_fifth(pixels).tolist(), strict=True)]
+    return Snapshot(images, labels, to_tensor(digests), pixels, torch.tensor(sided, dtype=torch.bool))
 
 
 def to_tensor(digests: Sequence[bytes]) -> Tensor:
@@ -78,8 +104,7 @@ def split(digests: bytes) -> list[bytes]:
 
 def joined(parts: Iterable[Snapshot]) -> Snapshot:
     """Several as one."""
-    every = list(parts)
-    return Snapshot(*(torch.cat([getattr(part, name) for part in every]) for name in ("images", "labels", "digests")))
+    return Snapshot(*(torch.cat(tensors) for tensors in zip(*(vars(part).values() for part in parts), strict=True)))
 
 
 def write(file: Path, snapshot: Snapshot) -> str:
@@ -92,7 +117,16 @@ def write(file: Path, snapshot: Snapshot) -> str:
 
 def read(file: Path, sha256: str) -> Snapshot:
     """Read a snapshot; InputError unless it is what was written."""
-    return Snapshot(**from_safetensors(checked(file, sha256)))
+    found = from_safetensors(checked(file, sha256))
+    return Snapshot(**{**found, **_by_pixels(found)})
+
+
+def _by_pixels(found: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What a file says of pixels and sides; the first versions' files do not, and held out by pixels and class."""
+    if "pixels" in found:
+        return {name: found[name] for name in ("pixels", "held_out")}
+    pixels = to_tensor([pixel_digest(image) for image in found["images"]])
+    return {"pixels": pixels, "held_out": in_fifth(found["digests"])}
 
 
 def checked(file: Path, sha256: str) -> bytes:
@@ -118,13 +152,23 @@ def sha256_of_test(name: str) -> str:
 
 def known_examples(files: Iterable[Path]) -> Counter[bytes]:
     """How often each example has arrived, of these snapshots; their images are not read."""
-    return Counter(one for file in files for one in _digests(file))
+    return Counter(one for file in files for one in split(_tensors(file, "digests")["digests"].numpy().tobytes()))
 
 
-def _digests(file: Path) -> Iterator[bytes]:
+def known_sides(files: Iterable[Path]) -> dict[bytes, bool]:
+    """The digests of all pixels that have arrived, of these snapshots, and whether they are held out."""
+    sides: dict[bytes, bool] = {}
+    for file in files:
+        found = _by_pixels(_tensors(file, "pixels", "held_out") or _tensors(file, "images", "digests"))
+        for one, held_out in zip(split(found["pixels"].numpy().tobytes()), found["held_out"].tolist(), strict=True):
+            sides.setdefault(one, held_out)
+    return sides
+
+
+def _tensors(file: Path, *names: str) -> dict[str, Tensor]:
+    """These tensors of a snapshot; none if it does not have them."""
     try:
         with safe_open(file, framework="pt") as opened:
-            found: Tensor = opened.get_tensor("digests")
-            yield from split(found.numpy().tobytes())
+            return {name: opened.get_tensor(name) for name in names} if {*names} <= {*opened.keys()} else {}
     except (OSError, SafetensorError) as error:
         raise InputError(f"{file}: cannot be read ({error}); {_RESTORE}") from error

@@ -66,8 +66,9 @@ class ArrivedData:
             return self._read[1]
         file = self.state.data_file(self.test_file)
         test = snapshots.read(file, snapshots.sha256_of_test(self.test_file))
-        trained = set(self.train.known())
-        return test.at(torch.tensor([one not in trained for one in test.known()], dtype=torch.bool))
+        trained = set(snapshots.split(self.train.pixels.numpy().tobytes()))
+        pixels = snapshots.split(test.pixels.numpy().tobytes())
+        return test.at(torch.tensor([one not in trained for one in pixels], dtype=torch.bool))
 
     def require_whole(self) -> None:
         """Raise InputError unless all that has arrived is there as it was written, and something is left to test on."""
@@ -81,7 +82,7 @@ class ArrivedData:
     def _read_part(self, part: Part) -> tuple[Snapshot, Snapshot]:
         """What arrived with one stage: what is trained on, and what is held out."""
         arrived = snapshots.read(self.state.snapshot(part.stage), part.sha256)
-        held_out = torch.zeros(len(arrived), dtype=torch.bool) if self.test_file else arrived.held_out()
+        held_out = torch.zeros(len(arrived), dtype=torch.bool) if self.test_file else arrived.held_out
         return arrived.at(~held_out), arrived.at(held_out)
 
 
