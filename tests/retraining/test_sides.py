@@ -10,6 +10,8 @@ from safetensors.torch import load_file, save
 
 from nights import DIGITS, arrive, current, night, stages
 from warmstart.retraining import snapshots
+from warmstart.retraining.checking import check
+from warmstart.retraining.state import StateFolder
 
 
 @pytest.fixture
@@ -74,6 +76,21 @@ def test_the_sides_of_a_state_from_before_are_what_they_were(data, state):
     number = [int.from_bytes(bytes(one[:4].tolist()), "big") for one in digests]
     assert first.held_out.tolist() == [one % 5 == 0 for one in number]
     assert torch.equal(first.digests, digests)
+
+
+def test_test_sets_are_kept_as_long_as_the_weights_of_their_stages(data, state, tmp_path):
+    test = tmp_path / "test"
+    for night_ in range(4):
+        arrive(test, 200 + night_, 230)
+        arrive(test, 230, 231 + night_)
+        arrive(data, 100 + night_, 101 + night_)
+        night(data, state, test=str(test), keep=2)
+    kept = [row["test_file"] for row in stages(state).values() if row["kept"]]
+    assert len(set(kept)) == 2
+    assert {file.name for file in state.glob("data/test-*")} == set(kept)
+    folder = StateFolder(state)
+    with folder.opened() as index:
+        assert check(folder, index) == (4 + 2 + 2 * 2, [])
 
 
 def test_copies_of_test_images_are_not_trained_on_whatever_their_class(data, state, tmp_path):

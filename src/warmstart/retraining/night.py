@@ -94,6 +94,7 @@ class Night:
         for row in self.index.stages():
             if not row.kept:
                 self.state.remove_weights(row.number)
+        self.state.remove_tests({row.test_file for row in self.index.stages() if row.kept})
 
     # One stage
 

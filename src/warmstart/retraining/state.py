@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,6 +124,12 @@ class StateFolder:
         """Remove a stage's checkpoints and model."""
         for folder in (self.training(stage, FIRST).path, self.model(stage)):
             shutil.rmtree(folder, ignore_errors=True)
+
+    def remove_tests(self, kept: Collection[str]) -> None:
+        """Remove the test sets that have other names than these."""
+        for file in self.path.glob("data/test-*.safetensors"):
+            if file.name not in kept:
+                file.unlink()
 
 
 def to_prune(stages: list[StageRow], chain: list[int], keep: int, bar: Callable[[int], int]) -> list[int]:
