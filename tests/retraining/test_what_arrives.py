@@ -75,7 +75,8 @@ def test_an_image_that_moves_to_another_class_is_another_example(data, state):
     night(data, state)
 
     assert stages(state)[2]["arrived"] == 7
-    assert said(state, "gone") == [f"1 example no longer in {data}; training goes on with them"]
+    assert said(state, "withdrawn") == ["1 example under another class now; training goes on with that one alone"]
+    assert not said(state, "gone")
 
 
 def test_what_vanishes_stays_trained_on_and_does_not_arrive_again(data, state, tmp_path):

@@ -16,7 +16,7 @@ from warmstart.errors import InputError, OtherVersionError
 from warmstart.retraining import snapshots
 from warmstart.retraining.attempts import Attempts
 from warmstart.retraining.candidate import grown_state
-from warmstart.retraining.choice import chosen, examples, in_order, snapshot_of
+from warmstart.retraining.choice import Choice, chosen, come_again, examples, in_order, snapshot_of
 from warmstart.retraining.chronicle import Chronicle
 from warmstart.retraining.facts import Facts, first_facts, wanted
 from warmstart.retraining.index import UNTOLD, Index, KnownFile, StageRow
@@ -61,14 +61,17 @@ class Arrival:
         found = look(settings.data, before, expected)
         self._require_few_bad(found)
         parts = [Part(row.number, row.data_sha256) for row in stages if row.arrived]
-        known = snapshots.known_examples(self.state.snapshot(part.stage) for part in parts)
+        files = {part.stage: self.state.snapshot(part.stage) for part in parts}
+        known = snapshots.known_examples(files, index.withdrawn(max(files, default=0)))
         present = examples(found.present)
         excess, gone = present - known, examples(before) - present
         test = self._test(facts, found) if settings.test is not None and excess and found.labels else None
         places = chosen(found, excess, set() if test is None else set(map(pixel_digest, test.images)))
-        self._say_what_changed(before, found, excess, gone)
+        lost = gone.keys() - present.keys()
+        withdrawn = come_again(found, places, lost, snapshots.known(files.values())) if places and lost else set()
+        self._say_what_changed(before, found, gone, withdrawn)
         if places or self._may_try_again(stages):
-            return self._stage(facts, found, places, test, parts, before)
+            return self._stage(facts, found, Choice(places, withdrawn), test, parts, before)
         self._forget(before, found)
         return None
 
@@ -103,19 +106,20 @@ class Arrival:
         return test
 
     def _say_what_changed(
-        self, before: Mapping[str, KnownFile], found: Look, excess: Counter[bytes], gone: Counter[bytes]
+        self, before: Mapping[str, KnownFile], found: Look, gone: Counter[bytes], withdrawn: set[bytes]
     ) -> None:
         for path in sorted(found.read & before.keys()):
             then, now = (Counter(split(files[path].digests)) for files in (before, found.present))
             if (new := (now - then).total()) or (then - now).total():
                 text = f"{path} has changed: {counted(new, 'example')} new, {(then - now).total():,} gone"
                 self.chronicle.say("changed", text, path=path)
-        if gone:
-            self.chronicle.say(
-                "gone",
-                f"{counted(gone.total(), 'example')} no longer in {self.settings.data}; training goes on with them",
-                examples=gone.total(),
-            )
+        again = sum(gone[one] for one in withdrawn)
+        if again:
+            text = f"{counted(again, 'example')} under another class now; training goes on with that one alone"
+            self.chronicle.say("withdrawn", text, examples=again)
+        if left := gone.total() - again:
+            text = f"{counted(left, 'example')} no longer in {self.settings.data}; training goes on with them"
+            self.chronicle.say("gone", text, examples=left)
 
     def _may_try_again(self, stages: Sequence[StageRow]) -> bool:
         """Whether data that is not trained on has not been tried with these settings, such as after a rollback."""
@@ -145,12 +149,12 @@ class Arrival:
         self,
         facts: Facts | None,
         found: Look,
-        places: list[int],
+        choice: Choice,
         test: Look | None,
         parts: list[Part],
         before: Mapping[str, KnownFile],
     ) -> StageRow | None:
-        index, settings = self.index, self.settings
+        index, settings, places = self.index, self.settings, choice.places
         number = 1 + max((row.number for row in index.stages()), default=0)
         known = index.classes()
         labels = [found.labels[place] for place in places]
@@ -160,8 +164,8 @@ class Arrival:
         place_of = {name: place for place, name in enumerate(classes)}
         sha256, test_file = "", self._latest_test_file()
         if places:
-            sides = snapshots.known_sides(self.state.snapshot(part.stage) for part in parts)
-            arrived = snapshot_of(found, places, place_of, sides)
+            before_it = snapshots.known(self.state.snapshot(part.stage) for part in parts)
+            arrived = snapshot_of(found, places, place_of, {one.pixels: one.held_out for one in before_it})
             sha256 = snapshots.write(self.state.snapshot(number), arrived)
             parts = [*parts, Part(number, sha256)]
             facts = facts or first_facts(settings, found, arrived)
@@ -169,8 +173,9 @@ class Arrival:
         if test is not None:
             test_file = self._write_test(snapshot_of(test, range(len(test.labels)), place_of, {}))
         assert facts is not None  # a first stage has examples
-        data, chain = self.attempts.data(parts, test_file), tuple(index.chain(index.current))
-        job = Job(number, settings, facts, classes, data, chain)
+        withdrawn = index.withdrawn(number) | dict.fromkeys(choice.withdrawn, number)
+        data = self.attempts.data(parts, test_file, withdrawn)
+        job = Job(number, settings, facts, classes, data, tuple(index.chain(index.current)))
         self._rehearse(job)
         if job.new == 0:
             self.state.snapshot(number).unlink(missing_ok=True)
@@ -186,6 +191,7 @@ class Arrival:
             index.add_stage(row)
             vanished = before.keys() - found.present.keys()
             index.set_files({path: found.present[path] for path in found.read}, vanished)
+            index.withdraw(number, choice.withdrawn)
             index.add_quarantine(number, found.bad)
             index.add_events(self.chronicle.drain())
         return row

@@ -90,13 +90,14 @@ class Attempts:
         facts = Facts.read(self.index)
         assert facts is not None
         arrived = [one for one in self.index.stages() if one.arrived and one.number <= row.number]
-        data = self.data((Part(one.number, one.data_sha256) for one in arrived), row.test_file)
+        parts = (Part(one.number, one.data_sha256) for one in arrived)
+        data = self.data(parts, row.test_file, self.index.withdrawn(row.number))
         classes = self.index.classes()[: row.classes]
         return Job(row.number, settings, facts, classes, data, tuple(self.index.chain(row.parent)))
 
-    def data(self, parts: Iterable[Part], test_file: str) -> ArrivedData:
+    def data(self, parts: Iterable[Part], test_file: str, withdrawn: Mapping[bytes, int]) -> ArrivedData:
         """What has arrived; the latest is kept, so that it is read once, however many trainings there are."""
-        wanted = ArrivedData(self.state, tuple(parts), test_file)
+        wanted = ArrivedData(self.state, tuple(parts), test_file, withdrawn)
         if self._latest_data != [wanted]:
             self._latest_data[:] = [wanted]
         return self._latest_data[0]

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 
 from warmstart.retraining.index import KnownFile
 from warmstart.retraining.reading import Look
-from warmstart.retraining.snapshots import Snapshot, pixel_digest, split, taken
+from warmstart.retraining.snapshots import Known, Snapshot, pixel_digest, split, taken
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What arrives, and what it replaces."""
+
+    places: list[int]
+    """In what was found."""
+    withdrawn: set[bytes]
+    """Digests of examples that come again under another class."""
 
 
 def examples(files: Mapping[str, KnownFile]) -> Counter[bytes]:
@@ -34,6 +45,12 @@ def chosen(found: Look, excess: Counter[bytes], tested: set[bytes]) -> list[int]
             left[one] -= 1
             places.append(place)
     return places
+
+
+def come_again(found: Look, places: Sequence[int], gone: Container[bytes], before: Iterable[Known]) -> set[bytes]:
+    """The digests of examples that are gone and whose pixels arrive under another class: a label was corrected."""
+    pixels = {pixel_digest(found.images[place]) for place in places}
+    return {one.digest for one in before if one.digest in gone and one.pixels in pixels}
 
 
 def snapshot_of(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -48,7 +49,7 @@ class Snapshot:
 
     def known(self) -> list[bytes]:
         """The digests."""
-        return split(self.digests.numpy().tobytes())
+        return split_rows(self.digests)
 
 
 def digest(image: Tensor, label: str) -> bytes:
@@ -102,6 +103,11 @@ def split(digests: bytes) -> list[bytes]:
     return [digests[start : start + DIGEST] for start in range(0, len(digests), DIGEST)]
 
 
+def split_rows(digests: Tensor) -> list[bytes]:
+    """Digests, uint8 (N, 16), one by one."""
+    return split(digests.numpy().tobytes())
+
+
 def joined(parts: Iterable[Snapshot]) -> Snapshot:
     """Several as one."""
     return Snapshot(*(torch.cat(tensors) for tensors in zip(*(vars(part).values() for part in parts), strict=True)))
@@ -150,19 +156,29 @@ def sha256_of_test(name: str) -> str:
     return name.removeprefix("test-").removesuffix(".safetensors")
 
 
-def known_examples(files: Iterable[Path]) -> Counter[bytes]:
-    """How often each example has arrived, of these snapshots; their images are not read."""
-    return Counter(one for file in files for one in split(_tensors(file, "digests")["digests"].numpy().tobytes()))
+def known_examples(files: Mapping[int, Path], withdrawn: Mapping[bytes, int]) -> Counter[bytes]:
+    """How often each example has arrived, of these stages' snapshots, and was not withdrawn at a later stage."""
+    digests = (
+        (stage, one) for stage, file in files.items() for one in split_rows(_tensors(file, "digests")["digests"])
+    )
+    return Counter(one for stage, one in digests if withdrawn.get(one, 0) <= stage)
 
 
-def known_sides(files: Iterable[Path]) -> dict[bytes, bool]:
-    """The digests of all pixels that have arrived, of these snapshots, and whether they are held out."""
-    sides: dict[bytes, bool] = {}
+class Known(NamedTuple):
+    """An example that has arrived."""
+
+    digest: bytes
+    pixels: bytes
+    held_out: bool
+
+
+def known(files: Iterable[Path]) -> Iterator[Known]:
+    """All examples of these snapshots, in their order; images are read only where a file does not say their pixels."""
     for file in files:
-        found = _by_pixels(_tensors(file, "pixels", "held_out") or _tensors(file, "images", "digests"))
-        for one, held_out in zip(split(found["pixels"].numpy().tobytes()), found["held_out"].tolist(), strict=True):
-            sides.setdefault(one, held_out)
-    return sides
+        found = _tensors(file, "digests", "pixels", "held_out") or _tensors(file, "images", "digests")
+        found |= _by_pixels(found)
+        digests, pixels = split_rows(found["digests"]), split_rows(found["pixels"])
+        yield from map(Known, digests, pixels, found["held_out"].tolist())
 
 
 def _tensors(file: Path, *names: str) -> dict[str, Tensor]:
