@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 
 from nights import arrive, current, night, rows, said, stages
+from warmstart.retraining.history import history, remarks
 from warmstart.retraining.retrain import roll_back
 from warmstart.retraining.settings import NightSettings
+from warmstart.retraining.state import StateFolder
 
 STILL = {"promote": "margin", "margin": 0.9, "method": "warm", "lr": 1e-9}
 """Nights that change next to nothing and promote it: the bar stays."""
@@ -40,6 +42,9 @@ def test_the_bar_stays_until_something_better_is_shown_and_its_weights_are_kept(
     assert bars(state) == {1: 1, 2: 1, 3: 1}
     assert sorted(path.name for path in (state / "models").iterdir()) == ["0001", "0003"]
     assert stages(state)[2]["kept"] == 0
+    with StateFolder(state).opened() as index:
+        said_of_it = remarks(index, history(index))
+    assert said_of_it == ["stage 1 is the best so far, which candidates are held against beside stage 3"]
     night(data, state)  # by --promote always
     assert bars(state)[4] == 4
 

@@ -73,6 +73,8 @@ def remarks(index: Index, lines: list[Line]) -> list[str]:
         if (cold := line.metrics.get("cold_accuracy")) is not None:
             behind = "has fallen behind" if line.metrics.get("behind_cold") else "has not fallen behind"
             found.append(f"stage {line.row.number}: trained from scratch {cold:.1%}; the warm line {behind}")
+    if (current := index.current) is not None and (best := index.bar(current)) != current:
+        found.append(f"stage {best} is the best so far, which candidates are held against beside stage {current}")
     found += [f"stage {line.row.number} is still to be trained" for line in lines if line.row.state == "training"]
     left_out = index.quarantine()
     found += [f"left out at stage {stage}: {path}: {reason}" for stage, path, reason in left_out[-SHOWN:]]
