@@ -123,7 +123,7 @@ def test_where_all_images_are_gone_nothing_is_new_night_after_night(data, state,
         shutil.rmtree(data)
         data.mkdir()
     if left == "text":
-        (data / "readme.txt").write_text("moved")
+        (data / "prices.csv").write_text("class,price\n3,7\n")
     for _ in range(3):
         night(data, state)
     assert list(stages(state)) == [1]

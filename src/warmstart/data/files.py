@@ -122,7 +122,7 @@ class FilesBeside:
 
 
 def walk(path: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
-    """Each folder of a tree, with the names of the visible folders and files in it, sorted; one must not be locked."""
+    """Each folder of a tree, with the visible folders and files in it by name; InputError if one cannot be read."""
     visited = {path.resolve()}
     for root, folders, names in os.walk(path, onerror=_refuse_folder, followlinks=True):
         here = Path(root)

@@ -102,9 +102,13 @@ def look(data: str, known: Mapping[str, KnownFile], expected: Expected) -> Look:
         reader.require_layout(path, "shards")
         for name in shards:
             reader.take_shard(name, root / name)
-    elif images or not expected.begun or any(name.lower().endswith(LISTS) for name in names):
+    elif images or not expected.begun or (expected.layout[:4] in ("", "list") and _has_list(names)):
         reader.take_images(path)
     return reader.look()
+
+
+def _has_list(names: Iterable[str]) -> bool:
+    return any(name.lower().endswith(LISTS) for name in names)
 
 
 def _names(path: Path) -> tuple[Path, list[str]]:
