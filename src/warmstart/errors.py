@@ -15,6 +15,10 @@ class InputError(ValueError):
     """
 
 
+class OtherVersionError(InputError):
+    """A file that another version of warmstart wrote, in a form that this one does not read: nothing is damaged."""
+
+
 class WorkFailedError(Exception):
     """The work failed for a reason other than its input. Exit code 1."""
 

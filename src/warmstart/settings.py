@@ -186,12 +186,17 @@ SomeSettings = TypeVar("SomeSettings", bound=Settings)
 
 
 def _share(name: str, text: str) -> float:
-    """A number, or percent of one."""
+    """A number, or percent of one; a whole number would be the one for some and the other for others."""
     plain = text.strip()
     try:
-        return float(plain.removesuffix("%")) / (100 if plain.endswith("%") else 1)
+        share = float(plain.removesuffix("%")) / (100 if plain.endswith("%") else 1)
     except ValueError:
         raise InputError(f"{name} is '{text:.40}'; give a share such as 0.01 or 1%") from None
+    whole = plain.isdecimal() and share >= 1
+    require(
+        not whole, f"{name} is '{text:.40}'; write {plain:.40}%, or a share such as 0.01 (crontab needs the latter)"
+    )
+    return share
 
 
 def _is_tuple(kind: Any) -> bool:

@@ -113,6 +113,8 @@ def test_check_and_rollback(call):
             ["--data", "x", "--max-churn", "200%"],
             "max_churn is 2.0; it must be a finite number, at least 0",
         ),
+        (["--data", "x", "--max-bad", "1"], "max_bad is '1'; write 1%, or a share such as 0.01"),
+        (["--data", "x", "--max-churn", "2"], "max_churn is '2'; write 2%, or a share such as 0.01"),
         (["--data", "x", "--method", "dsh"], "method 'dsh' is unknown"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -128,3 +130,10 @@ def test_what_is_wrong_is_one_line_and_code_two(call, arguments, message):
 def test_a_state_is_named(capsys):
     assert warmstart("retrain", "--data", "x") == 2
     assert capsys.readouterr().err == "warmstart: name the folder of the state with --state DIR\n"
+
+
+def test_the_history_shows_the_year_of_what_is_older(call, monkeypatch):
+    monkeypatch.setattr("time.time", lambda: 1.6e9)  # September 2020
+    call()
+    out = call("--status", data=None)[1]
+    assert "2020-09-13" in out

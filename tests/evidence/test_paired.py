@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from made_up import make_results
-from warmstart.evidence.paired import estimate, level_text
+from warmstart.evidence.paired import estimate, exact_interval, level_text
 from warmstart.evidence.verdict import estimate_difference
 
 ONE, ROTATED, OWN = [6], [2] * 5, [1] * 8
@@ -180,3 +180,20 @@ def test_a_level_is_never_rounded_to_certainty():
     assert level_text(0.05 / 3) == "98.3 %"
     assert level_text(0.05 / 100) == "99.95 %"
     assert level_text(0.05 / 150) == "99.97 %"
+
+
+@pytest.mark.parametrize(("gained", "lost"), [(0, 7), (7, 0), (4, 0), (3, 12), (13, 3), (12, 3), (60, 41)])
+@pytest.mark.parametrize("error", [0.05, 0.025])
+def test_the_exact_interval_of_two_networks_is_clopper_and_pearsons(gained, lost, error):
+    size, telling = 200, gained + lost
+    tested = stats.binomtest(gained, telling)
+    share = tested.proportion_ci(1 - error, "exact")
+    expected = [(2 * end - 1) * telling / size for end in (share.low, share.high)]
+    found = exact_interval(gained, lost, size, error)
+    assert found == pytest.approx(expected)
+    rejected = stats.binomtest(gained, telling, alternative="greater").pvalue <= error / 2
+    assert (found[0] > 0) is bool(rejected)
+
+
+def test_where_no_example_tells_two_networks_apart_there_is_no_interval():
+    assert exact_interval(0, 0, 200, 0.05) is None

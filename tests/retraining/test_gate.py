@@ -2,14 +2,20 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
-from warmstart.retraining.gate import behind_cold, judge
+from warmstart.retraining.gate import Rival, behind_cold, judge
 from warmstart.retraining.settings import GateSettings
 
 
-def judged(candidate, current, labels=None, **settings):
+def rival(found, known=None, stage=1):
+    return None if found is None else Rival(stage, found, np.ones(len(found), bool) if known is None else known)
+
+
+def judged(candidate, current, labels=None, bar=None, **settings):
     labels = np.zeros(len(candidate), np.int64) if labels is None else labels
-    return judge(candidate, current, labels, ["cat", "dog"], GateSettings(**settings))
+    current = current if isinstance(current, Rival) else rival(current)
+    return judge(candidate, current, bar, labels, ["cat", "dog"], GateSettings(**settings))
 
 
 def right(*counts):
@@ -29,16 +35,66 @@ def test_by_default_half_a_point_may_be_lost(lost, passes):
     assert ("worse than current by more than the margin of 0.5 points" in verdict.objections) is not passes
 
 
-def test_better_is_shown_by_the_interval_of_the_paired_difference():
-    """Of 100 examples 12 become right and 3 wrong: d = 0.09, var = (0.15 - 0.09^2) / 99, t(99; 0.975) = 1.984."""
-    current, candidate = right(50, 50), right(47, 3, 12, 38)
-    verdict = judged(candidate, current, promote="better")
-    half = 1.98422 * ((0.15 - 0.09**2) / 99) ** 0.5
-    assert (verdict.low, verdict.high) == (pytest.approx(0.09 - half, abs=1e-4), pytest.approx(0.09 + half, abs=1e-4))
-    assert verdict.passed
-
-    assert not judged(right(50, 0, 3, 47), current, promote="better").passed
+@pytest.mark.parametrize(
+    ("gained", "lost", "passes"), [(4, 0, False), (6, 0, False), (7, 0, True), (12, 3, False), (13, 3, True)]
+)
+def test_better_is_shown_by_an_exact_test_at_half_of_five_percent(gained, lost, passes):
+    """Two-sided, so that 7 : 0 is needed: (1/2)^6 > 0.0125 > (1/2)^7."""
+    current, candidate = right(50, 50), right(50 - lost, lost, gained, 50 - gained)
+    assert judged(candidate, current, promote="better").passed is passes
     assert judged(right(0, 100), current, promote="always").passed
+
+
+def test_the_verdict_has_the_interval_and_says_its_level():
+    verdict = judged(right(47, 3, 12, 38), right(50, 50))
+    share = stats.binomtest(12, 15).proportion_ci(0.975, "exact")
+    assert (verdict.low, verdict.high) == (
+        pytest.approx(0.3 * share.low - 0.15),
+        pytest.approx(0.3 * share.high - 0.15),
+    )
+    assert "(+9.0 points; 97.5 % interval -0.5 to +14.0)" in verdict.sentence()
+    same = judged(right(50, 50), right(50, 50))
+    assert (same.low, same.difference) == (None, 0)
+
+
+@pytest.mark.parametrize("promote", ["margin", "better"])
+def test_a_class_that_is_new_hides_no_loss_on_the_others(promote):
+    """Of 1000 known examples 50 are lost; 80 of 100 of a new class, which current has all wrong, are right."""
+    known = np.arange(1100) < 1000
+    current, candidate = right(900, 200), right(850, 150, 80, 20)
+    verdict = judged(candidate, rival(current, known), labels=(~known).astype(np.int64), promote=promote)
+    assert verdict.difference == pytest.approx(0.027, abs=5e-4)
+    assert verdict.known_difference == pytest.approx(-0.05)
+    assert verdict.objections == (
+        "worse than current, on the classes that it knows, by more than the margin of 0.5 points",
+    )
+
+
+def test_losses_within_the_margin_do_not_add_up_from_night_to_night():
+    """Each of ten candidates loses 3 of 1000: the second one is 0.6 points below the first stage, as all others."""
+    bar = rival(right(900, 100))
+    current, passed = bar, []
+    for number in range(2, 12):
+        correct = int(current.right.sum()) - 3
+        verdict = judged(right(correct, 1000 - correct), current, bar=None if current is bar else bar)
+        passed.append(verdict.passed)
+        if verdict.passed:
+            assert not verdict.raises_bar
+            current = rival(right(correct, 1000 - correct), stage=number)
+    assert passed == [True] + [False] * 9
+    assert verdict.objections == ("worse than stage 1, the best so far, by more than the margin of 0.5 points",)
+    assert "-0.6 points to stage 1" in verdict.sentence()
+
+
+def test_the_bar_is_raised_by_what_is_shown_to_be_better_and_by_an_operators_word():
+    current = right(50, 50)
+    assert judged(right(50, 0, 7, 43), current).raises_bar
+    assert not judged(right(50, 0, 6, 44), current).raises_bar
+    assert judged(right(40, 60), current, promote="always").raises_bar
+    known = np.arange(100) < 50
+    assert not judged(
+        right(49, 1, 30, 20), rival(current, known)
+    ).raises_bar  # 30 of classes that are new, one less of its own
 
 
 def test_churn_is_what_was_right_and_became_wrong():

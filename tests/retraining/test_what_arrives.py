@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -74,7 +75,8 @@ def test_an_image_that_moves_to_another_class_is_another_example(data, state):
     night(data, state)
 
     assert stages(state)[2]["arrived"] == 7
-    assert said(state, "gone") == [f"1 example no longer in {data}; training goes on with them"]
+    assert said(state, "withdrawn") == ["1 example under another class now; training goes on with that one alone"]
+    assert not said(state, "gone")
 
 
 def test_what_vanishes_stays_trained_on_and_does_not_arrive_again(data, state, tmp_path):
@@ -138,11 +140,11 @@ def test_the_held_out_fifth_is_the_same_for_ever_and_no_copy_of_it_is_trained_on
     night(data, state)
     second = arrived(state, 2)
 
-    held = {one for part in (first, second) for one in part.at(part.held_out()).known()}
-    trained = {one for part in (first, second) for one in part.at(~part.held_out()).known()}
+    held = {one for part in (first, second) for one in part.at(part.held_out).known()}
+    trained = {one for part in (first, second) for one in part.at(~part.held_out).known()}
     assert not held & trained
     assert 5 < len(held) < 35
-    assert stages(state)[2]["held_out"] == sum(int(part.held_out().sum()) for part in (first, second))
+    assert stages(state)[2]["held_out"] == sum(int(part.held_out.sum()) for part in (first, second))
 
 
 def test_a_test_set_of_ones_own_is_not_trained_on(data, state, tmp_path):
@@ -338,6 +340,15 @@ def test_data_of_a_rejected_stage_counts_as_new_again_with_what_comes_next(data,
     assert (last["parent"], last["arrived"], last["seen"] + last["held_out"]) == (1, 15, 90)
     assert last["new"] == last["seen"] - stages(state)[1]["seen"]
     assert Path(state / "models" / "0002").is_dir()  # the rejected candidate is kept
+
+
+def test_the_same_is_not_tried_again_because_there_are_other_threads(data, state):
+    night(data, state)
+    arrive(data, 60, 75)
+    for threads in (1, 2):
+        with pytest.raises(WorkFailedError) if threads == 1 else nullcontext():
+            night(data, state, promote="margin", lr=30.0, threads=threads)
+    assert list(stages(state)) == [1, 2]
 
 
 class Spread(torch.nn.Module):

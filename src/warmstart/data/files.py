@@ -28,6 +28,8 @@ from warmstart.errors import InputError
 
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 
+_NOT_DATA = frozenset(("__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "lost+found"))
+"""Folders that systems put beside the user's own: metadata, thumbnails, wastebaskets."""
 _MAX_DEPTH = 64
 _PIECE = 4096  # zipfile unpacks so much of bzip2 and LZMA at once, whatever comes of it
 _DAMAGED = "the archive is truncated or damaged; download or pack it again"
@@ -65,9 +67,9 @@ def stamp(path: Path) -> tuple[str, int, int]:
 
 
 def visible_name(name: str) -> str | None:
-    """Normalise a member's name; None if it is to be ignored: absolute, hidden, with ``..``, macOS's or too deep."""
+    """Normalise a member's name; None if it is to be ignored: absolute, hidden, with ``..``, a system's or too deep."""
     path = PurePosixPath(name.replace("\\", "/"))
-    ignored = any(part == "__MACOSX" or part.startswith(".") for part in path.parts)
+    ignored = any(part in _NOT_DATA or part.startswith(".") for part in path.parts)
     if path.is_absolute() or ignored or not 0 < len(path.parts) <= _MAX_DEPTH:
         return None
     return str(path)
@@ -120,9 +122,9 @@ class FilesBeside:
 
 
 def walk(path: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
-    """Each folder of a tree, with the names of the visible folders and files in it, sorted."""
+    """Each folder of a tree, with the visible folders and files in it by name; InputError if one cannot be read."""
     visited = {path.resolve()}
-    for root, folders, names in os.walk(path, followlinks=True):
+    for root, folders, names in os.walk(path, onerror=_refuse_folder, followlinks=True):
         here = Path(root)
         folders[:] = sorted(name for name in folders if visible_name(name) is not None)
         for name in list(folders):  # links to folders are followed, but not in a loop
@@ -131,6 +133,13 @@ def walk(path: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
                 folders.remove(name)
             visited.add(real)
         yield here, folders, sorted(name for name in names if visible_name(name))
+
+
+def _refuse_folder(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):  # removed meanwhile
+        raise InputError(
+            f"{error.filename}: this folder cannot be read ({error.strerror}); permit it, or move the folder elsewhere"
+        ) from error
 
 
 class _FolderFiles(FilesBeside):

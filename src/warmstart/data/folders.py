@@ -90,7 +90,14 @@ def list_folders(name: str, files: Files, wanted: Wanted) -> Listing:
         arrived,
         [f"{files.where}: {unread}"] if unread else [],
         [*train, *test],
+        _layout(part),
     )
+
+
+def _layout(part: _Folder) -> str:
+    """Where the class folders are; that there are months says nothing else of them."""
+    around = [name for name in part.path.parts if not months([name])]
+    return f"class folders in {'/'.join(around)}" if around else "class folders"
 
 
 def encoded_files(files: Files, names: Sequence[str]) -> Iterator[Encoded]:

@@ -115,6 +115,7 @@ def list_rows(name: str, files: Files, lists: Sequence[str], wanted: Wanted) -> 
         arrived,
         notes,
         chosen,
+        f"list {', '.join(lists)}",
     )
 
 

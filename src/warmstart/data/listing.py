@@ -36,6 +36,8 @@ class Listing:
     notes: Sequence[str] = field(default=())
     names: Sequence[str] = ()
     """Of the images, the training part's first, where each is a file."""
+    layout: str = ""
+    """How a folder was understood: ``list labels.csv``, ``class folders`` or ``class folders in train``."""
 
     def training_images(self, chosen: Container[str]) -> Listing:
         """Those of the training part alone whose files have these names; there may be none."""

@@ -18,7 +18,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError, features
 from torch import Tensor
 
 from warmstart.decoding.bounds import require_memory
-from warmstart.decoding.unreadable import reading, unreadable
+from warmstart.decoding.unreadable import may_pass, reading, unreadable
 from warmstart.decoding.wanted import OnDecoded, Wanted
 from warmstart.errors import InputError
 from warmstart.launch import available_cores
@@ -214,13 +214,15 @@ class ImageStack:
         """Of images of 16 bits: how many are in use, and the largest value so far; 0 without such images."""
         self.unreadable: dict[int, tuple[str, str]] = {}
         """Place -> the name of an image, and why it cannot be read."""
+        self.may_pass: set[int] = set()
+        """Those of them that may be readable another time."""
         self._progress = progress
         self._array: NDArray[np.uint8] | None = None
         self._first = ""
 
     def begin_again(self, bits: int) -> None:
         """Let all images be put once more, of so many bits."""
-        self.done, self.bits, self.unreadable = 0, bits, {}
+        self.done, self.bits, self.unreadable, self.may_pass = 0, bits, {}, set()
 
     def put(self, index: int, name: str, image: Pixels, top: int = 0) -> None:
         """Store an image, (H, W) or (H, W, 3), at ``index``; all must be of the first one's size."""
@@ -241,6 +243,8 @@ class ImageStack:
     def leave_out(self, index: int, name: str, error: InputError) -> None:
         """Note that the image at ``index`` cannot be read."""
         self.unreadable[index] = name, str(error)
+        if may_pass(error):
+            self.may_pass.add(index)
         self._count()
 
     def _count(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -9,6 +10,7 @@ from warmstart.errors import InputError
 from warmstart.wording import printable
 
 _LONGEST = 2000
+_OF_THE_PATH = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL)
 
 
 def unreadable(where: str, error: BaseException, remedy: str = "replace or remove it") -> str:
@@ -16,6 +18,15 @@ def unreadable(where: str, error: BaseException, remedy: str = "replace or remov
     lines = str(error).strip().splitlines()
     reason = lines[0].rstrip(". ") if lines else type(error).__name__
     return f"{where}: cannot be read ({reason}); {remedy}"
+
+
+def may_pass(error: BaseException | None) -> bool:
+    """Whether a disk, network or permission failed, not the content: then the same file may be readable tomorrow."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno is not None:  # Pillow's own OSErrors have no number
+            return error.errno not in _OF_THE_PATH
+        error = error.__cause__
+    return False
 
 
 @contextmanager

@@ -193,21 +193,29 @@ def estimate(by_seed: NDArray[np.float64], *by_example: NDArray[np.float64]) -> 
     )
 
 
-def of_two_networks(by_example: NDArray[np.float64]) -> Estimate:
-    """Estimate what two networks, and not two methods, differ by: their differences on the same T test examples.
+def exact_interval(gained: int, lost: int, size: int, error: float) -> tuple[float, float] | None:
+    """The interval of what two networks, and not two methods, differ by in accuracy on the same test examples.
 
-    Only the examples stand for others that might have been collected, so that the variance is var(example) / T, with
-    T - 1 degrees of freedom: McNemar's comparison, as an interval.
+    Only the examples that one has right and the other wrong tell: m = gained + lost, of which the share p gained.
+    Clopper and Pearson's interval of p, whose level holds for any m, becomes that of the difference, (2 p - 1) m /
+    size. It lies above 0 exactly where McNemar's one-sided exact test rejects at ``error / 2``.
 
     Args:
-        by_example: The difference on each example, shape (T,).
+        gained: Examples that the second network alone has right.
+        lost: Those that the first one alone has right.
+        size: All test examples.
+        error: The chance that the interval misses.
 
     Returns:
-        The mean difference with its variance, which is 0 with fewer than two examples.
+        Its ends, shares of ``size``; None where no example tells.
     """
-    size = len(by_example)
-    variance = float(by_example.var(ddof=1)) / size if size > 1 else 0.0
-    return Estimate(float(by_example.mean()), 0.0, 0.0, 1, of_examples=variance, example_freedom=max(1, size - 1))
+    if not (telling := gained + lost):
+        return None
+    from scipy.special import betaincinv  # scipy.stats would take a second to import
+
+    low = float(betaincinv(gained, lost + 1, error / 2)) if gained else 0.0
+    high = float(betaincinv(gained + 1, lost, 1 - error / 2)) if lost else 1.0
+    return (2 * low - 1) * telling / size, (2 * high - 1) * telling / size
 
 
 def _covariance(scores: NDArray[np.float64]) -> float:

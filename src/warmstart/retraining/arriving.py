@@ -8,27 +8,26 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import torch
 from torch import nn
 
-from warmstart.data.images import ImageData
 from warmstart.data.settings import read_size
-from warmstart.errors import InputError
-from warmstart.image_size import ImageSize
-from warmstart.models.registry import input_range
+from warmstart.data.train_and_test import order_parts
+from warmstart.errors import InputError, OtherVersionError
 from warmstart.retraining import snapshots
 from warmstart.retraining.attempts import Attempts
 from warmstart.retraining.candidate import grown_state
+from warmstart.retraining.choice import Choice, chosen, come_again, examples, in_order, snapshot_of
 from warmstart.retraining.chronicle import Chronicle
-from warmstart.retraining.facts import Facts, tested_on, wanted
-from warmstart.retraining.index import Index, KnownFile, StageRow
+from warmstart.retraining.facts import Facts, first_facts, wanted
+from warmstart.retraining.index import UNTOLD, Index, KnownFile, StageRow
 from warmstart.retraining.reading import Expected, Look, look
 from warmstart.retraining.settings import RetrainSettings
-from warmstart.retraining.snapshots import Snapshot, split, to_tensor
+from warmstart.retraining.snapshots import Snapshot, pixel_digest, split
 from warmstart.retraining.state import FIRST, StateFolder
 from warmstart.retraining.training import Job, Part, require_testable
 from warmstart.runs.rehearsal import rehearse
 from warmstart.runs.run import Run
+from warmstart.runs.state import RunState
 from warmstart.storage import checkpoint
 from warmstart.wording import counted
 
@@ -57,18 +56,22 @@ class Arrival:
         if facts is not None:
             facts.check(settings)
         before = index.files()
-        found = look(settings.data, before, self._expected(facts))
-        self._require_few_bad(found)
         stages = index.stages()
+        expected = replace(self._expected(facts), layout=index.fact("layout") or "", begun=bool(stages))
+        found = look(settings.data, before, expected)
+        self._require_few_bad(found)
         parts = [Part(row.number, row.data_sha256) for row in stages if row.arrived]
-        known = snapshots.known_examples(self.state.snapshot(part.stage) for part in parts)
-        present = _examples(found.present)
-        excess, gone = present - known, _examples(before) - present
+        files = {part.stage: self.state.snapshot(part.stage) for part in parts}
+        known = snapshots.known_examples(files, index.withdrawn(max(files, default=0)))
+        present = examples(found.present)
+        excess, gone = present - known, examples(before) - present
         test = self._test(facts, found) if settings.test is not None and excess and found.labels else None
-        places = _chosen(found, excess, set() if test is None else set(test.digests))
-        self._say_what_changed(before, found, excess, gone)
+        places = chosen(found, excess, set() if test is None else set(map(pixel_digest, test.images)))
+        lost = gone.keys() - present.keys()
+        withdrawn = come_again(found, places, lost, snapshots.known(files.values())) if places and lost else set()
+        self._say_what_changed(before, found, gone, withdrawn)
         if places or self._may_try_again(stages):
-            return self._stage(facts, found, places, test, parts, before)
+            return self._stage(facts, found, Choice(places, withdrawn), test, parts, before)
         self._forget(before, found)
         return None
 
@@ -103,19 +106,20 @@ class Arrival:
         return test
 
     def _say_what_changed(
-        self, before: Mapping[str, KnownFile], found: Look, excess: Counter[bytes], gone: Counter[bytes]
+        self, before: Mapping[str, KnownFile], found: Look, gone: Counter[bytes], withdrawn: set[bytes]
     ) -> None:
         for path in sorted(found.read & before.keys()):
             then, now = (Counter(split(files[path].digests)) for files in (before, found.present))
             if (new := (now - then).total()) or (then - now).total():
                 text = f"{path} has changed: {counted(new, 'example')} new, {(then - now).total():,} gone"
                 self.chronicle.say("changed", text, path=path)
-        if gone:
-            self.chronicle.say(
-                "gone",
-                f"{counted(gone.total(), 'example')} no longer in {self.settings.data}; training goes on with them",
-                examples=gone.total(),
-            )
+        again = sum(gone[one] for one in withdrawn)
+        if again:
+            text = f"{counted(again, 'example')} under another class now; training goes on with that one alone"
+            self.chronicle.say("withdrawn", text, examples=again)
+        if left := gone.total() - again:
+            text = f"{counted(left, 'example')} no longer in {self.settings.data}; training goes on with them"
+            self.chronicle.say("gone", text, examples=left)
 
     def _may_try_again(self, stages: Sequence[StageRow]) -> bool:
         """Whether data that is not trained on has not been tried with these settings, such as after a rollback."""
@@ -134,7 +138,7 @@ class Arrival:
     def _forget(self, before: Mapping[str, KnownFile], found: Look) -> None:
         """Nothing arrives: files that are only renamed, touched or unreadable are remembered so."""
         vanished = before.keys() - found.present.keys()
-        if not found.read and not vanished:
+        if not found.read and not vanished and not found.bad:
             return
         with self.index.transaction():
             self.index.set_files({path: found.present[path] for path in found.read}, vanished)
@@ -145,30 +149,33 @@ class Arrival:
         self,
         facts: Facts | None,
         found: Look,
-        places: list[int],
+        choice: Choice,
         test: Look | None,
         parts: list[Part],
         before: Mapping[str, KnownFile],
     ) -> StageRow | None:
-        index, settings = self.index, self.settings
+        index, settings, places = self.index, self.settings, choice.places
         number = 1 + max((row.number for row in index.stages()), default=0)
         known = index.classes()
         labels = [found.labels[place] for place in places]
-        new_classes = _in_order({*labels, *(test.labels if test else ())} - set(known))
+        new_classes = in_order({*labels, *(test.labels if test else ())} - set(known))
+        self._require_wanted(found, new_classes, known)
         classes = (*known, *new_classes)
         place_of = {name: place for place, name in enumerate(classes)}
         sha256, test_file = "", self._latest_test_file()
         if places:
-            arrived = _snapshot(found, places, place_of)
+            before_it = snapshots.known(self.state.snapshot(part.stage) for part in parts)
+            arrived = snapshot_of(found, places, place_of, {one.pixels: one.held_out for one in before_it})
             sha256 = snapshots.write(self.state.snapshot(number), arrived)
             parts = [*parts, Part(number, sha256)]
-            facts = facts or _facts(settings, found, arrived)
+            facts = facts or first_facts(settings, found, arrived)
             del arrived  # it is read again, as it was written
         if test is not None:
-            test_file = self._write_test(_snapshot(test, range(len(test.labels)), place_of))
+            test_file = self._write_test(snapshot_of(test, range(len(test.labels)), place_of, {}))
         assert facts is not None  # a first stage has examples
-        data, chain = self.attempts.data(parts, test_file), tuple(index.chain(index.current))
-        job = Job(number, settings, facts, classes, data, chain)
+        withdrawn = index.withdrawn(number) | dict.fromkeys(choice.withdrawn, number)
+        data = self.attempts.data(parts, test_file, withdrawn)
+        job = Job(number, settings, facts, classes, data, tuple(index.chain(index.current)))
         self._rehearse(job)
         if job.new == 0:
             self.state.snapshot(number).unlink(missing_ok=True)
@@ -176,16 +183,31 @@ class Arrival:
             self.chronicle.say("waiting", text)
             return None
         row = _row(job, sha256, test_file, len(places))
+        self.state.remove_weights(number)  # left by a stage that an older index does not know
         self._say_what_arrived(row, new_classes, known)
         with index.transaction():
-            index.set_facts({"fixed": facts.as_json()})
+            index.set_facts({"fixed": facts.as_json()} | ({"layout": found.layout} if found.layout else {}))
             index.add_classes(new_classes)
             index.add_stage(row)
             vanished = before.keys() - found.present.keys()
             index.set_files({path: found.present[path] for path in found.read}, vanished)
+            index.withdraw(number, choice.withdrawn)
             index.add_quarantine(number, found.bad)
             index.add_events(self.chronicle.drain())
         return row
+
+    def _require_wanted(self, found: Look, new_classes: Sequence[str], known: Sequence[str]) -> None:
+        """Raise InputError if a class that is new is none, or is not to come by itself."""
+        data = self.settings.data
+        _, parts = order_parts(new_classes)
+        if parts and found.layout.startswith("class folders"):
+            raise InputError(
+                f"{data}: the folder {parts[0]} beside class folders would be a class; move it out of --data and name "
+                "it with --test, or rename it"
+            )
+        if known and new_classes and self.settings.new_classes == "refuse":
+            names = f"new class{'es' if len(new_classes) > 1 else ''} {', '.join(new_classes)}"
+            raise InputError(f"{data}: {names} (--new-classes refuse); correct the labels, or let them grow")
 
     def _rehearse(self, job: Job) -> None:
         """Refuse now what would fail in training: then nothing of the stage is written down."""
@@ -205,11 +227,14 @@ class Arrival:
             raise
 
     def _require_growth(self, number: int, fresh: nn.Module) -> None:
-        """Raise InputError if the network of the stage before cannot become that of now, with its new classes."""
+        """Raise InputError if the network of the stage before cannot be read, or grow to the classes of now."""
         before = self.index.stage(number)
         assert before is not None
         try:
             saved = checkpoint.load(self.state.checkpoint(number, before.attempt))
+            RunState.from_saved(saved.metadata, saved.tensors)
+        except OtherVersionError:
+            raise
         except InputError:
             return  # damaged: the training goes on from an earlier one, and says so
         grown_state(saved.model_state, fresh.state_dict(), before.classes, self.settings.model)
@@ -241,59 +266,6 @@ class Arrival:
         return name
 
 
-def _examples(files: Mapping[str, KnownFile]) -> Counter[bytes]:
-    """How often each example is in these files."""
-    return Counter(one for file in files.values() for one in split(file.digests))
-
-
-def _chosen(found: Look, excess: Counter[bytes], tested: set[bytes]) -> list[int]:
-    """The places of examples that have not arrived before, in their order; a copy of a known one is known."""
-    left, places = Counter(excess), []
-    for place, one in enumerate(found.digests):
-        if left[one] > 0 and one not in tested:
-            left[one] -= 1
-            places.append(place)
-    return places
-
-
-def _snapshot(found: Look, places: Sequence[int], place_of: Mapping[str, int]) -> Snapshot:
-    chosen = list(places)
-    return Snapshot(
-        found.images[chosen],
-        torch.tensor([place_of[found.labels[place]] for place in chosen], dtype=torch.int64),
-        to_tensor([found.digests[place] for place in chosen]),
-    )
-
-
-def _facts(settings: RetrainSettings, found: Look, arrived: Snapshot) -> Facts:
-    """What the first stage fixes, by its training part."""
-    train = arrived if settings.test is not None else arrived.at(~arrived.held_out())
-    height, width = found.images.shape[-2:]
-    size: ImageSize = height if height == width else (height, width)
-    mean, std = torch.zeros(found.channels), torch.ones(found.channels)
-    if input_range(settings.model) == "normalised" and len(train):
-        classes = tuple(map(str, range(int(train.labels.max()) + 1)))
-        part = ImageData("first stage", train.images, train.labels, train.images[:0], train.labels[:0], classes)
-        mean, std = part.channel_mean(), part.channel_std()
-    return Facts(
-        model=settings.model,
-        image_size=size,
-        resized=settings.image_size is not None,
-        fit=settings.fit,
-        bits=found.bits,
-        channels=found.channels,
-        mean=tuple(mean.tolist()),
-        std=tuple(std.tolist()),
-        tested_on=tested_on(settings),
-        whole_numbers=found.whole_numbers,
-    )
-
-
-def _in_order(names: set[str]) -> list[str]:
-    """Classes in the order of their names; numbers by their size."""
-    return sorted(names, key=lambda name: (0, int(name), "") if name.lstrip("-").isdigit() else (1, 0, name))
-
-
 def _row(job: Job, sha256: str, test_file: str, arrived: int) -> StageRow:
     """A stage as it is written down before it is trained."""
     return StageRow(
@@ -313,5 +285,5 @@ def _row(job: Job, sha256: str, test_file: str, arrived: int) -> StageRow:
         classes=len(job.classes),
         attempt=FIRST,
         kept=True,
-        followed=False,
+        followed=UNTOLD,
     )

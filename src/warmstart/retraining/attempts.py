@@ -10,13 +10,13 @@ from functools import cached_property
 import numpy as np
 from torch import nn
 
-from warmstart.errors import InputError
+from warmstart.errors import InputError, OtherVersionError
 from warmstart.methods.lifecycle import measured, prepares
 from warmstart.processes import Team
 from warmstart.retraining.candidate import StageFolder, begin
 from warmstart.retraining.chronicle import Chronicle
 from warmstart.retraining.facts import Facts
-from warmstart.retraining.gate import Right, Verdict, behind_cold, judge
+from warmstart.retraining.gate import Right, Rival, Verdict, behind_cold, judge
 from warmstart.retraining.index import Index, StageRow
 from warmstart.retraining.night_task import NightTask
 from warmstart.retraining.settings import RetrainSettings
@@ -90,13 +90,14 @@ class Attempts:
         facts = Facts.read(self.index)
         assert facts is not None
         arrived = [one for one in self.index.stages() if one.arrived and one.number <= row.number]
-        data = self.data((Part(one.number, one.data_sha256) for one in arrived), row.test_file)
+        parts = (Part(one.number, one.data_sha256) for one in arrived)
+        data = self.data(parts, row.test_file, self.index.withdrawn(row.number))
         classes = self.index.classes()[: row.classes]
         return Job(row.number, settings, facts, classes, data, tuple(self.index.chain(row.parent)))
 
-    def data(self, parts: Iterable[Part], test_file: str) -> ArrivedData:
+    def data(self, parts: Iterable[Part], test_file: str, withdrawn: Mapping[bytes, int]) -> ArrivedData:
         """What has arrived; the latest is kept, so that it is read once, however many trainings there are."""
-        wanted = ArrivedData(self.state, tuple(parts), test_file)
+        wanted = ArrivedData(self.state, tuple(parts), test_file, withdrawn)
         if self._latest_data != [wanted]:
             self._latest_data[:] = [wanted]
         return self._latest_data[0]
@@ -197,6 +198,8 @@ class Attempts:
             try:
                 checkpoint.load(folder.file(key))
                 return job
+            except OtherVersionError:
+                raise
             except InputError as error:
                 self.chronicle.say("damaged", f"{error}; the stage begins anew", number)
                 folder.file(key).unlink()
@@ -221,6 +224,8 @@ class Attempts:
             try:
                 saved = checkpoint.load(self.state.checkpoint(before.number, before.attempt))
                 return tuple(chain), saved, before.classes
+            except OtherVersionError:
+                raise
             except InputError as error:
                 chain.pop()
                 then = f"stage {row.number} goes on from {f'stage {chain[-1]}' if chain else 'a new network'}"
@@ -228,12 +233,29 @@ class Attempts:
         return (), None, 0
 
     def _judge(self, trained: Trained, task: NightTask, job: Job) -> Verdict:
-        current = self.index.current
-        right = None if current is None else self._right(current, task, job)
-        return judge(trained.right, right, job.data.test.labels.numpy(), job.classes, job.settings)
+        number, current, bar = self.index.current, None, None
+        if number is not None:
+            current = self._rival(number, task, job)
+            if (best := self.index.bar(number)) != number:
+                bar = self._bar(best, task, job)
+        return judge(trained.right, current, bar, job.data.test.labels.numpy(), job.classes, job.settings)
 
-    def _right(self, stage: int, task: NightTask, job: Job) -> Right:
-        """Which of tonight's held-out examples a stage's model gets right; of classes that it does not know, none."""
+    def _bar(self, number: int, task: NightTask, job: Job) -> Rival | None:
+        """The best so far, made anew from its checkpoint if its model is damaged; None if that is damaged as well."""
+        row = self.index.stage(number)
+        assert row is not None
+        try:
+            return self._rival(number, task, job)
+        except OtherVersionError:
+            raise
+        except InputError as error:
+            if self.write_model_anew(row, job.settings.as_of_stage(row.settings)):
+                return self._rival(number, task, job)
+            self.chronicle.say("damaged", f"{error}; the model in service is the best so far from now on", number)
+            return None
+
+    def _rival(self, stage: int, task: NightTask, job: Job) -> Rival:
+        """What a stage's model gets right of tonight's held-out examples; of classes that it does not know, none."""
         model, card = read_model(self.state.model(stage))
         examples = task.held_out
         model.to(examples.mean.device)
@@ -242,13 +264,15 @@ class Attempts:
         if known.any():
             chosen = examples.at(known.to(examples.labels.device))
             right[known.numpy()] = evaluate(model, chosen, channels_last=task.recipe.channels_last).correct.numpy()
-        return right
+        return Rival(stage, right, known.numpy())
 
 
 def _is_whole(folder: StageFolder, job: Job, attempt: str) -> bool:
     """Whether a training has a checkpoint that can be read."""
     try:
         return folder.load(job.key(attempt)) is not None
+    except OtherVersionError:
+        raise
     except InputError:
         return False
 

@@ -41,7 +41,7 @@ def _checks(state: StateFolder, index: Index) -> Iterator[Callable[[], object]]:
     for row in index.stages():
         if row.arrived:
             yield partial(snapshots.checked, state.snapshot(row.number), row.data_sha256)
-        if row.test_file:
+        if row.test_file and row.kept:
             tests.add(row.test_file)
         if row.kept and row.state != "training":
             yield from _weights(state, row, index.metrics(row.number))

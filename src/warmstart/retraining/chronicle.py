@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,27 +21,38 @@ SHOW_EVERY = 25.0
 class Chronicle:
     """Says each event once, and keeps it for the next transaction."""
 
-    def __init__(self, log: str | None = None) -> None:
-        """Say nothing yet; ``log`` is the file of JSON lines. InputError if it cannot be written."""
+    def __init__(self) -> None:
+        """Say nothing yet."""
+        self.said: Counter[str] = Counter()
+        """How often each kind of event was said."""
         self._terminal = Terminal(stderr=True)
-        self._log = None if log is None else Path(log)
+        self._log: Path | None = None
         self._pending: list[tuple[int | None, str, str]] = []
         self._shown = time.monotonic()
-        if self._log is not None:
+
+    def log_to(self, log: str | None) -> None:
+        """Also write each event to this file of JSON lines from now on; InputError if it cannot be written."""
+        if log is not None:
             try:
-                self._log.open("a").close()
+                Path(log).open("a").close()
             except OSError as error:
                 raise InputError(f"--log-json {log}: cannot be written ({error.strerror}); give another file") from None
+            self._log = Path(log)
 
     def say(self, kind: str, text: str, stage: int | None = None, **numbers: Any) -> None:
         """Say what has happened; ``kind`` is a word for programs, ``numbers`` are for the log."""
         self._terminal.print(text, soft_wrap=True)
+        self.said[kind] += 1
         self._pending.append((stage, kind, text))
         if self._log is None:
             return
         line = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "event": kind, "stage": stage, "text": text}
-        with self._log.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({**line, **numbers}) + "\n")
+        try:
+            with self._log.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({**line, **numbers}) + "\n")
+        except OSError as error:  # a full disk of logs keeps no model from going into service
+            log, self._log = self._log, None
+            self.say("follower failed", f"--log-json {log}: {error.strerror}; this call writes no more to it")
 
     def progress(self, event: Event) -> None:
         """Show now and then how far a training is; not for the record."""

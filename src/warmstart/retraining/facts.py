@@ -5,12 +5,18 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import torch
+
+from warmstart.data.images import ImageData
 from warmstart.data.settings import read_size
 from warmstart.decoding.wanted import EXACT, Wanted
 from warmstart.errors import InputError
 from warmstart.image_size import ImageSize, height_and_width
+from warmstart.models.registry import input_range
 from warmstart.retraining.index import Index
+from warmstart.retraining.reading import Look
 from warmstart.retraining.settings import RetrainSettings
+from warmstart.retraining.snapshots import Snapshot
 
 
 @dataclass(frozen=True)
@@ -71,6 +77,30 @@ class Facts:
         """How images are read."""
         fit = self.fit if self.resized else EXACT
         return replace(wanted(settings, height_and_width(self.image_size), fit), bits=self.bits)
+
+
+def first_facts(settings: RetrainSettings, found: Look, arrived: Snapshot) -> Facts:
+    """What the first stage fixes, by its training part."""
+    train = arrived if settings.test is not None else arrived.at(~arrived.held_out)
+    height, width = found.images.shape[-2:]
+    size: ImageSize = height if height == width else (height, width)
+    mean, std = torch.zeros(found.channels), torch.ones(found.channels)
+    if input_range(settings.model) == "normalised" and len(train):
+        classes = tuple(map(str, range(int(train.labels.max()) + 1)))
+        part = ImageData("first stage", train.images, train.labels, train.images[:0], train.labels[:0], classes)
+        mean, std = part.channel_mean(), part.channel_std()
+    return Facts(
+        model=settings.model,
+        image_size=size,
+        resized=settings.image_size is not None,
+        fit=settings.fit,
+        bits=found.bits,
+        channels=found.channels,
+        mean=tuple(mean.tolist()),
+        std=tuple(std.tolist()),
+        tested_on=tested_on(settings),
+        whole_numbers=found.whole_numbers,
+    )
 
 
 def tested_on(settings: RetrainSettings) -> str:

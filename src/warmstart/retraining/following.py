@@ -1,28 +1,25 @@
-"""What follows the end of a stage: exports, a model registry, the user's hooks, the metrics for Prometheus.
+"""What follows the end of a stage: exports, a model registry, the user's hooks.
 
 They are told at least once: a kill between the stage's end and the last of them lets the next call tell them again.
-What fails here is said, and undoes nothing.
+What fails here is said, and undoes nothing; an export or a registry that failed is tried again by the next call.
 """
 
 from __future__ import annotations
 
-import os
-import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from warmstart.importing import describe
 from warmstart.retraining.chronicle import Chronicle
-from warmstart.retraining.index import Index, StageRow
+from warmstart.retraining.hooks import FAILED, PROMOTED, ROLLED_BACK, run_hook
+from warmstart.retraining.index import AGAIN, TOLD, UNTOLD, Index, StageRow
 from warmstart.retraining.settings import NightSettings
 from warmstart.retraining.state import StateFolder
-from warmstart.storage.atomic import write_text
 
 
 @dataclass(frozen=True)
 class Followers:
-    """Those who are told how a stage ended."""
+    """Those who are told how a stage ended, and which model is in service."""
 
     state: StateFolder
     index: Index
@@ -30,25 +27,45 @@ class Followers:
     chronicle: Chronicle
 
     def tell(self, row: StageRow) -> None:
-        """Tell them all of a stage, write that down, and keep a copy of the index."""
-        settings = self.settings
-        if row.state == "promoted":
-            if settings.export is not None:
-                self._attempt("export", row, self._export)
-            if settings.registry is not None:
-                self._attempt("registry", row, self._register)
-        self.run_hook(row.state == "promoted", row.number, row.reason)
-        with self.index.transaction():
-            self.index.change_stage(row.number, followed=1)
-            self.index.add_events(self.chronicle.drain())
-        self._attempt("copy", row, lambda _: self.state.copy_index())
-        self.write_metrics()
+        """Tell them all how a stage ended, write that down, and keep a copy of the index."""
+        promoted = row.state == "promoted"
+        done = self._publish(row) if promoted else True
+        self._run_hook(PROMOTED if promoted else FAILED, row, row.reason)
+        self._note(row, done)
 
-    def _attempt(self, what: str, row: StageRow, work: Callable[[StageRow], None]) -> None:
+    def tell_of_return(self, row: StageRow) -> None:
+        """Tell them that the model of an earlier stage is in service again."""
+        done = self._publish(row)
+        self._run_hook(ROLLED_BACK, row, f"the model of stage {row.number} is in service again")
+        self._note(row, done)
+
+    def make_good(self) -> None:
+        """Tell them what an earlier call could not."""
+        ended = [row for row in self.index.stages() if row.state != "training"]
+        if ended and ended[-1].followed == UNTOLD:
+            self.tell(ended[-1])
+        current = None if self.index.current is None else self.index.stage(self.index.current)
+        if current is not None and current.followed == UNTOLD:
+            self.tell_of_return(current)
+        elif current is not None and current.followed == AGAIN:
+            self._note(current, self._publish(current))
+
+    def _publish(self, row: StageRow) -> bool:
+        """Export and register the model of a stage, which is in service; whether all went well."""
+        done = True
+        if self.settings.export is not None:
+            done &= self._attempt("export", row, self._export)
+        if self.settings.registry is not None:
+            done &= self._attempt("registry", row, self._register)
+        return done
+
+    def _attempt(self, what: str, row: StageRow, work: Callable[[StageRow], None]) -> bool:
         try:
             work(row)
         except Exception as error:  # of any library; the model is in service all the same
             self.chronicle.say("follower failed", f"{what}: {describe(error)}", row.number)
+            return False
+        return True
 
     def _export(self, row: StageRow) -> None:
         from warmstart.serving.export import SUFFIXES, export
@@ -63,82 +80,16 @@ class Followers:
     def _register(self, row: StageRow) -> None:
         from warmstart.serving.registry import follow
 
-        name = self.state.path.resolve().name
+        name = self.settings.registry_name or self.state.path.resolve().name
         version = follow(self.state.model(row.number), name)
         self.chronicle.say("registered", f"version {version} of {name} in the registry is current", row.number)
 
-    def after_rollback(self, row: StageRow) -> None:
-        """An earlier model is in service again."""
-        if self.settings.registry is not None:
-            self._attempt("registry", row, self._register)
+    def _run_hook(self, result: str, row: StageRow, reason: str) -> None:
+        if wrong := run_hook(self.state, self.settings, result, row.number, reason):
+            self.chronicle.say("hook failed", wrong, row.number)
+
+    def _note(self, row: StageRow, done: bool) -> None:
         with self.index.transaction():
+            self.index.change_stage(row.number, followed=TOLD if done else AGAIN)
             self.index.add_events(self.chronicle.drain())
         self._attempt("copy", row, lambda _: self.state.copy_index())
-        self.write_metrics()
-
-    def run_hook(self, promoted: bool, stage: int | None, reason: str) -> None:
-        """Run the user's command, which may take as long as it likes."""
-        command = self.settings.on_promoted if promoted else self.settings.on_failed
-        if command is None:
-            return
-        current = self.index.current
-        told = {
-            "WARMSTART_STATE": str(self.state.path.absolute()),
-            "WARMSTART_STAGE": "" if stage is None else str(stage),
-            "WARMSTART_RESULT": "promoted" if promoted else "failed",
-            "WARMSTART_REASON": reason,
-            "WARMSTART_MODEL": "" if current is None else str(self.state.model(current).absolute()),
-        }
-        try:
-            code = subprocess.run(command, shell=True, env={**os.environ, **told}, check=False).returncode
-        except (OSError, ValueError) as error:
-            self.chronicle.say("hook failed", f"the hook '{command}' cannot be started: {error}", stage)
-            return
-        if code:
-            self.chronicle.say("hook failed", f"the hook '{command}' ended with {code}", stage)
-
-    def write_metrics(self) -> None:
-        """Write the metrics for Prometheus' textfile collector, whole or not at all."""
-        if self.settings.metrics is None:
-            return
-        file = Path(self.settings.metrics)
-        try:
-            write_text(file, prometheus(self.index))
-        except OSError as error:
-            self.chronicle.say("follower failed", f"--metrics {file}: {error.strerror}")
-
-
-def prometheus(index: Index) -> str:
-    """What a state has to report, in Prometheus' text format."""
-    stages, current = index.stages(), index.current
-    last = stages[-1] if stages else None
-    numbers: list[tuple[str, str, float | None]] = [
-        ("stages_promoted", "Stages whose candidate went into service", _count(stages, "promoted")),
-        ("stages_rejected", "Stages whose candidate did not", _count(stages, "rejected")),
-        ("current_stage", "The stage whose model is in service", current),
-        ("quarantined", "Files and rows that were left out so far", len(index.quarantine())),
-    ]
-    if last is not None:
-        measured = index.metrics(last.number)
-        runs = index.runs(last.number).values()
-        numbers += [
-            ("last_stage", "The newest stage", last.number),
-            ("last_promoted", "1 if the newest stage was promoted", float(last.state == "promoted")),
-            ("last_ended_seconds", "When the newest stage ended, in seconds since 1970", last.ended),
-            ("examples", "Examples that the newest stage was trained on", last.seen),
-            ("accuracy", "The newest candidate's accuracy on held-out examples", measured.get("accuracy")),
-            ("current_accuracy", "Accuracy of the network before it, on the same", measured.get("current_accuracy")),
-            ("churn", "Share of held-out examples that became wrong", measured.get("churn")),
-            ("steps", "Optimizer updates of the newest stage", sum(run["steps"] for run in runs)),
-            ("train_seconds", "Seconds that training it took", sum(run["train_seconds"] for run in runs)),
-        ]
-    lines = []
-    for name, text, value in numbers:
-        if value is not None:
-            full = f"warmstart_retrain_{name}"
-            lines += [f"# HELP {full} {text}.", f"# TYPE {full} gauge", f"{full} {value:.10g}"]
-    return "\n".join(lines) + "\n"
-
-
-def _count(stages: list[StageRow], state: str) -> int:
-    return sum(row.state == state for row in stages)

@@ -31,10 +31,9 @@ class Line:
     def cells(self) -> tuple[str, ...]:
         """As text, in the order of `HEADS`."""
         row = self.row
-        ended = "" if row.ended is None else datetime.fromtimestamp(row.ended).strftime("%m-%d %H:%M")
         return (
             f"{row.number}{'*' if self.in_service else ''}",
-            ended,
+            "" if row.ended is None else _when(datetime.fromtimestamp(row.ended)),
             row.state,
             f"{row.new:,}",
             f"{row.seen:,}",
@@ -74,12 +73,19 @@ def remarks(index: Index, lines: list[Line]) -> list[str]:
         if (cold := line.metrics.get("cold_accuracy")) is not None:
             behind = "has fallen behind" if line.metrics.get("behind_cold") else "has not fallen behind"
             found.append(f"stage {line.row.number}: trained from scratch {cold:.1%}; the warm line {behind}")
+    if (current := index.current) is not None and (best := index.bar(current)) != current:
+        found.append(f"stage {best} is the best so far, which candidates are held against beside stage {current}")
     found += [f"stage {line.row.number} is still to be trained" for line in lines if line.row.state == "training"]
     left_out = index.quarantine()
     found += [f"left out at stage {stage}: {path}: {reason}" for stage, path, reason in left_out[-SHOWN:]]
     if len(left_out) > SHOWN:
         found.append(f"and {counted(len(left_out) - SHOWN, 'other')} left out earlier (--report lists all)")
     return found
+
+
+def _when(ended: datetime) -> str:
+    """In local time; of another year the day."""
+    return f"{ended:%m-%d %H:%M}" if ended.year == datetime.now().year else f"{ended:%Y-%m-%d}"
 
 
 def _percent(value: float | None, sign: str = "") -> str:

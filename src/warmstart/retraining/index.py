@@ -16,53 +16,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
-from warmstart.errors import InputError, WorkFailedError
-
-VERSION = 1
-"""Of the schema."""
-
-_SCHEMA = """
-CREATE TABLE facts (                      -- `current`, and what the first stage has fixed
-    name TEXT PRIMARY KEY, value TEXT NOT NULL  -- JSON
-);
-CREATE TABLE classes (                    -- append-only
-    number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE
-);
-CREATE TABLE stages (
-    number INTEGER PRIMARY KEY,
-    parent INTEGER,                       -- the stage that it was trained on from; NULL for the first
-    state TEXT NOT NULL,                  -- training, promoted, rejected
-    reason TEXT NOT NULL DEFAULT '',      -- why it ended so
-    settings TEXT NOT NULL,               -- JSON
-    data_sha256 TEXT NOT NULL,            -- of data/NNNN.safetensors, what arrived
-    test_file TEXT NOT NULL DEFAULT '',   -- in data/; empty for the held-out fifth
-    arrived INTEGER NOT NULL,             -- examples of that file
-    new INTEGER NOT NULL,                 -- examples trained on that the parent was not
-    seen INTEGER NOT NULL,                -- all examples trained on
-    held_out INTEGER NOT NULL,            -- examples tested
-    began REAL NOT NULL,                  -- seconds since 1970, for people; nothing depends on it
-    ended REAL,
-    classes INTEGER NOT NULL,             -- how many there were
-    attempt TEXT NOT NULL DEFAULT 'first',  -- the training whose network is the stage's
-    kept INTEGER NOT NULL DEFAULT 1,      -- 0: its weights have been pruned
-    followed INTEGER NOT NULL DEFAULT 0   -- 1: hooks, exports and the registry have been told
-);
-CREATE TABLE runs (                       -- a stage's trainings: first, slower, cold
-    stage INTEGER NOT NULL, attempt TEXT NOT NULL, result TEXT NOT NULL, report TEXT NOT NULL,  -- JSON
-    PRIMARY KEY (stage, attempt)
-);
-CREATE TABLE metrics (stage INTEGER NOT NULL, name TEXT NOT NULL, value REAL, PRIMARY KEY (stage, name));
-CREATE TABLE files (                      -- of the data folder, when they were last read
-    path TEXT PRIMARY KEY, size INTEGER NOT NULL, changed INTEGER NOT NULL,
-    class TEXT NOT NULL,                  -- of an image; empty for a shard
-    digests BLOB NOT NULL,                -- 16 bytes for each example
-    bad TEXT NOT NULL                     -- why it cannot be read; empty where it can
-);
-CREATE TABLE quarantine (stage INTEGER NOT NULL, path TEXT NOT NULL, reason TEXT NOT NULL);
-CREATE TABLE events (stage INTEGER, kind TEXT NOT NULL, text TEXT NOT NULL, at REAL NOT NULL);
-"""
+from warmstart.errors import InputError, OtherVersionError, WorkFailedError
+from warmstart.retraining.schema import LATER, SCHEMA, VERSION
 
 State = Literal["training", "promoted", "rejected"]
+UNTOLD, TOLD, AGAIN = 0, 1, 2
+"""What `followed` says: nobody is known to have been told; all have; all have but an export or registry that failed."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +44,7 @@ class StageRow:
     classes: int
     attempt: str
     kept: bool
-    followed: bool
+    followed: int
 
 
 @dataclass(frozen=True)
@@ -126,11 +85,16 @@ class Index:
             raise InputError(f"{self.file}: damaged ({error}); {RECOVERY}") from None
         if make and not tables:
             with self.transaction():
-                for statement in _SCHEMA.split(";\n"):
+                for statement in SCHEMA.split(";\n"):
                     self._database.execute(statement)
                 self._database.execute(f"PRAGMA user_version = {VERSION}")
         elif version != VERSION:
-            raise InputError(f"{self.file}: format {version}, and this warmstart reads {VERSION}; update warmstart")
+            raise OtherVersionError(
+                f"{self.file}: format {version}, and this warmstart reads {VERSION}; update warmstart"
+            )
+        if make:
+            with self.transaction():
+                self._database.execute(LATER)
 
     def __enter__(self) -> Index:
         """Return the index."""
@@ -216,6 +180,10 @@ class Index:
         """What was measured of a stage."""
         return dict(self._rows("SELECT name, value FROM metrics WHERE stage = ?", stage))
 
+    def bar(self, stage: int) -> int:
+        """The best stage when this one went into service: itself, if that is not known."""
+        return int(self.metrics(stage).get("bar") or stage)
+
     def runs(self, stage: int) -> dict[str, dict[str, Any]]:
         """A stage's trainings: attempt -> its row, as in results.csv."""
         found = self._rows("SELECT attempt, result FROM runs WHERE stage = ?", stage)
@@ -225,6 +193,10 @@ class Index:
         """The files of the data folder, when they were last read."""
         found = self._rows("SELECT path, size, changed, class, digests, bad FROM files")
         return {path: KnownFile(*rest) for path, *rest in found}
+
+    def withdrawn(self, stage: int) -> dict[bytes, int]:
+        """The digests of examples that were withdrawn by this stage -> when, at the latest."""
+        return dict(self._rows("SELECT digest, max(stage) FROM withdrawn WHERE stage <= ? GROUP BY digest", stage))
 
     def quarantine(self) -> list[tuple[int, str, str]]:
         """Stage, path and reason of what was left out."""
@@ -262,9 +234,17 @@ class Index:
         self._database.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?)", rows)
         self._database.executemany("DELETE FROM files WHERE path = ?", [(path,) for path in gone])
 
+    def withdraw(self, stage: int, digests: Iterable[bytes]) -> None:
+        """From this stage on, leave out examples of earlier ones."""
+        self._database.executemany("INSERT INTO withdrawn VALUES (?, ?)", [(one, stage) for one in digests])
+
     def add_quarantine(self, stage: int, bad: Iterable[tuple[str, str]]) -> None:
-        """Write down what was left out."""
-        self._database.executemany("INSERT INTO quarantine VALUES (?, ?, ?)", [(stage, *one) for one in bad])
+        """Write down what was left out, unless it was for the same reason before."""
+        self._database.executemany(
+            "INSERT INTO quarantine SELECT ?1, ?2, ?3 "
+            "WHERE NOT EXISTS (SELECT 1 FROM quarantine WHERE path = ?2 AND reason = ?3)",
+            [(stage, *one) for one in bad],
+        )
 
     def set_run(self, stage: int, attempt: str, result: Mapping[str, Any], report: Mapping[str, Any]) -> None:
         """Write down a training's result and the method's report."""

@@ -10,19 +10,16 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from warmstart.errors import InputError, WorkFailedError
+from warmstart.errors import InputError, OtherVersionError, WorkFailedError
 from warmstart.retraining.arriving import Arrival
 from warmstart.retraining.attempts import Attempts, Trained
+from warmstart.retraining.call import RejectedError
 from warmstart.retraining.chronicle import Chronicle
 from warmstart.retraining.following import Followers
-from warmstart.retraining.index import Index, StageRow, State
+from warmstart.retraining.index import UNTOLD, Index, StageRow, State
 from warmstart.retraining.settings import RetrainSettings
 from warmstart.retraining.state import FIRST, SLOWER, StateFolder, to_prune
 from warmstart.serving.model_folder import check_model
-
-
-class RejectedError(WorkFailedError):
-    """A candidate did not go into service; the followers know."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +45,6 @@ class Night:
             self._finish(arrived)
         elif interrupted is None:
             self.chronicle.say("nothing new", f"nothing new to train on in {self.settings.data}: {self._in_service()}")
-        self.followers.write_metrics()
         self.write_down()
 
     def write_down(self) -> None:
@@ -66,25 +62,26 @@ class Night:
             self._require_sound_model(current)
         if self.state.point_to(self.index.current):
             self.chronicle.say("repaired", f"current points to stage {self.index.current} again", self.index.current)
-        last = next((row for row in reversed(self.index.stages()) if row.state != "training"), None)
-        if last is not None and not last.followed:
-            self.followers.tell(last)
+        self.followers.make_good()
 
     def _require_sound_model(self, current: int) -> None:
         """Check the model in service; a damaged one is made anew from its checkpoint, or the one before takes over."""
         for number in reversed(self.index.chain(current)):
             try:
                 check_model(self.state.model(number))
+            except OtherVersionError:
+                raise
             except InputError as error:
                 self.chronicle.say("damaged", str(error), number)
                 row = self._row(number)
-                if not self.attempts.write_model_anew(row, self._settings_of(row)):
+                if not self.attempts.write_model_anew(row, self.settings.as_of_stage(row.settings)):
                     continue
                 self.chronicle.say("repaired", f"the model of stage {number} is made anew from its checkpoint", number)
             if number != current:
                 self.chronicle.say("fell back", f"the model of stage {number} is in service again", number)
                 with self.index.transaction():
                     self.index.set_facts({"current": number})
+                    self.index.change_stage(number, followed=UNTOLD)
                     self.index.add_events(self.chronicle.drain())
             return
         raise WorkFailedError(
@@ -97,16 +94,19 @@ class Night:
         for row in self.index.stages():
             if not row.kept:
                 self.state.remove_weights(row.number)
+        self.state.remove_tests({row.test_file for row in self.index.stages() if row.kept})
 
     # One stage
 
     def _finish(self, row: StageRow) -> None:
         """Train a stage that has arrived, judge it, and put it into service or not."""
-        settings = self._settings_of(row)
+        settings = self.settings.as_of_stage(row.settings)
         self.attempts.job(row, settings).data.require_whole()
         try:
             trained = self._trained(row, settings)
             numbers = self._measured(row, settings, trained)
+        except OtherVersionError:
+            raise
         except InputError as error:  # the method refuses the network, say: the same settings would fail for ever
             self._end(row, "rejected", str(error), FIRST, {})
             raise
@@ -131,6 +131,9 @@ class Night:
         if trained.verdict is None:
             return {}
         numbers = trained.verdict.metrics()
+        if trained.passed:
+            bar = trained.verdict.bar
+            numbers["bar"] = row.number if bar is None or trained.verdict.raises_bar else bar
         self.attempts.write_model(row, settings, trained, trained.verdict.accuracy)
         due = settings.cold_every is not None and (1 + self._promoted()) % settings.cold_every == 0
         if trained.passed and due:
@@ -140,7 +143,7 @@ class Night:
     def _end(self, row: StageRow, state: State, reason: str, attempt: str, numbers: Mapping[str, float]) -> None:
         """Write down how a stage ended, in one transaction; a kill after it is made good by the next call."""
         self.chronicle.say(state, f"stage {row.number} is {state}: {reason}", row.number, **numbers)
-        results = self.attempts.results(row, self._settings_of(row))
+        results = self.attempts.results(row, self.settings.as_of_stage(row.settings))
         with self.index.transaction():
             for name, result in results.items():
                 self.index.set_run(row.number, name, *result)
@@ -149,7 +152,7 @@ class Night:
             if state == "promoted":
                 self.index.set_facts({"current": row.number})
             chain = self.index.chain(self.index.current)
-            for number in to_prune(self.index.stages(), chain, self.settings.keep):
+            for number in to_prune(self.index.stages(), chain, self.settings.keep, self.index.bar):
                 self.index.change_stage(number, kept=0)
             self.index.add_events(self.chronicle.drain())
         self.state.point_to(self.index.current)
@@ -167,9 +170,3 @@ class Night:
         row = self.index.stage(number)
         assert row is not None
         return row
-
-    def _settings_of(self, row: StageRow) -> RetrainSettings:
-        """The settings that a stage arrived with; what changes no number is as this call has it."""
-        then = RetrainSettings.from_json(row.settings)
-        now = {name: getattr(self.settings, name) for name in then.names_of("running", "limit", "reading")}
-        return then.model_copy(update=now)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -34,6 +35,10 @@ class NightTask(ImageTask):
         positions = torch.arange(len(self.images.train_labels)).split(list(self.arrivals))
         return ImageStream(positions, Selection("test", None))
 
+    def _seen(self, seed: int) -> Iterator[int]:
+        """Of the candidate's stage alone: earlier ones are not trained again."""
+        yield self._count(self._only_stream.arrival(len(self.arrivals)).train)
+
     def _stream(self, seed: int) -> ImageStream:
         return self._only_stream
 
@@ -51,7 +56,7 @@ def night_task(
     test: Snapshot,
     arrivals: tuple[int, ...],
 ) -> NightTask:
-    """The task of a stage; stages without an example are left out of its arrivals."""
+    """The task of a stage."""
     images = ImageData("retrain", train.images, train.labels, test.images, test.labels, classes)
     return NightTask(
         images,
@@ -59,7 +64,17 @@ def night_task(
         settings,
         StreamSettings.of({"order": "given"}),
         settings.device,
-        arrivals=arrivals,
+        arrivals=_without_gaps(arrivals),
         mean=facts.mean,  # the first stage's, which the weights know
         std=facts.std,
     )
+
+
+def _without_gaps(arrivals: Sequence[int]) -> tuple[int, ...]:
+    """Arrivals where a stage of which all was withdrawn has an example of a later one: the line has as many stages."""
+    filled = list(arrivals)
+    for place, count in enumerate(filled):
+        later = next((one for one in range(place + 1, len(filled)) if filled[one]), None)
+        if count == 0 and later is not None:
+            filled[place], filled[later] = 1, filled[later] - 1
+    return tuple(filled)

@@ -16,10 +16,11 @@ from torch import Tensor
 
 from warmstart.data.arrays import read_npz
 from warmstart.data.files import ARCHIVE_SUFFIXES, open_files, stamp
+from warmstart.data.label_files import SUFFIXES as LISTS
 from warmstart.data.listing import Listing
 from warmstart.data.load import open_listing, require_path
-from warmstart.decoding.decode import Encoded, ImageStack, decode_images
-from warmstart.decoding.unreadable import in_one_line
+from warmstart.decoding.decode import Encoded, ImageStack, decode_images, is_image
+from warmstart.decoding.unreadable import in_one_line, may_pass
 from warmstart.decoding.wanted import EXACT, Wanted
 from warmstart.errors import InputError
 from warmstart.retraining.index import KnownFile
@@ -39,6 +40,10 @@ class Expected:
     """None: 3 where any image has colour, else 1."""
     whole_numbers: bool | None = None
     """Whether the labels of shards are numbers, not names; None: as in the first shard."""
+    layout: str = ""
+    """How it was understood before; empty if that is not known."""
+    begun: bool = False
+    """Whether something has arrived before, so that nothing need be there any more."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +65,8 @@ class Look:
     whole_numbers: bool | None
     bits: int
     """Of images of 16 bits, how many are in use."""
+    layout: str
+    """How it was understood: ``shards``, or as `Listing.layout` says; empty where nothing is there."""
 
     @property
     def channels(self) -> int:
@@ -80,25 +87,36 @@ def look(data: str, known: Mapping[str, KnownFile], expected: Expected) -> Look:
         What was found.
 
     Raises:
-        InputError: If it is not there, or is nothing that can be read.
+        InputError: If it is not there, is nothing that can be read, or is understood in another way than before.
     """
     path = require_path(data, (), ACCEPTED)
+    root, names = _names(path)
+    shards = sorted((name for name in names if name.lower().endswith(SHARDS)), key=_in_order)
+    images = [name for name in names if is_image(name)]
+    if shards and images:
+        raise InputError(
+            f"{path}: holds images and shards, such as {images[0]} and {shards[0]}; move one kind elsewhere"
+        )
     reader = _Reader(known, expected)
-    if shards := _shards(path):
-        for name, file in shards.items():
-            reader.take_shard(name, file)
-    else:
+    if shards:
+        reader.require_layout(path, "shards")
+        for name in shards:
+            reader.take_shard(name, root / name)
+    elif images or not expected.begun or (expected.layout[:4] in ("", "list") and _has_list(names)):
         reader.take_images(path)
     return reader.look()
 
 
-def _shards(path: Path) -> dict[str, Path]:
-    """The shards of a folder, or the one that the path names, in natural order."""
+def _has_list(names: Iterable[str]) -> bool:
+    return any(name.lower().endswith(LISTS) for name in names)
+
+
+def _names(path: Path) -> tuple[Path, list[str]]:
+    """A folder and the names of all files in it, or of the one that the path names."""
     if path.is_file():
-        return {path.name: path} if path.name.lower().endswith(SHARDS) else {}
+        return path.parent, [path.name]
     with open_files(path) as files:
-        names = [name for name in files.names if name.lower().endswith(SHARDS)]
-    return {name: path / name for name in sorted(names, key=_in_order)}
+        return path, files.names
 
 
 def _in_order(name: str) -> str:
@@ -117,6 +135,16 @@ class _Reader:
         self._paths: list[str] = []
         self._bad: list[tuple[str, str]] = []
         self._rows = 0
+        self._layout = ""
+
+    def require_layout(self, path: Path, layout: str) -> None:
+        """Raise InputError if the data is understood in another way than before: by a stray file, say."""
+        before, self._layout = self._expected.layout, printable(layout)
+        if before not in ("", self._layout):
+            raise InputError(
+                f"{path}: is read as '{layout}' now and was as '{before}' before; move away what has changed that, or "
+                "choose another --state"
+            )
 
     def take_shard(self, name: str, file: Path) -> None:
         """Read a shard, or refuse it as a whole."""
@@ -125,14 +153,14 @@ class _Reader:
         try:
             self._take_table(name, file)
         except InputError as error:
-            self._refuse(name, error, str(file))
+            self._refuse(name, str(error).removeprefix(str(file)), may_pass(error))
             self._rows += 1
 
     def _take_table(self, name: str, file: Path) -> None:
         if file.suffix.lower() == ".npz":
             data = read_npz(file, self._wanted)
             images, labels = data.train_images, [data.classes[label] for label in data.train_labels.tolist()]
-            bad: list[tuple[str, str]] = []
+            bad: list[_Unread] = []
         else:
             with open_listing(file, self._wanted) as listing:
                 if listing is None:
@@ -143,31 +171,30 @@ class _Reader:
             kinds = ("numbers", "names") if numbers else ("names", "numbers")
             raise InputError(f"its labels are {kinds[0]}, those of the others {kinds[1]}; make them alike")
         self._whole_numbers = numbers
-        self._bad += [(printable(f"{name}: {row.removeprefix(f'{file}: ')}"), printable(why)) for row, why in bad]
+        self._bad += [(printable(f"{name}: {row.removeprefix(f'{file}: ')}"), printable(why)) for row, why, _ in bad]
         self._rows += len(labels) + len(bad)
         self._take(images, labels, [name] * len(labels))
 
     def take_images(self, path: Path) -> None:
         """Read images that are files of their own."""
         root = path if path.is_dir() else path.parent
-        if path.is_dir() and self._known and not any(path.iterdir()):
-            return  # all that was there has been taken away
         with open_listing(path, self._wanted) as listing:
             if listing is None:
                 raise InputError(f"{path}: not a kind of data that can arrive in stages; accepted are {ACCEPTED}")
+            self.require_layout(path, listing.layout)
             names = listing.names[: len(listing.labels)]
             labels = dict(zip(names, (listing.classes[label] for label in listing.labels.tolist()), strict=True))
             new = {name for name, label in labels.items() if self._is_new(name, root / name, label)}
             listing = listing.training_images(new)
             images, kept, bad = self._decoded(listing)
-        for name, reason in bad:
-            self._refuse(name, InputError(reason))
-        unread = {name for name, _ in bad}
+        for one in bad:
+            self._refuse(*one)
+        unread = {name for name, _, _ in bad}
         self._rows += len(new)
         self._take(images, kept, [name for name in listing.names if name not in unread])
 
-    def _decoded(self, listing: Listing) -> tuple[Tensor, list[str], list[tuple[str, str]]]:
-        """The images of a listing's training part and their classes; names and reasons of those that are left out."""
+    def _decoded(self, listing: Listing) -> tuple[Tensor, list[str], list[_Unread]]:
+        """The images of a listing's training part and their classes, and those that are left out."""
         count = len(listing.labels)
         stack = ImageStack(count, self._wanted.progress)
 
@@ -177,7 +204,10 @@ class _Reader:
         decode_images(encoded, stack, self._wanted)
         if stack.top:  # of 16 bits, the first ones' rule holds for all
             self._wanted = replace(self._wanted, bits=stack.bits)
-        bad = [(name, error.removeprefix(f"{name}: ")) for name, error in stack.unreadable.values()]
+        bad = [
+            (name, error.removeprefix(f"{name}: "), at in stack.may_pass)
+            for at, (name, error) in stack.unreadable.items()
+        ]
         labels = [listing.classes[x] for at, x in enumerate(listing.labels.tolist()) if at not in stack.unreadable]
         return stack.images(), labels, bad
 
@@ -203,11 +233,18 @@ class _Reader:
         self._labels += map(printable, labels)
         self._paths += map(printable, paths)
 
-    def _refuse(self, name: str, error: InputError, prefix: str = "") -> None:
-        reason = printable(str(error).removeprefix(prefix or name).removeprefix(": "))
+    def _refuse(self, name: str, reason: str, passing: bool) -> None:
+        """Leave a file out; if that may pass, it is not remembered, so that the next call reads it again."""
+        reason = printable(reason.removeprefix(name).removeprefix(": "))
         name = printable(name)
         self._bad.append((name, reason))
-        self._present[name] = replace(self._present[name], bad=reason)
+        if not passing:
+            self._present[name] = replace(self._present[name], bad=reason)
+            return
+        self._read.discard(name)
+        del self._present[name]
+        if name in self._known:
+            self._present[name] = self._known[name]
 
     def look(self) -> Look:
         """All that was read."""
@@ -231,6 +268,7 @@ class _Reader:
             self._rows,
             self._whole_numbers,
             self._wanted.bits or 16,
+            self._layout,
         )
 
     def _without_colour(self, images: Tensor) -> Tensor:
@@ -244,4 +282,6 @@ class _Reader:
         return images[grey, :1]
 
 
+_Unread = tuple[str, str, bool]
+"""A file or row, why it cannot be read, and whether that may pass."""
 _NONE = torch.empty(0, 1, 1, 1, dtype=torch.uint8)

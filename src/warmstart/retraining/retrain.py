@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import time
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 from warmstart.errors import HelpedError, InputError, WorkFailedError
 from warmstart.interruption import begin_work
 from warmstart.retraining.attempts import Attempts
+from warmstart.retraining.call import call
 from warmstart.retraining.chronicle import Chronicle
 from warmstart.retraining.following import Followers
-from warmstart.retraining.night import Night, RejectedError
+from warmstart.retraining.index import TOLD, UNTOLD, Index
+from warmstart.retraining.night import Night
 from warmstart.retraining.settings import NightSettings, RetrainSettings
 from warmstart.retraining.state import StateFolder
 from warmstart.retraining.training import Helpers, train_along
 from warmstart.serving.model_folder import check_model
+from warmstart.storage.lock import Claim
 from warmstart.training.devices import find_device
 from warmstart.training.shares import launched_team
 
@@ -39,9 +42,7 @@ def retrain(settings: RetrainSettings) -> None:
         raise HelpedError("this process trained along with process 0, which has the results")
     state, helpers = StateFolder(Path(settings.state)), Helpers(team)
     try:
-        chronicle = Chronicle(settings.log_json)
-        on_wait = (lambda held: chronicle.say("waiting", f"{held}; waiting for it")) if settings.wait else None
-        with state.locked(on_wait) as (index, claim):
+        with call(state, settings) as chronicle, _locked(state, settings, chronicle) as (index, claim):
             followers = Followers(state, index, settings, chronicle)
             attempts = Attempts(state, index, claim, chronicle, helpers)
             _pass(Night(state, index, settings, chronicle, attempts, followers))
@@ -49,13 +50,18 @@ def retrain(settings: RetrainSettings) -> None:
         helpers.dismiss()
 
 
+def _locked(
+    state: StateFolder, settings: NightSettings, chronicle: Chronicle
+) -> AbstractContextManager[tuple[Index, Claim]]:
+    """The state, locked; with --wait that is waited for."""
+    return state.locked((lambda held: chronicle.say("waiting", f"{held}; waiting for it")) if settings.wait else None)
+
+
 def _pass(night: Night) -> None:
-    """Pass a night; where it fails, the hook is told."""
+    """Pass a night; where it fails, the index keeps what was said."""
     try:
         night.pass_()
-    except Exception as error:
-        if not isinstance(error, RejectedError):  # of which the followers know
-            night.followers.run_hook(False, None, str(error))
+    except Exception:
         with suppress(WorkFailedError):  # of a full disk, which the error tells
             night.write_down()
         raise
@@ -67,7 +73,7 @@ def roll_back(settings: NightSettings, stage: int | None) -> int:
     What arrived later counts as new again. It is trained on when more arrives, or with other settings.
 
     Args:
-        settings: Of this call; the registry follows.
+        settings: Of this call; exports, the registry and the hook follow.
         stage: A promoted one.
 
     Returns:
@@ -80,8 +86,7 @@ def roll_back(settings: NightSettings, stage: int | None) -> int:
     with state.opened():
         pass  # a folder that holds no state is refused before it is locked
     begin_work()
-    chronicle = Chronicle(settings.log_json)
-    with state.locked() as (index, _):
+    with call(state, settings) as chronicle, _locked(state, settings, chronicle) as (index, _):
         chain = index.chain(index.current)
         wanted = stage if stage is not None else (chain[-2] if len(chain) > 1 else None)
         if wanted is None:
@@ -100,10 +105,11 @@ def roll_back(settings: NightSettings, stage: int | None) -> int:
         chronicle.say("rolled back", f"the model of stage {wanted} is in service; stage {index.current} was", wanted)
         with index.transaction():
             index.set_facts({"current": wanted})
+            index.change_stage(wanted, followed=UNTOLD)
             for pending in (one.number for one in index.stages() if one.state == "training"):
                 why = "a rollback came before it was trained"
-                index.change_stage(pending, state="rejected", reason=why, ended=time.time(), followed=1)
+                index.change_stage(pending, state="rejected", reason=why, ended=time.time(), followed=TOLD)
             index.add_events(chronicle.drain())
         state.point_to(wanted)
-        Followers(state, index, settings, chronicle).after_rollback(row)
+        Followers(state, index, settings, chronicle).tell_of_return(row)
     return wanted

@@ -17,6 +17,7 @@ from warmstart.settings import RECORDED, Setting, Settings
 from warmstart.training.recipe import Recipe
 
 PROMOTIONS = ("margin", "better", "always")
+NEW_CLASSES = ("grow", "refuse")
 EXPORTS = ("onnx", "torch")
 REGISTRIES = ("mlflow",)
 
@@ -38,7 +39,7 @@ class GateSettings(Settings):
     promote: Annotated[
         str,
         Setting(
-            "Not worse than current by more than --margin; better by a paired test; or always",
+            "Not worse than current and the best so far by more than --margin; better by a paired test; or always",
             "RULE",
             choices=PROMOTIONS,
         ),
@@ -93,6 +94,15 @@ class NightSettings(Settings):
             role="reading",
         ),
     ] = 0.01
+    new_classes: Annotated[
+        str,
+        Setting(
+            "What a class that is new does: the head grows by it; or the call stops, and changes nothing",
+            "RULE",
+            choices=NEW_CLASSES,
+            role="reading",
+        ),
+    ] = "grow"
     export: Annotated[
         str | None,
         Setting("Also write what is promoted for other programs", "FORM", choices=EXPORTS, role="running"),
@@ -101,11 +111,22 @@ class NightSettings(Settings):
         str | None,
         Setting("Also register what is promoted", "NAME", choices=REGISTRIES, noun="registry", role="running"),
     ] = None
+    registry_name: Annotated[
+        str | None,
+        Setting("Its name there", "NAME", example="a name", default="the name of the state's folder", role="running"),
+    ] = None
     on_promoted: Annotated[
-        str | None, Setting("Run this in a shell after a promotion", "CMD", example="a command", role="running")
+        str | None,
+        Setting("Run this in a shell when another model is in service", "CMD", example="a command", role="running"),
     ] = None
     on_failed: Annotated[
-        str | None, Setting("Run this in a shell when nothing was promoted", "CMD", example="a command", role="running")
+        str | None,
+        Setting(
+            "Run this in a shell when a candidate is rejected or the call fails",
+            "CMD",
+            example="a command",
+            role="running",
+        ),
     ] = None
     log_json: Annotated[
         str | None, Setting("Append a line of JSON for each event", "FILE", example="a file", role="running")
@@ -173,6 +194,12 @@ class RetrainSettings(NightSettings, GateSettings, NamedRecipe, ImageSettings):
         """Those that `to_json` wrote, checked then; nothing that they name is imported."""
         return cls.of(json.loads(text), recorded=True)
 
+    def as_of_stage(self, text: str) -> Self:
+        """Those that a stage arrived with, as `to_json` wrote them; what changes no number is as in these."""
+        then = type(self).from_json(text)
+        now = {name: getattr(self, name) for name in then.names_of("running", "limit", "reading")}
+        return then.model_copy(update=now)
+
     def numbers(self) -> dict[str, Any]:
-        """The settings that the candidate and the verdict on it follow from."""
-        return self.model_dump(mode="json", include=set(self.names_of("numbers")))
+        """The settings that the candidate and the verdict on it follow from, but for rounding."""
+        return self.model_dump(mode="json", include={*self.names_of("numbers")} - {"threads"})

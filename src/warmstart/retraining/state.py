@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,6 +109,12 @@ class StateFolder:
         beside.replace(link)
         return True
 
+    def served(self) -> Path | None:
+        """The folder that ``current`` points to; None if there is no such link."""
+        with suppress(OSError):
+            return self.path / os.readlink(self.path / CURRENT)
+        return None
+
     def copy_index(self) -> None:
         """Keep a copy of the index, whole at any moment, to go on from if the index is ever damaged."""
         with closing(sqlite3.connect(self.index)) as index:
@@ -119,8 +125,15 @@ class StateFolder:
         for folder in (self.training(stage, FIRST).path, self.model(stage)):
             shutil.rmtree(folder, ignore_errors=True)
 
+    def remove_tests(self, kept: Collection[str]) -> None:
+        """Remove the test sets that have other names than these."""
+        for file in self.path.glob("data/test-*.safetensors"):
+            if file.name not in kept:
+                file.unlink()
 
-def to_prune(stages: list[StageRow], chain: list[int], keep: int) -> list[int]:
-    """The ended stages whose weights are not kept: neither of the newest, nor promoted and of the last in the chain."""
+
+def to_prune(stages: list[StageRow], chain: list[int], keep: int, bar: Callable[[int], int]) -> list[int]:
+    """The ended stages whose weights are not kept: neither of the newest nor the last in the chain, nor their bar."""
     kept = {*chain[-keep:], *(row.number for row in stages[-keep:])}
+    kept |= {bar(number) for number in kept}
     return [row.number for row in stages if row.kept and row.state != "training" and row.number not in kept]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
@@ -44,6 +44,8 @@ class ArrivedData:
     """Oldest first."""
     test_file: str
     """That of the test set; empty where a fifth of what arrives is held out."""
+    withdrawn: Mapping[bytes, int]
+    """Digest -> the stage from which on its examples of earlier stages are left out."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the fields alone: each process reads the data itself."""
@@ -66,8 +68,9 @@ class ArrivedData:
             return self._read[1]
         file = self.state.data_file(self.test_file)
         test = snapshots.read(file, snapshots.sha256_of_test(self.test_file))
-        trained = set(self.train.known())
-        return test.at(torch.tensor([one not in trained for one in test.known()], dtype=torch.bool))
+        trained = set(snapshots.split_rows(self.train.pixels))
+        fresh = [one not in trained for one in snapshots.split_rows(test.pixels)]
+        return test.at(torch.tensor(fresh, dtype=torch.bool))
 
     def require_whole(self) -> None:
         """Raise InputError unless all that has arrived is there as it was written, and something is left to test on."""
@@ -81,7 +84,10 @@ class ArrivedData:
     def _read_part(self, part: Part) -> tuple[Snapshot, Snapshot]:
         """What arrived with one stage: what is trained on, and what is held out."""
         arrived = snapshots.read(self.state.snapshot(part.stage), part.sha256)
-        held_out = torch.zeros(len(arrived), dtype=torch.bool) if self.test_file else arrived.held_out()
+        if self.withdrawn:
+            kept = [self.withdrawn.get(one, 0) <= part.stage for one in arrived.known()]
+            arrived = arrived.at(torch.tensor(kept, dtype=torch.bool))
+        held_out = torch.zeros(len(arrived), dtype=torch.bool) if self.test_file else arrived.held_out
         return arrived.at(~held_out), arrived.at(held_out)
 
 

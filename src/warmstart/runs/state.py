@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from warmstart.errors import InputError
+from warmstart.errors import OtherVersionError
 from warmstart.runs.stage_result import StageResult
 from warmstart.training.loop import Progress
 
@@ -72,7 +72,7 @@ class RunState:
 
     @classmethod
     def from_saved(cls, metadata: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> RunState:
-        """The inverse of `to_metadata` and `to_tensors`; InputError if another version wrote them in another form."""
+        """The inverse of `to_metadata` and `to_tensors`; OtherVersionError if one wrote them in another form."""
         try:
             return cls(  # tensors that are not needed may be missing
                 rows=[StageResult(**row) for row in metadata["rows"]],
@@ -92,7 +92,7 @@ class RunState:
                 },
             )
         except (KeyError, TypeError) as error:
-            raise InputError(
+            raise OtherVersionError(
                 f"the checkpoint of {metadata.get('run', 'a run')} was written by another version of warmstart, in "
-                "another form; read it with that version, or choose another --out"
+                "another form; use that version, or begin in another folder"
             ) from error

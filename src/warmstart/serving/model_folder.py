@@ -20,7 +20,7 @@ from safetensors.torch import load as from_safetensors
 from safetensors.torch import save as to_safetensors
 from torch import nn
 
-from warmstart.errors import InputError
+from warmstart.errors import InputError, OtherVersionError
 from warmstart.image_size import ImageSize
 from warmstart.importing import describe
 from warmstart.methods.lifecycle import prepare_
@@ -169,7 +169,9 @@ def _read(folder: Path) -> tuple[ModelCard, dict[str, Any]]:
         content = json.loads(file.read_bytes())
         if content["format"] != _FORMAT:
             form = content["format"]
-            raise InputError(f"{file}: a model of format {form}, and this warmstart reads format {_FORMAT}; update it")
+            raise OtherVersionError(
+                f"{file}: a model of format {form}, and this warmstart reads format {_FORMAT}; update it"
+            )
         if content.pop("checksum") != _checksum(content):
             raise ValueError("the card has changed")
         stored = {"sha256": str(content["weights"]["sha256"]), "elsewhere": dict(content.pop("weights")["elsewhere"])}

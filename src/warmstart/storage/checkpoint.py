@@ -21,7 +21,7 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from warmstart.errors import InputError
+from warmstart.errors import InputError, OtherVersionError
 from warmstart.storage.atomic import write_bytes
 from warmstart.storage.packing import TensorTable, pack, unpack
 
@@ -88,7 +88,7 @@ def load(path: Path) -> Checkpoint:
         What it holds.
 
     Raises:
-        InputError: If the file is missing, damaged, or not a checkpoint.
+        InputError: If the file is missing, damaged, or not a checkpoint; OtherVersionError if of another format.
     """
     with _open(path) as (file, header):
         tensors = {name: _read(file, header, name) for name in file.keys()}  # noqa: SIM118  # not a dict
@@ -129,7 +129,7 @@ def _open(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
                 raise SafetensorError("the header has changed")
             header = json.loads(notes[_KEY])
             if header["version"] != _VERSION:
-                raise InputError(
+                raise OtherVersionError(
                     f"{path}: checkpoint of format {header['version']}, but this warmstart reads format {_VERSION}; "
                     "use the version of warmstart that wrote it"
                 )

@@ -1,0 +1,77 @@
+"""One call from outside: its log, and who is told however it ends."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from warmstart.errors import InputError, WorkFailedError
+from warmstart.interruption import interrupted
+from warmstart.retraining.chronicle import Chronicle
+from warmstart.retraining.hooks import FAILED, run_hook
+from warmstart.retraining.metrics import Number, of_state, prometheus
+from warmstart.retraining.settings import NightSettings
+from warmstart.retraining.state import StateFolder
+from warmstart.storage.atomic import write_text
+
+
+class RejectedError(WorkFailedError):
+    """A candidate did not go into service; the hook has been told."""
+
+
+@contextmanager
+def call(state: StateFolder, settings: NightSettings) -> Iterator[Chronicle]:
+    """Around all that a call does with a state: where it fails, the hook is told, and in any case the metrics.
+
+    Yields:
+        What says what happens.
+    """
+    chronicle, code = Chronicle(), 0
+    try:
+        chronicle.log_to(settings.log_json)
+        yield chronicle
+    except BaseException as error:
+        code = _exit_code(error)
+        if isinstance(error, Exception) and not isinstance(error, RejectedError):
+            _tell_hook(state, settings, chronicle, str(error))
+        raise
+    finally:
+        if settings.metrics is not None:
+            _write_metrics(Path(settings.metrics), state, chronicle, code)
+
+
+def _tell_hook(state: StateFolder, settings: NightSettings, chronicle: Chronicle, reason: str) -> None:
+    if wrong := run_hook(state, settings, FAILED, None, reason):
+        chronicle.say("hook failed", wrong)
+
+
+def _exit_code(error: BaseException) -> int:
+    """The one that the command line ends with."""
+    if isinstance(error, InputError):
+        return 2
+    return 130 if isinstance(error, KeyboardInterrupt) or interrupted() else 1
+
+
+def _write_metrics(file: Path, state: StateFolder, chronicle: Chronicle, code: int) -> None:
+    """Write the metrics, whole or not at all; of a state that cannot be read, those of the call alone."""
+    try:
+        with state.opened() as index:
+            numbers = of_state(index)
+    except InputError:
+        numbers = []
+    numbers += _of_call(chronicle, code)
+    try:
+        write_text(file, prometheus(numbers))
+    except OSError as error:
+        chronicle.say("follower failed", f"--metrics {file}: {error.strerror}")
+
+
+def _of_call(chronicle: Chronicle, code: int) -> list[Number]:
+    failed = chronicle.said["follower failed"] + chronicle.said["hook failed"]
+    return [
+        ("last_call_seconds", "When the last call ended, in seconds since 1970", time.time()),
+        ("last_call_code", "The exit code of the last call", code),
+        ("followers_failed", "Exports, registrations and hooks that failed in the last call", failed),
+    ]

@@ -1,0 +1,67 @@
+"""Which of the examples that were found arrive, and what becomes of them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from warmstart.retraining.index import KnownFile
+from warmstart.retraining.reading import Look
+from warmstart.retraining.snapshots import Known, Snapshot, pixel_digest, split, taken
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What arrives, and what it replaces."""
+
+    places: list[int]
+    """In what was found."""
+    withdrawn: set[bytes]
+    """Digests of examples that come again under another class."""
+
+
+def examples(files: Mapping[str, KnownFile]) -> Counter[bytes]:
+    """How often each example is in these files."""
+    return Counter(one for file in files.values() for one in split(file.digests))
+
+
+def chosen(found: Look, excess: Counter[bytes], tested: set[bytes]) -> list[int]:
+    """The places of examples that have not arrived before, in their order.
+
+    Args:
+        found: What lies in the data folder.
+        excess: How many more of each example there are than have arrived; copies are alike.
+        tested: Digests of the pixels of --test, which do not arrive.
+
+    Returns:
+        Places in ``found``.
+    """
+    left, places = Counter(excess), []
+    for place, one in enumerate(found.digests):
+        if left[one] > 0 and not (tested and pixel_digest(found.images[place]) in tested):
+            left[one] -= 1
+            places.append(place)
+    return places
+
+
+def come_again(found: Look, places: Sequence[int], gone: Container[bytes], before: Iterable[Known]) -> set[bytes]:
+    """The digests of examples that are gone and whose pixels arrive under another class: a label was corrected."""
+    pixels = {pixel_digest(found.images[place]) for place in places}
+    return {one.digest for one in before if one.digest in gone and one.pixels in pixels}
+
+
+def snapshot_of(
+    found: Look, places: Sequence[int], place_of: Mapping[str, int], sides: Mapping[bytes, bool]
+) -> Snapshot:
+    """The examples at these places; ``place_of`` has the classes' numbers, ``sides`` those of pixels known before."""
+    at = list(places)
+    labels = torch.tensor([place_of[found.labels[place]] for place in at], dtype=torch.int64)
+    return taken(found.images[at], labels, [found.digests[place] for place in at], sides)
+
+
+def in_order(names: set[str]) -> list[str]:
+    """Classes in the order of their names; numbers by their size."""
+    return sorted(names, key=lambda name: (0, int(name), "") if name.lstrip("-").isdigit() else (1, 0, name))
