@@ -38,7 +38,7 @@ from warmstart.errors import InputError
 BOUNDED = """
 import resource, sys
 resource.setrlimit(resource.RLIMIT_AS, (6 << 30, 6 << 30))
-resource.setrlimit(resource.RLIMIT_CPU, (30, 30))
+resource.setrlimit(resource.RLIMIT_CPU, (300, 300))
 from warmstart.data.load import load
 from warmstart.errors import InputError
 for path in sys.argv[1:]:
@@ -58,7 +58,7 @@ def refused(*paths: Path) -> list[str]:
         [sys.executable, "-W", "error", "-c", BOUNDED, *map(str, paths)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
         check=False,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
@@ -68,7 +68,7 @@ def refused(*paths: Path) -> list[str]:
     assert len(lines) == 2 * len(paths)
     for cost in lines[1::2]:
         seconds, mebibytes = map(float, cost.split())
-        assert seconds < 10
+        assert seconds < 120  # honest data takes less than one, and a bomb hours
         assert mebibytes < 1200
     return lines[::2]
 
