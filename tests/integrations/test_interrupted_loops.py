@@ -34,7 +34,7 @@ def fresh():
 
 
 def applied(method, second=False):
-    """Applied to the first arrival; with ``second``, the call is for the next arrival."""
+    """Applied to the first arrival; with ``second``, the call is for the next arrival, after an update."""
 
     def begin():
         model = mlp()
@@ -46,6 +46,10 @@ def applied(method, second=False):
         updated(model, optimizer, BATCHES)
         if second:
             warm_start.apply_(model, optimizer, step=3)
+            cross_entropy(model(BATCHES[0][0]), BATCHES[0][1]).backward()
+            warm_start.after_backward(model, 3)
+            optimizer.step()
+            warm_start.after_step(model, 3)
             warm_start.arrival = "the next"
 
         def remembered():
