@@ -1,13 +1,17 @@
 """An exception at any line of the library while a call runs, and what must be as before when the call raises.
 
-A test tries a few lines, drawn anew from a fixed seed; with WARMSTART_EVERY_LINE=1 all of them, for both kinds.
+A test tries each line of some files once, in the midst of the times that the line runs, and a few moments of others.
+With WARMSTART_EVERY_LINE=1 it tries all lines, each time they run.
 """
 
 import os
 import random
 import sys
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +22,9 @@ import warmstart
 
 PACKAGE = str(Path(warmstart.__file__).parent) + os.sep
 EVERY_LINE = os.environ.get("WARMSTART_EVERY_LINE") == "1"
-SAMPLE = 6
-"""Lines that a test tries where it does not try all."""
+METHODS = ("methods/",)
+SAMPLE = 3
+"""Moments that are tried besides, at any line."""
 
 
 class AnyError(Exception):
@@ -27,24 +32,28 @@ class AnyError(Exception):
 
 
 KINDS = (AnyError, KeyboardInterrupt)
+Moment = tuple[str, int]
+"""A line, as file:number, and which time that it runs."""
 
 
 @dataclass
 class _Lines:
-    """Counts the lines of the library that run, and raises at one of them."""
+    """Notes the lines of the library that run, and raises at one of them."""
 
-    at: int = -1
+    within: str = PACKAGE
+    at: Moment | None = None
     kind: type[BaseException] = AnyError
-    count: int = 0
-    where: str = ""
+    ran: list[Moment] = field(default_factory=list)
+    times: Counter[str] = field(default_factory=Counter)
 
     def __call__(self, frame, event, argument):
-        if not frame.f_code.co_filename.startswith(PACKAGE):
+        if not frame.f_code.co_filename.startswith(self.within):
             return None
         if event == "line":
-            self.count += 1
-            if self.count == self.at:
-                self.where = f"{frame.f_code.co_filename.removeprefix(PACKAGE)}:{frame.f_lineno}"
+            line = f"{frame.f_code.co_filename.removeprefix(PACKAGE)}:{frame.f_lineno}"
+            self.times[line] += 1
+            self.ran.append((line, self.times[line]))
+            if self.ran[-1] == self.at:
                 raise self.kind
         return self
 
@@ -140,32 +149,43 @@ def _values(state):
     return {name: value for name, value in state.items() if not name.endswith(" is")}
 
 
-def half_done(begin: Callable[[], Trial], seed: int = 0, sample: int | None = None) -> tuple[list[str], int]:
+def _drawn(ran: list[Moment], files: tuple[str, ...]) -> list[tuple[Moment, type[BaseException]]]:
+    """Which moments are tried, and what is raised there."""
+    every = [(moment, kind) for kind in KINDS for moment in ran]
+    if EVERY_LINE:
+        return every
+    middle = [(line, times // 2 + 1) for line, times in dict(ran).items() if line.startswith(files)]
+    return [*zip(middle, cycle(KINDS)), *random.Random(0).sample(every, min(SAMPLE, len(every)))]
+
+
+def half_done(begin: Callable[[], Trial], *files: str) -> tuple[list[str], int]:
     """Raise at lines of the library while a call runs, one at a time.
 
+    They are those of ``files``, which may be folders, by default of the methods, and a few others.
     ``begin`` makes the same trial each time. The call may fail by an InputError, and must leave all as it was then too.
 
     Returns:
         What was neither as before nor, where the call returned, as after an undisturbed call; and how many were tried.
     """
-    whole, lines = begin(), _Lines()
+    whole = begin()
     before = whole.state()
     try:
-        lines.run(whole.call)
+        whole.call()
         fails = False
     except warmstart.InputError:
         fails = True
     after = before if fails else _values(whole.state())
     if fails and differing(before, whole.state()):
         return [f"undisturbed: {', '.join(differing(before, whole.state())[:4])}"], 1
-    drawn = [(line, kind) for kind in KINDS for line in range(1, lines.count + 1)]
-    if not EVERY_LINE:
-        drawn = random.Random(seed).sample(drawn, min(sample or SAMPLE, len(drawn)))
+    lines = _Lines()  # of a second call, as the first one imports modules
+    with suppress(warmstart.InputError):
+        lines.run(begin().call)
+    drawn = _drawn(lines.ran, files or METHODS)
     wrong = []
     trial = begin()
     before = trial.state()
-    for line, kind in drawn:
-        here = _Lines(line, kind)
+    for moment, kind in drawn:
+        here = _Lines(PACKAGE + moment[0].partition(":")[0], moment, kind)
         try:
             here.run(trial.call)
         except (AnyError, KeyboardInterrupt, warmstart.InputError):
@@ -176,7 +196,7 @@ def half_done(begin: Callable[[], Trial], seed: int = 0, sample: int | None = No
             found += ["it returned"] if fails else []
             again = True
         if found:
-            wrong.append(f"line {line}, {here.where}, {kind.__name__}: {', '.join(found[:4])}")
+            wrong.append(f"{moment}, {kind.__name__}: {', '.join(found[:4])}")
         if again:  # bit for bit as it was, a trial can go on
             _reset_switches()
             trial = begin()

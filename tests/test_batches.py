@@ -169,7 +169,7 @@ def test_the_tail_of_a_loader_is_what_it_yields_last(settings, last):
 
 @pytest.mark.parametrize("settings", [{"batch_size": 4}, {"batch_size": None}], ids=["plain", "unbatched"])
 def test_worker_processes_give_the_same(settings):
-    loader = DataLoader(Numbers(10), **settings, num_workers=2, multiprocessing_context="fork")
+    loader = DataLoader(Numbers(10), **settings, num_workers=1, multiprocessing_context="fork")
     everything = [batch.tolist() for batch in DataLoader(Numbers(10), **settings)]
     assert listed(tail(loader, 2)) == everything[-2:]
 
@@ -341,9 +341,9 @@ def test_oldest_first_cuts_batches_of_1000_like_the_callbacks_and_computes_as_ma
 
 
 def test_oldest_first_keeps_workers_and_how_they_start():
-    loader = DataLoader(Numbers(10), batch_size=4, shuffle=True, num_workers=2, multiprocessing_context="fork")
+    loader = DataLoader(Numbers(10), batch_size=4, shuffle=True, num_workers=1, multiprocessing_context="fork")
     ordered = ws.oldest_first(loader, batch_size=4)
-    assert ordered.num_workers == 2
+    assert ordered.num_workers == 1
     assert ordered.multiprocessing_context.get_start_method() == "fork"
     assert [batch.tolist() for batch in ordered] == [[0, 1], [2, 3, 4, 5], [6, 7, 8, 9]]
 

@@ -65,9 +65,14 @@ def commands(page):
 COMMANDS = [pytest.param(words, id=f"{page.name}: {' '.join(words)}") for page in PAGES for words in commands(page)]
 
 
+@pytest.fixture(scope="module")
+def app():
+    return typer.main.get_command(make_app())
+
+
 @pytest.mark.parametrize("words", COMMANDS)
-def test_a_command_line_parses(words):
-    command = typer.main.get_command(make_app())
+def test_a_command_line_parses(app, words):
+    command = app
     while words and words[0] in getattr(command, "commands", {}):
         command, words = command.commands[words[0]], words[1:]
     if not words:  # the command is only named

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from commands import SMALL, rows
+from commands import SMALL, rows, warmstart
 
 COMMAND = [sys.executable, "-m", "warmstart"]
 posix = pytest.mark.skipif(sys.platform == "win32", reason="pipes and descriptors are POSIX's")
@@ -75,8 +75,9 @@ def test_a_closed_stdout_does_not_lead_into_a_file():
 ODD = "a\x1b[31mb\x9b2Jc\u202ed\re\nf\x07g"
 
 
-@posix
-@pytest.mark.parametrize("environment", [{}, {"LC_ALL": "C"}, {"PYTHONIOENCODING": "ascii"}], ids=str)
+GIVEN = os.fsdecode(ODD.encode() + b"\xff")
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -89,8 +90,16 @@ ODD = "a\x1b[31mb\x9b2Jc\u202ed\re\nf\x07g"
     ],
     ids=" ".join,
 )
-def test_what_is_given_does_nothing_in_a_terminal(environment, arguments):
-    done = shell('"$@"', *arguments, os.fsdecode(ODD.encode() + b"\xff"), **environment)
+def test_what_is_given_does_nothing_in_a_terminal(arguments, capfd):
+    assert warmstart(*arguments, GIVEN) == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.isprintable()
+
+
+@posix
+@pytest.mark.parametrize("environment", [{}, {"LC_ALL": "C"}, {"PYTHONIOENCODING": "ascii"}], ids=str)
+def test_nor_does_it_in_any_encoding(environment):
+    done = shell('"$@"', "compare", "--data", GIVEN, **environment)
     assert done.returncode == 2
     (line,) = done.stderr.decode().splitlines()
     assert line.isprintable()

@@ -66,7 +66,7 @@ def test_another_margin_changes_the_report_and_not_the_comparison(copy, capfd):
     config = (copy / "config.yaml").read_bytes()
 
     assert warmstart("report", copy, "--margin", 0.07) == 0
-    assert "7" in (copy / "report.html").read_text()
+    assert "beyond the margin of 7.0 points" in (copy / "report.html").read_text()
     assert (copy / "config.yaml").read_bytes() == config
 
 

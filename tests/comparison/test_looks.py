@@ -1,14 +1,33 @@
 """`warmstart compare --max-seeds`: seeds are added from look to look, whatever happens in between."""
 
 import sys
+from dataclasses import replace
 
 import pytest
 
 from commands import SMALL, numbers, rows, start, wait_until, warmstart
+from warmstart.comparison import looks
 from warmstart.grids import local_processes
 
 GRID = [*SMALL, "--methods", "cold,warm", "--seeds", 3, "--max-seeds", 7, "--margin", 0, "--jobs", 1]
-"""Warm ends like cold here: no look decides. They are at 3, 6 and 7 seeds."""
+"""Its looks are at 3, 6 and 7 seeds."""
+ACCURACIES = {"cold": (0.90, 0.92, 0.89, 0.90, 0.92, 0.88, 0.90), "warm": (0.91, 0.90, 0.90, 0.89, 0.92, 0.89, 0.89)}
+"""By seed: no look decides between these, in as many steps."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _judged_by_these():
+    """Looks see these accuracies, whatever the runs came to, which differs from processor to processor."""
+    plain = looks.collect
+
+    def collect(*given):
+        results = plain(*given)
+        rows = [replace(row, test_accuracy=ACCURACIES[row.method][row.seed], steps=10) for row in results.rows]
+        return replace(results, rows=rows, scores={})
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(looks, "collect", collect)
+        yield
 
 
 def seeds_of(out):

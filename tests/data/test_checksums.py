@@ -1,6 +1,7 @@
 """Checksums: files that bear an official name must be the official ones."""
 
 import hashlib
+import re
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ def test_another_archive_of_that_name_is_refused(tmp_path: Path, name: str) -> N
     path.write_bytes(b"truncated")
     found = hashlib.md5(b"truncated").hexdigest()
     with pytest.raises(
-        InputError, match=rf"^{path}: its md5 is {found}, but that of the official file is \w{{32}}: .*"
+        InputError, match=rf"^{re.escape(str(path))}: its md5 is {found}, but that of the official file is \w{{32}}: .*"
     ):
         verify_official(path)
     path.rename(tmp_path / "mine.tar.gz")

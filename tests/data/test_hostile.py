@@ -38,7 +38,7 @@ from warmstart.errors import InputError
 BOUNDED = """
 import resource, sys
 resource.setrlimit(resource.RLIMIT_AS, (6 << 30, 6 << 30))
-resource.setrlimit(resource.RLIMIT_CPU, (30, 30))
+resource.setrlimit(resource.RLIMIT_CPU, (300, 300))
 from warmstart.data.load import load
 from warmstart.errors import InputError
 for path in sys.argv[1:]:
@@ -58,7 +58,7 @@ def refused(*paths: Path) -> list[str]:
         [sys.executable, "-W", "error", "-c", BOUNDED, *map(str, paths)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
         check=False,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
@@ -68,7 +68,7 @@ def refused(*paths: Path) -> list[str]:
     assert len(lines) == 2 * len(paths)
     for cost in lines[1::2]:
         seconds, mebibytes = map(float, cost.split())
-        assert seconds < 10
+        assert seconds < 120  # honest data takes less than one, and a bomb hours
         assert mebibytes < 1200
     return lines[::2]
 
@@ -164,10 +164,21 @@ def test_a_pipe_or_device_inside_a_folder_is_named(tmp_path: Path, name: str, ki
     assert shown(load, folder).removesuffix(", or give --skip-unreadable") == message
 
 
-def test_a_file_that_claims_no_bytes_is_not_read_for_ever(tmp_path: Path) -> None:
+class OfProc(io.RawIOBase):
+    def read(self, size: int = -1) -> bytes:
+        assert 0 <= size < 2**20, "it is read for ever"
+        return bytes(size)
+
+
+def test_a_file_that_claims_no_bytes_is_not_read_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As some files of /proc do."""
     write_folder(tmp_path, class_tree({"cat": 3, "dog": 3}))
-    (tmp_path / "cat" / "1.png").unlink()
-    (tmp_path / "cat" / "1.png").symlink_to("/proc/kmsg")
+    endless = tmp_path / "cat" / "1.png"
+    endless.write_bytes(b"")
+    plain = Path.open
+    monkeypatch.setattr(
+        Path, "open", lambda path, *how, **more: OfProc() if path == endless else plain(path, *how, **more)
+    )
     assert "cat/1.png: not an image of a known format" in shown(load, tmp_path)
 
 
@@ -472,7 +483,7 @@ class Listed(Dataset[Any]):
 def test_tensors_of_every_floating_type_are_read(kind: torch.dtype) -> None:
     images = [torch.full((3, 4, 4), value).to(kind) for value in (0.0, 0.5, 1.0, 1.0)]
     data = from_dataset(Listed(*((image, i % 2) for i, image in enumerate(images))))
-    assert data.train_images.unique().tolist() == [0, 128] or data.test_images.unique().numel() <= 2
+    assert data.train_images.unique().tolist() == [0, 128, 255]
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from warmstart.data.images import ImageData
 from warmstart.data.train_and_test import in_parts, index_labels, order_parts
 from warmstart.errors import InputError
 
@@ -35,6 +36,9 @@ def test_a_class_of_the_test_part_alone_is_a_class() -> None:
 
 
 def test_there_need_be_no_test_part() -> None:
-    data = in_parts("x", torch.zeros(3, 1, 2, 2, dtype=torch.uint8), torch.tensor([0, 1, 0]), None, None, "ab")
+    def load(labels: list[int]) -> ImageData:
+        return in_parts("x", torch.zeros(3, 1, 2, 2, dtype=torch.uint8), torch.tensor(labels), None, None, "ab")
+
+    data = load([0, 1, 0])
     assert (len(data.train_labels), data.test_images.shape, data.has_test_part) == (3, (0, 1, 2, 2), False)
-    assert data.fingerprint() == data.fingerprint()
+    assert data.fingerprint() == load([0, 1, 0]).fingerprint() != load([0, 1, 1]).fingerprint()

@@ -10,6 +10,7 @@ from torch.nn.functional import cross_entropy, mse_loss
 import warmstart as ws
 from networks import cnn
 from warmstart.diagnostics.measure import measures
+from warmstart.diagnostics.subject import Subject
 
 N = 12
 
@@ -215,3 +216,8 @@ def test_each_measure_says_what_it_is_and_where_it_comes_from(name):
     assert 0 < len(measure.summary) < 120
     assert measure.source
     assert measure.cost
+
+
+def test_an_embedding_is_looked_up_and_multiplies_nothing():
+    model = nn.Sequential(nn.Embedding(5, 4), nn.Flatten(), nn.Linear(8, 2))
+    assert list(Subject(model, [], cross_entropy).matrices) == ["2.weight"]

@@ -20,6 +20,12 @@ METHODS = (
     *(SlowCopy(), AgeAndRedraw(), ws.HareTortoise(momentum=0.9, updates=3)),
     *(ws.Redo(0.9, 2), ws.ContinualBackprop(0.1, 1), ws.SelfNormalizedResets(0.9, 2, 2)),
 )
+IN_LOOPS = (
+    *(("accelerate", method) for method in METHODS),
+    # The first two together use everything that a method may.
+    *((loop, method) for loop in ("bare", "lightning", "hugging-face") for method in METHODS[:2]),
+)
+each_method_in_its_loops = pytest.mark.parametrize(("loop", "method"), IN_LOOPS, indirect=["loop"], ids=str)
 
 
 class Network(nn.Module):
@@ -43,9 +49,9 @@ def made():
     return Network()
 
 
-@pytest.fixture(params=LOOPS.values(), ids=LOOPS.keys())
+@pytest.fixture(params=LOOPS)
 def loop(request):
-    return request.param
+    return LOOPS[request.param]
 
 
 def trained(loop, method, folder, **options):
@@ -62,7 +68,7 @@ def inner(name):
     return name.replace("network.", "")
 
 
-@pytest.mark.parametrize("method", METHODS, ids=str)
+@each_method_in_its_loops
 def test_interrupted_and_resumed_all_is_as_without(method, loop, tmp_path):
     undisturbed, once = trained(loop, method, tmp_path / "undisturbed")
     with pytest.raises(InterruptedRunError):
@@ -73,7 +79,7 @@ def test_interrupted_and_resumed_all_is_as_without(method, loop, tmp_path):
     assert_equal(again.state_dict()["state"], once.state_dict()["state"])
 
 
-@pytest.mark.parametrize("method", METHODS, ids=str)
+@each_method_in_its_loops
 def test_it_is_what_a_bare_loop_gives(method, loop, tmp_path):
     by_hand, expected = trained(LOOPS["bare"], method, tmp_path / "bare")
     network, found = trained(loop, method, tmp_path / "loop")

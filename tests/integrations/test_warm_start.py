@@ -66,7 +66,7 @@ def test_only_the_tail_is_read(model):
 
 
 def test_workers_load_the_same(model):
-    loader = DataLoader(pairs(50), batch_size=8, num_workers=2)
+    loader = DataLoader(pairs(50), batch_size=8, num_workers=1)
     by_hand = copy.deepcopy(model)
     WarmStart(ws.Dash(batch_size=20), loader, cross_entropy).apply_(model)
     WarmStart(ws.Dash(batch_size=20), DataLoader(pairs(50), batch_size=8), cross_entropy).apply_(by_hand)

@@ -247,22 +247,6 @@ def test_vision_transformers_of_hugging_face(kind):
         torch.testing.assert_close(model.state_dict()[name].double(), reference.fire(before[name]), rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "swin_tiny_patch4_window7_224"])
-def test_vision_transformers_of_timm(name):
-    timm = pytest.importorskip("timm")
-    small = {"depth": 1, "embed_dim": 24, "num_heads": 3} if name.startswith("vit") else {"depths": (1, 1, 1, 1)}
-    model = timm.create_model(name, **small)
-    before = copied(model)
-    ws.fire_(model)
-    packed = {f"{n}.weight" for n, layer in model.named_modules() if n.endswith("qkv") and isinstance(layer, nn.Linear)}
-    assert packed
-    assert changed(model, before) == packed
-    for weight in packed:
-        third = before[weight].shape[0] // 3
-        expected = reference.fire(before[weight][:third])
-        torch.testing.assert_close(model.state_dict()[weight][:third].double(), expected, rtol=0, atol=1e-4)
-
-
 @pytest.mark.parametrize("kind", LAYERS)
 def test_the_polar_variant_is_exact_and_where_the_iteration_goes(kind):
     torch.manual_seed(0)

@@ -16,9 +16,12 @@ from torch.nn.functional import cross_entropy
 
 import warmstart as ws
 from interruptions import EVERY_LINE, Trial, differing, half_done
-from networks import batches_for, updated
+from networks import batches_for, cnn, mlp, updated
 from warmstart import Stage, parse_method
+from warmstart.layers.norms import batch_norms
 from warmstart.layers.units import watch
+from warmstart.methods.hare_tortoise import _return_
+from warmstart.methods.training_state import recalibrate_
 from warmstart.methods.units_and_activations import UnitsOf
 from warmstart.undo import all_or_nothing
 
@@ -29,14 +32,16 @@ def loss(model, batch):
     return cross_entropy(model(batch[0]), batch[1])
 
 
-def trained_network(make_optimizer=None):
-    """A network with gradients in place and a frozen norm, and its optimizer with moments."""
+def trained_network(make=Network):
+    """A network with all gradients but one and a frozen norm, and its optimizer with moments."""
     torch.manual_seed(0)
-    model = Network()
-    optimizer = (make_optimizer or torch.optim.Adam)(model.parameters(), lr=0.01)
+    model = make()
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
     updated(model, optimizer, BATCHES)
     loss(model, BATCHES[0]).backward()
-    model.norm.eval()
+    matrices = [parameter for parameter in model.parameters() if parameter.dim() > 1]
+    matrices[1].grad = None
+    batch_norms(model)[0].eval()
     return model, optimizer
 
 
@@ -122,20 +127,49 @@ CALLS = {
     "l2_init_": plain(lambda model, *_: ws.l2_init_(model, INITIAL)),
     "l2_init_, dash": plain(lambda model, *_: ws.l2_init_(model, INITIAL, 1e-2, variant="dash")),
     "fire_, polar": plain(lambda model, optimizer, _: ws.fire_(model, optimizer=optimizer, variant="polar")),
+    "recalibrate_": plain(lambda model, *_: recalibrate_(model, [(BATCHES[0], 4.0)], loss)),
+    "a return to the slow network": plain(lambda model, *_: _return_(model, INITIAL)),
     "parseval_": plain(lambda model, *_: ws.parseval_(model)),
     "parseval_, chung": plain(lambda model, *_: ws.parseval_(model, variant="chung", head="head")),
 }
 
 
-@pytest.mark.parametrize("name", CALLS)
-def test_a_function_interrupted_at_any_line_has_changed_nothing_or_is_done(name):
-    wrong, tried = half_done(CALLS[name], seed=len(name))
+def is_all_or_nothing(begin, *files):
+    wrong, tried = half_done(begin, *files)
     assert not wrong, f"{len(wrong)} of {tried}: " + "; ".join(wrong[:9])
 
 
-def a_stage(spelled, act):
+@pytest.mark.parametrize("name", CALLS)
+def test_a_function_interrupted_at_any_line_has_changed_nothing_or_is_done(name):
+    is_all_or_nothing(CALLS[name])
+
+
+@pytest.mark.parametrize("name", ["cold", "fire"])
+def test_a_function_that_keeps_nothing_is_found(name, monkeypatch):
+    monkeypatch.setattr(f"warmstart.methods.{name}.keep", lambda tensors: None)
+    wrong, _ = half_done(CALLS[f"{name}_"])
+    assert any("head.weight" in said for said in wrong)
+
+
+def reading_units():
+    model = mlp()
+    return Trial(all_or_nothing(UnitsOf(model, lambda size: batches_for((6,), 1, size=4), loss)), model)
+
+
+@pytest.mark.parametrize(
+    ("begin", "files"),
+    [(CALLS["dash_, all"], ("gradient_ema.py", "network.py", "precision.py")), (reading_units, ("layers/tracing.py",))],
+    ids=["an average of gradients", "the graph"],
+)
+def test_what_methods_rest_on_leaves_no_trace_when_it_is_interrupted(begin, files):
+    is_all_or_nothing(begin, *files)
+
+
+def a_stage(spelled, act, *, updates=0, make=Network):
+    """A stage after so many updates."""
+
     def begin():
-        model, optimizer = trained_network()
+        model, optimizer = trained_network(make)
         generator = torch.Generator().manual_seed(1)
         stage = Stage(
             number=2,
@@ -151,33 +185,50 @@ def a_stage(spelled, act):
         )
         with watch(model, stage.units()) as stage.activations:
             loss(model, BATCHES[0]).backward()
+        for of_layer in stage.activations.values():
+            of_layer[:, ::2] = 0  # silent units
         method = parse_method(spelled)
+        for stage.step in range(updates):
+            method.after_backward(model, stage)
+            method.after_step(model, stage)
         return Trial(
             lambda: act(method, model, stage),
             model,
             optimizer,
-            lambda: {"generator": generator.get_state(), **{f"state {n}": t for n, t in stage.state.items()}},
+            lambda: {"generator": generator.get_state(), **{f"state {n}": t.clone() for n, t in stage.state.items()}},
         )
 
     return begin
 
 
+def new_data(method, model, stage):
+    method.on_new_data(model, stage)
+
+
+def update(method, model, stage):
+    method.after_step(model, stage)
+
+
 @pytest.mark.parametrize("spelled", [row.spelled for row in ROWS])
 def test_a_method_interrupted_at_any_line_has_changed_nothing_or_is_done(spelled):
-    wrong, tried = half_done(a_stage(spelled, lambda method, *given: method.on_new_data(*given)), seed=len(spelled))
-    assert not wrong, f"{len(wrong)} of {tried}: " + "; ".join(wrong[:9])
+    is_all_or_nothing(a_stage(spelled, new_data))
 
 
-@pytest.mark.parametrize("spelled", [row.spelled for row in ROWS if row.moments])
-def test_an_update_interrupted_at_any_line_has_redrawn_units_or_not(spelled):
-    wrong, tried = half_done(a_stage(spelled, lambda method, *given: method.after_step(*given)), sample=60)
-    assert not wrong, f"{len(wrong)} of {tried}: " + "; ".join(wrong[:9])
+@pytest.mark.parametrize("spelled", [row.spelled for row in ROWS if parse_method(row.spelled).acts_on_updates])
+def test_so_has_a_method_that_remembers_an_update(spelled):
+    is_all_or_nothing(a_stage(spelled, new_data, updates=1))
 
 
-@pytest.mark.parametrize("spelled", ["soft-weight-rescaling", "normalize-and-project"])
-def test_an_update_interrupted_at_any_line_has_changed_nothing_or_is_done(spelled):
-    wrong, tried = half_done(a_stage(spelled, lambda method, *given: method.after_step(*given)), seed=len(spelled))
-    assert not wrong, f"{len(wrong)} of {tried}: " + "; ".join(wrong[:9])
+@pytest.mark.parametrize("updates", [0, 1])
+@pytest.mark.parametrize(
+    "spelled", [*(row.spelled for row in ROWS if row.moments), "soft-weight-rescaling", "normalize-and-project"]
+)
+def test_an_update_interrupted_at_any_line_has_changed_nothing_or_is_done(spelled, updates):
+    is_all_or_nothing(a_stage(spelled, update, updates=updates))
+
+
+def test_an_update_interrupted_at_any_line_has_moved_the_next_bias_or_not():
+    is_all_or_nothing(a_stage("continual-backprop[rate=1.0,maturity=0]", update, make=cnn))
 
 
 def update_of(weight):
@@ -197,8 +248,7 @@ def update_of(weight):
 
 
 def test_an_update_of_the_average_that_fails_leaves_it_as_it_was():
-    wrong, tried = half_done(update_of(2.0), sample=40)
-    assert not wrong, f"{len(wrong)} of {tried}: " + "; ".join(wrong[:9])
+    is_all_or_nothing(update_of(2.0), "gradient_ema.py")
 
 
 @pytest.mark.parametrize("weight", ["2", float("nan"), float("inf")])

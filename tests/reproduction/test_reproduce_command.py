@@ -144,14 +144,15 @@ def test_the_manifest_repeats_it(done, data, tmp_path):
     assert numbers(tmp_path / "again") == numbers(done)
 
 
-def test_a_second_start_goes_on_and_methods_may_be_added(done, data, capfd):
-    before = {file: file.stat().st_mtime_ns for file in done.glob("runs/*/*.safetensors")}
+def test_a_second_start_goes_on_and_methods_may_be_added(done, data, tmp_path, capfd):
+    out = shutil.copytree(done, tmp_path / "out")
+    before = {file: file.stat().st_mtime_ns for file in out.glob("runs/*/*.safetensors")}
     more = [*SMALL, "--methods", "cold,dash,fire,warm"]
-    assert warmstart("reproduce", "cifar10", "--data", data, *more, "--out", done) == 0
+    assert warmstart("reproduce", "cifar10", "--data", data, *more, "--out", out) == 0
 
     assert "going on: 12 of 16 runs are done" in capfd.readouterr().err
     assert {file: file.stat().st_mtime_ns for file in before} == before
-    assert len(json.loads((done / "manifest.json").read_text())["sessions"]) == 2
+    assert len(json.loads((out / "manifest.json").read_text())["sessions"]) == 2
 
 
 def test_a_start_that_is_refused_leaves_the_manifest_alone(done, data):

@@ -1,6 +1,11 @@
-"""A run that saves all the time, to be killed: python killed_run.py METHOD FOLDER; it says when training begins."""
+"""A run that saves all the time, and may be killed: python killed_run.py METHOD FOLDER [EPOCHS CPU_SECONDS].
 
+It is killed so long after so many epochs, of its own time, so that a busy machine changes nothing.
+"""
+
+import signal
 import sys
+from itertools import count
 from pathlib import Path
 
 from warmstart.comparison.settings import CompareSettings
@@ -22,6 +27,11 @@ def make_run(method, folder):
 
 if __name__ == "__main__":
     run_module.SAVE_EVERY, loop.SEGMENT = -1.0, 3
-    run = make_run(sys.argv[1], Path(sys.argv[2]))
-    print("training", flush=True)
-    run.go_on(lambda event: None)
+    method, folder, *moment = sys.argv[1:]
+    epochs, events = int(moment[0]) if moment else 0, count(1)
+
+    def on_event(event):
+        if next(events) == epochs:
+            signal.setitimer(signal.ITIMER_PROF, float(moment[1]))  # its signal ends the process where it stands
+
+    make_run(method, Path(folder)).go_on(on_event)

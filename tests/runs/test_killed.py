@@ -4,7 +4,6 @@ import os
 import random
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -20,13 +19,11 @@ HERE = Path(__file__).parent
 FILE = "checkpoint.safetensors"
 
 
-def start(method, folder):
+def run(method, folder, *moment):
+    """The exit code, of a run that may be killed at a moment."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join((str(HERE.parent), *sys.path))}
-    command = [sys.executable, HERE / "killed_run.py", method, folder]
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
-    with process.stdout as said:
-        assert said.readline() == "training\n"
-    return process
+    command = [sys.executable, HERE / "killed_run.py", method, folder, *map(str, moment)]
+    return subprocess.run(command, env=environment, check=False).returncode
 
 
 def saved(folder):
@@ -48,14 +45,11 @@ def test_killed_at_any_moment_and_started_again_it_ends_with_the_same_bits(tmp_p
     moments, folder = random.Random(4), tmp_path / "killed"
     inside = []
     for _ in range(4):
-        process = start(method, folder)
-        time.sleep(moments.uniform(0.02, 0.4))
-        process.kill()
-        if process.wait() == 0:  # a fast machine
+        if run(method, folder, moments.randint(1, 4), moments.uniform(0.001, 0.05)) == 0:  # a fast machine
             break
         inside.append(saved(folder).metadata["inside"] if list(folder.rglob(FILE)) else None)
     assert any(inside), "it was never killed in the midst of a stage"
-    assert start(method, folder).wait() == 0
+    assert run(method, folder) == 0
 
     ours, theirs = saved(folder), saved(tmp_path / "undisturbed")
     assert without_seconds(ours.metadata["rows"]) == without_seconds(theirs.metadata["rows"])

@@ -174,7 +174,7 @@ def test_networks_of_one_process_take_turns(served, digits, monkeypatch):
         (np.zeros(8, np.uint8), r"images have the shape \(8,\)"),
         ([], "there are no images; give at least one"),
         ("nowhere.png", r"nowhere.png: cannot be read \(.*No such file"),
-        (["pyproject.toml"], r"pyproject.toml: not an image of a known format"),
+        ([__file__], r"test_served.py: not an image of a known format"),
         ([3], r"^3 is no image; give paths, PIL images"),
         ([np.zeros((2, 8, 8), np.uint8), "x.png"], r"an array of 2 images is in a list of images"),
     ],

@@ -10,7 +10,9 @@ import time
 from importlib import import_module
 
 SECONDS = 20
-"""What takes longer is a long piece of work, which must stop when it is told to."""
+"""What takes longer is a long piece of work, which must stop when it is told to,"""
+STOPS = 120
+"""in so many seconds, on a slow machine too."""
 MEMORY = 6 * 2**30
 TINY = {
     "compare": "--stages 1 --stage-size 40 --seeds 1 --max-epochs 1 --methods cold --jobs 1 --device cpu --threads 1",
@@ -100,10 +102,10 @@ def run_apart(line, folder):
         code = _wait(child, SECONDS)
         if code is None:
             os.kill(child, signal.SIGTERM)
-            code = _wait(child, SECONDS)
+            code = _wait(child, STOPS)
         if code is None:
             os.kill(child, signal.SIGKILL)
-            code = _wait(child, SECONDS)
+            code = _wait(child, STOPS)
         out.seek(0)
         err.seek(0)
         return code, out.read().decode(), err.read().decode()

@@ -23,7 +23,7 @@ from made_images import Tree, class_tree, encode, noise, tiny_imagenet_tree, wri
 from warmstart.data.load import load
 from warmstart.errors import InputError
 
-SECONDS = 10.0
+SECONDS = 60.0
 MEBIBYTES = 1024.0
 
 # Valid examples: each writes into a new folder and returns what `--data` would name.

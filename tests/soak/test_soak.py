@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
-COUNTS = {"data": 60, "commands": 40, "tampering": 20, "kills": 2, "nights": 3, "disk": 1}
+COUNTS = {"data": 10, "commands": 10, "tampering": 10, "kills": 2, "nights": 3, "disk": 1}
 
 
 @pytest.mark.skipif(os.name != "posix", reason="it forks")
@@ -23,4 +23,6 @@ def test_a_few_trials_of_each_kind_find_nothing(kind):
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "seed 3" in done.stdout
+    if "left out" in done.stdout:
+        pytest.skip(done.stdout.splitlines()[1])
+    assert f"{kind}, {COUNTS[kind]} trials, " in done.stdout

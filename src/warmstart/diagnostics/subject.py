@@ -16,6 +16,7 @@ from warmstart.batches import examples_in, micro_batches, to_device
 from warmstart.diagnostics.hessian import largest_eigenvalue
 from warmstart.errors import InputError
 from warmstart.gradient_ema import gradient_pass, scalar_loss
+from warmstart.layers.matrices import embeddings
 from warmstart.layers.neurons import each_parameter, rule_of
 from warmstart.layers.norms import is_norm
 from warmstart.layers.output import output_layer
@@ -57,12 +58,12 @@ class Subject:
     @cached_property
     def matrices(self) -> dict[str, Tensor]:
         """The weights of layers as matrices (outputs, inputs), by name, without biases and norm layers."""
+        looked_up = embeddings(self.model)
         found = {
             name: parameter.detach().flatten(1).float()
             for name, layer, _, parameter in each_parameter(self.model)
-            if parameter.dim() > 1 and rule_of(layer) is not None and not is_norm(layer)
-            and not isinstance(layer, (nn.Embedding, nn.EmbeddingBag))
-        }  # fmt: skip
+            if parameter.dim() > 1 and rule_of(layer) is not None and not is_norm(layer) and layer not in looked_up
+        }
         if not found:
             raise InputError("the network has no Linear or Conv layer")
         return found
