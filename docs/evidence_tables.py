@@ -200,27 +200,26 @@ def chosen(grid: str) -> str:
 
 
 def tested(grid: str) -> str:
-    """How tuned methods do on fresh seeds, and what tuning gained."""
+    """How methods do on fresh seeds, as given and as tuned; then what the tuned ones differ by."""
     results, facts = kept(grid)
     given, of_given = kept(f"{grid}-given")
     rows = []
     for method, one in facts["tuned"].items():
-        accuracies = [cells(Row.of(of_one, method), ACCURACY)[1] for of_one in (given, results)]
-        rows.append(
-            (
-                short(method),
-                *accuracies,
-                _points(as_estimate(one["gain"])),
-                _points(between(of_given, method, "cold")),
-                *(_points(between(facts, method, other)) for other in ("cold", "warm", CONTROL)),
-                *(_steps(of_one, method, "cold") for of_one in (given, results)),
-            )
+        as_given, tuned = (cells(Row.of(of_one, method), ACCURACY)[1] for of_one in (given, results))
+        steps = (_steps(of_one, method, "cold") for of_one in (given, results))
+        rows.append((short(method), as_given, tuned, _points(as_estimate(one["gain"])), *steps))
+    head = ("method", "last accuracy %: as given", "tuned", "gain", f"{ALL_STEPS}: as given", "tuned")
+    others = ("cold", "warm", CONTROL, "dash")
+    differences = [
+        (
+            short(method),
+            _points(between(of_given, method, "cold")),
+            *(_points(between(facts, method, other)) for other in others if other in results.methods),
         )
-    head = (
-        *("method", "last accuracy %: as given", "tuned", "gain", "minus cold: as given", "tuned"),
-        *("minus warm, tuned", "minus uniform shrinking, tuned", f"{ALL_STEPS}: as given", "tuned"),
-    )
-    return markdown.table(head, rows)
+        for method in facts["tuned"]
+    ]
+    names = ("minus cold: as given", *(f"tuned, minus {short(other)}" for other in others if other in results.methods))
+    return f"{markdown.table(head, rows)}\n{markdown.table(('method', *names), differences)}"
 
 
 def verdict(grid: str) -> str:

@@ -42,6 +42,8 @@ FOLDER = Path(__file__).parent / "evidence"
 CONTROL = "shrink-perturb[noise_std=0.0]"
 CONTROLS = (CONTROL, "family:Family")
 """Uniform shrinking, by either of its names."""
+RULE = "family:Family[spectrum=1.0]"
+"""What docs/evidence/one-family.md claims something of."""
 OWN = {"family": "docs/evidence", "pointwise_networks": "benchmarks"}
 """Modules that methods and networks come from, and where they are."""
 LONG = 600
@@ -228,4 +230,4 @@ def as_estimate(found: Facts | None) -> Estimate | None:
 
 def short(method: str) -> str:
     """The name that tables and figures give a method."""
-    return "uniform shrinking" if method in CONTROLS else method
+    return {RULE: "isometric shrinking", **dict.fromkeys(CONTROLS, "uniform shrinking")}.get(method, method)

@@ -29,6 +29,8 @@ BLOCK = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s#:]+)(?:#[^)\s]*)?\)")
 SHOWN = re.compile(r"(\]\([^)\s:]+\.(?:py|ipynb))\)")
 """Links to what becomes a page of Markdown: its own name, with `.md` behind it."""
+FIGURES = re.compile(r"^\|.*$", re.MULTILINE)
+SPREAD = re.compile(r"[+-]?\d[\d.]*x? \([^|()]*\)")
 NAMED = re.compile(r"\[([\w./-]+\.md)\]\(([^)\s#:]+\.md)")
 """Links whose text is a file's name, which the site shows as the page's title."""
 MOST_SECONDS = 300
@@ -65,11 +67,16 @@ def lay_out() -> None:
             shutil.copy(ROOT / path, there)
             _show_notebook(executed[path], there)
         elif path.endswith(".md"):
-            there.write_text(_weight(path) + SHOWN.sub(r"\1.md)", _titled(path)))
+            there.write_text(_weight(path) + SHOWN.sub(r"\1.md)", FIGURES.sub(_unbroken, _titled(path))))
         else:
             shutil.copy(ROOT / path, there)
     settings = (ROOT / "mkdocs.yml").read_text()
     (LAID_OUT.parent / "mkdocs.yml").write_text(settings + yaml.safe_dump({"nav": _navigation()}, sort_keys=False))
+
+
+def _unbroken(row: re.Match[str]) -> str:
+    """A table's row in which no line is broken between a figure and its spread or interval."""
+    return SPREAD.sub(lambda figure: figure[0].replace(" ", "\N{NO-BREAK SPACE}"), row[0])
 
 
 def _titled(page: str) -> str:
@@ -129,7 +136,7 @@ def _entry(page: str) -> object:
     """A page, or the index of a folder with the pages there that it links to."""
     text = _text(page)
     folder = posixpath.dirname(page)
-    inner = [target for target in _targets(page, text) if re.fullmatch(rf"{folder}/[^/]+\.md", target)]
+    inner = [target for target in dict.fromkeys(_targets(page, text)) if re.fullmatch(rf"{folder}/[^/]+\.md", target)]
     if page.endswith("README.md") and inner:
         return {text.partition("\n")[0].lstrip("# "): [page, *inner]}
     return f"{page}.md" if page.endswith((".py", ".ipynb")) else page
