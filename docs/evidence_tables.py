@@ -27,9 +27,9 @@ from kept_grids import (
     rates_in,
     short,
 )
+from warmstart.evidence.comparisons import multiple, steps_interval
 from warmstart.evidence.paired import ERROR, Estimate, estimate
 from warmstart.evidence.table import Row, cells, mean_std
-from warmstart.evidence.verdict import multiple, steps_interval
 from warmstart.reporting import markdown
 from warmstart.runs.metric import ACCURACY
 from warmstart.runs.own_recipe import own_recipe

@@ -25,10 +25,10 @@ import yaml
 
 from warmstart.comparison.images import report_again
 from warmstart.comparison.report import how_to_repeat
+from warmstart.evidence.comparisons import ENOUGH_SEEDS, estimate_difference
 from warmstart.evidence.paired import Estimate
 from warmstart.evidence.table import Row
 from warmstart.evidence.tuning import Tuned, Tuning
-from warmstart.evidence.verdict import ENOUGH_SEEDS, estimate_difference
 from warmstart.grids.record import Record, kind_of
 from warmstart.reproduction.manifest import reproduce_command
 from warmstart.reproduction.reproduction import report_again as reproduction_again

@@ -7,8 +7,8 @@ import pytest
 from scipy import stats
 
 from made_up import make_results
+from warmstart.evidence.comparisons import estimate_difference
 from warmstart.evidence.paired import estimate, exact_interval, level_text
-from warmstart.evidence.verdict import estimate_difference
 
 ONE, ROTATED, OWN = [6], [2] * 5, [1] * 8
 """How many seeds share each test set."""

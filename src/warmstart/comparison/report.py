@@ -9,13 +9,14 @@ from typing import Any
 
 from warmstart.comparison.settings import CompareRecord, CompareSettings, FunctionsRecord
 from warmstart.evidence import table
+from warmstart.evidence.comparisons import Comparison, multiple
 from warmstart.evidence.diagnosis import diagnosis, unsettled_warning
 from warmstart.evidence.examples_table import old_new_and_churn
 from warmstart.evidence.figures import accuracy_figure, cost_figure
 from warmstart.evidence.paired import ERROR, level_text
 from warmstart.evidence.plasticity import by_stage, diagnostics_csv, last_stage
 from warmstart.evidence.tuning import Tuning, chosen_table, tuning_blocks
-from warmstart.evidence.verdict import Comparison, Verdict, multiple
+from warmstart.evidence.verdict import Verdict
 from warmstart.grids.repeat_command import repeat_command
 from warmstart.grids.shown_record import shown_record
 from warmstart.methods.dash import Dash

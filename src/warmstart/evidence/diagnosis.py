@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from warmstart.evidence import table
+from warmstart.evidence.comparisons import ENOUGH_SEEDS, estimate_difference
 from warmstart.evidence.paired import ERROR, level_text
-from warmstart.evidence.verdict import ENOUGH_SEEDS, estimate_difference
 from warmstart.reporting import figures, html
 from warmstart.reporting.html import Html
 from warmstart.runs.results import Results

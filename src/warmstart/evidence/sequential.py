@@ -18,8 +18,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from warmstart.evidence.comparisons import ENOUGH_SEEDS
 from warmstart.evidence.paired import ERROR, level_text
-from warmstart.evidence.verdict import ENOUGH_SEEDS, Verdict, judge
+from warmstart.evidence.verdict import Verdict, judge
 from warmstart.runs.results import Results
 from warmstart.wording import counted
 

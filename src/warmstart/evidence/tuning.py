@@ -12,9 +12,9 @@ from functools import cached_property
 from matplotlib.figure import Figure
 from rich.table import Table
 
+from warmstart.evidence.comparisons import ENOUGH_SEEDS, estimate_difference
 from warmstart.evidence.paired import Estimate
 from warmstart.evidence.table import mean_std, terminal_table
-from warmstart.evidence.verdict import ENOUGH_SEEDS, estimate_difference
 from warmstart.reporting import figures, html
 from warmstart.reporting.html import Html
 from warmstart.reporting.scatters import Scatter, scatters

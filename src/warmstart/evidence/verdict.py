@@ -6,56 +6,21 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-from numpy.typing import NDArray
-
 from warmstart.errors import InputError
+from warmstart.evidence.comparisons import (
+    ENOUGH_SEEDS,
+    NOT_JUDGED,
+    Comparison,
+    by_test_set,
+    common_seeds,
+    compare,
+    estimate_difference,
+    multiple,
+)
 from warmstart.evidence.method_warnings import method_warnings
-from warmstart.evidence.paired import ERROR, Estimate, estimate, level_text
+from warmstart.evidence.paired import ERROR, level_text
 from warmstart.runs.results import Results
 from warmstart.wording import counted
-
-ENOUGH_SEEDS = 3
-"""With two seeds a 95 % t interval reaches 12.7 standard errors to each side: below three no claim is made."""
-
-_NOT_JUDGED = ("diverged", "too few seeds")
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """One method against the reference, in the last stage, paired over seeds."""
-
-    method: str
-    seeds: int
-    """How many seeds both methods have finished."""
-    difference: float
-    """Mean metric of the method minus that of the reference; NaN without a common seed."""
-    low: float
-    high: float
-    """The interval of the difference, at `Verdict.level_of_each`; infinite where nothing can be claimed."""
-    p_value: float
-    """Of a loss of exactly the margin (without one, of no difference), times the number of methods judged as Bonferroni
-    has it: at most the accepted error where the interval leaves that loss out. NaN where nothing can be claimed."""
-    steps_ratio: float
-    """Steps of the last stage over the reference's; NaN where steps are not counted."""
-    total_steps_ratio: float
-    """Steps of all stages over the reference's."""
-    total_steps_low: float
-    total_steps_high: float
-    """The interval of that ratio, from `steps_interval`."""
-    seeds_needed: int | None
-    """With how many seeds the interval would exclude a loss beyond the margin, if they go on as these did; None if no
-    practical number would."""
-    admitting_margin: float
-    """The smallest margin with which the method would be admitted; infinite where nothing can be claimed."""
-    decision: str
-    """``better``; ``no worse``: a loss beyond the margin is excluded; ``worse``: such a loss is shown; ``unclear``;
-    ``too few seeds``; ``diverged``: in at least one seed, and so never recommended."""
-
-    @property
-    def saves_steps(self) -> bool:
-        """Whether it is shown that all stages together take fewer steps than the reference's."""
-        return self.total_steps_high < 1
 
 
 @dataclass(frozen=True)
@@ -104,116 +69,20 @@ def judge(results: Results, *, margin: float = 0.0, reference: str = "cold", err
         raise InputError(f"margin {margin}: the largest acceptable loss must be a number of at least 0")
     others = [method for method in results.methods if method != reference]
     estimates = {method: estimate_difference(results, method, reference) for method in others}
-    judged = {
-        method: found
+    judged = [
+        method
         for method, found in estimates.items()
         if found and found.seeds >= ENOUGH_SEEDS and not results.diverged(method)
-    }
+    ]
     level = 1 - error / max(1, len(judged))
-    empty = Verdict((), None, "", (), reference, margin, error, level)
     comparisons = tuple(
-        _compare(results, empty, method, estimates[method], judged=method in judged) for method in others
+        compare(results, method, reference, found, margin=margin, error=error, tried=len(judged) * (method in judged))
+        for method, found in estimates.items()
     )
-    verdict = replace(empty, comparisons=comparisons, notes=_notes(results, comparisons, reference))
+    notes = _notes(results, comparisons, reference)
+    verdict = Verdict(comparisons, None, "", notes, reference, margin, error, level)
     no_claim = _why_no_claim(results, verdict)
     return replace(verdict, sentence=no_claim) if no_claim else _recommend(results, verdict)
-
-
-def estimate_difference(results: Results, method: str, reference: str) -> Estimate | None:
-    """A method's last metric minus another's, over the seeds that both have finished; None if there are none."""
-    seeds = _common_seeds(results, method, reference)
-    if not seeds:
-        return None
-    ours, theirs = results.finished(method), results.finished(reference)
-    by_seed = np.array([ours[seed][-1].test_accuracy - theirs[seed][-1].test_accuracy for seed in seeds])
-    return estimate(by_seed, *_by_test_set(results, method, reference, seeds))
-
-
-def _common_seeds(results: Results, method: str, reference: str) -> list[int]:
-    """The seeds that both methods have finished."""
-    theirs = results.finished(reference)
-    return [seed for seed in results.finished(method) if seed in theirs]
-
-
-def _by_test_set(results: Results, method: str, reference: str, seeds: Sequence[int]) -> list[NDArray[np.float64]]:
-    """For each test set, its seeds' differences on its examples; nothing unless all scores are known and pair up."""
-    groups: dict[str | None, list[NDArray[np.float64]]] = {}
-    for seed in seeds:
-        ours, theirs = (results.scores.get((name, seed)) for name in (method, reference))
-        test_set, same = (results.test_sets.get((name, seed)) for name in (method, reference))
-        if ours is None or theirs is None or ours.shape != theirs.shape or test_set != same:
-            return []
-        groups.setdefault(test_set, []).append(ours.astype(float) - theirs)
-    if any(len({scores.shape for scores in group}) > 1 for group in groups.values()):
-        return []
-    return [np.stack(group) for group in groups.values()]
-
-
-def multiple(ratio: float) -> str:
-    """``"0.28x"``: a ratio of steps to the reference's; a dash for NaN, where steps are not counted."""
-    return "–" if math.isnan(ratio) else "<0.01x" if ratio < 0.005 else f"{ratio:.2f}x"
-
-
-def _compare(results: Results, verdict: Verdict, method: str, found: Estimate | None, *, judged: bool) -> Comparison:
-    """One method's part of a verdict whose settings are known."""
-    reference, margin, level = verdict.reference, verdict.margin, verdict.level_of_each
-    ours, theirs = results.finished(method), results.finished(reference)
-    seeds = _common_seeds(results, method, reference)
-    our_steps, their_steps = ([sum(row.steps for row in rows[seed]) for seed in seeds] for rows in (ours, theirs))
-    fewest, most = steps_interval(our_steps, their_steps)
-    worst_allowed = -margin * results.metric.sign
-    low, high = found.interval(level) if found and judged else (-math.inf, math.inf)
-    worst, best = (low, high) if results.metric.higher_is_better else (-high, -low)
-    if results.diverged(method):
-        decision = "diverged"
-    elif not judged:
-        decision = "too few seeds"
-    elif worst > 0:
-        decision = "better"
-    elif worst >= -margin:
-        decision = "no worse"
-    elif best < -margin:
-        decision = "worse"
-    else:
-        decision = "unclear"
-    return Comparison(
-        method=method,
-        seeds=len(seeds),
-        difference=found.difference if found else math.nan,
-        low=low,
-        high=high,
-        p_value=min(1.0, found.p_value(worst_allowed) * verdict.error / (1 - level)) if found and judged else math.nan,
-        steps_ratio=_ratio([ours[s][-1].steps for s in seeds], [theirs[s][-1].steps for s in seeds]),
-        total_steps_ratio=_ratio(our_steps, their_steps),
-        total_steps_low=fewest,
-        total_steps_high=most,
-        seeds_needed=found.seeds_needed(worst_allowed, level)
-        if found and judged and math.isfinite(low) and results.metric.sign * found.difference > -margin
-        else None,
-        admitting_margin=max(0.0, -worst),
-        decision=decision,
-    )
-
-
-def _ratio(ours: Sequence[int], theirs: Sequence[int]) -> float:
-    return sum(ours) / sum(theirs) if sum(ours) and sum(theirs) else math.nan
-
-
-def steps_interval(ours: Sequence[int], theirs: Sequence[int]) -> tuple[float, float]:
-    """The 95 % interval of the ratio of two methods' steps, paired over seeds: that of the mean logarithm.
-
-    It is not widened for several methods, as that of the metric is: who is wrong about steps loses no accuracy.
-
-    Returns:
-        The two ends; NaN where steps are not counted, 0 and infinity with one seed.
-    """
-    if not ours or not all((*ours, *theirs)):
-        return math.nan, math.nan
-    ratios = np.log(np.array(ours) / np.array(theirs))
-    if len(ratios) > 1 and np.ptp(ratios) == 0:  # fixed by the recipe, and not by the seeds
-        return (fixed := math.exp(ratios[0])), fixed
-    low, high = estimate(ratios).interval()
-    return math.exp(low), math.exp(high)
 
 
 def _why_no_claim(results: Results, verdict: Verdict) -> str:
@@ -230,7 +99,7 @@ def _why_no_claim(results: Results, verdict: Verdict) -> str:
             f"No claim: {reference}{what} in {len(diverged)} of {counted(len(seeds), 'seed')}, so there is nothing to "
             f"compare with; {remedy}."
         )
-    if any(c.decision not in _NOT_JUDGED for c in comparisons):
+    if any(c.decision not in NOT_JUDGED for c in comparisons):
         return ""
     shared = [c.seeds for c in comparisons if c.decision != "diverged"]
     if not shared:
@@ -251,7 +120,7 @@ def _how_diverged(results: Results, method: str) -> tuple[str, str]:
 
 def _recommend(results: Results, verdict: Verdict) -> Verdict:
     sign = results.metric.sign
-    judged = [c for c in verdict.comparisons if c.decision not in _NOT_JUDGED]
+    judged = [c for c in verdict.comparisons if c.decision not in NOT_JUDGED]
     admissible = [c for c in judged if c.decision in ("better", "no worse")]
     with_advantage = [c for c in admissible if c.saves_steps or (c.decision == "better" and _cost(c) <= 1)]
     chosen = min(with_advantage, key=lambda c: (_cost(c), -sign * c.difference), default=None)
@@ -380,8 +249,8 @@ def _notes(results: Results, comparisons: Sequence[Comparison], reference: str) 
         if missing:
             notes.append(f"{method}: {missing} of {seeds} not finished; they are in no mean.")
     notes += method_warnings(results)
-    judged = [c.method for c in comparisons if c.decision not in _NOT_JUDGED]
-    unscored = [m for m in judged if not _by_test_set(results, m, reference, _common_seeds(results, m, reference))]
+    judged = [c.method for c in comparisons if c.decision not in NOT_JUDGED]
+    unscored = [m for m in judged if not by_test_set(results, m, reference, common_seeds(results, m, reference))]
     if unscored:
         which = "" if unscored == judged else f" of {', '.join(unscored)}"
         notes.append(
