@@ -27,9 +27,9 @@ from kept_grids import (
     rates_in,
     short,
 )
-from warmstart.evidence.comparisons import multiple, steps_interval
+from warmstart.evidence.comparisons import multiple, total_steps
 from warmstart.evidence.paired import ERROR, Estimate, estimate
-from warmstart.evidence.table import Row, cells, mean_std
+from warmstart.evidence.table import Row, cells, columns, mean_std
 from warmstart.reporting import markdown
 from warmstart.runs.metric import ACCURACY
 from warmstart.runs.own_recipe import own_recipe
@@ -37,7 +37,7 @@ from warmstart.runs.results import Results
 from warmstart.wording import counted
 
 ALL_STEPS = "all steps / cold's"
-ACCURACIES = ("method", "last accuracy %", "mean accuracy %")
+METHOD, LAST, LAST_STEPS, MEAN, _ = columns(ACCURACY)
 WHERE = [
     ((recipe, network, labels, size), grid)
     for recipe, kind, tuned in (("paper's", "paper", "incremental"), ("practice", "practice", "practice"))
@@ -72,7 +72,7 @@ def summary(grid: str) -> str:
     """Each method's accuracy, its difference from the best known ones, and its steps."""
     results, facts = kept(grid)
     others = [method for method in ("cold", "warm", CONTROL, "dash") if method in results.methods]
-    head = (*ACCURACIES, *(f"minus {short(other)}" for other in others), "last steps", ALL_STEPS)
+    head = (METHOD, LAST, MEAN, *(f"minus {short(other)}" for other in others), LAST_STEPS, ALL_STEPS)
     rows = []
     for method in results.methods:
         _, last, last_steps, mean, _ = cells(Row.of(results, method), ACCURACY)
@@ -251,7 +251,7 @@ def _arm_cell(results: Results, facts: Facts, method: str, control: str) -> str:
     if method not in results.methods:
         return "–"
     points = "0" if method == control else _points(between(facts, method, control))
-    return f"{points}; {_ratio(results, method, 'cold')}"
+    return f"{points}; {multiple(total_steps(results, method, 'cold')[0])}"
 
 
 def family(grid: str) -> str:
@@ -273,7 +273,7 @@ def family(grid: str) -> str:
         )
         for method in sorted(arms, key=lambda m: (":" in m, sorted(_settings(m).keys() - {"scale", "spectrum"})))
     ]
-    head = ("arm", ACCURACIES[1], "minus uniform shrinking", "minus cold", ALL_STEPS)
+    head = ("arm", LAST, "minus uniform shrinking", "minus cold", ALL_STEPS)
     return markdown.table(head, rows)
 
 
@@ -376,25 +376,8 @@ def _points(found: Estimate | None, level: float = 1 - ERROR) -> str:
 
 
 def _steps(results: Results, ours: str, theirs: str) -> str:
-    """The ratio of the steps of all stages with its interval, paired over seeds."""
-    if ours == theirs or ours not in results.methods:
-        return "–"
-    low, high = steps_interval(*_total_steps(results, ours, theirs))
-    interval = f" ({low:.2f} to {high:.2f})" if low < high else ""
-    return _ratio(results, ours, theirs) + interval
-
-
-def _ratio(results: Results, ours: str, theirs: str) -> str:
-    one, other = _total_steps(results, ours, theirs)
-    return multiple(sum(one) / sum(other))
-
-
-def _total_steps(results: Results, ours: str, theirs: str) -> tuple[list[int], list[int]]:
-    """The steps of all stages of two methods, seed by seed."""
-    runs, others = results.finished(ours), results.finished(theirs)
-    seeds = [seed for seed in runs if seed in others]
-    one, other = ([sum(row.steps for row in of_one[seed]) for seed in seeds] for of_one in (runs, others))
-    return one, other
+    """The ratio of the steps of all stages, with its interval."""
+    return "–" if ours == theirs or ours not in results.methods else multiple(*total_steps(results, ours, theirs))
 
 
 BLOCKS: Mapping[str, Callable[[str], str]] = {

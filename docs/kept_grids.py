@@ -219,8 +219,8 @@ def mean_last(results: Results, label: str) -> float:
 
 def between(facts: Facts, ours: str, theirs: str) -> Estimate | None:
     """The difference of two methods that was kept; None where there is none."""
-    pairs: Mapping[tuple[str, str], Facts] = {(one["of"], one["to"]): one for one in facts["differences"]}
-    return as_estimate(pairs.get((ours, theirs), {}).get("estimate"))
+    pairs = (one.get("estimate") for one in facts["differences"] if (one["of"], one["to"]) == (ours, theirs))
+    return as_estimate(next(pairs, None))
 
 
 def as_estimate(found: Facts | None) -> Estimate | None:

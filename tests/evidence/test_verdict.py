@@ -48,7 +48,8 @@ def test_examples_part_is_what_a_bootstrap_over_examples_gives_less_what_the_see
 
     found = estimate(differences.mean(axis=1), differences)
 
-    assert found.variance == pytest.approx(of_seeds + np.var(resampled) - both, rel=0.05)
+    assert found.of_seeds == pytest.approx(of_seeds)
+    assert found.of_seeds + found.of_examples == pytest.approx(of_seeds + np.var(resampled) - both, rel=0.05)
 
 
 @pytest.mark.parametrize(

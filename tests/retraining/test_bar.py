@@ -16,12 +16,6 @@ STILL = {"promote": "margin", "margin": 0.9, "method": "warm", "lr": 1e-9}
 
 
 @pytest.fixture
-def data(tmp_path):
-    arrive(tmp_path / "data", 0, 60)
-    return tmp_path / "data"
-
-
-@pytest.fixture
 def state(data, tmp_path):
     """Three promoted stages, of which the first is the bar, and more data."""
     night(data, tmp_path / "state", keep=1)

@@ -22,21 +22,6 @@ from warmstart.storage import atomic
 from warmstart.storage.lock import FolderLock
 
 
-@pytest.fixture
-def data(tmp_path):
-    arrive(tmp_path / "data", 0, 60)
-    return tmp_path / "data"
-
-
-@pytest.fixture
-def state(data, tmp_path):
-    """Two promoted stages."""
-    night(data, tmp_path / "state")
-    arrive(data, 60, 75)
-    night(data, tmp_path / "state")
-    return tmp_path / "state"
-
-
 def damage(file):
     """Change one byte in the middle."""
     content = bytearray(file.read_bytes())

@@ -12,17 +12,8 @@ from warmstart.errors import InputError
 
 
 @pytest.fixture
-def data(tmp_path):
-    arrive(tmp_path / "data", 0, 60)
-    return tmp_path / "data"
-
-
-@pytest.fixture
-def state(data, tmp_path):
-    """A promoted stage, and more data."""
-    night(data, tmp_path / "state")
-    arrive(data, 60, 75)
-    return tmp_path / "state"
+def state(begun):
+    return begun
 
 
 def predictions(data, state):

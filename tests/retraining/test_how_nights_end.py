@@ -17,12 +17,6 @@ from warmstart.storage import checkpoint
 
 
 @pytest.fixture
-def data(tmp_path):
-    arrive(tmp_path / "data", 0, 60)
-    return tmp_path / "data"
-
-
-@pytest.fixture
 def state(tmp_path):
     return tmp_path / "state"
 

@@ -33,12 +33,6 @@ def failing(monkeypatch):
     return where
 
 
-@pytest.fixture
-def data(tmp_path):
-    arrive(tmp_path / "data", 0, 60)
-    return tmp_path / "data"
-
-
 @pytest.mark.parametrize("number", [errno.EIO, errno.EACCES])
 def test_an_image_that_cannot_be_read_for_a_night_arrives_with_the_next(data, tmp_path, failing, number):
     state = tmp_path / "state"

@@ -15,21 +15,6 @@ from warmstart.storage.lock import FolderLock
 
 
 @pytest.fixture
-def data(tmp_path):
-    arrive(tmp_path / "data", 0, 60)
-    return tmp_path / "data"
-
-
-@pytest.fixture
-def state(data, tmp_path):
-    """Two promoted stages."""
-    night(data, tmp_path / "state")
-    arrive(data, 60, 75)
-    night(data, tmp_path / "state")
-    return tmp_path / "state"
-
-
-@pytest.fixture
 def told(tmp_path):
     """Hooks and metrics as flags, with what they have written."""
 

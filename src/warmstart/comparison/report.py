@@ -168,17 +168,10 @@ def _comparison_cells(results: Results, c: Comparison) -> tuple[str, ...]:
         results.metric.difference(c.difference, "+", unit=False),
         f"{low} to {high}" if math.isfinite(c.low) else "–",
         multiple(c.steps_ratio),
-        multiple(c.total_steps_ratio) + _between(c),
+        multiple(c.total_steps_ratio, c.total_steps_low, c.total_steps_high),
         "–" if math.isnan(c.p_value) else "< 0.001" if c.p_value < 0.001 else f"{c.p_value:.3f}",
         str(c.seeds),
     )
-
-
-def _between(c: Comparison) -> str:
-    """The interval of the ratio of steps, where seeds differ in it."""
-    if not c.total_steps_low < c.total_steps_high < math.inf:
-        return ""
-    return f" ({multiple(c.total_steps_low)} to {multiple(c.total_steps_high)})"
 
 
 def _interval_figure(results: Results, verdict: Verdict) -> Html:

@@ -39,7 +39,7 @@ class Comparison:
     """Steps of all stages over the reference's."""
     total_steps_low: float
     total_steps_high: float
-    """The interval of that ratio, from `steps_interval`."""
+    """The interval of that ratio, from `total_steps`."""
     seeds_needed: int | None
     """With how many seeds the interval would exclude a loss beyond the margin, if they go on as these did; None if no
     practical number would."""
@@ -85,9 +85,12 @@ def by_test_set(results: Results, method: str, reference: str, seeds: Sequence[i
     return [np.stack(group) for group in groups.values()]
 
 
-def multiple(ratio: float) -> str:
-    """``"0.28x"``: a ratio of steps to the reference's; a dash for NaN, where steps are not counted."""
-    return "–" if math.isnan(ratio) else "<0.01x" if ratio < 0.005 else f"{ratio:.2f}x"
+def multiple(ratio: float, low: float = math.nan, high: float = math.nan) -> str:
+    """``"0.28x"``, ``"0.28x (0.25 to 0.31)"``: a ratio of steps, and its interval if there is one; a dash for NaN."""
+    if math.isnan(ratio):
+        return "–"
+    between = f" ({low:.2f} to {high:.2f})" if low < high < math.inf else ""
+    return ("<0.01x" if ratio < 0.005 else f"{ratio:.2f}x") + between
 
 
 def compare(
@@ -111,8 +114,7 @@ def compare(
     judged, level = tried > 0, 1 - error / max(1, tried)
     ours, theirs = results.finished(method), results.finished(reference)
     seeds = common_seeds(results, method, reference)
-    our_steps, their_steps = ([sum(row.steps for row in rows[seed]) for seed in seeds] for rows in (ours, theirs))
-    fewest, most = steps_interval(our_steps, their_steps)
+    ratio, fewest, most = total_steps(results, method, reference)
     worst_allowed = -margin * results.metric.sign
     low, high = found.interval(level) if found and judged else (-math.inf, math.inf)
     worst, best = (low, high) if results.metric.higher_is_better else (-high, -low)
@@ -135,8 +137,8 @@ def compare(
         low=low,
         high=high,
         p_value=min(1.0, tried * found.p_value(worst_allowed)) if found and judged else math.nan,
-        steps_ratio=_ratio([ours[s][-1].steps for s in seeds], [theirs[s][-1].steps for s in seeds]),
-        total_steps_ratio=_ratio(our_steps, their_steps),
+        steps_ratio=_ratio(*(np.array([rows[seed][-1].steps for seed in seeds]) for rows in (ours, theirs))),
+        total_steps_ratio=ratio,
         total_steps_low=fewest,
         total_steps_high=most,
         seeds_needed=found.seeds_needed(worst_allowed, level)
@@ -147,22 +149,29 @@ def compare(
     )
 
 
-def _ratio(ours: Sequence[int], theirs: Sequence[int]) -> float:
-    return sum(ours) / sum(theirs) if sum(ours) and sum(theirs) else math.nan
-
-
-def steps_interval(ours: Sequence[int], theirs: Sequence[int]) -> tuple[float, float]:
-    """The 95 % interval of the ratio of two methods' steps, paired over seeds: that of the mean logarithm.
+def total_steps(results: Results, method: str, reference: str) -> tuple[float, float, float]:
+    """A method's steps of all stages over another's, with the 95 % interval of the ratio's mean logarithm over seeds.
 
     It is not widened for several methods, as that of the metric is: who is wrong about steps loses no accuracy.
 
     Returns:
-        The two ends; NaN where steps are not counted, 0 and infinity with one seed.
+        The ratio of the sums, and the interval's ends; NaN where steps are not counted, 0 and infinity for the ends of
+        one seed.
     """
-    if not ours or not all((*ours, *theirs)):
-        return math.nan, math.nan
-    ratios = np.log(np.array(ours) / np.array(theirs))
-    if len(ratios) > 1 and np.ptp(ratios) == 0:  # fixed by the recipe, and not by the seeds
-        return (fixed := math.exp(ratios[0])), fixed
-    low, high = estimate(ratios).interval()
-    return math.exp(low), math.exp(high)
+    seeds = common_seeds(results, method, reference)
+    ours, theirs = (
+        np.array([sum(row.steps for row in results.finished(name)[seed]) for seed in seeds])
+        for name in (method, reference)
+    )
+    if not seeds or not (ours.all() and theirs.all()):
+        return _ratio(ours, theirs), math.nan, math.nan
+    ratios = np.log(ours / theirs)
+    if len(seeds) > 1 and np.ptp(ratios) == 0:  # fixed by the recipe, and not by the seeds
+        low = high = ratios[0]
+    else:
+        low, high = estimate(ratios).interval()
+    return _ratio(ours, theirs), math.exp(low), math.exp(high)
+
+
+def _ratio(ours: NDArray[np.int64], theirs: NDArray[np.int64]) -> float:
+    return float(ours.sum() / theirs.sum()) if ours.sum() and theirs.sum() else math.nan

@@ -78,11 +78,6 @@ class Estimate:
     example_freedom: float = math.inf
     test_sets: int = 1
 
-    @property
-    def variance(self) -> float:
-        """Of the difference, unbiased."""
-        return self.of_seeds + self.of_examples
-
     def seeds_needed(self, excluded: float, level: float) -> int | None:
         """The fewest seeds with which the interval would not hold a value, if they go on as these did.
 

@@ -67,11 +67,12 @@ class Arrival:
         excess, gone = present - known, examples(before) - present
         test = self._test(facts, found) if settings.test is not None and excess and found.labels else None
         places = chosen(found, excess, set() if test is None else set(map(pixel_digest, test.images)))
-        lost = gone.keys() - present.keys()
-        withdrawn = come_again(found, places, lost, snapshots.known(files.values())) if places and lost else set()
+        before_it = list(snapshots.known(files.values())) if places else []
+        withdrawn = come_again(found, places, gone.keys() - present.keys(), before_it)
+        sides = {one.pixels: one.held_out for one in before_it}
         self._say_what_changed(before, found, gone, withdrawn)
         if places or self._may_try_again(stages):
-            return self._stage(facts, found, Choice(places, withdrawn), test, parts, before)
+            return self._stage(facts, found, Choice(places, withdrawn, sides), test, parts, before)
         self._forget(before, found)
         return None
 
@@ -164,8 +165,7 @@ class Arrival:
         place_of = {name: place for place, name in enumerate(classes)}
         sha256, test_file = "", self._latest_test_file()
         if places:
-            before_it = snapshots.known(self.state.snapshot(part.stage) for part in parts)
-            arrived = snapshot_of(found, places, place_of, {one.pixels: one.held_out for one in before_it})
+            arrived = snapshot_of(found, places, place_of, choice.sides)
             sha256 = snapshots.write(self.state.snapshot(number), arrived)
             parts = [*parts, Part(number, sha256)]
             facts = facts or first_facts(settings, found, arrived)

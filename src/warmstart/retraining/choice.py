@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 import torch
@@ -21,6 +21,8 @@ class Choice:
     """In what was found."""
     withdrawn: set[bytes]
     """Digests of examples that come again under another class."""
+    sides: Mapping[bytes, bool]
+    """Digests of pixels that have arrived before -> whether they are held out."""
 
 
 def examples(files: Mapping[str, KnownFile]) -> Counter[bytes]:
@@ -47,8 +49,10 @@ def chosen(found: Look, excess: Counter[bytes], tested: set[bytes]) -> list[int]
     return places
 
 
-def come_again(found: Look, places: Sequence[int], gone: Container[bytes], before: Iterable[Known]) -> set[bytes]:
+def come_again(found: Look, places: Sequence[int], gone: Set[bytes], before: Iterable[Known]) -> set[bytes]:
     """The digests of examples that are gone and whose pixels arrive under another class: a label was corrected."""
+    if not gone:
+        return set()
     pixels = {pixel_digest(found.images[place]) for place in places}
     return {one.digest for one in before if one.digest in gone and one.pixels in pixels}
 
