@@ -1,4 +1,4 @@
-"""InputError, which is raised before anything is changed, the checks that raise it, and two other ends of the work."""
+"""InputError, which is raised before anything is changed, the checks that raise it, and other ends of the work."""
 
 import math
 from collections.abc import Collection, Iterable
@@ -13,6 +13,10 @@ class InputError(ValueError):
     It is raised before any work is lost and before any weight changes. The command line prints the
     message as one line and exits with 2.
     """
+
+
+class DamagedError(InputError):
+    """A file of ours is missing, or is not what was written: an earlier one may take its place."""
 
 
 class OtherVersionError(InputError):

@@ -1,12 +1,18 @@
 """Who is told of a call, and how: hooks, exports, the registry, metrics and the log, also where things go wrong."""
 
+import shlex
+import sqlite3
+import subprocess
+import sys
+import threading
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from commands import warmstart
-from nights import FAST, arrive, current, night, said
+from nights import FAST, arrive, current, night, said, stages
 from warmstart.errors import InputError, WorkFailedError
 from warmstart.retraining import hooks
 from warmstart.retraining.retrain import roll_back
@@ -78,19 +84,54 @@ def test_a_model_that_takes_over_from_a_damaged_one_is_told_of(data, state, told
     assert registry.given == [("0001", "digits")]
 
 
+def killed(*_, **__):
+    raise KeyboardInterrupt
+
+
 def test_a_rollback_is_told_of_and_again_if_it_was_killed_before_that(data, state, told, monkeypatch):
     roll_back(of(state, **told), None)
     assert told.lines() == ["+ rolled back 1 0001"]
 
-    def killed(*_):
-        raise KeyboardInterrupt
-
     with monkeypatch.context() as patch:
-        patch.setattr("warmstart.retraining.following.run_hook", killed)
-        with pytest.raises(KeyboardInterrupt):
-            roll_back(of(state, **told), 2)
+        patch.setattr(hooks.subprocess, "Popen", killed)
+        for stage in (2, 1):
+            with pytest.raises(KeyboardInterrupt):
+                roll_back(of(state, **told), stage)
+    assert told.lines()[1:] == []
+    night(data, state)  # what is due has its command
+    assert told.lines()[1:] == ["+ rolled back 2 0001", "+ rolled back 1 0001"]
     night(data, state, **told)
-    assert told.lines()[1:] == ["+ promoted 2 0002"]  # the newest stage, which it was
+    assert len(told.lines()) == 3
+
+
+def test_a_hook_may_take_a_promotion_back_and_is_told_of_that_after_it(data, state, told):
+    say = told["on_promoted"]
+    back = f"{sys.executable} -m warmstart retrain --state {state} --rollback --on-promoted {shlex.quote(say)}"
+    arrive(data, 75, 90)
+    night(data, state, on_promoted=f"{back}; {say}")
+    assert current(state) == 2
+    assert told.lines() == ["+ promoted 3 0003", "+ rolled back 2 0002"]
+    assert not said(state, "hook failed")
+
+
+def test_a_call_waits_for_the_hooks_of_another_and_runs_none_of_them_twice(data, state, told):
+    hold = "import sys, filelock\nwith filelock.FileLock(sys.argv[1]): print('held', flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", hold, str(state / ".warmstart.hooks.lock")]
+    arrive(data, 75, 90)
+    call = threading.Thread(target=night, args=(data, state), kwargs=dict(told))
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == b"held\n"
+        call.start()
+        while not stages(state).get(3, {}).get("ended"):
+            time.sleep(0.02)
+        with FolderLock(state, on_wait=lambda _: None):  # it has done all else
+            assert told.lines() == []
+        with closing(sqlite3.connect(state / "index.sqlite")) as database:  # as the other call, which has just run it
+            assert database.execute("DELETE FROM hooks").rowcount == 1
+            database.commit()
+        other.stdin.close()
+        call.join()
+    assert told.lines() == []
 
 
 def test_a_call_that_fails_before_it_begins_is_told_of(data, state, told):

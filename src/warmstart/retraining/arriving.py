@@ -12,14 +12,14 @@ from torch import nn
 
 from warmstart.data.settings import read_size
 from warmstart.data.train_and_test import order_parts
-from warmstart.errors import InputError, OtherVersionError
+from warmstart.errors import DamagedError, InputError
 from warmstart.retraining import snapshots
 from warmstart.retraining.attempts import Attempts
 from warmstart.retraining.candidate import grown_state
 from warmstart.retraining.choice import Choice, chosen, come_again, examples, in_order, snapshot_of
 from warmstart.retraining.chronicle import Chronicle
 from warmstart.retraining.facts import Facts, first_facts, wanted
-from warmstart.retraining.index import UNTOLD, Index, KnownFile, StageRow
+from warmstart.retraining.index import Index, KnownFile, StageRow
 from warmstart.retraining.reading import Expected, Look, look
 from warmstart.retraining.settings import RetrainSettings
 from warmstart.retraining.snapshots import Snapshot, pixel_digest, split
@@ -233,9 +233,7 @@ class Arrival:
         try:
             saved = checkpoint.load(self.state.checkpoint(number, before.attempt))
             RunState.from_saved(saved.metadata, saved.tensors)
-        except OtherVersionError:
-            raise
-        except InputError:
+        except DamagedError:
             return  # damaged: the training goes on from an earlier one, and says so
         grown_state(saved.model_state, fresh.state_dict(), before.classes, self.settings.model)
 
@@ -285,5 +283,5 @@ def _row(job: Job, sha256: str, test_file: str, arrived: int) -> StageRow:
         classes=len(job.classes),
         attempt=FIRST,
         kept=True,
-        followed=UNTOLD,
+        followed=0,
     )

@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 from torch import nn
 
-from warmstart.errors import InputError, OtherVersionError
+from warmstart.errors import DamagedError
 from warmstart.methods.lifecycle import measured, prepares
 from warmstart.processes import Team
 from warmstart.retraining.candidate import StageFolder, begin
@@ -198,9 +198,7 @@ class Attempts:
             try:
                 checkpoint.load(folder.file(key))
                 return job
-            except OtherVersionError:
-                raise
-            except InputError as error:
+            except DamagedError as error:
                 self.chronicle.say("damaged", f"{error}; the stage begins anew", number)
                 folder.file(key).unlink()
         if attempt == COLD:
@@ -224,9 +222,7 @@ class Attempts:
             try:
                 saved = checkpoint.load(self.state.checkpoint(before.number, before.attempt))
                 return tuple(chain), saved, before.classes
-            except OtherVersionError:
-                raise
-            except InputError as error:
+            except DamagedError as error:
                 chain.pop()
                 then = f"stage {row.number} goes on from {f'stage {chain[-1]}' if chain else 'a new network'}"
                 self.chronicle.say("damaged", f"{error}; {then}", before.number)
@@ -246,9 +242,7 @@ class Attempts:
         assert row is not None
         try:
             return self._rival(number, task, job)
-        except OtherVersionError:
-            raise
-        except InputError as error:
+        except DamagedError as error:
             if self.write_model_anew(row, job.settings.as_of_stage(row.settings)):
                 return self._rival(number, task, job)
             self.chronicle.say("damaged", f"{error}; the model in service is the best so far from now on", number)
@@ -271,9 +265,7 @@ def _is_whole(folder: StageFolder, job: Job, attempt: str) -> bool:
     """Whether a training has a checkpoint that can be read."""
     try:
         return folder.load(job.key(attempt)) is not None
-    except OtherVersionError:
-        raise
-    except InputError:
+    except DamagedError:
         return False
 
 

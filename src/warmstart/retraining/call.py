@@ -7,23 +7,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from warmstart.errors import InputError, WorkFailedError
+from warmstart.errors import InputError
 from warmstart.interruption import interrupted
 from warmstart.retraining.chronicle import Chronicle
-from warmstart.retraining.hooks import FAILED, run_hook
+from warmstart.retraining.hooks import FAILED, run_due_hooks, tell_of_failure
 from warmstart.retraining.metrics import Number, of_state, prometheus
 from warmstart.retraining.settings import NightSettings
 from warmstart.retraining.state import StateFolder
 from warmstart.storage.atomic import write_text
 
 
-class RejectedError(WorkFailedError):
-    """A candidate did not go into service; the hook has been told."""
-
-
 @contextmanager
 def call(state: StateFolder, settings: NightSettings) -> Iterator[Chronicle]:
-    """Around all that a call does with a state: where it fails, the hook is told, and in any case the metrics.
+    """Around all that a call does with a state: after it, which has released its lock, hooks and metrics are told.
 
     Yields:
         What says what happens.
@@ -32,19 +28,15 @@ def call(state: StateFolder, settings: NightSettings) -> Iterator[Chronicle]:
     try:
         chronicle.log_to(settings.log_json)
         yield chronicle
+        run_due_hooks(state, chronicle)
     except BaseException as error:
         code = _exit_code(error)
-        if isinstance(error, Exception) and not isinstance(error, RejectedError):
-            _tell_hook(state, settings, chronicle, str(error))
+        if isinstance(error, Exception) and FAILED not in run_due_hooks(state, chronicle):
+            tell_of_failure(state, settings, chronicle, str(error))
         raise
     finally:
         if settings.metrics is not None:
             _write_metrics(Path(settings.metrics), state, chronicle, code)
-
-
-def _tell_hook(state: StateFolder, settings: NightSettings, chronicle: Chronicle, reason: str) -> None:
-    if wrong := run_hook(state, settings, FAILED, None, reason):
-        chronicle.say("hook failed", wrong)
 
 
 def _exit_code(error: BaseException) -> int:

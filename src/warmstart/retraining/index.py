@@ -20,8 +20,8 @@ from warmstart.errors import InputError, OtherVersionError, WorkFailedError
 from warmstart.retraining.schema import LATER, SCHEMA, VERSION
 
 State = Literal["training", "promoted", "rejected"]
-UNTOLD, TOLD, AGAIN = 0, 1, 2
-"""What `followed` says: nobody is known to have been told; all have; all have but an export or registry that failed."""
+FOLLOWED = 1
+"""What `followed` says where nothing is left to export or register."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,22 @@ class KnownFile:
     bad: str
 
 
+@dataclass(frozen=True)
+class DueHook:
+    """A row of ``hooks``."""
+
+    place: int
+    command: str
+    stage: int
+    result: str
+    reason: str
+
+
 class Index:
-    """An open index; `with Index(file) as index: ...`. One process writes at a time, under the state's lock."""
+    """An open index; `with Index(file) as index: ...`.
+
+    One process writes at a time, under the state's lock; only that a hook was run is written down without it.
+    """
 
     def __init__(self, file: Path, *, make: bool = False) -> None:
         """Open it, or make it with ``make``; InputError if it is missing, damaged or another version's."""
@@ -85,8 +99,7 @@ class Index:
             raise InputError(f"{self.file}: damaged ({error}); {RECOVERY}") from None
         if make and not tables:
             with self.transaction():
-                for statement in SCHEMA.split(";\n"):
-                    self._database.execute(statement)
+                self._execute_all(SCHEMA)
                 self._database.execute(f"PRAGMA user_version = {VERSION}")
         elif version != VERSION:
             raise OtherVersionError(
@@ -94,7 +107,11 @@ class Index:
             )
         if make:
             with self.transaction():
-                self._database.execute(LATER)
+                self._execute_all(LATER)
+
+    def _execute_all(self, statements: str) -> None:
+        for statement in statements.split(";\n"):
+            self._database.execute(statement)
 
     def __enter__(self) -> Index:
         """Return the index."""
@@ -206,6 +223,11 @@ class Index:
         """Stage, kind, text and time of all that was said, oldest first."""
         return [(*row,) for row in self._rows("SELECT stage, kind, text, at FROM events ORDER BY rowid")]
 
+    def due_hook(self) -> DueHook | None:
+        """The oldest hook that is due."""
+        found = self._rows("SELECT rowid, command, stage, result, reason FROM hooks ORDER BY rowid LIMIT 1")
+        return DueHook(*found[0]) if found else None
+
     # What changes; call these within a transaction
 
     def set_facts(self, facts: Mapping[str, Any]) -> None:
@@ -255,6 +277,14 @@ class Index:
         """Write measurements down; NaN becomes NULL."""
         rows = [(stage, name, value) for name, value in values.items()]
         self._database.executemany("INSERT OR REPLACE INTO metrics VALUES (?, ?, ?)", rows)
+
+    def add_hook(self, command: str, stage: int, result: str, reason: str) -> None:
+        """Let a hook be due."""
+        self._database.execute("INSERT INTO hooks VALUES (?, ?, ?, ?)", (command, stage, result, reason))
+
+    def remove_hook(self, hook: DueHook) -> None:
+        """Write down that a hook was run."""
+        self._database.execute("DELETE FROM hooks WHERE rowid = ?", (hook.place,))
 
     def add_events(self, events: Sequence[tuple[int | None, str, str]]) -> None:
         """Write down what was said."""

@@ -10,13 +10,13 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from warmstart.errors import InputError, OtherVersionError, WorkFailedError
+from warmstart.errors import DamagedError, InputError, OtherVersionError, WorkFailedError
 from warmstart.retraining.arriving import Arrival
 from warmstart.retraining.attempts import Attempts, Trained
-from warmstart.retraining.call import RejectedError
 from warmstart.retraining.chronicle import Chronicle
 from warmstart.retraining.following import Followers
-from warmstart.retraining.index import UNTOLD, Index, StageRow, State
+from warmstart.retraining.hooks import FAILED, PROMOTED, make_due
+from warmstart.retraining.index import Index, StageRow, State
 from warmstart.retraining.settings import RetrainSettings
 from warmstart.retraining.state import FIRST, SLOWER, StateFolder, to_prune
 from warmstart.serving.model_folder import check_model
@@ -34,7 +34,7 @@ class Night:
     followers: Followers
 
     def pass_(self) -> None:
-        """Finish what was interrupted, then train on what is new; RejectedError if a candidate is rejected."""
+        """Finish what was interrupted, then train on what is new; WorkFailedError if a candidate is rejected."""
         self._repair()
         interrupted = next((row for row in self.index.stages() if row.state == "training"), None)
         if interrupted is not None:
@@ -69,9 +69,7 @@ class Night:
         for number in reversed(self.index.chain(current)):
             try:
                 check_model(self.state.model(number))
-            except OtherVersionError:
-                raise
-            except InputError as error:
+            except DamagedError as error:
                 self.chronicle.say("damaged", str(error), number)
                 row = self._row(number)
                 if not self.attempts.write_model_anew(row, self.settings.as_of_stage(row.settings)):
@@ -80,8 +78,7 @@ class Night:
             if number != current:
                 self.chronicle.say("fell back", f"the model of stage {number} is in service again", number)
                 with self.index.transaction():
-                    self.index.set_facts({"current": number})
-                    self.index.change_stage(number, followed=UNTOLD)
+                    self.followers.return_to(number)
                     self.index.add_events(self.chronicle.drain())
             return
         raise WorkFailedError(
@@ -114,7 +111,7 @@ class Night:
         self._end(row, state, trained.reason, trained.attempt, numbers)
         if not trained.passed:
             why = f"stage {row.number} is rejected: {trained.reason}; {self._in_service()}"
-            raise RejectedError(why, resumable=False)
+            raise WorkFailedError(why, resumable=False)
 
     def _trained(self, row: StageRow, settings: RetrainSettings) -> Trained:
         """The stage's training, or the second one with a smaller rate."""
@@ -151,13 +148,16 @@ class Night:
             self.index.change_stage(row.number, state=state, reason=reason, attempt=attempt, ended=time.time())
             if state == "promoted":
                 self.index.set_facts({"current": row.number})
+            make_due(self.index, self.settings, PROMOTED if state == "promoted" else FAILED, row.number, reason)
             chain = self.index.chain(self.index.current)
             for number in to_prune(self.index.stages(), chain, self.settings.keep, self.index.bar):
                 self.index.change_stage(number, kept=0)
             self.index.add_events(self.chronicle.drain())
         self.state.point_to(self.index.current)
         self._remove_pruned()
-        self.followers.tell(self._row(row.number))
+        if state == "promoted":
+            self.followers.follow(self._row(row.number))
+        self.followers.keep_copy(row)
 
     def _in_service(self) -> str:
         current = self.index.current

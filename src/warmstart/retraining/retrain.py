@@ -12,7 +12,7 @@ from warmstart.retraining.attempts import Attempts
 from warmstart.retraining.call import call
 from warmstart.retraining.chronicle import Chronicle
 from warmstart.retraining.following import Followers
-from warmstart.retraining.index import TOLD, UNTOLD, Index
+from warmstart.retraining.index import Index
 from warmstart.retraining.night import Night
 from warmstart.retraining.settings import NightSettings, RetrainSettings
 from warmstart.retraining.state import StateFolder
@@ -103,13 +103,14 @@ def roll_back(settings: NightSettings, stage: int | None) -> int:
             )
         check_model(state.model(wanted))
         chronicle.say("rolled back", f"the model of stage {wanted} is in service; stage {index.current} was", wanted)
+        followers = Followers(state, index, settings, chronicle)
         with index.transaction():
-            index.set_facts({"current": wanted})
-            index.change_stage(wanted, followed=UNTOLD)
+            followers.return_to(wanted)
             for pending in (one.number for one in index.stages() if one.state == "training"):
                 why = "a rollback came before it was trained"
-                index.change_stage(pending, state="rejected", reason=why, ended=time.time(), followed=TOLD)
+                index.change_stage(pending, state="rejected", reason=why, ended=time.time())
             index.add_events(chronicle.drain())
         state.point_to(wanted)
-        Followers(state, index, settings, chronicle).tell_of_return(row)
+        followers.follow(row)
+        followers.keep_copy(row)
     return wanted

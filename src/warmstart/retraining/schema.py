@@ -27,7 +27,7 @@ CREATE TABLE stages (
     classes INTEGER NOT NULL,             -- how many there were
     attempt TEXT NOT NULL DEFAULT 'first',  -- the training whose network is the stage's
     kept INTEGER NOT NULL DEFAULT 1,      -- 0: its weights have been pruned
-    followed INTEGER NOT NULL DEFAULT 0   -- 1: hooks, exports and the registry have been told; 2: some again
+    followed INTEGER NOT NULL DEFAULT 0   -- 1: once in service, it was exported and registered as asked
 );
 CREATE TABLE runs (                       -- a stage's trainings: first, slower, cold
     stage INTEGER NOT NULL, attempt TEXT NOT NULL, result TEXT NOT NULL, report TEXT NOT NULL,  -- JSON
@@ -47,6 +47,9 @@ CREATE TABLE events (stage INTEGER, kind TEXT NOT NULL, text TEXT NOT NULL, at R
 LATER = """
 CREATE TABLE IF NOT EXISTS withdrawn (    -- examples that came again under another class, and since which stage
     digest BLOB NOT NULL, stage INTEGER NOT NULL, PRIMARY KEY (digest, stage)
-)
+);
+CREATE TABLE IF NOT EXISTS hooks (        -- commands that are due, oldest first, and what they are told
+    command TEXT NOT NULL, stage INTEGER NOT NULL, result TEXT NOT NULL, reason TEXT NOT NULL
+);
 """
 """What the first indexes of this version do not have."""

@@ -20,7 +20,7 @@ from safetensors.torch import load as from_safetensors
 from safetensors.torch import save as to_safetensors
 from torch import nn
 
-from warmstart.errors import InputError, OtherVersionError
+from warmstart.errors import DamagedError, InputError, OtherVersionError
 from warmstart.image_size import ImageSize
 from warmstart.importing import describe
 from warmstart.methods.lifecycle import prepare_
@@ -156,7 +156,8 @@ def check_model(folder: Path) -> None:
         folder: The model's.
 
     Raises:
-        InputError: In one line that names the file, if one is missing, damaged or of another kind.
+        DamagedError: In one line that names the file, if one is missing or damaged.
+        OtherVersionError: If the model is of another format.
     """
     _, stored = _read(folder)
     _whole_weights(folder, stored)
@@ -178,11 +179,11 @@ def _read(folder: Path) -> tuple[ModelCard, dict[str, Any]]:
         del content["format"], content["versions"]
         return TypeAdapter(ModelCard).validate_python(content), stored
     except (FileNotFoundError, NotADirectoryError):
-        raise InputError(f"{file}: no such file; name the folder of a model") from None
+        raise DamagedError(f"{file}: no such file; name the folder of a model") from None
     except (ValueError, KeyError, TypeError, AttributeError, ValidationError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{file}: damaged, or no model of warmstart's; {_REMEDY}") from error
+        raise DamagedError(f"{file}: damaged, or no model of warmstart's; {_REMEDY}") from error
 
 
 def _checksum(content: Mapping[str, Any]) -> str:
@@ -194,12 +195,12 @@ _REMEDY = "restore it from a copy, or go back to an earlier model"
 
 
 def _whole_weights(folder: Path, stored: Mapping[str, Any]) -> bytes:
-    """The content of the file of weights; InputError unless it is what the card says."""
+    """The content of the file of weights; DamagedError unless it is what the card says."""
     file = folder / WEIGHTS
     try:
         content = file.read_bytes()
     except FileNotFoundError:
-        raise InputError(f"{file}: no such file, but {CARD} is there; {_REMEDY}") from None
+        raise DamagedError(f"{file}: no such file, but {CARD} is there; {_REMEDY}") from None
     if hashlib.sha256(content).hexdigest() != stored["sha256"]:
-        raise InputError(f"{file}: damaged (its SHA-256 is not the one in {CARD}); {_REMEDY}")
+        raise DamagedError(f"{file}: damaged (its SHA-256 is not the one in {CARD}); {_REMEDY}")
     return content

@@ -21,7 +21,7 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from warmstart.errors import InputError, OtherVersionError
+from warmstart.errors import DamagedError, OtherVersionError
 from warmstart.storage.atomic import write_bytes
 from warmstart.storage.packing import TensorTable, pack, unpack
 
@@ -88,7 +88,8 @@ def load(path: Path) -> Checkpoint:
         What it holds.
 
     Raises:
-        InputError: If the file is missing, damaged, or not a checkpoint; OtherVersionError if of another format.
+        DamagedError: If the file is missing, damaged, or not a checkpoint.
+        OtherVersionError: If it is of another format.
     """
     with _open(path) as (file, header):
         tensors = {name: _read(file, header, name) for name in file.keys()}  # noqa: SIM118  # not a dict
@@ -119,12 +120,12 @@ def read_tensors(path: Path, prefix: str) -> dict[str, Tensor]:
 
 @contextmanager
 def _open(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
-    """Open a checkpoint and read its header; InputError says what is wrong with a file that is not one."""
+    """Open a checkpoint and read its header; DamagedError says what is wrong with a file that is not one."""
     try:
         with safe_open(path, framework="pt") as file:
             notes = file.metadata() or {}
             if _KEY not in notes:
-                raise InputError(f"{path}: not a warmstart checkpoint; name a file that warmstart has saved")
+                raise DamagedError(f"{path}: not a warmstart checkpoint; name a file that warmstart has saved")
             if notes.get(_CHECKSUM_KEY) != str(zlib.crc32(notes[_KEY].encode())):
                 raise SafetensorError("the header has changed")
             header = json.loads(notes[_KEY])
@@ -137,9 +138,9 @@ def _open(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
                 raise SafetensorError("tensors are missing or added")
             yield file, header
     except FileNotFoundError as error:
-        raise InputError(f"{path}: no such checkpoint; check the path") from error
+        raise DamagedError(f"{path}: no such checkpoint; check the path") from error
     except (SafetensorError, KeyError) as error:
-        raise InputError(f"{path}: damaged checkpoint ({error}); delete it to compute it again") from error
+        raise DamagedError(f"{path}: damaged checkpoint ({error}); delete it to compute it again") from error
 
 
 def _read(file: Any, header: Mapping[str, Any], name: str) -> Tensor:
