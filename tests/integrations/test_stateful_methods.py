@@ -150,6 +150,14 @@ def test_activations_are_those_of_the_batch_micro_batches_joined_and_no_validati
     warm_start.after_step(network, 1)
     assert found == [{"layers.0": 8 * 36, "layers.3": 8 * 16, "layers.7": 8}, {}]
 
+    network.train()
+    for _ in range(2):  # SAM's passes, each of two micro-batches
+        for first in (0, 4):
+            network(**data.batch(first, first + 4))["loss"].backward()
+        warm_start.after_backward(network, 2)
+    warm_start.after_step(network, 2)
+    assert found[-1] == found[0]
+
 
 def hooks_of(network):
     return sum(len(layer._forward_hooks) + len(layer._forward_pre_hooks) for layer in network.modules())

@@ -148,3 +148,28 @@ def test_every_filter_is_written_and_adds_up_to_the_summary(tmp_path):
 def test_methods_that_are_none(names, message):
     with pytest.raises(InputError, match=message):
         DescentSettings.of({"methods": names})
+
+
+def test_a_method_is_treated_as_in_any_other_loop():
+    rates = []
+
+    class Watched(ws.Rewarm):
+        def after_step(self, model, stage):
+            rates.append((stage.number, stage.step, stage.optimizer.param_groups[0]["lr"]))
+            super().after_step(model, stage)
+
+    first, second = descend(SMALL, Watched(factor=3.0, updates=10), 0)
+    steps = [step for number, step, _ in rates if number == 2]
+    assert steps == list(range(second.steps))
+    assert [rate for number, _, rate in rates if number == 2][10:] == [SMALL.lr] * (second.steps - 10)
+
+    with pytest.raises(InputError, match="no units that could be redrawn"):  # its one layer feeds the output
+        descend(SMALL, ws.parse_method("redo[every=5]"), 0)
+
+    class Untrained(ws.Method):
+        def measured(self, model, state):
+            return network()
+
+    served = descend(SMALL, Untrained(), 0)[0]
+    assert (served.steps, served.after.noise.tolist()) == (first.steps, first.after.noise.tolist())
+    assert served.test_accuracy != first.test_accuracy

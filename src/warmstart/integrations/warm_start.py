@@ -21,7 +21,7 @@ from warmstart.losses import ForwardLoss, as_forward_loss
 from warmstart.methods.lifecycle import Updates, checked_state, measured, prepare_, reported, require_prepared
 from warmstart.methods.method import Method, Stage
 from warmstart.methods.report import Report
-from warmstart.methods.units_and_activations import UnitsOf, joined_activations
+from warmstart.methods.units_and_activations import Joined, UnitsOf, joined_activations
 from warmstart.network import tensors_of
 from warmstart.processes import Team, is_sharded, team_of, unwrapped
 from warmstart.seeds import derive
@@ -93,7 +93,7 @@ class WarmStart:
         self._stage: Stage | None = None
         self._state: dict[str, Tensor] = {}  # the method's own
         self._updates: Updates | None = None
-        self._activations: dict[str, Tensor] = {}  # of the current update
+        self._activations = Joined()  # of the current update
         self._hooks = ExitStack()
         weakref.finalize(self, self._hooks.close).atexit = False
         self._applied: str | None = None  # for this arrival
@@ -135,13 +135,16 @@ class WarmStart:
         return self._apply_(unwrapped(model), self.batches, forward_loss, optimizer, step=step)
 
     def after_backward(self, model: nn.Module, step: int) -> None:
-        """Let a method that acts on every update see the gradients; call it after the last ``backward()`` of an update.
+        """Let a method that acts on every update see the gradients; call it once they are complete.
+
+        So after the last micro-batch of an update, and after each of SAM's two passes.
 
         Args:
             model: The network, with gradients that carry no loss scale.
             step: Updates made before this one; noise depends on it alone, so that a resumed run repeats it.
         """
         self._updates_at(step).after_backward(unwrapped(model))
+        self._activations.complete = True
 
     def after_step(self, model: nn.Module, step: int) -> None:
         """Let a method that acts on every update change the weights; call it after ``optimizer.step()``.
@@ -225,7 +228,7 @@ class WarmStart:
             self.report = report.with_notes(*state_notes(model, report, optimizer, has_state, step))
         self._stage.optimizer = optimizer
         self._state = self._stage.state
-        self._updates, self._activations = Updates(self.method, self._stage), {}
+        self._updates, self._activations = Updates(self.method, self._stage), Joined()
         self._watch(model)
         self._applied, self._applied_to = arrival, weakref.ref(model)
         if _processes() == 1 or dist.get_rank() == 0:
@@ -259,6 +262,7 @@ class WarmStart:
         if self._stage is not None:
             joined = joined_activations(self._hooks, self.method, model, self._stage)
             joined.update(self._activations)
+            joined.complete = self._activations.complete
             self._activations = joined
 
     def _be_again(self, was: dict[str, Any]) -> None:

@@ -60,8 +60,8 @@ class Stage:
     units: Callable[[], list[Units]] = _no_units
     """``units()``: the network's units, each with its incoming and outgoing weights, read from its graph once."""
     activations: Mapping[str, Tensor] = field(default_factory=dict)
-    """During training, layer name -> (rows, units), of the batch that is trained on: of all its micro-batches, and of
-    SAM's second pass. Empty unless the method's `sees_activations` asks for them."""
+    """During training, layer name -> (rows, units), of the latest pass over the batch that is trained on (SAM makes
+    two), all its micro-batches together. Empty unless the method's `sees_activations` asks for them."""
 
 
 @dataclass(frozen=True)

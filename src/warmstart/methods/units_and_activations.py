@@ -111,19 +111,28 @@ def latest_activations(method: Method, model: nn.Module, stage: Stage) -> Iterat
         yield seen
 
 
-def joined_activations(stack: ExitStack, method: Method, model: nn.Module, stage: Stage) -> dict[str, Tensor]:
-    """Set `Stage.activations` to those of all micro-batches of an update, joined, if the method asks for them.
+class Joined(dict[str, Tensor]):
+    """Layer name -> (rows, units), detached, of all micro-batches of one backward pass."""
+
+    complete: bool = False
+    """Whether the method has seen them, so that the next forward pass begins anew: SAM's second one, say."""
+
+
+def joined_activations(stack: ExitStack, method: Method, model: nn.Module, stage: Stage) -> Joined:
+    """Set `Stage.activations` to those of all micro-batches of a backward pass, joined, if the method asks for them.
 
     Passes in eval mode or without gradients are not kept.
 
     Returns:
-        Layer name -> (rows, units), detached, since the caller last cleared it; until ``stack`` is closed hooks write
-        into it.
+        The activations; until ``stack`` is closed hooks write into them. The caller says when they are complete.
     """
-    joined: dict[str, Tensor] = {}
+    joined = Joined()
 
     def gather(seen: dict[str, Tensor], entered: nn.Module, *_: Any) -> None:
         if entered.training and torch.is_grad_enabled():
+            if joined.complete:
+                joined.clear()
+                joined.complete = False
             for name, rows in seen.items():
                 joined[name] = torch.cat([joined[name], rows]) if name in joined else rows
         seen.clear()

@@ -111,6 +111,7 @@ class FunctionTask:
         def after_backward() -> None:
             calls["after_backward"] += 1
             updates.after_backward(model)
+            joined.complete = True
 
         def after_step() -> None:
             calls["after_step"] += 1

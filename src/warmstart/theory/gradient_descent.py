@@ -19,9 +19,11 @@ from torch.nn.functional import multi_margin_loss
 from warmstart.batches import cut_from_newest
 from warmstart.data.features_and_noise import PatchExamples, PatchWorld, draw_examples
 from warmstart.errors import InputError
+from warmstart.methods.lifecycle import Updates, measured, prepare_, reported
 from warmstart.methods.method import Method, Stage
 from warmstart.methods.registry import parse_method
 from warmstart.methods.report import Report
+from warmstart.methods.units_and_activations import UnitsOf, latest_activations
 from warmstart.theory.patch_network import (
     Parts,
     PatchNetwork,
@@ -79,31 +81,38 @@ def descend(settings: DescentSettings, method: Method, seed: int) -> list[Descen
     train = draw_examples(world, seed, settings.examples * settings.stages, _TRAIN)
     test = draw_examples(world, seed, _TEST_EXAMPLES, _TEST)
     shown, tested = without_empty_patches(train.patches), without_empty_patches(test.patches)
-    network = _network(settings, (seed, _FIRST))
+    network = _network(settings, method, (seed, _FIRST))
     initial = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     optimizer = torch.optim.SGD(network.parameters(), lr=settings.lr, momentum=settings.momentum)
-    record = []
+    record: list[DescentStage] = []
+    state: dict[str, Tensor] = {}
     for number in range(1, settings.stages + 1):
         count = number * settings.examples
         seen = PatchExamples(train.patches[:count], train.labels[:count], train.carried[:count], train.noise[:count])
         patches, labels = shown[:count], seen.labels
+        batches = partial(_oldest_first, patches, labels, settings.examples)
         stage = Stage(
             number=number,
             seen=count,
             new=settings.examples,
-            batches=partial(_oldest_first, patches, labels, settings.examples),
+            batches=batches,
             forward_loss=_hinge_loss,
-            fresh=partial(_network, settings, (seed, _FRESH, number)),
+            fresh=partial(_network, settings, method, (seed, _FRESH, number)),
             initial=initial,
             generator=torch.Generator().manual_seed(_seed(seed, _NOISE, number)),
             optimizer=optimizer,
+            state=state,
+            updates_per_epoch=1,
+            units=UnitsOf(network, batches, _hinge_loss),
         )
         if number > 1:
-            method.on_new_data(network, stage)
+            reported(method, network, stage)
         before = split_filters(network, world, seen)
-        live, steps, unfinished = _train(network, patches, labels, method, stage, settings)
+        with latest_activations(method, network, stage):
+            live, steps, unfinished = _train(network, patches, labels, method, stage, settings)
         with torch.no_grad():
-            accuracy = (network(tested).argmax(dim=1) == test.labels).double().mean().item()
+            served = measured(method, network, state)
+            accuracy = (served(tested).argmax(dim=1) == test.labels).double().mean().item()
         after = split_filters(network, world, seen)
         record.append(DescentStage(live, steps, unfinished, accuracy, before, after))
     return record
@@ -114,7 +123,7 @@ def _train(
 ) -> tuple[int, int, int]:
     """Full-batch gradient descent until no example has gradient: live examples at first, steps, live ones at last."""
     assert stage.optimizer is not None
-    first = None
+    updates, first = Updates(method, stage), None
     for step in range(settings.max_steps + 1):
         output = network(patches)
         if not output.isfinite().all():  # PyTorch's hinge loss of NaN is 0
@@ -126,9 +135,9 @@ def _train(
             break
         stage.optimizer.zero_grad()
         losses.mean().backward()
-        method.after_backward(network, stage)
+        updates.after_backward(network)
         stage.optimizer.step()
-        method.after_step(network, stage)
+        updates.after_step(network)
     return first or 0, step, live
 
 
@@ -152,10 +161,12 @@ def _oldest_first(
     return cut_from_newest(len(labels), batch_size or stage_size, batch)
 
 
-def _network(settings: DescentSettings, purpose: tuple[int, ...]) -> PatchNetwork:
+def _network(settings: DescentSettings, method: Method, purpose: tuple[int, ...]) -> PatchNetwork:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_seed(*purpose))
-        return PatchNetwork(settings, settings.filters, settings.init_std)
+        network = PatchNetwork(settings, settings.filters, settings.init_std)
+        prepare_(method, network)
+        return network
 
 
 def _seed(*purpose: int) -> int:
