@@ -36,6 +36,7 @@ from warmstart.reproduction.settings import ReproductionRecord
 from warmstart.runs.own_recipe import own_recipe
 from warmstart.runs.results import Results
 from warmstart.runs.stage_result import StageResult
+from warmstart.runs.state import RunState
 from warmstart.wording import split_names
 
 FOLDER = Path(__file__).parent / "evidence"
@@ -179,7 +180,10 @@ def kept(grid: str) -> tuple[Results, Facts]:
     rows = [row for row in rows if row.optimizer == optimizer]
     methods = tuple(dict.fromkeys(row.method for row in rows))
     seeds = sorted({row.seed for row in rows})
-    return Results(methods, seeds, max(row.stage for row in rows), rows=rows), facts
+    runs: dict[tuple[str, int], RunState] = {}
+    for row in rows:
+        runs.setdefault((row.method, row.seed), RunState()).rows.append(row)
+    return Results(methods, seeds, max(row.stage for row in rows), runs=runs), facts
 
 
 def _row(line: Mapping[str, str]) -> StageResult:

@@ -3,11 +3,13 @@
 from dataclasses import replace
 
 import numpy as np
+import torch
 
 from warmstart.comparison.settings import CompareRecord, CompareSettings
 from warmstart.grids.record import Provenance
 from warmstart.runs.results import Results
 from warmstart.runs.stage_result import StageResult
+from warmstart.runs.state import RunState
 
 HERE = Provenance(warmstart="0.1.0", torch="2.13.0", python="3.11.9", machine="Linux x86_64", processes=1)
 PAPER = ("cold", "warm", "shrink-perturb", "dash")
@@ -25,20 +27,21 @@ def make_results(methods=PAPER, *, seeds=5, stages=6, test_size=2000, batch_norm
     """A comparison in which each method's accuracy climbs to its level, with noise of seeds and of examples."""
     rng = np.random.default_rng(rng_seed)
     levels = {**PLAUSIBLE, **(levels or {})}
-    results = Results(list(methods), range(seeds), stages)
+    runs = {(method, seed): RunState() for method in methods for seed in range(seeds)}
     difficulty = rng.normal(0, 1, test_size)
     for method in methods:
         level, last_steps = levels.get(method, (0.95, 150))
         for seed in range(seeds):
             luck = rng.normal(0, 0.004)
             score = (rng.normal(0, 0.7, test_size) + difficulty < 1.22 * _quantile(level + luck)).astype(np.float32)
-            results.scores[method, seed] = score
+            run = runs[method, seed]
+            run.scores = torch.from_numpy(score)
             for stage in range(1, stages + 1):
                 share = stage / stages
                 accuracy = float(score.mean()) * share**0.15 + (rng.normal(0, 0.004) if share < 1 else 0)
                 growth = share if method in ("cold", "shrink-perturb") else 0.6 + 0.4 * share
                 steps = max(3, round(last_steps * growth * rng.uniform(0.9, 1.1)))
-                results.rows.append(
+                run.rows.append(
                     StageResult(
                         data="digits",
                         model="small-cnn",
@@ -58,8 +61,8 @@ def make_results(methods=PAPER, *, seeds=5, stages=6, test_size=2000, batch_norm
                     )
                 )
                 if method.startswith("dash") and stage > 1:
-                    results.reports[method, seed, stage] = make_report(rng)
-    return results
+                    run.reports[stage] = make_report(rng)
+    return Results(list(methods), range(seeds), stages, runs=runs)
 
 
 def make_record(results, **settings):
@@ -103,20 +106,15 @@ def make_report(rng, layers=("features.0.weight", "features.3.weight", "features
 
 def change(results, method, *, seed=None, stage=None, **fields):
     """Replace fields of the rows that match."""
-    results.rows = [
-        replace(row, **fields)
-        if row.method == method and seed in (None, row.seed) and stage in (None, row.stage)
-        else row
-        for row in results.rows
-    ]
+    for (name, of), run in results.runs.items():
+        if name == method and seed in (None, of):
+            run.rows = [replace(row, **fields) if stage in (None, row.stage) else row for row in run.rows]
 
 
 def drop(results, method, *, seed, after=0):
     """Remove a run's rows after a stage, as if it had not got further."""
-    results.rows = [
-        row for row in results.rows if not (row.method == method and row.seed == seed and row.stage > after)
-    ]
-    results.scores.pop((method, seed), None)
+    run = results.runs[method, seed]
+    run.rows, run.scores = [row for row in run.rows if row.stage <= after], None
 
 
 def _quantile(probability):

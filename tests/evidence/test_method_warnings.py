@@ -7,8 +7,8 @@ def test_what_a_method_warned_of_is_said_once_with_the_verdict():
     for seed in range(3):
         for stage in (2, 3):
             warning = f"the raised rate is {1 + seed}.{stage}, at which training usually diverges"
-            results.reports["warm", seed, stage] = {"warnings": [warning]}
-    results.reports["warm", 0, 4] = {"warnings": ["something else."], "notes": ["no warning"]}
+            results.runs["warm", seed].reports[stage] = {"warnings": [warning]}
+    results.runs["warm", 0].reports[4] = {"warnings": ["something else."], "notes": ["no warning"]}
 
     notes = [note for note in judge(results).notes if "warned" in note]
 

@@ -162,17 +162,20 @@ def test_more_seeds_narrow_what_different_test_sets_leave_open_and_not_what_one_
 
 def test_results_say_which_seeds_share_their_test_examples():
     results = make_results(("cold", "dash"), seeds=6, test_size=300)
-    differences = np.stack([results.scores["dash", s].astype(float) - results.scores["cold", s] for s in range(6)])
+    scores = {key: run.scores.double().numpy() for key, run in results.runs.items()}
+    differences = np.stack([scores["dash", seed] - scores["cold", seed] for seed in range(6)])
     ours, theirs = results.finished("dash"), results.finished("cold")
     by_seed = np.array([ours[s][-1].test_accuracy - theirs[s][-1].test_accuracy for s in range(6)])
     assert estimate_difference(results, "dash", "cold") == estimate(by_seed, differences)
 
-    results.test_sets = {(m, s): f"fold {s % 5}" for m in ("cold", "dash") for s in range(6)}
+    for (_, seed), run in results.runs.items():
+        run.test_set = f"fold {seed % 5}"
     found = estimate_difference(results, "dash", "cold")
     assert found == estimate(by_seed, differences[[0, 5]], *(differences[[s]] for s in range(1, 5)))
     assert found.test_sets == 5
 
-    results.test_sets = {(m, s): f"{m} {s}" for m in ("cold", "dash") for s in range(6)}
+    for (method, seed), run in results.runs.items():
+        run.test_set = f"{method} {seed}"
     assert estimate_difference(results, "dash", "cold") == estimate(by_seed)  # no example of one is the other's
 
 

@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from scipy.special import stdtr
 
 from made_up import change, drop, make_results
@@ -9,6 +10,7 @@ from warmstart.evidence.sequential import look, planned_looks
 from warmstart.evidence.verdict import judge
 from warmstart.runs.results import Results
 from warmstart.runs.stage_result import StageResult
+from warmstart.runs.state import RunState
 
 METHODS = ("cold", "warm", "shrink-perturb", "dash")
 LOOKS = (5, 10, 20)
@@ -33,16 +35,15 @@ def test_looks_double_up_to_the_most(first, most, looks):
 
 def grid(metric, steps=(100, 50, 60, 70), scores=None):
     """A comparison of one stage: a row a method and seed, from ``metric`` of shape (methods, seeds)."""
-    results = Results(METHODS, range(metric.shape[1]), 1)
+    runs = {}
     fixed = {"data": "made up", "model": "none", "optimizer": "sgd", "stage": 1, "train_examples": 1}
     measured = {"test_loss": 0.0, "train_accuracy": 1.0, "epochs": 1, "train_seconds": 0.0, "method_seconds": 0.0}
     for place, method in enumerate(METHODS):
         for seed, value in enumerate(metric[place].tolist()):
             row = {"method": method, "seed": seed, "test_accuracy": value, "steps": steps[place]}
-            results.rows.append(StageResult(**fixed, **measured, **row))
-            if scores is not None:
-                results.scores[method, seed] = scores[place, seed]
-    return results
+            known = None if scores is None else torch.from_numpy(scores[place, seed])
+            runs[method, seed] = RunState(rows=[StageResult(**fixed, **measured, **row)], scores=known)
+    return Results(METHODS, range(metric.shape[1]), 1, runs=runs)
 
 
 def claims_until_decided(results, margin):

@@ -1,11 +1,10 @@
 import csv
 import io
 import math
-from dataclasses import replace
 
 import pytest
 
-from made_up import make_results
+from made_up import change, drop, make_results
 from warmstart.evidence.tuning import Trial, Tuned, Tuning, trials_csv, tuning_blocks
 
 
@@ -37,14 +36,15 @@ def test_where_all_trials_failed_the_method_stays_as_it_was_given_and_that_is_sa
 def test_a_trial_is_read_from_its_runs_rows():
     results = make_results(["a", "b"], seeds=1, stages=3)
     rows = results.rows
-    rows[4] = replace(rows[4], status="max-epochs")  # of b, in its second stage
+    change(results, "b", stage=2, status="max-epochs")
 
     fine, late = Trial.of(results, "a"), Trial.of(results, "b")
 
     assert (fine.status, fine.accuracy) == ("done", rows[2].test_accuracy)
     assert fine.steps == sum(row.steps for row in rows[:3])
     assert (late.status, late.failed) == ("max-epochs", True)
-    results.rows = [replace(rows[0], status="diverged")]
+    drop(results, "a", seed=0, after=1)
+    change(results, "a", status="diverged")
     broken = Trial.of(results, "a")
     assert (broken.failed, math.isnan(broken.accuracy)) == (True, True)
 

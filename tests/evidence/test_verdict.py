@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -82,10 +83,15 @@ def test_leaving_out_the_test_examples_noise_would_not_cover():
     assert held["both"] > 930
 
 
+def without_scores(results):
+    for run in results.runs.values():
+        run.scores = None
+
+
 def of_last_stage(accuracies, steps=100):
     """A grid of one stage, without scores, from an accuracy for each method and seed; cold first."""
     results = make_results(("cold", "a", "b", "c")[: len(accuracies)], seeds=accuracies.shape[1], stages=1)
-    results.scores.clear()
+    without_scores(results)
     for method, row in zip(results.methods, accuracies, strict=True):
         for seed, accuracy in enumerate(row):
             change(results, method, seed=seed, test_accuracy=accuracy, steps=steps)
@@ -240,8 +246,8 @@ def test_methods_that_lose_are_not_recommended_however_cheap():
 @pytest.mark.parametrize("steps", [100, 0], ids=["equal", "not counted"])
 def test_a_method_that_is_no_worse_in_as_many_steps_is_not_said_to_lose(steps):
     results = make_results(("cold", "warm", "dash"), levels={"warm": (0.8, 60), "dash": (0.945, 60)})
-    for row in list(results.rows):
-        change(results, row.method, seed=row.seed, stage=row.stage, steps=steps)
+    for method in results.methods:
+        change(results, method, steps=steps)
     verdict = judge(results, margin=0.02)
     assert {m: c.decision for m, c in by_method(verdict).items()} == {"warm": "worse", "dash": "no worse"}
     assert by_method(verdict)["dash"].difference < 0
@@ -256,7 +262,6 @@ def test_in_as_many_steps_a_better_mean_is_no_reason_and_a_better_accuracy_is(be
     rng = np.random.default_rng(0)
     accuracies = 0.9 + np.array([[0], [better]]) + rng.normal(0, 0.003, (2, 8))
     results = of_last_stage(accuracies)
-    results.methods = ("cold", "a")
     verdict = judge(results, margin=0.01)
     assert verdict.comparisons[0].difference > 0
     assert verdict.comparisons[0].decision == ("better" if better > 0.01 else "no worse")
@@ -283,8 +288,8 @@ def test_steps_are_saved_where_their_ratio_is_shown_to_be_below_one(steps, saves
 
 def test_where_no_steps_are_saved_every_method_that_loses_is_said_to():
     results = make_results(("cold", "warm"), levels={"warm": (0.8, 60)})
-    for row in list(results.rows):
-        change(results, row.method, seed=row.seed, stage=row.stage, steps=100)
+    for method in results.methods:
+        change(results, method, steps=100)
     assert judge(results).sentence.startswith(
         "Use cold: every method that takes no more steps loses accuracy, warm the"
     )
@@ -342,7 +347,7 @@ def test_partial_grid_counts_finished_pairs_only_and_says_how_far_it_is():
 
 def test_no_rows_yet_is_no_claim():
     results = make_results()
-    results.rows.clear()
+    results.runs.clear()
     verdict = judge(results)
     assert verdict.sentence == (
         "No claim: 0 seeds finished, and it takes 3 to tell methods apart; let the comparison finish."
@@ -352,7 +357,7 @@ def test_no_rows_yet_is_no_claim():
 
 def test_missing_scores_are_admitted():
     results = make_results()
-    results.scores.clear()
+    without_scores(results)
     verdict = judge(results)
     assert verdict.recommended == "dash"
     assert verdict.notes == (
@@ -363,13 +368,14 @@ def test_missing_scores_are_admitted():
 
 def test_scores_on_other_examples_are_as_good_as_missing_and_it_is_said():
     results = make_results()
-    results.test_sets = {("dash", seed): "another" for seed in results.seeds}
+    for seed in results.seeds:
+        results.runs["dash", seed].test_set = "another"
     assert judge(results).notes[-1].startswith("The intervals of dash allow for the seeds but not for the choice")
 
 
 def test_runs_that_do_not_depend_on_the_seed_prove_nothing():
     results = make_results(("cold", "dash"))
-    results.scores.clear()
+    without_scores(results)
     change(results, "cold", test_accuracy=0.90)
     change(results, "dash", test_accuracy=0.95)
     verdict = judge(results)
@@ -379,7 +385,7 @@ def test_runs_that_do_not_depend_on_the_seed_prove_nothing():
 
 def test_any_metric_and_lower_is_better():
     results = make_results(("cold", "warm", "dash"), levels={"warm": (0.975, 80), "dash": (0.90, 60)})
-    results.metric = Metric("perplexity", higher_is_better=False)
+    results = replace(results, metric=Metric("perplexity", higher_is_better=False))
     verdict = judge(results)
     assert verdict.recommended == "dash"
     assert "its last perplexity is 0.0" in verdict.sentence
@@ -408,7 +414,7 @@ def test_a_stopping_rule_that_never_held_is_noted():
 
 def test_among_methods_of_equal_cost_the_best_of_those_that_are_unclear_is_named():
     results = make_results(["cold", "alike", "better"], seeds=3, stages=2)
-    results.scores.clear()
+    without_scores(results)
     for seed, luck in enumerate((-0.1, 0.0, 0.1)):
         for method, level in (("cold", 0.5), ("alike", 0.5 + luck), ("better", 0.6 + luck)):
             change(results, method, seed=seed, test_accuracy=level, steps=100)

@@ -138,8 +138,8 @@ def test_a_run_that_was_stopped_inside_each_stage_gives_the_same_bits(tmp_path, 
 
     assert numbers(again) == numbers(whole)
     same_state(going_on, through)
-    assert again.reports == whole.reports
-    assert (again.scores[method, 1] == whole.scores[method, 1]).all()
+    assert again.runs[method, 1].reports == whole.runs[method, 1].reports
+    assert (again.runs[method, 1].scores == whole.runs[method, 1].scores).all()
 
 
 def test_without_a_save_inside_the_stage_is_done_again_with_the_same_numbers(tmp_path, task):
@@ -185,8 +185,8 @@ def test_a_row_says_what_happened(task):
     assert {row.status for row in results.rows} == {"max-epochs"}
     assert results.rows[0].method_seconds == 0
     assert all(row.method_seconds > 0 for row in results.rows[1:])
-    assert set(results.reports) == {("dash", 0, 2), ("dash", 0, 3)}
-    scores = results.scores["dash", 0]
+    assert set(results.runs["dash", 0].reports) == {2, 3}
+    scores = results.runs["dash", 0].scores.double()
     assert scores.mean() == pytest.approx(results.rows[-1].test_accuracy)
     assert len(scores) == 360
     assert math.isnan(results.rows[0].old_accuracy)

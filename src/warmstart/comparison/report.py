@@ -51,7 +51,7 @@ def write_report(
     lines += [markdown.sentence(verdict.sentence) + "\n", "".join(notes)]
     write_text(out / "table.md", "\n".join(line for line in lines if line))
     write_text(out / "report.html", _page(results, verdict, record, tuning))
-    if results.diagnoses:
+    if any(run.diagnoses for run in results.runs.values()):
         write_text(out / "diagnostics.csv", diagnostics_csv(results))
     for name, figure in (("accuracy", accuracy_figure(results)), ("cost", cost_figure(results))):
         write_bytes(out / f"{name}.png", figures.to_png(figure))

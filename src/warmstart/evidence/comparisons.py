@@ -73,13 +73,14 @@ def common_seeds(results: Results, method: str, reference: str) -> list[int]:
 
 def by_test_set(results: Results, method: str, reference: str, seeds: Sequence[int]) -> list[NDArray[np.float64]]:
     """For each test set, its seeds' differences on its examples; nothing unless all scores are known and pair up."""
-    groups: dict[str | None, list[NDArray[np.float64]]] = {}
+    groups: dict[str, list[NDArray[np.float64]]] = {}
     for seed in seeds:
-        ours, theirs = (results.scores.get((name, seed)) for name in (method, reference))
-        test_set, same = (results.test_sets.get((name, seed)) for name in (method, reference))
-        if ours is None or theirs is None or ours.shape != theirs.shape or test_set != same:
+        ours, theirs = (results.runs[name, seed] for name in (method, reference))
+        if ours.scores is None or theirs.scores is None or ours.test_set != theirs.test_set:
             return []
-        groups.setdefault(test_set, []).append(ours.astype(float) - theirs)
+        if ours.scores.shape != theirs.scores.shape:
+            return []
+        groups.setdefault(ours.test_set, []).append((ours.scores.double() - theirs.scores.double()).numpy())
     if any(len({scores.shape for scores in group}) > 1 for group in groups.values()):
         return []
     return [np.stack(group) for group in groups.values()]

@@ -88,8 +88,9 @@ def scales_by_layer(results: Results) -> list[Html]:
     """Figures of how each DASH scaled the layers before its last stage, all seeds pooled."""
     blocks = []
     for number, method in enumerate(results.methods):
-        stage = max((at for name, _, at in results.reports if name == method), default=0)
-        reports = [report for (name, _, at), report in results.reports.items() if (name, at) == (method, stage)]
+        by_seed = [run.reports for (name, _), run in results.runs.items() if name == method]
+        stage = max((at for reports in by_seed for at in reports), default=0)
+        reports = [reports[stage] for reports in by_seed if stage in reports]
         layers = _pooled_layers(reports)
         if not layers:
             continue

@@ -30,8 +30,9 @@ def diagnostics_csv(results: Results) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(_COLUMNS)
-    for (method, seed, stage), values in results.diagnoses.items():
-        writer.writerows((method, seed, stage, name, layer, repr(value)) for name, layer, value in values)
+    for (method, seed), run in results.runs.items():
+        for stage, values in run.diagnoses.items():
+            writer.writerows((method, seed, stage, name, layer, repr(value)) for name, layer, value in values)
     return text.getvalue()
 
 
@@ -68,8 +69,8 @@ def last_stage(results: Results) -> Table | None:
 
 def _names(results: Results) -> list[str]:
     """Of the whole network's measures, in the order in which they were taken."""
-    rows = (values for values in results.diagnoses.values())
-    return list(dict.fromkeys(name for values in rows for name, layer, _ in values if not layer))
+    taken = (values for run in results.runs.values() for values in run.diagnoses.values())
+    return list(dict.fromkeys(name for values in taken for name, layer, _ in values if not layer))
 
 
 def _line(results: Results, name: str, method: str) -> tuple[list[int], list[float]]:
@@ -79,8 +80,8 @@ def _line(results: Results, name: str, method: str) -> tuple[list[int], list[flo
 
 
 def _values(results: Results, name: str, method: str, stage: int) -> Iterable[float]:
-    for seed in results.seeds:
-        for measure, layer, value in results.diagnoses.get((method, seed, stage), ()):
+    for (of, _), run in results.runs.items():
+        for measure, layer, value in run.diagnoses.get(stage, ()) if of == method else ():
             if measure == name and not layer:
                 yield value
 

@@ -13,8 +13,6 @@ from warmstart.runs.state import RunState
 def collect(settings: GridSettings, stages: int, runs: Mapping[RunKey, RunState], optimizer: str = "") -> Results:
     """All measurements with one optimizer, in order of method, seed and stage; the only one if none is named."""
     optimizer = optimizer or settings.optimizer_names[0]
-    results = Results(settings.arms, settings.seed_numbers, stages, settings.metric)
-    for key in settings.runs():
-        if key.optimizer == optimizer and key in runs:
-            results.add(key, runs[key])
-    return results
+    wanted = (key for key in settings.runs() if key.optimizer == optimizer and key in runs)
+    held = {(key.method, key.seed): runs[key] for key in wanted}
+    return Results(settings.arms, settings.seed_numbers, stages, settings.metric, held)
