@@ -55,9 +55,9 @@ def test_the_help_of_compare_names_every_key_with_its_default(capfd):
 
 def test_the_help_names_every_network():
     from warmstart.grids.settings import ImageGridSettings
-    from warmstart.models.registry import MODELS
+    from warmstart.models.registry import networks
 
-    assert all(name in ImageGridSettings.setting("model").help for name in MODELS)
+    assert all(name in ImageGridSettings.setting("model").help for name in networks())
 
 
 def test_no_command_shows_the_help(capfd):

@@ -80,6 +80,18 @@ def test_a_kernel_is_a_matrix_of_outputs_by_inputs():
     assert found.by_layer("isometry")["0.weight"] == pytest.approx(0, abs=1e-5)
 
 
+@pytest.mark.parametrize("groups", [1, 2])
+def test_a_transposed_kernel_too_and_each_group_by_itself(groups):
+    model = nn.ConvTranspose2d(4, 6, 3, groups=groups, bias=False)
+    inputs = torch.randn(N, 4, 2, 2)
+    found = measured("stable-rank", model, inputs, model(inputs).detach())
+    # Each block (in, out, 3, 3) takes (in x 3 x 3) numbers to an output.
+    blocks = model.weight.detach().double().unflatten(0, (groups, -1)).transpose(1, 2).flatten(2)
+    sigma = torch.cat([torch.linalg.svdvals(block) for block in blocks])
+    assert len(sigma) == 6
+    assert found["stable-rank"] == pytest.approx(float(sigma.square().sum() / sigma.max() ** 2 / 6), rel=1e-5)
+
+
 def test_the_rank_of_features_is_that_of_what_the_output_layer_is_given():
     model = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 3))
     model[0].weight.data = torch.diag(torch.tensor([1.0, 1.0, 1.0, 0.0, 0.0, 0.0]))
@@ -220,4 +232,4 @@ def test_each_measure_says_what_it_is_and_where_it_comes_from(name):
 
 def test_an_embedding_is_looked_up_and_multiplies_nothing():
     model = nn.Sequential(nn.Embedding(5, 4), nn.Flatten(), nn.Linear(8, 2))
-    assert list(Subject(model, [], cross_entropy).matrices) == ["2.weight"]
+    assert list(Subject(model, [], cross_entropy).weights) == ["2.weight"]

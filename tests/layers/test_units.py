@@ -12,7 +12,7 @@ from networks import assert_same, snapshot
 from warmstart.errors import InputError
 from warmstart.layers.parts import Part
 from warmstart.layers.units import units, watch
-from warmstart.models.registry import MODELS
+from warmstart.models.registry import networks
 
 
 class Block(nn.Module):
@@ -150,10 +150,10 @@ def encoder():
 
 IMAGES = (2, 3, 8, 8)
 NETWORKS = {
-    "small-cnn": (lambda: MODELS["small-cnn"].factory(10, 3, 16), (2, 3, 16, 16)),
-    "resnet18": (lambda: MODELS["resnet18"].factory(4, 3, 16), (2, 3, 16, 16)),
+    "small-cnn": (lambda: networks()["small-cnn"].factory(10, 3, 16), (2, 3, 16, 16)),
+    "resnet18": (lambda: networks()["resnet18"].factory(4, 3, 16), (2, 3, 16, 16)),
     "vgg": (vgg, IMAGES),
-    "mlp": (lambda: MODELS["mlp"].factory(4, 3, 8, width=12), IMAGES),
+    "mlp": (lambda: networks()["mlp"].factory(4, 3, 8, width=12), IMAGES),
     "vit": (ViT, IMAGES),
     "hugging face vit": (hf_vit, IMAGES),
     "gpt2": (gpt2, 11),
@@ -317,7 +317,7 @@ def outgoing(layer):
 
 
 def test_small_cnn_by_hand():
-    model = MODELS["small-cnn"].factory(10, 1, 8)
+    model = networks()["small-cnn"].factory(10, 1, 8)
     layers, left = units(model, lambda: model(torch.randn(2, 1, 8, 8)))
     assert [(x.layer, x.count, x.shared_with, x.is_output) for x in layers] == [
         ("features.0", 16, (), False),
@@ -345,7 +345,7 @@ def test_small_cnn_by_hand():
 
 
 def test_resnet18_by_hand():
-    model = MODELS["resnet18"].factory(10, 3, 16)
+    model = networks()["resnet18"].factory(10, 3, 16)
     layers, left = units(model, lambda: F.cross_entropy(model(torch.randn(2, 3, 16, 16)), torch.tensor([0, 1])))
     stream = {
         1: ("conv1", "layer1.0.conv2", "layer1.1.conv2"),
@@ -512,7 +512,7 @@ def rows(channels_second):
 
 def test_activations_behind_modules_in_place_are_those_of_the_right_call():
     torch.manual_seed(0)
-    model = MODELS["resnet18"].factory(4, 3, 16)
+    model = networks()["resnet18"].factory(4, 3, 16)
     x = torch.randn(2, 3, 16, 16)
     layers, _ = units(model, lambda: model(x))
     other = copy.deepcopy(model)

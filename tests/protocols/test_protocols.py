@@ -30,7 +30,14 @@ def test_each_says_what_it_is_in_a_line(name):
 
 def test_all_that_the_design_names_are_there():
     named = {"incremental", "practice", "sota", "half", "tenth", "continual", "class-incremental"}
-    assert named | {"permuted-pixels", "shuffled-labels"} == protocols().keys()
+    assert named | {"permuted-pixels", "shuffled-labels"} <= protocols().keys()
+
+
+@pytest.mark.parametrize(("epochs", "left"), [("2", ()), (120, (60,)), (121, (60, 120))])
+def test_of_a_protocols_milestones_those_remain_that_lie_within_other_epochs(epochs, left):
+    settings = CompareSettings.of({"protocol": "half", "epochs": epochs})
+    assert settings.milestones == left
+    assert CompareSettings.of({"protocol": "half", "epochs": 99, "milestones": "7"}).milestones == (7,)
 
 
 def test_fires_protocols_train_by_adam():

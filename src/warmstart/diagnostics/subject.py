@@ -16,7 +16,7 @@ from warmstart.batches import examples_in, micro_batches, to_device
 from warmstart.diagnostics.hessian import largest_eigenvalue
 from warmstart.errors import InputError
 from warmstart.gradient_ema import gradient_pass, scalar_loss
-from warmstart.layers.matrices import embeddings
+from warmstart.layers.matrices import embeddings, rows_of
 from warmstart.layers.neurons import each_parameter, rule_of
 from warmstart.layers.norms import is_norm
 from warmstart.layers.output import output_layer
@@ -56,12 +56,12 @@ class Subject:
     """Each parameter's learning rate."""
 
     @cached_property
-    def matrices(self) -> dict[str, Tensor]:
-        """The weights of layers as matrices (outputs, inputs), by name, without biases and norm layers."""
+    def _layers(self) -> dict[str, tuple[nn.Module, str, Tensor]]:
+        """Layer, name there and weight, by the weight's name: no biases, norm layers or embeddings."""
         looked_up = embeddings(self.model)
         found = {
-            name: parameter.detach().flatten(1).float()
-            for name, layer, _, parameter in each_parameter(self.model)
+            name: (layer, key, parameter.detach())
+            for name, layer, key, parameter in each_parameter(self.model)
             if parameter.dim() > 1 and rule_of(layer) is not None and not is_norm(layer) and layer not in looked_up
         }
         if not found:
@@ -69,9 +69,17 @@ class Subject:
         return found
 
     @cached_property
+    def weights(self) -> dict[str, Tensor]:
+        """The weights of layers, by name, without biases, norm layers and embeddings."""
+        return {name: weight for name, (_, _, weight) in self._layers.items()}
+
+    @cached_property
     def singular_values(self) -> dict[str, Tensor]:
-        """Those of `matrices`, the largest first: (smaller side,), in fp64."""
-        return {name: torch.linalg.svdvals(weight.double()) for name, weight in self.matrices.items()}
+        """Those of each weight as a matrix (outputs, inputs x kernel), the largest first, in fp64.
+
+        Groups, and projections that lie in one weight, are matrices of their own, whose values stand together.
+        """
+        return {name: _singular_values(*layer) for name, layer in self._layers.items()}
 
     @cached_property
     def units(self) -> list[Units]:
@@ -167,3 +175,10 @@ class Subject:
 
     def _on_device(self, batch: Any) -> Any:
         return to_device(batch, next(self.model.parameters()).device)
+
+
+def _singular_values(layer: nn.Module, key: str, weight: Tensor) -> Tensor:
+    rows = rows_of(layer, key, weight)
+    blocks = (weight[None] if rows is None else rows).flatten(2).double()
+    values: Tensor = torch.linalg.svdvals(blocks).flatten()
+    return values.sort(descending=True).values

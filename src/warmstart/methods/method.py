@@ -112,7 +112,8 @@ class Method:
         Returns:
             What was done.
         """
-        return Report(self.name, self.settings(), notes=("nothing changed: training goes on",))
+        now = "nothing changed now: it acts on updates" if self.acts_on_updates else "nothing changed: training goes on"
+        return Report(self.name, self.settings(), notes=(now,))
 
     def after_backward(self, model: nn.Module, stage: Stage) -> None:
         """Act before an update; called after each ``backward()``, so twice in an update of SAM.

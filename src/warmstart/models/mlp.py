@@ -6,6 +6,7 @@ from torch import nn
 
 from warmstart.errors import at_least_one
 from warmstart.image_size import ImageSize, height_and_width
+from warmstart.models.network import Network
 from warmstart.models.norms_and_activations import Activation, Norm, activation_layer, filters, norm_of_vectors
 
 
@@ -36,3 +37,12 @@ def mlp(
         layers += [nn.Linear(inputs, outputs), *norm_of_vectors(norm, outputs), activation_layer(activation)]
         inputs = width
     return nn.Sequential(*layers, nn.Linear(inputs, num_classes))
+
+
+NETWORK = Network(
+    "mlp",
+    mlp,
+    "two hidden layers of 1000 units with batch norm; images in [0, 1]",
+    "DASH paper (arXiv 2410.23495)",
+    input_range="unit",
+)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from warmstart.errors import at_least_one
 from warmstart.image_size import ImageSize
+from warmstart.models.network import Network
 from warmstart.models.norms_and_activations import norm_of_maps
 
 Norm = Literal["batch", "layer"]
@@ -105,3 +106,11 @@ def _norm(norm: Norm, channels: int) -> nn.Module:
 
 def _stage(inputs: int, outputs: int, *, stride: int, norm: Norm) -> nn.Sequential:
     return nn.Sequential(BasicBlock(inputs, outputs, stride, norm), BasicBlock(outputs, outputs, 1, norm))
+
+
+NETWORK = Network(
+    "resnet18",
+    resnet18,
+    "ResNet-18 with a 3x3 stem and max-pool; the paper's main network",
+    "He et al. (arXiv 1512.03385), as in the DASH paper (arXiv 2410.23495)",
+)

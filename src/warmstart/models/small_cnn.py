@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from warmstart.image_size import ImageSize, height_and_width
+from warmstart.models.network import Network
 from warmstart.models.norms_and_activations import Activation, Norm, activation_layer, filters, norm_of_maps
 
 _SMALL = 16
@@ -52,3 +53,11 @@ def small_cnn(
     norm layer follows them.
     """
     return SmallCNN(num_classes, in_channels, image_size, norm=norm, activation=activation)
+
+
+NETWORK = Network(
+    "small-cnn",
+    small_cnn,
+    "three batch-normed 3x3 convolutions and a linear layer; for laptops",
+    "warmstart",
+)

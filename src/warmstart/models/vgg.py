@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from warmstart.errors import InputError
 from warmstart.image_size import ImageSize, height_and_width
+from warmstart.models.network import Network
 from warmstart.models.norms_and_activations import Activation, Norm, activation_layer, filters, norm_of_maps
 
 _CONFIGURATION_D = (64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 512, 512, 512, "M")
@@ -82,3 +83,11 @@ def vgg16(
             nn.init.normal_(module.weight, std=0.01)
             nn.init.zeros_(module.bias)
     return model
+
+
+NETWORK = Network(
+    "vgg16",
+    vgg16,
+    "VGG-16 with batch norm and its full classifier; images of 32 pixels or more",
+    "Simonyan and Zisserman (arXiv 1409.1556), as in the DASH paper (arXiv 2410.23495)",
+)

@@ -25,7 +25,16 @@ class Protocol:
     """Whether the recipe's optimizer belongs to it; else the grid chooses."""
 
     def settings(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """The settings that it stands for, among others that are given; precision is left open."""
+        """The settings that it stands for, among others that are given.
+
+        Args:
+            given: Settings by key. Of the milestones those remain that lie within its ``epochs``.
+
+        Returns:
+            Settings by key, but for precision, which is left open.
+        """
         left_open = {"precision"} if self.names_optimizer else {"precision", "optimizer"}
         recipe = {key: getattr(self.recipe, key) for key in Recipe.described() if key not in left_open}
+        if str(epochs := given.get("epochs")).isdecimal():
+            recipe["milestones"] = tuple(epoch for epoch in self.recipe.milestones if epoch < int(str(epochs)))
         return {**recipe, **self.stream}

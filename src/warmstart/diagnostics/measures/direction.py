@@ -25,7 +25,7 @@ class Direction(Measure):
         gradients = subject.new_gradients.mean
         pairs = {
             name: (weight.flatten().double(), -gradients[name].flatten().double())
-            for name, weight in subject.matrices.items()
+            for name, weight in subject.weights.items()
             if name in gradients
         }
         if not pairs:

@@ -23,11 +23,11 @@ class Distance(Measure):
         if subject.initial is None:
             raise InputError("the first weights are not known: give initial=")
         moved, began = {}, {}
-        for name, weight in subject.matrices.items():
+        for name, weight in subject.weights.items():
             first = subject.initial.get(name)
-            if first is None or first.numel() != weight.numel():
+            if first is None or first.shape != weight.shape:
                 raise InputError(f"initial has no first value of {name}")
-            first = first.detach().to(weight.device).flatten(1).double()
+            first = first.detach().to(weight.device).double()
             moved[name], began[name] = float((weight.double() - first).norm()), float(first.norm())
         whole = math.hypot(*moved.values()) / max(math.hypot(*began.values()), 1e-30)
         return self.whole_and_layers(whole, {name: moved[name] / max(began[name], 1e-30) for name in moved})

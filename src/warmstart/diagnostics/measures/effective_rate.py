@@ -25,7 +25,7 @@ class EffectiveRate(Measure):
             raise InputError("the learning rate is not known: give optimizer=")
         named = dict(subject.model.named_parameters())
         found = {}
-        for name, weight in subject.matrices.items():
+        for name, weight in subject.weights.items():
             rate, square = subject.rates.get(named[name], 0.0), float(weight.double().square().sum())
             if rate > 0 and square > 0:
                 found[name] = rate / square

@@ -13,7 +13,10 @@ from warmstart.errors import InputError
 
 
 class Isometry(Measure):
-    """FIRE's deviation from isometry, made free of the weights' scale and size."""
+    """FIRE's deviation from isometry, made free of the weights' scale and size.
+
+    A convolution is one matrix here, of all that enters an output; FIRE makes that of each kernel position an isometry.
+    """
 
     name = "isometry"
     summary = "rms of sigma_i^2 / mean(sigma^2) - 1 of a weight: 0 for an isometry times a factor; mean of layers"

@@ -19,5 +19,5 @@ class WeightNorm(Measure):
 
     def of(self, subject: Subject) -> Iterator[Measurement]:
         """All together, then each layer's."""
-        norms = {name: float(weight.double().norm()) for name, weight in subject.matrices.items()}
+        norms = {name: float(weight.double().norm()) for name, weight in subject.weights.items()}
         return self.whole_and_layers(math.hypot(*norms.values()), norms)
