@@ -10,6 +10,7 @@ import pytest
 from commands import numbers, rows, start, wait_until, warmstart
 from warmstart.comparison.settings import CompareSettings
 from warmstart.data.load import load
+from warmstart.storage.checkpoint import read_tensors
 
 SMALL = ["--stages", "2", "--stage-size", "40", "--seeds", "3", "--until", "0.9", "--device", "cpu", "--threads", "1"]
 GRID = [*SMALL, "--tune", "3", "--methods", "cold,dash"]
@@ -51,6 +52,12 @@ def test_chosen_and_given_settings_are_tested_on_seeds_that_no_trial_had(tuned):
     assert {row["method"] for row in rows(tuned)} == chosen | {"cold", "dash"}
     assert {row["seed"] for row in rows(tuned)} == {"0", "1", "2"}
     assert {row["seed"] for row in rows(tuned / "tuning")} == {"10000"}
+
+
+def test_networks_of_trials_take_no_space_once_they_are_judged(tuned):
+    kept = {file: read_tensors(file, "model.") for file in tuned.rglob("checkpoint.safetensors")}
+    assert {"tuning" in file.parts for file, tensors in kept.items() if not tensors} == {True}
+    assert {"tuning" in file.parts for file, tensors in kept.items() if tensors} == {False}
 
 
 def test_the_report_says_what_was_chosen_and_keeps_the_methods_names(tuned, capsys):

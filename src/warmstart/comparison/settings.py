@@ -121,6 +121,7 @@ class TuningRecord(Record[TuningSettings]):
     """The config.yaml of a comparison's trials."""
 
     kind: ClassVar[str] = "tuning"
+    keeps_weights: ClassVar[bool] = False
     trials: dict[str, tuple[str, ...]]
     """Method as it was given -> its trials, as in results.csv, the first as it was given."""
     judged_on: str

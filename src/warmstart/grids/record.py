@@ -64,6 +64,8 @@ class Record(BaseModel, Generic[S_co]):
 
     kind: ClassVar[str]
     """Such as ``compare``."""
+    keeps_weights: ClassVar[bool] = True
+    """Whether networks stay in the folder when their runs are over."""
     settings: S_co
     data_fingerprint: str | dict[int, str]
     """One hash, or one for each seed where the data depends on it."""
@@ -113,7 +115,7 @@ class Record(BaseModel, Generic[S_co]):
         """The folder of this grid's runs, to write to with a claim, else to read from."""
         from warmstart.runs.grid_folder import GridFolder
 
-        return GridFolder(out, self.identities(), claim)
+        return GridFolder(out, self.identities(), claim, self.keeps_weights)
 
     def with_first_start(self, then: Record[Any]) -> Self:
         """This record with the first start's provenance and data fingerprints, and those of added seeds."""

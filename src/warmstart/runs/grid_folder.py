@@ -28,6 +28,8 @@ class GridFolder:
     """Seed -> what tells its runs from those of other settings or data."""
     claim: Claim | None = None
     """That the folder is locked for this grid; None for reading alone."""
+    keeps_weights: bool = True
+    """Whether the checkpoint of a run that is over still holds its network, which nothing here needs any more."""
 
     def resolved(self) -> GridFolder:
         """The same folder from any current one."""
@@ -43,16 +45,28 @@ class GridFolder:
         """The checkpoint of a run."""
         return key.folder(self.path) / CHECKPOINT
 
-    def save(self, key: RunKey, state: RunState, *, model: nn.Module, optimizer: Optimizer | None) -> None:
-        """Write a run's checkpoint, or leave the old one untouched; WorkFailedError if the folder was taken away."""
+    def save(
+        self, key: RunKey, state: RunState, *, model: nn.Module, optimizer: Optimizer | None, over: bool = False
+    ) -> None:
+        """Write a run's checkpoint, or leave the old one untouched; WorkFailedError if the folder was taken away.
+
+        Args:
+            key: The run.
+            state: Its state.
+            model: Its network.
+            optimizer: Its optimizer.
+            over: Whether the run is over.
+        """
         self.require_claim()
+        bare = over and not self.keeps_weights
+        state = replace(state, of_method={}) if bare else state
         file = self.file(key)
         file.parent.mkdir(parents=True, exist_ok=True)
         metadata = {**self._owner(key), **state.to_metadata()}
         checkpoint.save(
             file,
-            model=model,
-            optimizer=optimizer,
+            model={} if bare else model,
+            optimizer=None if bare else optimizer,
             metadata=metadata,
             tensors=state.to_tensors(),
             check=self.require_claim,

@@ -169,13 +169,15 @@ class Run:
         if self._folder is None:
             return
         checked_state(self.method, self.model, self.state.of_method)
-        self._folder.save(self.key, self.state, model=self.model, optimizer=self.optimizer)
+        over = self.state.is_over(self.task.stages)
+        self._folder.save(self.key, self.state, model=self.model, optimizer=self.optimizer, over=over)
 
     def _load(self) -> None:
         saved = self._team.on_first(lambda: None if self._folder is None else self._folder.load(self.key))
         if saved is None:
             return
-        self.model.load_state_dict(saved.model_state)
+        if saved.model_state:
+            self.model.load_state_dict(saved.model_state)
         if self.optimizer is not None and saved.optimizer_state is not None:
             self.optimizer.load_state_dict(saved.optimizer_state)
         self.state = RunState.from_saved(saved.metadata, saved.tensors)
