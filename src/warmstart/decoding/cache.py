@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from warmstart.decoding.bounds import free_memory
-from warmstart.decoding.decode import Encoded, ImageStack, decode, decode_images
+from warmstart.decoding.decode import Encoded, ImageStack, Unread, decode, decode_images
 from warmstart.decoding.unreadable import reading
 from warmstart.decoding.wanted import OnDecoded, Wanted
 from warmstart.errors import InputError
@@ -99,7 +99,8 @@ class _State:
     done: int = 0
     bits: int = 16
     top: int = 0
-    unreadable: tuple[tuple[int, str, str], ...] = ()
+    unreadable: tuple[tuple[Any, ...], ...] = ()
+    """Places, each with the fields of `Unread`."""
     first: str = ""
     complete: bool = False
     checksum: int = 0
@@ -120,7 +121,7 @@ class _StackOnDisk(ImageStack):
             return
         state = self.state
         self.done, self.bits, self.top, self._first = state.done, state.bits, state.top, state.first
-        self.unreadable = {index: (name, message) for index, name, message in state.unreadable}
+        self.unreadable = {index: Unread(*why) for index, *why in state.unreadable}
         self._array = self._mapped("r" if state.complete else "r+")
 
     @property

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import PurePosixPath
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -203,6 +204,15 @@ def _from_sixteen_bits(image: Image.Image, name: str, bits: int) -> tuple[Image.
     return Image.fromarray(eight.astype(np.uint8)), max(1, int(values.max()))
 
 
+class Unread(NamedTuple):
+    """An image that cannot be read."""
+
+    name: str
+    reason: str
+    may_pass: bool = False
+    """Whether it may be readable another time."""
+
+
 class ImageStack:
     """Images of one size, filled in any order, in one array that is allocated once."""
 
@@ -212,17 +222,15 @@ class ImageStack:
         """Images that were put or left out."""
         self.bits, self.top = 16, 0
         """Of images of 16 bits: how many are in use, and the largest value so far; 0 without such images."""
-        self.unreadable: dict[int, tuple[str, str]] = {}
-        """Place -> the name of an image, and why it cannot be read."""
-        self.may_pass: set[int] = set()
-        """Those of them that may be readable another time."""
+        self.unreadable: dict[int, Unread] = {}
+        """By place."""
         self._progress = progress
         self._array: NDArray[np.uint8] | None = None
         self._first = ""
 
     def begin_again(self, bits: int) -> None:
         """Let all images be put once more, of so many bits."""
-        self.done, self.bits, self.unreadable, self.may_pass = 0, bits, {}, set()
+        self.done, self.bits, self.unreadable = 0, bits, {}
 
     def put(self, index: int, name: str, image: Pixels, top: int = 0) -> None:
         """Store an image, (H, W) or (H, W, 3), at ``index``; all must be of the first one's size."""
@@ -242,9 +250,7 @@ class ImageStack:
 
     def leave_out(self, index: int, name: str, error: InputError) -> None:
         """Note that the image at ``index`` cannot be read."""
-        self.unreadable[index] = name, str(error)
-        if may_pass(error):
-            self.may_pass.add(index)
+        self.unreadable[index] = Unread(name, str(error), may_pass(error))
         self._count()
 
     def _count(self) -> None:
@@ -272,7 +278,7 @@ class ImageStack:
         """Notes on what was read; InputError if some images could not be, unless they may be skipped."""
         count, notes = len(self.unreadable), []
         if count:
-            names, (first, *_) = zip(*self.unreadable.values(), strict=True)
+            names, (first, *_), _ = zip(*self.unreadable.values(), strict=True)
             if count == 1 and not skip_unreadable:
                 raise InputError(f"{first}, or give --skip-unreadable")
             found = f"{count} of {self.total} images cannot be read"

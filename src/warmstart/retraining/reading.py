@@ -19,7 +19,7 @@ from warmstart.data.files import ARCHIVE_SUFFIXES, open_files, stamp
 from warmstart.data.label_files import SUFFIXES as LISTS
 from warmstart.data.listing import Listing
 from warmstart.data.load import open_listing, require_path
-from warmstart.decoding.decode import Encoded, ImageStack, decode_images, is_image
+from warmstart.decoding.decode import Encoded, ImageStack, Unread, decode_images, is_image
 from warmstart.decoding.unreadable import in_one_line, may_pass
 from warmstart.decoding.wanted import EXACT, Wanted
 from warmstart.errors import InputError
@@ -160,7 +160,7 @@ class _Reader:
         if file.suffix.lower() == ".npz":
             data = read_npz(file, self._wanted)
             images, labels = data.train_images, [data.classes[label] for label in data.train_labels.tolist()]
-            bad: list[_Unread] = []
+            bad: list[Unread] = []
         else:
             with open_listing(file, self._wanted) as listing:
                 if listing is None:
@@ -189,11 +189,11 @@ class _Reader:
             images, kept, bad = self._decoded(listing)
         for one in bad:
             self._refuse(*one)
-        unread = {name for name, _, _ in bad}
+        unread = {one.name for one in bad}
         self._rows += len(new)
         self._take(images, kept, [name for name in listing.names if name not in unread])
 
-    def _decoded(self, listing: Listing) -> tuple[Tensor, list[str], list[_Unread]]:
+    def _decoded(self, listing: Listing) -> tuple[Tensor, list[str], list[Unread]]:
         """The images of a listing's training part and their classes, and those that are left out."""
         count = len(listing.labels)
         stack = ImageStack(count, self._wanted.progress)
@@ -204,10 +204,7 @@ class _Reader:
         decode_images(encoded, stack, self._wanted)
         if stack.top:  # of 16 bits, the first ones' rule holds for all
             self._wanted = replace(self._wanted, bits=stack.bits)
-        bad = [
-            (name, error.removeprefix(f"{name}: "), at in stack.may_pass)
-            for at, (name, error) in stack.unreadable.items()
-        ]
+        bad = [one._replace(reason=one.reason.removeprefix(f"{one.name}: ")) for one in stack.unreadable.values()]
         labels = [listing.classes[x] for at, x in enumerate(listing.labels.tolist()) if at not in stack.unreadable]
         return stack.images(), labels, bad
 
@@ -282,6 +279,4 @@ class _Reader:
         return images[grey, :1]
 
 
-_Unread = tuple[str, str, bool]
-"""A file or row, why it cannot be read, and whether that may pass."""
 _NONE = torch.empty(0, 1, 1, 1, dtype=torch.uint8)

@@ -66,7 +66,7 @@ def decode_files(paths: Sequence[Path], card: ModelCard) -> tuple[Tensor, dict[i
     encoded = [(place, str(path), partial(read_file, path)) for place, path in enumerate(paths)]
     with _turn:
         decode_images(lambda: encoded, stack, _wanted(card))
-    unreadable = {place: reason for place, (_, reason) in sorted(stack.unreadable.items())}
+    unreadable = {place: one.reason for place, one in sorted(stack.unreadable.items())}
     return _of_the_cards_form(stack.images(), card), unreadable
 
 
