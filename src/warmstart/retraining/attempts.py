@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 from torch import nn
@@ -75,7 +74,7 @@ class Trained:
         return "; ".join([*self.verdict.objections, self.verdict.sentence()])
 
 
-@dataclass(frozen=True)
+@dataclass
 class Attempts:
     """Trains stages of a locked state."""
 
@@ -84,6 +83,7 @@ class Attempts:
     claim: Claim
     chronicle: Chronicle
     helpers: Helpers
+    _data: ArrivedData | None = field(default=None, init=False)
 
     def job(self, row: StageRow, settings: RetrainSettings) -> Job:
         """All that the trainings of a stage need."""
@@ -98,13 +98,9 @@ class Attempts:
     def data(self, parts: Iterable[Part], test_file: str, withdrawn: Mapping[bytes, int]) -> ArrivedData:
         """What has arrived; the latest is kept, so that it is read once, however many trainings there are."""
         wanted = ArrivedData(self.state, tuple(parts), test_file, withdrawn)
-        if self._latest_data != [wanted]:
-            self._latest_data[:] = [wanted]
-        return self._latest_data[0]
-
-    @cached_property
-    def _latest_data(self) -> list[ArrivedData]:
-        return []
+        if self._data != wanted:
+            self._data = wanted
+        return self._data
 
     def train(self, number: int, settings: RetrainSettings, attempt: str) -> Trained:
         """Train a stage from the stage before, or go on where that was interrupted, and judge it."""

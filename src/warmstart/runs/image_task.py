@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from typing import Any
 
 import torch
@@ -243,15 +243,11 @@ class ImageTask:
         """Some of the training part, on the device."""
         return self._train.at(index)
 
-    def _stream(self, seed: int) -> ImageStream:
-        if seed not in self._latest_stream:
-            self._latest_stream.clear()
-            self._latest_stream[seed] = image_stream(self.images, self.stream, seed, validation=self.validation)
-        return self._latest_stream[seed]
-
     @cached_property
-    def _latest_stream(self) -> dict[int, ImageStream]:
-        return {}
+    def _stream(self) -> Callable[[int], ImageStream]:
+        """The stream of a seed; the latest is kept."""
+        stream = partial(image_stream, self.images, self.stream, validation=self.validation)
+        return lru_cache(maxsize=1)(stream)
 
     def _test_of(self, seed: int, number: int) -> Selection:
         tested = self._stream(seed).arrival(number).test
