@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from warmstart.retraining.gate import Rival, behind_cold, judge
+from warmstart.retraining.gate import Rival, behind_cold, judge_candidate
 from warmstart.retraining.settings import GateSettings
 
 
@@ -15,7 +15,7 @@ def rival(found, known=None, stage=1):
 def judged(candidate, current, labels=None, bar=None, **settings):
     labels = np.zeros(len(candidate), np.int64) if labels is None else labels
     current = current if isinstance(current, Rival) else rival(current)
-    return judge(candidate, current, bar, labels, ["cat", "dog"], GateSettings(**settings))
+    return judge_candidate(candidate, current, bar, labels, ["cat", "dog"], GateSettings(**settings))
 
 
 def right(*counts):

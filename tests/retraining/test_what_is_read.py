@@ -45,14 +45,14 @@ def reads(monkeypatch):
 @pytest.fixture
 def judged(monkeypatch):
     """The first training that is judged is rejected, others are not; the bytes of all images in memory at each."""
-    found, plain = [], attempts.judge
+    found, plain = [], attempts.judge_candidate
 
     def judge(*given):
         found.append(bytes_of_images())
         verdict = plain(*given)
         return replace(verdict, objections=("no good",)) if len(found) == 1 else verdict
 
-    monkeypatch.setattr(attempts, "judge", judge)
+    monkeypatch.setattr(attempts, "judge_candidate", judge)
     return found
 
 

@@ -20,7 +20,7 @@ from warmstart.retraining.choice import Choice, chosen, come_again, examples, in
 from warmstart.retraining.chronicle import Chronicle
 from warmstart.retraining.facts import Facts, first_facts, wanted
 from warmstart.retraining.index import Index, KnownFile, StageRow
-from warmstart.retraining.reading import Expected, Look, look
+from warmstart.retraining.reading import Expected, Found, find
 from warmstart.retraining.settings import RetrainSettings
 from warmstart.retraining.snapshots import Snapshot, pixel_digest, split
 from warmstart.retraining.state import FIRST, StateFolder
@@ -33,7 +33,7 @@ from warmstart.wording import counted
 
 
 @dataclass(frozen=True)
-class Arrival:
+class Intake:
     """Takes what has arrived into a state."""
 
     state: StateFolder
@@ -58,7 +58,7 @@ class Arrival:
         before = index.files()
         stages = index.stages()
         expected = replace(self._expected(facts), layout=index.fact("layout") or "", begun=bool(stages))
-        found = look(settings.data, before, expected)
+        found = find(settings.data, before, expected)
         self._require_few_bad(found)
         parts = [Part(row.number, row.data_sha256) for row in stages if row.arrived]
         files = {part.stage: self.state.snapshot(part.stage) for part in parts}
@@ -82,7 +82,7 @@ class Arrival:
             return Expected(wanted(settings, read_size(settings.image_size), settings.fit))
         return Expected(facts.wanted(settings), facts.channels, facts.whole_numbers)
 
-    def _require_few_bad(self, found: Look) -> None:
+    def _require_few_bad(self, found: Found) -> None:
         allowed = math.ceil(self.settings.max_bad * found.rows)
         if len(found.bad) > allowed:
             path, reason = found.bad[0]
@@ -93,13 +93,13 @@ class Arrival:
         for path, reason in found.bad:
             self.chronicle.say("quarantined", f"left out: {path}: {reason}", path=path, reason=reason)
 
-    def _test(self, facts: Facts | None, found: Look) -> Look:
+    def _test(self, facts: Facts | None, found: Found) -> Found:
         """The images of --test, in the size of those that arrive."""
         assert self.settings.test is not None
         height, width = found.images.shape[-2:]
         known = self._expected(facts)
         expected = replace(known, wanted=replace(known.wanted, size=known.wanted.size or (height, width)))
-        test = look(self.settings.test, {}, replace(expected, channels=known.channels or found.channels))
+        test = find(self.settings.test, {}, replace(expected, channels=known.channels or found.channels))
         for path, reason in test.bad:
             self.chronicle.say("quarantined", f"left out of --test: {path}: {reason}", path=path, reason=reason)
         if not test.labels:
@@ -107,7 +107,7 @@ class Arrival:
         return test
 
     def _say_what_changed(
-        self, before: Mapping[str, KnownFile], found: Look, gone: Counter[bytes], withdrawn: set[bytes]
+        self, before: Mapping[str, KnownFile], found: Found, gone: Counter[bytes], withdrawn: set[bytes]
     ) -> None:
         for path in sorted(found.read & before.keys()):
             then, now = (Counter(split(files[path].digests)) for files in (before, found.present))
@@ -136,7 +136,7 @@ class Arrival:
             return False
         return True
 
-    def _forget(self, before: Mapping[str, KnownFile], found: Look) -> None:
+    def _forget(self, before: Mapping[str, KnownFile], found: Found) -> None:
         """Nothing arrives: files that are only renamed, touched or unreadable are remembered so."""
         vanished = before.keys() - found.present.keys()
         if not found.read and not vanished and not found.bad:
@@ -149,9 +149,9 @@ class Arrival:
     def _stage(
         self,
         facts: Facts | None,
-        found: Look,
+        found: Found,
         choice: Choice,
-        test: Look | None,
+        test: Found | None,
         parts: list[Part],
         before: Mapping[str, KnownFile],
     ) -> StageRow | None:
@@ -196,7 +196,7 @@ class Arrival:
             index.add_events(self.chronicle.drain())
         return row
 
-    def _require_wanted(self, found: Look, new_classes: Sequence[str], known: Sequence[str]) -> None:
+    def _require_wanted(self, found: Found, new_classes: Sequence[str], known: Sequence[str]) -> None:
         """Raise InputError if a class that is new is none, or is not to come by itself."""
         data = self.settings.data
         _, parts = order_parts(new_classes)

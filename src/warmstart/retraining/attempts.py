@@ -15,7 +15,7 @@ from warmstart.processes import Team
 from warmstart.retraining.candidate import StageFolder, begin
 from warmstart.retraining.chronicle import Chronicle
 from warmstart.retraining.facts import Facts
-from warmstart.retraining.gate import Right, Rival, Verdict, behind_cold, judge
+from warmstart.retraining.gate import GateVerdict, Right, Rival, behind_cold, judge_candidate
 from warmstart.retraining.index import Index, StageRow
 from warmstart.retraining.night_task import NightTask
 from warmstart.retraining.settings import RetrainSettings
@@ -47,7 +47,7 @@ class Trained:
     run: Run
     failure: str
     """Why it did not end as it should; empty where it did."""
-    verdict: Verdict | None
+    verdict: GateVerdict | None
     """None where it failed."""
 
     @property
@@ -224,13 +224,13 @@ class Attempts:
                 self.chronicle.say("damaged", f"{error}; {then}", before.number)
         return (), None, 0
 
-    def _judge(self, trained: Trained, task: NightTask, job: Job) -> Verdict:
+    def _judge(self, trained: Trained, task: NightTask, job: Job) -> GateVerdict:
         number, current, bar = self.index.current, None, None
         if number is not None:
             current = self._rival(number, task, job)
             if (best := self.index.bar(number)) != number:
                 bar = self._bar(best, task, job)
-        return judge(trained.right, current, bar, job.data.test.labels.numpy(), job.classes, job.settings)
+        return judge_candidate(trained.right, current, bar, job.data.test.labels.numpy(), job.classes, job.settings)
 
     def _bar(self, number: int, task: NightTask, job: Job) -> Rival | None:
         """The best so far, made anew from its checkpoint if its model is damaged; None if that is damaged as well."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from warmstart.retraining.index import KnownFile
-from warmstart.retraining.reading import Look
+from warmstart.retraining.reading import Found
 from warmstart.retraining.snapshots import Known, Snapshot, pixel_digest, split, taken
 
 
@@ -30,7 +30,7 @@ def examples(files: Mapping[str, KnownFile]) -> Counter[bytes]:
     return Counter(one for file in files.values() for one in split(file.digests))
 
 
-def chosen(found: Look, excess: Counter[bytes], tested: set[bytes]) -> list[int]:
+def chosen(found: Found, excess: Counter[bytes], tested: set[bytes]) -> list[int]:
     """The places of examples that have not arrived before, in their order.
 
     Args:
@@ -49,7 +49,7 @@ def chosen(found: Look, excess: Counter[bytes], tested: set[bytes]) -> list[int]
     return places
 
 
-def come_again(found: Look, places: Sequence[int], gone: Set[bytes], before: Iterable[Known]) -> set[bytes]:
+def come_again(found: Found, places: Sequence[int], gone: Set[bytes], before: Iterable[Known]) -> set[bytes]:
     """The digests of examples that are gone and whose pixels arrive under another class: a label was corrected."""
     if not gone:
         return set()
@@ -58,7 +58,7 @@ def come_again(found: Look, places: Sequence[int], gone: Set[bytes], before: Ite
 
 
 def snapshot_of(
-    found: Look, places: Sequence[int], place_of: Mapping[str, int], sides: Mapping[bytes, bool]
+    found: Found, places: Sequence[int], place_of: Mapping[str, int], sides: Mapping[bytes, bool]
 ) -> Snapshot:
     """The examples at these places; ``place_of`` has the classes' numbers, ``sides`` those of pixels known before."""
     at = list(places)

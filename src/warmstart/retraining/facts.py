@@ -14,7 +14,7 @@ from warmstart.errors import InputError
 from warmstart.image_size import ImageSize, height_and_width
 from warmstart.models.registry import input_range
 from warmstart.retraining.index import Index
-from warmstart.retraining.reading import Look
+from warmstart.retraining.reading import Found
 from warmstart.retraining.settings import RetrainSettings
 from warmstart.retraining.snapshots import Snapshot
 
@@ -79,7 +79,7 @@ class Facts:
         return replace(wanted(settings, height_and_width(self.image_size), fit), bits=self.bits)
 
 
-def first_facts(settings: RetrainSettings, found: Look, arrived: Snapshot) -> Facts:
+def first_facts(settings: RetrainSettings, found: Found, arrived: Snapshot) -> Facts:
     """What the first stage fixes, by its training part."""
     train = arrived if settings.test is not None else arrived.at(~arrived.held_out)
     height, width = found.images.shape[-2:]

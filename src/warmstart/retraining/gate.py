@@ -33,7 +33,7 @@ class Rival:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class GateVerdict:
     """What the gate found; differences are the candidate's accuracy less a rival's, in [-1, 1]."""
 
     accuracy: float
@@ -91,14 +91,14 @@ class Verdict:
         return f"accuracy {self.accuracy:.1%}, current {self.current:.1%} ({difference}){best}, churn {self.churn:.1%}"
 
 
-def judge(
+def judge_candidate(
     candidate: Right,
     current: Rival | None,
     bar: Rival | None,
     labels: NDArray[np.int64],
     classes: Sequence[str],
     settings: GateSettings,
-) -> Verdict:
+) -> GateVerdict:
     """Judge a candidate.
 
     Args:
@@ -114,7 +114,7 @@ def judge(
     """
     accuracy = float(candidate.mean())
     if current is None:
-        return Verdict(accuracy)
+        return GateVerdict(accuracy)
     best = bar or current
     low, high = _interval(candidate, current.right, _ERROR) or (None, None)
     above = _interval(candidate, best.right, _ERROR)
@@ -123,7 +123,7 @@ def judge(
         classes[label]: float(current.right[labels == label].mean() - candidate[labels == label].mean())
         for label in np.unique(labels).tolist()
     }
-    verdict = Verdict(
+    verdict = GateVerdict(
         accuracy,
         float(current.right.mean()),
         _difference(candidate, current.right),
@@ -155,7 +155,7 @@ def _known_difference(candidate: Right, rival: Rival) -> float | None:
     return _difference(candidate[rival.known], rival.right[rival.known])
 
 
-def _objections(found: Verdict, settings: GateSettings) -> Iterator[str]:
+def _objections(found: GateVerdict, settings: GateSettings) -> Iterator[str]:
     assert found.difference is not None
     assert found.churn is not None
     by_more = f"by more than the margin of {100 * settings.margin:g} points"

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from warmstart.errors import DamagedError, InputError, OtherVersionError, WorkFailedError
-from warmstart.retraining.arriving import Arrival
+from warmstart.retraining.arriving import Intake
 from warmstart.retraining.attempts import Attempts, Trained
 from warmstart.retraining.chronicle import Chronicle
 from warmstart.retraining.following import Followers
@@ -40,7 +40,7 @@ class Night:
         if interrupted is not None:
             self.chronicle.say("resumed", f"going on with stage {interrupted.number}", interrupted.number)
             self._finish(interrupted)
-        arrived = Arrival(self.state, self.index, self.settings, self.chronicle, self.attempts).take()
+        arrived = Intake(self.state, self.index, self.settings, self.chronicle, self.attempts).take()
         if arrived is not None:
             self._finish(arrived)
         elif interrupted is None:

@@ -47,7 +47,7 @@ class Expected:
 
 
 @dataclass(frozen=True, eq=False)
-class Look:
+class Found:
     """What was found."""
 
     present: Mapping[str, KnownFile]
@@ -75,7 +75,7 @@ class Look:
 
 
 @in_one_line()
-def look(data: str, known: Mapping[str, KnownFile], expected: Expected) -> Look:
+def find(data: str, known: Mapping[str, KnownFile], expected: Expected) -> Found:
     """Look at a data folder or file.
 
     Args:
@@ -104,7 +104,7 @@ def look(data: str, known: Mapping[str, KnownFile], expected: Expected) -> Look:
             reader.take_shard(name, root / name)
     elif images or not expected.begun or (expected.layout[:4] in ("", "list") and _has_list(names)):
         reader.take_images(path)
-    return reader.look()
+    return reader.found()
 
 
 def _has_list(names: Iterable[str]) -> bool:
@@ -243,7 +243,7 @@ class _Reader:
         if name in self._known:
             self._present[name] = self._known[name]
 
-    def look(self) -> Look:
+    def found(self) -> Found:
         """All that was read."""
         channels = self._expected.channels or max((part.shape[1] for part in self._images), default=1)
         widest = max([channels, *(part.shape[1] for part in self._images)])
@@ -255,7 +255,7 @@ class _Reader:
         for path, one in zip(self._paths, digests, strict=True):
             held.setdefault(path, []).append(one)
         now = {path: replace(self._present[path], digests=b"".join(ones)) for path, ones in held.items()}
-        return Look(
+        return Found(
             {**self._present, **now},
             frozenset(self._read),
             images,
