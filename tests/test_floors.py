@@ -15,6 +15,7 @@ GROUND = (
         "image_size",
         "seeds",
         "plain_yaml",
+        "setting",
         "settings",
         "importing",
         "mlflow_server",

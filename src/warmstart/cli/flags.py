@@ -10,7 +10,8 @@ from typing import Annotated, Any, get_args
 import typer
 from pydantic.fields import FieldInfo
 
-from warmstart.settings import Setting, Settings
+from warmstart.setting import Setting
+from warmstart.settings import Settings
 
 
 def with_flags(kind: type[Settings], *, exclude: tuple[str, ...] = ()) -> Callable[[Callable[..., None]], Any]:

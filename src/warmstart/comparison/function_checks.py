@@ -21,7 +21,7 @@ from warmstart.methods.registry import method_label, parse_method
 from warmstart.network import tensors_of
 from warmstart.runs.function_task import FunctionTask
 from warmstart.runs.key import RunKey
-from warmstart.settings import MOST_NAMES
+from warmstart.setting import MOST_NAMES
 from warmstart.streams.given_parts import GivenStream
 from warmstart.wording import split_names
 

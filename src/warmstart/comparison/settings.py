@@ -14,7 +14,8 @@ from warmstart.grids.reading import ReadingSettings
 from warmstart.grids.record import Record
 from warmstart.grids.settings import GridSettings, ImageGridSettings
 from warmstart.runs.metric import Metric
-from warmstart.settings import MOST_NAMES, Setting, Settings
+from warmstart.setting import MOST_NAMES, Setting
+from warmstart.settings import Settings
 from warmstart.streams.settings import StreamSettings
 
 

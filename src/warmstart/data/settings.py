@@ -8,7 +8,8 @@ from typing import Annotated, Any, ClassVar, Self
 from pydantic import BeforeValidator, ValidationInfo, field_validator, model_validator
 
 from warmstart.errors import InputError, require
-from warmstart.settings import Setting, Settings
+from warmstart.setting import Setting
+from warmstart.settings import Settings
 
 LARGEST_IMAGE = 4096
 """Pixels a side; far above what the networks here are made for, so that more is taken for a typing error."""

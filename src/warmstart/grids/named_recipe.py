@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Self
 
 from warmstart.protocols.registry import protocols
-from warmstart.settings import Setting
+from warmstart.setting import Setting
 from warmstart.training.recipe import Recipe
 
 

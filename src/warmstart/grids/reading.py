@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Annotated, ClassVar
 
 from warmstart.errors import require
-from warmstart.settings import MOST_NAMES, Setting, Settings
+from warmstart.setting import MOST_NAMES, Setting
+from warmstart.settings import Settings
 
 
 class ReadingSettings(Settings):

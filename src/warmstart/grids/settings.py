@@ -14,7 +14,8 @@ from warmstart.errors import InputError, require
 from warmstart.launch import available_cores, launched_processes
 from warmstart.runs.key import RunKey
 from warmstart.runs.metric import ACCURACY, Metric
-from warmstart.settings import MOST_NAMES, RECORDED, Setting, Settings
+from warmstart.setting import MOST_NAMES, Setting
+from warmstart.settings import RECORDED, Settings
 
 if TYPE_CHECKING:
     import torch

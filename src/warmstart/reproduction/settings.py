@@ -9,7 +9,7 @@ from warmstart.data.paper_sets import PAPER_DATA, TINY, Constants
 from warmstart.grids.record import Record
 from warmstart.grids.settings import Folder, ImageGridSettings
 from warmstart.reproduction.protocols import SUMMARIES, PublishedProtocol, find_protocol
-from warmstart.settings import Setting
+from warmstart.setting import Setting
 from warmstart.streams.settings import StreamSettings
 from warmstart.training.recipe import Recipe
 

@@ -13,7 +13,8 @@ from warmstart.grids.named_recipe import NamedRecipe
 from warmstart.grids.reading import ReadingSettings
 from warmstart.grids.settings import Folder, GridSettings, ImageGridSettings
 from warmstart.launch import available_cores
-from warmstart.settings import RECORDED, Setting, Settings
+from warmstart.setting import Setting
+from warmstart.settings import RECORDED, Settings
 from warmstart.training.recipe import Recipe
 
 PROMOTIONS = ("margin", "better", "always")

@@ -9,7 +9,8 @@ from typing import Annotated, Any, ClassVar, Self
 from pydantic import BeforeValidator, ValidationInfo, field_validator
 
 from warmstart.errors import InputError, require
-from warmstart.settings import MOST_NAMES, Setting, Settings
+from warmstart.setting import MOST_NAMES, Setting
+from warmstart.settings import Settings
 
 RANDOM, CLASSES = "random", "classes"
 MADE_ORDERS = (RANDOM, CLASSES)

@@ -9,7 +9,8 @@ from pydantic import field_validator, model_validator
 from warmstart.data.settings import PatchSettings
 from warmstart.errors import InputError, one_of, require
 from warmstart.grids.settings import Folder, ImageGridSettings
-from warmstart.settings import Setting, Settings
+from warmstart.setting import Setting
+from warmstart.settings import Settings
 from warmstart.streams.settings import StreamSettings
 from warmstart.training.recipe import Recipe
 

@@ -9,7 +9,8 @@ from typing import Annotated, Any, ClassVar, Self
 from pydantic import model_validator
 
 from warmstart.errors import require
-from warmstart.settings import Setting, Settings
+from warmstart.setting import Setting
+from warmstart.settings import Settings
 from warmstart.training.schedule import MILESTONES, SCHEDULES, Schedule
 
 OPTIMIZERS = ("sgd", "sam", "adamw", "muon")
