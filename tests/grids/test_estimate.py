@@ -21,8 +21,7 @@ def averaged():
     estimator = Estimator(task, ["sgd"], 1, lambda key: 1.0)
 
     def examples(method):
-        left = [(RunKey(name, 0, "sgd"), 0) for name in ("warm", method)]
-        warm, cost = estimator.costs(left)
+        warm, cost = estimator.costs([RunKey(name, 0, "sgd") for name in ("warm", method)], {})
         return (cost.seconds - warm.seconds) / estimator.seconds_a_step["sgd"] * 20
 
     return examples

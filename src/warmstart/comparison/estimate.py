@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from warmstart.comparison.looks import wanted_runs
 from warmstart.comparison.settings import TUNING_SEED, CompareSettings
 from warmstart.grids.carry_out import jobs_for, unfinished
-from warmstart.grids.estimate import Cost, Estimator, duration, measured_epochs
+from warmstart.grids.estimate import Cost, Estimator, in_all, measured_epochs
 from warmstart.runs.image_task import ImageTask
 from warmstart.runs.key import RunKey
 from warmstart.runs.rehearsal import rehearse
@@ -56,26 +56,18 @@ def estimate(
         how = f"{epochs:.0f} epochs a stage"
     elif not ended:
         how = f"at least {epochs:.0f} epochs a stage: the first one had not ended after {TRIED_SECONDS:.0f} s"
-    at_a_time, least = f", {jobs} at a time" if jobs > 1 else "", "" if ended else "at least "
-
-    def costs_of(keys: Sequence[RunKey]) -> list[Cost]:
-        return estimator.costs([(key, len(done[key].rows) if key in done else 0) for key in keys])
-
-    def in_all(keys: Sequence[RunKey]) -> str:
-        costs = costs_of(keys)
-        steps, seconds = sum(cost.steps for cost in costs), sum(cost.seconds for cost in costs)
-        time = f"{duration(seconds / jobs)}{at_a_time}"
-        return f"{counted(len(keys), 'run')} left, {least}about {steps:,.0f} steps, {time}"
-
+    costs, at_most = estimator.costs(left, done), ""
+    if len(most) > len(left):
+        all_of_them = in_all(estimator.costs(most, done), jobs, least=not ended)
+        at_most = f"  at most, with {settings.max_seeds} seeds: {all_of_them}"
     until = f" to the look at {len(wanted.runs) // len(settings.arms)} seeds" if len(settings.looks) > 1 else ""
     parts = f"  {counted(len(tuning), 'trial')}, then each method as chosen and as given" if to_tune else ""
-    at_most = f"  at most, with {settings.max_seeds} seeds: {in_all(most)}" if len(most) > len(left) else ""
     step = 1000 * estimator.seconds_a_step[optimizer]
     lines = [
-        f"estimate{until}: {in_all(left)}",
+        f"estimate{until}: {in_all(costs, jobs, least=not ended)}",
         parts,
         at_most,
         f"  a step takes {step:.1f} ms (measured); {how}",
         f"  memory: about {estimator.peak_memory / 2**30:.1f} GiB a run",
     ]
-    return costs_of(left), [line for line in lines if line]
+    return costs, [line for line in lines if line]

@@ -5,22 +5,22 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 
-from warmstart.batches import batches_that_matter
 from warmstart.errors import InputError
 from warmstart.grids.local_processes import computing_with
-from warmstart.methods.dash import Dash
 from warmstart.runs.image_task import MEASURED, ImageTask
 from warmstart.runs.key import RunKey
 from warmstart.runs.run import Event, Run
+from warmstart.runs.state import RunState
 from warmstart.runs.task import LARGEST_BATCH
 from warmstart.training.devices import find_device, too_little_memory
 from warmstart.training.evaluation import evaluate
 from warmstart.training.loop import Hooks, Progress, train_stage
+from warmstart.wording import counted
 
 MEASURED_BATCHES = 4
 """Batches of an epoch; the first epoch warms up, the second is timed."""
@@ -74,13 +74,13 @@ class Estimator:
         if device.type == "cuda" and self.peak_memory * jobs > torch.cuda.get_device_properties(device).total_memory:
             raise InputError(_memory_message(self._task, device, self.peak_memory, jobs))
 
-    def costs(self, left: Sequence[tuple[RunKey, int]]) -> list[Cost]:
-        """The costs by optimizer and method of unfinished runs, each given with its number of finished stages."""
+    def costs(self, left: Sequence[RunKey], done: Mapping[RunKey, RunState]) -> list[Cost]:
+        """The costs by optimizer and method of unfinished runs, given what is done of them."""
         rows: dict[tuple[str, str], Cost] = {}
-        for key, done in left:
+        for key in left:
             place = key.optimizer, key.method
             before = rows.get(place, Cost(*place, 0, 0.0, 0.0))
-            steps, seconds = self._one_run(key, done)
+            steps, seconds = self._one_run(key, len(done[key].rows) if key in done else 0)
             rows[place] = Cost(*place, before.runs + 1, before.steps + steps, before.seconds + seconds)
         return list(rows.values())
 
@@ -93,11 +93,18 @@ class Estimator:
             of_stage = epochs * math.ceil(examples / recipe.batch_size)
             steps += of_stage
             seconds += of_stage * self.seconds_a_step[key.optimizer] + self._seconds_to_evaluate
-            if number > 1 and isinstance(method := self._task.method(key.method), Dash):
-                chunks = batches_that_matter(method.alpha, method.tolerance) or math.inf
-                averaged = min(examples, chunks * (method.batch_size or min(new, LARGEST_BATCH)))
-                seconds += averaged / recipe.batch_size * self.seconds_a_step[key.optimizer]
+            if number > 1:
+                read = self._task.method(key.method).examples_read(examples, min(new, LARGEST_BATCH))
+                seconds += read / recipe.batch_size * self.seconds_a_step[key.optimizer]
         return steps, seconds
+
+
+def in_all(costs: Sequence[Cost], jobs: int, how: str = "", *, least: bool = False) -> str:
+    """Costs in one sentence; ``how`` says how several runs compute at a time, where it is not ``jobs``."""
+    runs, steps, seconds = (sum(getattr(cost, what) for cost in costs) for what in ("runs", "steps", "seconds"))
+    at_a_time = f", {jobs} at a time" if jobs > 1 else how
+    about = "at least about" if least else "about"
+    return f"{counted(runs, 'run')} left, {about} {steps:,.0f} steps, {duration(seconds / jobs)}{at_a_time}"
 
 
 def measured_epochs(task: ImageTask, key: RunKey, seconds: float) -> tuple[float, bool]:

@@ -7,6 +7,7 @@ Plasticity, NeurIPS 2024 (arXiv 2410.23495), algorithm 1.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -69,6 +70,11 @@ class Dash(Method):
     def search(self) -> Mapping[str, Search]:
         """The rate of the average, and how far a neuron may be shrunk."""
         return {"alpha": Range(0.05, 1), "lambda_": Range(0.03, 0.6)}
+
+    def examples_read(self, seen: int, batch: int) -> float:
+        """The tail that matters."""
+        batches = batches_that_matter(self.alpha, self.tolerance) or math.inf
+        return min(seen, batches * (self.batch_size or batch))
 
     def on_new_data(self, model: nn.Module, stage: Stage) -> Report:
         """Apply DASH to all data seen so far, the newest last."""

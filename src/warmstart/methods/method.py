@@ -151,6 +151,18 @@ class Method:
         """Where `compare --tune` searches which of the settings, by the field's name; none unless a method says so."""
         return {}
 
+    def examples_read(self, seen: int, batch: int) -> float:
+        """Of how many examples it takes gradients when data arrives, for estimates of time.
+
+        Args:
+            seen: Examples that have arrived so far.
+            batch: The size of ``stage.batches(None)``.
+
+        Returns:
+            None of them, unless a method says otherwise.
+        """
+        return 0
+
     @property
     def acts_on_updates(self) -> bool:
         """Whether a training loop must call `after_backward` and `after_step`."""

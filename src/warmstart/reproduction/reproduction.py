@@ -12,7 +12,7 @@ from warmstart.errors import InputError
 from warmstart.grids.carry_out import Plan, carry_out, jobs_for, unfinished
 from warmstart.grids.collect import collect
 from warmstart.grids.display import Display
-from warmstart.grids.estimate import Cost, Estimator, duration
+from warmstart.grids.estimate import Cost, Estimator, in_all
 from warmstart.grids.record import Provenance, check_output, settled
 from warmstart.launch import launched_processes
 from warmstart.reproduction.manifest import session
@@ -89,18 +89,15 @@ class Reproduction:
         jobs = 1 if settings.executor == "ray" else jobs_for(settings, threads, len(left))
         estimator = Estimator(self.task, settings.optimizers, threads, self._epochs_of)
         estimator.check_memory(jobs)
-        costs = estimator.costs([(key, len(done[key].rows) if key in done else 0) for key in left])
-        seconds, steps = sum(cost.seconds for cost in costs), sum(cost.steps for cost in costs)
+        costs = estimator.costs(left, done)
         each = ", ".join(f"{1000 * taken:.1f} ms with {name}" for name, taken in estimator.seconds_a_step.items())
-        at_a_time = f", {jobs} at a time" if jobs > 1 else self._not_in_estimate()
         how = "as many epochs a stage as in the paper's table"
         if self.task.recipe.epochs is not None:
             how = f"{self.task.recipe.epochs} epochs a stage"
         elif self.task.recipe.rates is not None:
             how = f"{self.task.recipe.max_epochs} epochs a stage, the most there can be"
         return costs, [
-            f"estimate: {counted(len(left), 'run')} left, about {steps:,.0f} steps, "
-            f"{duration(seconds / jobs)}{at_a_time}",
+            f"estimate: {in_all(costs, jobs, self._not_in_estimate())}",
             f"  a step takes {each} (measured); {how}",
         ]
 
