@@ -12,7 +12,7 @@ from torch import nn
 from warmstart.errors import DamagedError
 from warmstart.methods.lifecycle import measured, prepares
 from warmstart.processes import Team
-from warmstart.retraining.candidate import StageFolder, begin
+from warmstart.retraining.candidate import Parent, StageFolder, begin
 from warmstart.retraining.chronicle import Chronicle
 from warmstart.retraining.facts import Facts
 from warmstart.retraining.gate import GateVerdict, Right, Rival, behind_cold, judge_candidate
@@ -24,7 +24,6 @@ from warmstart.retraining.training import ArrivedData, Helpers, Job, Part
 from warmstart.runs.run import Run
 from warmstart.serving.model_folder import ModelCard, read_model, write_model
 from warmstart.storage import checkpoint
-from warmstart.storage.checkpoint import Checkpoint
 from warmstart.storage.lock import Claim
 from warmstart.training.evaluation import evaluate
 from warmstart.wording import counted
@@ -199,17 +198,17 @@ class Attempts:
                 folder.file(key).unlink()
         if attempt == COLD:
             return job
-        chain, parent, classes = self._before(row)
+        chain, parent = self._before(row)
         if chain != job.chain:
             job = replace(job, chain=chain)
             with self.index.transaction():
                 self.index.change_stage(number, parent=chain[-1] if chain else None, new=job.new)
                 self.index.add_events(self.chronicle.drain())
-        for note in begin(job.task(attempt), key, folder, parent, classes):
+        for note in begin(job.task(attempt), key, folder, parent):
             self.chronicle.say("note", note, number)
         return job
 
-    def _before(self, row: StageRow) -> tuple[tuple[int, ...], Checkpoint | None, int]:
+    def _before(self, row: StageRow) -> tuple[tuple[int, ...], Parent | None]:
         """What a stage goes on from: the newest checkpoint before it that is whole; none for a new network."""
         chain = self.index.chain(row.parent)
         while chain:
@@ -217,12 +216,13 @@ class Attempts:
             assert before is not None
             try:
                 saved = checkpoint.load(self.state.checkpoint(before.number, before.attempt))
-                return tuple(chain), saved, before.classes
+                settings = RetrainSettings.from_json(before.settings)
+                return tuple(chain), Parent(saved, before.classes, settings.method, settings.optimizer)
             except DamagedError as error:
                 chain.pop()
                 then = f"stage {row.number} goes on from {f'stage {chain[-1]}' if chain else 'a new network'}"
                 self.chronicle.say("damaged", f"{error}; {then}", before.number)
-        return (), None, 0
+        return (), None
 
     def _judge(self, trained: Trained, task: NightTask, job: Job) -> GateVerdict:
         number, current, bar = self.index.current, None, None

@@ -29,7 +29,18 @@ class StageFolder(GridFolder):
         return self.path / CHECKPOINT
 
 
-def begin(task: Task, key: RunKey, folder: StageFolder, parent: Checkpoint | None, classes: int) -> list[str]:
+@dataclass(frozen=True)
+class Parent:
+    """The stage that a training goes on from."""
+
+    checkpoint: Checkpoint
+    classes: int
+    """How many classes its network has."""
+    method: str
+    optimizer: str
+
+
+def begin(task: Task, key: RunKey, folder: StageFolder, parent: Parent | None) -> list[str]:
     """Write the checkpoint that a training begins with, unless it has begun.
 
     The recipe's learning rate and the like hold from now on; moments are kept if the optimizer is the same, and the
@@ -39,8 +50,7 @@ def begin(task: Task, key: RunKey, folder: StageFolder, parent: Checkpoint | Non
         task: The stage's.
         key: The training's.
         folder: Its folder.
-        parent: The checkpoint of the stage before; None to begin with a new network.
-        classes: How many classes the network of the stage before has.
+        parent: The stage before; None to begin with a new network.
 
     Returns:
         What else than weights has changed, one sentence each.
@@ -51,19 +61,18 @@ def begin(task: Task, key: RunKey, folder: StageFolder, parent: Checkpoint | Non
     if folder.file(key).exists() or parent is None:
         return []
     run = Run(task, key, None)
-    before, state = parent.metadata["run"], RunState.from_saved(parent.metadata, parent.tensors)
-    method, optimizer = _parts(before)
-    notes = []
+    saved, notes = parent.checkpoint, []
+    state = RunState.from_saved(saved.metadata, saved.tensors)
     fresh = {name: tensor.detach().clone() for name, tensor in run.model.state_dict().items()}
-    grown = grown_state(parent.model_state, fresh, classes, task.model)
+    grown = grown_state(saved.model_state, fresh, parent.classes, task.model)
     run.model.load_state_dict(grown)
-    if optimizer == key.optimizer and run.optimizer is not None and parent.optimizer_state is not None:
-        _load_moments(run.optimizer, parent.optimizer_state)
+    if parent.optimizer == key.optimizer and run.optimizer is not None and saved.optimizer_state is not None:
+        _load_moments(run.optimizer, saved.optimizer_state)
     else:
-        notes.append(f"the optimizer is {key.optimizer} now and was {optimizer}: its moments begin anew")
+        notes.append(f"the optimizer is {key.optimizer} now and was {parent.optimizer}: its moments begin anew")
     of_method = {name: _like(grown.get(name), tensor) for name, tensor in state.of_method.items()}
-    if method != key.method:
-        notes.append(f"the method is {key.method} now and was {method}: what it keeps begins anew")
+    if parent.method != key.method:
+        notes.append(f"the method is {key.method} now and was {parent.method}: what it keeps begins anew")
         of_method = {}
     # Of earlier stages only the rows are needed, which say how many there were.
     run.state = replace(state, of_method=of_method, scores=None, reports={}, diagnoses={})
@@ -97,12 +106,6 @@ def grown_state(
     if differing := before.keys() ^ fresh.keys():
         raise InputError(f"model {model} is another network than at the stage before, by {min(differing)}; {_OTHER}")
     return {name: _grown(name, before[name], tensor, classes, model) for name, tensor in fresh.items()}
-
-
-def _parts(run: str) -> tuple[str, str]:
-    """Method and optimizer of a run by its name, as `RunKey` writes it."""
-    optimizer, _, rest = run.partition("-")
-    return rest.rpartition("-seed")[0], optimizer
 
 
 def _grown(name: str, old: Tensor, fresh: Tensor, classes: int, model: str) -> Tensor:
