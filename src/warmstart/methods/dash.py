@@ -32,7 +32,7 @@ from warmstart.methods.report import SHRINKS_SIGNAL, Report, ScaleReport, count_
 from warmstart.methods.search import Range, Search
 from warmstart.methods.training_state import BatchNorm, OptimizerState, StatePolicy, measure_norms_
 from warmstart.network import require_writable
-from warmstart.processes import Shard, Team, local, shard_of, team_of, unwrapped
+from warmstart.processes import Shard, Team, local, on_inner_module, shard_of, team_of, unwrapped
 from warmstart.undo import all_or_nothing, keep
 from warmstart.wording import counted
 
@@ -186,7 +186,7 @@ def dash_(
     plan = _planned(model, ema, lambda_, granularity, policy)
     del ema  # so that beside the model there is one copy of its weights, the average's before and the old ones' now
     report = _apply_(plan, policy, measure) if apply else plan.report
-    return report.with_notes(*notes).with_warnings(*warnings)
+    return report.with_notes(*notes).with_warnings(*warnings, *on_inner_module(team))
 
 
 @all_or_nothing
@@ -215,7 +215,8 @@ def dash_from_(
         What was scaled by how much, and what was left alone and why.
 
     Raises:
-        InputError: If the average is empty, not finite, or of another network; nothing is changed then.
+        InputError: If the average is empty, not finite, or of other parameters than this network's, such as those of
+            a layer that was replaced since, or of a copy; nothing is changed then.
     """
     if not isinstance(ema, GradientEMA):
         raise InputError(f"ema is a {type(ema).__name__}: pass a GradientEMA, or batches to ws.dash_")
@@ -245,6 +246,7 @@ def _planned(
     if ema.updates == 0:
         raise InputError("the GradientEMA is empty: call backward() and ema.update() on each batch first")
     entries, left = neurons(model, granularity, ema.filter_fn)
+    team.attempt(partial(_check_identity, entries, ema))
     reached = [entry for entry in entries if ema.reaches(entry)]
     left += [LeftAlone(entry.name, "no gradient reached it") for entry in entries if not ema.reaches(entry)]
     team.attempt(partial(_check, reached, ema, policy))
@@ -284,18 +286,24 @@ def _check_before(
         require_writable({entry.name: entry.parameter for entry in entries})
 
 
+def _check_identity(entries: list[Neurons], ema: GradientEMA) -> None:
+    """Refuse an average over other parameters, which nothing but their names need tell from these."""
+    watched = {entry.name: entry.parameter for entry in ema.parameters}
+    for entry in entries:
+        if watched.get(entry.name, entry.parameter) is not entry.parameter:
+            raise InputError(
+                f"{entry.name} was replaced after the GradientEMA was made, or belongs to another model or a copy: "
+                "make a GradientEMA of this model, and copy both at once, copy.deepcopy((model, ema))"
+            )
+
+
 def _check(entries: list[Neurons], ema: GradientEMA, policy: StatePolicy) -> None:
-    """Refuse an average that does not fit the weights or is not finite, before any weight changes."""
+    """Refuse an average that reached nothing or is not finite, before any weight changes."""
     policy.check(entries)
     if not entries:
         raise InputError("no gradient reached any weight: does the loss depend on the model's parameters?")
     for entry in entries:
         weights, average = entry.parameter, ema.of(entry)
-        if average.shape != weights.shape:
-            raise InputError(
-                f"{entry.name} has shape {tuple(weights.shape)} but its averaged gradient {tuple(average.shape)}: "
-                "the GradientEMA belongs to another model"
-            )
         if not bool(local(average).isfinite().all()):
             raise InputError(
                 f"the gradient of {entry.name} is not finite: check the newest data for NaN or huge values"
