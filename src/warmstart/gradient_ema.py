@@ -16,11 +16,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from warmstart.batches import batches_that_matter, examples_in, is_empty, micro_batches, tail, to_device
+from warmstart.batches import (
+    Pieces,
+    batches_that_matter,
+    examples_in,
+    is_empty,
+    micro_batches,
+    part_weights,
+    slices,
+    to_device,
+)
 from warmstart.class_labels import labels_of
 from warmstart.errors import InputError, at_least_one, number, require
 from warmstart.layers.neurons import Filter, Neurons, neurons
 from warmstart.layers.recurrent import recurrent_layers
+from warmstart.loaders import tail
 from warmstart.losses import ForwardLoss
 from warmstart.network import detached_caches, eval_mode, saved_buffers, saved_caches
 from warmstart.precision import in_fp32
@@ -253,7 +263,8 @@ def average_gradient(
     if full_precision:
         forward_loss = _in_one_dtype(model, forward_loss)
     with gradient_pass(model, full_precision=full_precision) as running:
-        source = team.attempt(lambda: tail(batches, batches_that_matter(alpha, tolerance)))
+        cut = None if micro_batch_size is None else partial(slices, size=micro_batch_size)
+        source = team.attempt(lambda: tail(batches, batches_that_matter(alpha, tolerance), cut))
         ema.left_out = source.left_out
         for share in _shares(source.batches, weight, team):
             ema.sizes.append(share.examples)
@@ -328,7 +339,8 @@ def _weighed(batch: Any, weight: Weight) -> tuple[float, int]:
         return 0.0, 0
     if is_empty(batch):
         raise InputError("a batch holds no examples: leave it out")
-    return weight(batch), examples_in(batch)
+    whole = sum(part_weights(batch, weight)) if isinstance(batch, Pieces) else weight(batch)
+    return whole, examples_in(batch)
 
 
 def _pieces(share: _Share, size: int | None, weight: Weight, team: Team) -> Iterator[tuple[Any, float]]:

@@ -251,7 +251,10 @@ class WarmStart:
     def _is_applied(self, model: nn.Module, batches: Iterable[Any]) -> bool:
         if self.batches is None and not is_indexable(batches):
             raise InputError("the training data cannot be read in order of arrival: pass WarmStart(..., batches=...)")
-        require_batches(batches)
+        if (
+            batches is not self.batches
+        ):  # else they were checked at first, and a sampler of one's own is drawn from for it
+            require_batches(batches)
         same_model = self._applied_to is None or self._applied_to() is unwrapped(model)
         return same_model and self._applied == (self.arrival or _arrival_name(batches))
 

@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from warmstart.batches import InOrder, batches_that_matter, examples_in, tail
+from warmstart.batches import batches_that_matter, equal_slices, examples_in
 from warmstart.class_labels import all_labels
 from warmstart.errors import InputError, at_least_one, number, require, whole_number
 from warmstart.gradient_ema import ALPHA, TOLERANCE, GradientEMA, Weight, average_gradient
@@ -25,6 +25,7 @@ from warmstart.layers.coverage import remarks, weights_in
 from warmstart.layers.left_alone import LeftAlone
 from warmstart.layers.neurons import GRANULARITY, Filter, Granularity, Neurons, neurons, require_granularity
 from warmstart.layers.norms import batch_norms, has_norm
+from warmstart.loaders import InOrder, tail
 from warmstart.losses import ForwardLoss, as_forward_loss
 from warmstart.methods.average_report import coverage
 from warmstart.methods.method import Method, Stage
@@ -181,7 +182,7 @@ def dash_(
     notes, warnings = coverage(ema, new_examples, all_labels(batches))
     measure: Callable[[], int] | None = None
     if apply and batch_norm == "recalibrate":
-        again = _read_again(batches, batches_that_matter(alpha, tolerance))
+        again = _read_again(batches, batches_that_matter(alpha, tolerance), micro_batch_size)
         measure = partial(measure_norms_, model, again, loss, micro_batch_size, min(2, max(ema.sizes)), full_precision)
     plan = _planned(model, ema, lambda_, granularity, policy)
     del ema  # so that beside the model there is one copy of its weights, the average's before and the old ones' now
@@ -370,8 +371,8 @@ def _check_lambda(lambda_: float) -> None:
     require(0 <= number("lambda_", lambda_) <= 1, f"lambda_ is {lambda_}; it must lie in [0, 1]")
 
 
-def _read_again(batches: Iterable[Any], last: int | None) -> Iterable[Any]:
+def _read_again(batches: Iterable[Any], last: int | None, size: int | None) -> Iterable[Any]:
     try:
-        return tail(batches, last).batches
+        return tail(batches, last, None if size is None else partial(equal_slices, size=size)).batches
     except InputError as error:
         raise InputError(f"batch_norm='recalibrate' reads batches twice, and the second time: {error}") from None
