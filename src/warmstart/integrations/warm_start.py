@@ -61,7 +61,8 @@ class WarmStart:
             batches: All data so far, last month's and this month's, un-augmented. Of a loader over an indexable data
                 set the data set counts, whose own order must be that of arrival: it is read from its end, in batches
                 of the method's ``batch_size`` (1000 if that is None), computed in micro-batches of the loader's own
-                size; its shuffling is undone. Anything else holds ready batches, oldest first.
+                size; its shuffling is undone. A list of indices as its ``sampler``, or of batches of them, is taken as
+                that order, and nothing else is read. Anything else holds ready batches, oldest first.
             loss_fn: ``loss_fn(output, target)`` for batches ``(input, target)``.
             forward_loss: ``forward_loss(model, batch) -> scalar`` instead, a mean over the batch's examples.
             arrival: Names this arrival of data, such as ``"2026-07"``: the method is applied once for each name. The
