@@ -1,76 +1,22 @@
 import copy
-import itertools
 from collections import OrderedDict, UserDict, namedtuple
 from types import MappingProxyType, SimpleNamespace
 
 import pytest
 import torch
-from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pack_sequence
-from torch.utils.data import (
-    BatchSampler,
-    DataLoader,
-    Dataset,
-    DistributedSampler,
-    IterableDataset,
-    RandomSampler,
-    Sampler,
-    SequentialSampler,
-    SubsetRandomSampler,
-    TensorDataset,
-    WeightedRandomSampler,
-)
 
 import warmstart as ws
-from networks import assert_same, batches_for, mlp, snapshot, trained
 from warmstart.batches import (
-    MOST,
+    Pieces,
     batches_that_matter,
     cut_from_newest,
     equal_parts,
     examples_in,
     is_empty,
     micro_batches,
-    tail,
     to_device,
 )
-from warmstart.integrations import WarmStart
-
-
-class Numbers(Dataset):
-    """Examples 0, 1, 2, ...; notes which were read, in this process."""
-
-    def __init__(self, count):
-        self.count, self.read = count, []
-
-    def __len__(self):
-        return self.count
-
-    def __getitem__(self, index):
-        self.read.append(index)
-        return torch.tensor(index)
-
-
-class Stream(IterableDataset):
-    def __init__(self, count):
-        self.count = count
-
-    def __iter__(self):
-        return iter(torch.arange(self.count))
-
-
-class Stock:
-    """A sequence by its methods alone."""
-
-    def __len__(self):
-        return 5
-
-    def __getitem__(self, index):
-        return torch.tensor([index])
-
-
-def listed(source):
-    return [batch.tolist() for batch in source.batches]
 
 
 @pytest.mark.parametrize(
@@ -93,274 +39,6 @@ def test_it_is_the_smallest_number_whose_remainder_is_within_the_tolerance(alpha
 def test_rates_out_of_range_are_refused(alpha, tolerance):
     with pytest.raises(ws.InputError, match="must lie in"):
         batches_that_matter(alpha, tolerance)
-
-
-@pytest.mark.parametrize("last", [1, 3, 5, 6, None])
-def test_the_tail_of_a_sequence(last):
-    source = tail(Stock(), last)
-    expected = [[i] for i in range(5)]
-    assert listed(source) == expected[-(last or 5) :]
-    assert source.left_out == max(0, 5 - (last or 5))
-
-
-@pytest.mark.parametrize("last", [1, 3, 5, 6, None])
-@pytest.mark.parametrize("kind", [list, tuple, iter, lambda batches: (batch for batch in batches)])
-def test_the_tail_is_the_same_for_lists_and_generators(kind, last):
-    batches = [torch.tensor([i]) for i in range(5)]
-    source = tail(kind(batches), last)
-    assert listed(source) == [batch.tolist() for batch in batches[-(last or 5) :]]
-    assert source.left_out == max(0, 5 - (last or 5))
-
-
-def test_reading_everything_of_a_generator_holds_one_batch_at_a_time():
-    made = []
-
-    def batches():
-        for number in range(4):
-            made.append(number)
-            yield torch.tensor([number])
-
-    for number, _ in enumerate(tail(batches(), None).batches):
-        assert len(made) == number + 1
-
-
-@pytest.mark.parametrize(
-    "batches", [[], (), iter([]), DataLoader(Numbers(0)), DataLoader(Numbers(3), 4, drop_last=True)]
-)
-def test_no_batch_at_all_is_refused(batches):
-    with pytest.raises(ws.InputError, match="empty"):
-        tail(batches, 3)
-
-
-def test_a_single_mapping_is_no_stream():
-    with pytest.raises(ws.InputError, match=r"pass \[batch\]"):
-        tail({"x": torch.zeros(2)}, 3)
-
-
-LOADERS = {
-    "plain": {"batch_size": 4},
-    "drop_last": {"batch_size": 4, "drop_last": True},
-    "single": {},
-    "unbatched": {"batch_size": None},
-    "own batch sampler": {"batch_sampler": [[0, 1], [2], [5, 4], [9], [8, 7, 6]]},
-    "batch sampler of a sampler": {"batch_sampler": BatchSampler(SequentialSampler(range(10)), 3, False)},
-    "sampler of indices": {"batch_size": 3, "sampler": [9, 0, 8, 1, 7, 2]},
-    "sampler, unbatched": {"batch_size": None, "sampler": [9, 0, 8, 1, 7, 2]},
-    "one part of a distributed set": {
-        "batch_size": 2,
-        "sampler": DistributedSampler(range(10), num_replicas=2, rank=1, shuffle=False),
-    },
-    "own collate": {"batch_size": 4, "collate_fn": lambda examples: torch.stack(examples).flip(0)},
-}
-
-
-@pytest.mark.parametrize("settings", LOADERS.values(), ids=LOADERS)
-@pytest.mark.parametrize("last", [1, 2, 3, 100, None])
-def test_the_tail_of_a_loader_is_what_it_yields_last(settings, last):
-    data = Numbers(10)
-    everything = [batch.tolist() for batch in DataLoader(data, **settings)]
-    before, data.read = data.read, []
-    source = tail(DataLoader(data, **settings), last)
-    assert listed(source) == everything[-(last or 100) :]
-    assert source.left_out == max(0, len(everything) - (last or 100))
-    assert data.read == before[len(before) - len(data.read) :], "only the tail is read"
-    assert len(data.read) == sum(len(batch) if isinstance(batch, list) else 1 for batch in listed(source))
-
-
-@pytest.mark.parametrize("settings", [{"batch_size": 4}, {"batch_size": None}], ids=["plain", "unbatched"])
-def test_worker_processes_give_the_same(settings):
-    loader = DataLoader(Numbers(10), **settings, num_workers=1, multiprocessing_context="fork")
-    everything = [batch.tolist() for batch in DataLoader(Numbers(10), **settings)]
-    assert listed(tail(loader, 2)) == everything[-2:]
-
-
-@pytest.mark.parametrize("last", [3, None])
-@pytest.mark.parametrize(
-    "endless", [itertools.count, lambda: itertools.cycle([1, 2]), lambda: itertools.repeat(1), lambda: iter(int, 1)]
-)
-def test_what_never_ends_is_refused_in_one_line(endless, last):
-    with pytest.raises(ws.InputError, match=r"batches does not end .* itertools\.islice") as refused:
-        for _ in tail(endless(), last).batches:
-            pass
-    assert "\n" not in str(refused.value)
-
-
-def test_an_iterator_may_be_long_and_a_sequence_longer():
-    assert list(tail(iter(range(MOST)), 2).batches) == [MOST - 2, MOST - 1]
-    assert list(tail(range(10 * MOST), 1).batches) == [10 * MOST - 1]
-
-
-def test_the_tail_of_an_iterable_data_set():
-    source = tail(DataLoader(Stream(10), batch_size=4), 2)
-    assert listed(source) == [[4, 5, 6, 7], [8, 9]]
-    assert source.left_out == 1
-    assert listed(tail(DataLoader(Stream(3), batch_size=None), 2)) == [1, 2]
-
-
-class Wrapper(Sampler):
-    """As libraries wrap samplers for several processes."""
-
-    def __init__(self, **inner):
-        vars(self).update(inner)
-        (self.inner,) = inner.values()
-
-    def __iter__(self):
-        return iter(self.inner)
-
-    def __len__(self):
-        return len(self.inner)
-
-
-DATA = TensorDataset(torch.arange(10))
-SHUFFLING = {
-    "shuffle=True": {"batch_size": 2, "shuffle": True},
-    "random sampler": {"batch_size": 2, "sampler": RandomSampler(DATA)},
-    "random subset": {"batch_size": 2, "sampler": SubsetRandomSampler(range(5))},
-    "weighted": {"batch_size": 2, "sampler": WeightedRandomSampler([1.0] * 10, 10)},
-    "distributed": {"batch_size": 2, "sampler": DistributedSampler(DATA, num_replicas=2, rank=0, shuffle=True)},
-    "in a batch sampler": {"batch_sampler": BatchSampler(RandomSampler(DATA), 2, False)},
-    "batch sampler as sampler": {"batch_size": None, "sampler": BatchSampler(RandomSampler(DATA), 2, False)},
-    "wrapped sampler": {"batch_sampler": BatchSampler(Wrapper(sampler=RandomSampler(DATA)), 2, False)},
-    "wrapped batch sampler": {"batch_sampler": Wrapper(batch_sampler=BatchSampler(RandomSampler(DATA), 2, False))},
-    "unbatched": {"batch_size": None, "shuffle": True},
-}
-
-
-class Drawn(Sampler):
-    """A sampler of somebody's own, with the order that a function makes."""
-
-    def __init__(self, order, ends=True):
-        self.order, self.ends = order, ends
-
-    def __iter__(self):
-        while True:
-            yield from self.order()
-            if self.ends:
-                return
-
-    def __len__(self):
-        return 10
-
-
-def seeded():
-    return torch.randperm(10, generator=torch.Generator().manual_seed(0)).tolist()
-
-
-OUT_OF_ORDER = {
-    "random": {"batch_size": 2, "sampler": Drawn(lambda: iter(torch.randperm(10)))},
-    "seeded": {"batch_size": 2, "sampler": Drawn(seeded)},
-    "newest first": {"batch_size": 2, "sampler": Drawn(lambda: range(9, -1, -1))},
-    "whole batches": {"batch_sampler": Drawn(lambda: torch.randperm(10).view(5, 2).tolist())},
-    "unbatched": {"batch_size": None, "sampler": Drawn(seeded)},
-}
-
-
-@pytest.mark.parametrize("settings", OUT_OF_ORDER.values(), ids=OUT_OF_ORDER)
-def test_an_unknown_sampler_is_refused_by_what_it_draws_with_two_ways_out(settings):
-    loader = DataLoader(DATA, **settings)
-    with pytest.raises(ws.InputError, match=r"order \(Drawn\): pass ws\.oldest_first\(loader\)") as refused:
-        tail(loader, 3)
-    key = "sampler" if "sampler" in settings else "batch_sampler"
-    assert f"DataLoader(dataset, {key}=list({key}))" in str(refused.value)
-    tail(DataLoader(DATA, **{**settings, key: list(settings[key])}), 3)
-
-
-IN_ORDER = {
-    "ascending": {"batch_size": 2, "sampler": Drawn(lambda: range(10))},
-    "a process's part, filled up from the beginning": {"batch_size": 2, "sampler": Drawn(lambda: [1, 4, 7, 0])},
-    "whole batches": {"batch_sampler": Drawn(lambda: [[0, 1], [2, 3]])},
-    "begun anew without end": {"batch_size": 2, "sampler": Drawn(lambda: range(10), ends=False)},
-    "names": {"batch_size": 2, "sampler": Drawn(lambda: ["b", "a"])},
-    "wrapped": {"batch_size": 2, "sampler": Wrapper(inner=list(range(10)))},
-}
-
-
-@pytest.mark.parametrize("settings", IN_ORDER.values(), ids=IN_ORDER)
-def test_an_unknown_sampler_that_draws_in_order_is_accepted(settings):
-    tail(DataLoader(DATA, **settings), 3)
-
-
-class PrefetchLoader:
-    """As timm's: a loader within another object, which has its sampler and data set."""
-
-    def __init__(self, loader):
-        self.loader = loader
-
-    def __iter__(self):
-        return iter(self.loader)
-
-    def __len__(self):
-        return len(self.loader)
-
-    sampler = property(lambda self: self.loader.sampler)
-    dataset = property(lambda self: self.loader.dataset)
-
-
-@pytest.mark.parametrize("settings", [*SHUFFLING.values(), *OUT_OF_ORDER.values()], ids=[*SHUFFLING, *OUT_OF_ORDER])
-def test_a_shuffling_loader_within_another_is_refused_with_a_way_out(settings):
-    with pytest.raises(ws.InputError, match=r"in the PrefetchLoader .*around ws\.oldest_first\(batches\.loader\)"):
-        tail(PrefetchLoader(DataLoader(DATA, **settings)), 3)
-
-
-def test_the_way_out_of_a_loader_within_another_works():
-    batches = PrefetchLoader(DataLoader(Numbers(10), 4, shuffle=True))
-    source = tail(PrefetchLoader(ws.oldest_first(batches.loader, 4)), 2)
-    assert (listed(source), source.left_out) == ([[2, 3, 4, 5], [6, 7, 8, 9]], 1)
-    with pytest.raises(ws.InputError, match=r"not a PrefetchLoader; pass the one in its \.loader"):
-        ws.oldest_first(batches)
-
-
-@pytest.mark.parametrize("settings", SHUFFLING.values(), ids=SHUFFLING)
-def test_a_shuffling_loader_is_refused_with_the_remedy(settings):
-    with pytest.raises(ws.InputError, match=r"the loader shuffles \(\w+\).*ws\.oldest_first"):
-        tail(DataLoader(DATA, **settings), 3)
-
-
-def test_oldest_first_puts_a_shuffling_loader_in_order():
-    loader = DataLoader(Numbers(10), batch_size=4, shuffle=True, collate_fn=lambda examples: -torch.stack(examples))
-    expected = [[0, -1], [-2, -3, -4, -5], [-6, -7, -8, -9]]
-    ordered = ws.oldest_first(loader, batch_size=4)
-    assert [batch.tolist() for batch in ordered] == expected
-    assert listed(tail(ordered, 2)) == expected[1:]
-    assert [len(batch) for batch in ws.oldest_first(loader, batch_size=3)] == [1, 3, 3, 3]
-
-
-def test_oldest_first_cuts_batches_of_1000_like_the_callbacks_and_computes_as_many_at_a_time_as_the_loader_gave():
-    data = TensorDataset(*batches_for((6,), 1, size=2500)[0])
-    batches = ws.oldest_first(DataLoader(data, batch_size=64, shuffle=True))
-    assert [len(inputs) for inputs, _ in batches] == [500, 1000, 1000]
-    model, twin, seen = trained(mlp(), batches_for((6,), 4)), trained(mlp(), batches_for((6,), 4)), []
-    model.register_forward_hook(lambda layer, inputs, output: seen.append(len(output)))
-    ws.dash_(model, batches, cross_entropy)
-    assert max(seen) == 64
-    WarmStart(ws.Dash(), DataLoader(data, batch_size=64, shuffle=True), cross_entropy).apply_(twin)
-    assert_same(snapshot(model), snapshot(twin))
-    seen.clear()
-    ws.dash_(model, batches, cross_entropy, micro_batch_size=1000)
-    assert seen == [500, 1000, 1000]
-
-
-def test_oldest_first_keeps_workers_and_how_they_start():
-    loader = DataLoader(Numbers(10), batch_size=4, shuffle=True, num_workers=1, multiprocessing_context="fork")
-    ordered = ws.oldest_first(loader, batch_size=4)
-    assert ordered.num_workers == 1
-    assert ordered.multiprocessing_context.get_start_method() == "fork"
-    assert [batch.tolist() for batch in ordered] == [[0, 1], [2, 3, 4, 5], [6, 7, 8, 9]]
-
-
-@pytest.mark.parametrize(
-    ("loader", "size", "message"),
-    [
-        (DataLoader(Stream(4)), 2, "IterableDataset has no order"),
-        (DataLoader(DATA, batch_size=None, shuffle=True), 2, "whole batches"),
-        (DataLoader(DATA, batch_size=2, shuffle=True), None, "batch_size is None"),
-        (DataLoader(DATA, batch_size=2, shuffle=True), 0, "batch_size is 0"),
-        (DataLoader(DATA, batch_size=2, shuffle=True), -1, "batch_size is -1"),
-    ],
-)
-def test_what_oldest_first_cannot_order_is_refused(loader, size, message):
-    with pytest.raises(ws.InputError, match=message):
-        ws.oldest_first(loader, batch_size=size)
 
 
 @pytest.mark.parametrize(("examples", "size"), [(10, 4), (8, 4), (3, 4), (1, 1), (0, 4)])
@@ -436,12 +114,27 @@ def test_one_piece_where_nothing_is_to_be_split():
 
 @pytest.mark.parametrize(
     "batch",
-    [(torch.zeros(4, 2), torch.zeros(3)), (torch.zeros(4), torch.tensor(1.0)), SimpleNamespace(x=1), []],
-    ids=["lengths", "scalar", "object", "nothing"],
+    [(torch.zeros(4, 2), torch.zeros(3)), SimpleNamespace(x=1), []],
+    ids=["lengths", "object", "nothing"],
 )
 def test_batches_that_cannot_be_split_are_refused(batch):
-    with pytest.raises(ws.InputError, match="micro_batch_size needs"):
+    with pytest.raises(ws.InputError, match=r"micro_batch_size needs .*: leave it out, or pass a DataLoader"):
         list(micro_batches(batch, 2))
+
+
+def test_tensors_without_a_dimension_go_with_every_piece():
+    pieces = [piece for piece, _ in micro_batches((torch.arange(3), torch.tensor(0.5)), 2)]
+    assert [(x.tolist(), scalar.item()) for x, scalar in pieces] == [([0, 1], 0.5), ([2], 0.5)]
+
+
+def test_what_was_loaded_in_pieces_stays_so_and_is_counted_by_its_indices():
+    batch = Pieces((torch.zeros(7, 2), torch.zeros(7, 1)), (2, 1))  # the examples lie along the second dimension
+    assert examples_in(batch) == 3
+    assert [share for _, share in micro_batches(batch, 100)] == pytest.approx([2 / 3, 1 / 3])
+    assert [share for _, share in micro_batches(batch, 100, weight=torch.numel)] == pytest.approx([2 / 3, 1 / 3])
+    assert [share for _, share in micro_batches(batch, 100, weight=lambda part: 0)] == [0, 0]
+    assert [count for _, count in equal_parts(batch, 100)] == [2, 1]
+    assert not is_empty(batch)
 
 
 def test_examples_are_counted_by_the_first_tensor_with_a_dimension():
@@ -505,12 +198,6 @@ def test_to_device_makes_tensors_of_inference_mode_usable():
     with torch.inference_mode():
         x = torch.ones(3)
     assert not to_device(x, torch.device("cpu")).is_inference()
-
-
-def test_oldest_first_refuses_a_part_of_a_data_set():
-    loader = DataLoader(TensorDataset(torch.arange(10)), 2, sampler=SubsetRandomSampler(range(4)))
-    with pytest.raises(ws.InputError, match="Subset"):
-        ws.oldest_first(loader)
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ GROUND = (
         "interruption",
         "launch",
     ),
-    *("network", "losses", "batches", "class_labels", "processes"),
+    *("network", "losses", "batches", "loaders", "class_labels", "processes"),
 )
 """In this order: each imports from those before it only."""
 FLOORS = (

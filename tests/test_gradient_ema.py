@@ -271,3 +271,99 @@ def test_convolutions_in_any_memory_format():
     other = average_gradient(cnn().to(memory_format=torch.channels_last), batches, loss_of)
     for name, average in plain.average.items():
         torch.testing.assert_close(other.average[name], average, rtol=1e-4, atol=1e-6)
+
+
+class ArcFace(nn.Module):
+    """A loss function with weights of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(4, 4, generator=torch.Generator().manual_seed(0)))
+
+    def forward(self, features, targets):
+        cosines = nn.functional.normalize(features) @ nn.functional.normalize(self.weight).T
+        return cross_entropy(8 * cosines, targets)
+
+
+@pytest.mark.parametrize("before", [None, torch.ones(4, 4)], ids=["none", "some"])
+@pytest.mark.parametrize("finite", [True, False])
+def test_weights_of_the_loss_function_keep_their_gradients(before, finite):
+    model, batches = prepared()
+    loss = ArcFace()
+    loss.weight.grad = before
+    if finite:
+        ws.dash_(model, batches, loss)
+        ws.diagnose(model, batches, loss, only=["gradient-norm", "sharpness"])
+    else:
+        batches[-1][0][0] = math.nan
+        with pytest.raises(ws.InputError, match="not finite"):
+            ws.dash_(model, batches, loss)
+    assert loss.weight.grad is before
+    assert before is None or torch.equal(before, torch.ones(4, 4))
+
+
+def test_weights_of_the_loss_function_keep_their_gradients_when_a_backward_pass_fails():
+    model, batches = prepared()
+    loss = ArcFace()
+    loss.weight.grad = before = torch.ones(4, 4)
+
+    def stop(gradient):
+        raise OSError("gone")
+
+    def loss_and_stop(output, targets):
+        output.register_hook(stop)
+        return loss(output, targets)
+
+    with pytest.raises(OSError, match="gone"):
+        ws.dash_(model, batches, loss_and_stop)
+    assert loss.weight.grad is before
+    assert torch.equal(before, torch.ones(4, 4))
+
+
+@pytest.mark.parametrize("bad", [math.inf, math.nan])
+def test_an_update_refuses_gradients_that_overflowed_and_stays_as_it_was(bad):
+    model, batches = prepared()
+    ema, expected = ws.GradientEMA(model), ws.GradientEMA(model)
+    for number, (inputs, targets) in enumerate(batches):
+        model.zero_grad()
+        cross_entropy(model(inputs), targets).backward()
+        if number in (0, 3):  # a GradScaler's first scales are too high
+            model[3].weight.grad[1, 2] = bad
+            with pytest.raises(ws.InputError, match=r"3\.weight is not finite: skip this batch, as GradScaler"):
+                ema.update()
+        else:
+            ema.update()
+            expected.update()
+    assert ema.updates == 3
+    for name, average in expected.average.items():
+        assert torch.equal(ema.average[name], average)
+    ws.dash_from_(model, ema)
+
+
+def test_a_network_that_needs_autocast_is_told_what_to_do():
+    model, batches = prepared()
+    model[3].bfloat16()
+    before = snapshot(model)
+    with pytest.raises(ws.InputError, match=r"full-precision gradients: open torch\.autocast in forward_loss"):
+        ws.dash_(model, batches, cross_entropy)
+    with torch.autocast("cpu", torch.bfloat16):
+        with pytest.raises(ws.InputError, match=r"pass full_precision=False, or open torch\.autocast"):
+            ws.dash_(model, batches, cross_entropy)
+        assert_same(before, snapshot(model))
+        ws.dash_(model, batches, cross_entropy, full_precision=False)
+
+    def under_autocast(network, batch):
+        with torch.autocast("cpu", torch.bfloat16):
+            return loss_of(network, batch)
+
+    ws.dash_(model, batches, forward_loss=under_autocast)
+
+
+def test_an_error_of_the_users_own_is_not_taken_for_a_precision():
+    model, batches = prepared()
+
+    def failing(network, batch):
+        raise RuntimeError("an unknown type of graph")
+
+    with pytest.raises(RuntimeError, match="an unknown type"):
+        average_gradient(model, batches, failing)

@@ -9,7 +9,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from warmstart.batches import oldest_first
     from warmstart.comparison.functions import compare, compare_images
     from warmstart.comparison.outcome import Outcome
     from warmstart.diagnostics.diagnose import Diagnosis, diagnose
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from warmstart.layers.neurons import register_layer
     from warmstart.layers.parts import Part
     from warmstart.layers.units import Units
+    from warmstart.loaders import oldest_first
     from warmstart.methods.cold import Cold, cold_
     from warmstart.methods.continual_backprop import ContinualBackprop
     from warmstart.methods.dash import Dash, dash_, dash_from_
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _WHERE = {
-    "batches": ("oldest_first",),
     "comparison.functions": ("compare", "compare_images"),
     "comparison.outcome": ("Outcome",),
     "diagnostics.diagnose": ("Diagnosis", "diagnose"),
@@ -54,6 +53,7 @@ _WHERE = {
     "layers.neurons": ("register_layer",),
     "layers.parts": ("Part",),
     "layers.units": ("Units",),
+    "loaders": ("oldest_first",),
     "methods.cold": ("Cold", "cold_"),
     "methods.continual_backprop": ("ContinualBackprop",),
     "methods.dash": ("Dash", "dash_", "dash_from_"),

@@ -9,12 +9,18 @@ import torch
 from torch import Tensor
 from torch.utils.data import ConcatDataset, DataLoader, Subset, TensorDataset
 
+from warmstart.batches import Pieces
+from warmstart.loaders import order_of
+
 _KEYS = ("labels", "label", "targets", "target")
 """Where mappings, and data sets of torchvision's kind, have them."""
 
 
 def labels_of(batch: Any) -> Tensor | None:
     """A copy of the labels (N,) of a batch, an ``(input, target)`` or a mapping; None where there are no such."""
+    if isinstance(batch, Pieces):
+        parts = [labels for part in batch.parts if (labels := labels_of(part)) is not None]
+        return torch.cat(parts) if len(parts) == len(batch.parts) else None
     if isinstance(batch, (tuple, list)) and len(batch) == 2:
         found = batch[1]
     else:
@@ -23,8 +29,11 @@ def labels_of(batch: Any) -> Tensor | None:
 
 
 def all_labels(batches: Iterable[Any]) -> Tensor | None:
-    """The labels (N,) of the whole data set behind a loader, from the list that it has of them; None without one."""
-    return _of_dataset(batches.dataset) if isinstance(batches, DataLoader) else None
+    """The labels (N,) of all that a loader reads, from the list that its data set has of them; None without one."""
+    if not isinstance(batches, DataLoader) or (labels := _of_dataset(batches.dataset)) is None:
+        return None
+    order = order_of(batches)
+    return labels if len(order) == len(labels) else labels[torch.as_tensor(order, dtype=torch.long)]
 
 
 def _of_dataset(dataset: Any) -> Tensor | None:

@@ -16,11 +16,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from warmstart.batches import batches_that_matter, examples_in, is_empty, micro_batches, tail, to_device
+from warmstart.batches import (
+    Pieces,
+    batches_that_matter,
+    examples_in,
+    is_empty,
+    micro_batches,
+    part_weights,
+    slices,
+    to_device,
+)
 from warmstart.class_labels import labels_of
 from warmstart.errors import InputError, at_least_one, number, require
 from warmstart.layers.neurons import Filter, Neurons, neurons
 from warmstart.layers.recurrent import recurrent_layers
+from warmstart.loaders import tail
 from warmstart.losses import ForwardLoss
 from warmstart.network import detached_caches, eval_mode, saved_buffers, saved_caches
 from warmstart.precision import in_fp32
@@ -86,24 +96,42 @@ class GradientEMA:
         self._sum: dict[str, Tensor] = {}
         self._decay = 1.0
         self.filter_fn = filter_fn
-        self.parameters: list[Neurons] = neurons(team_of(model)[0], filter_fn=filter_fn)[0]
+        model, team = team_of(model)
+        # Gradients are alike in all processes, unless each has a part of them.
+        self._team = team if team.sharded else Team()
+        self.parameters: list[Neurons] = neurons(model, filter_fn=filter_fn)[0]
 
     @all_or_nothing
     def update(self, weight: float = 1.0) -> None:
         """Take the gradients that are in ``.grad`` into the average; nothing else is read or changed.
 
-        A ``.grad`` of None counts as zero. Zeroing gradients, eval mode and undoing a loss scale are the caller's.
+        A ``.grad`` of None counts as zero. Zeroing gradients, eval mode and undoing a loss scale are the caller's, and
+        so is leaving out a batch whose gradients overflowed.
 
         Args:
             weight: Factor on this batch's gradient, such as ``1 / n`` for a loss that is a sum over n examples.
 
         Raises:
-            InputError: If weight is no finite number; then, and after any other exception, the average is as it was.
+            InputError: If weight or a gradient is not finite; then, and after any other exception, the average is as
+                it was.
         """
         weight = number("weight", weight)
         require(math.isfinite(weight), f"weight is {weight}; it must be finite")
+        self._team.attempt(self._require_finite)
         self._keep()
         self.take_in(weight)
+
+    @torch.no_grad()
+    def _require_finite(self) -> None:
+        """Raise InputError if a gradient is not; where all are, a single number is fetched from the device."""
+        gradients = {e.name: e.parameter.grad for e in self.parameters if e.parameter.grad is not None}
+        finite = [_dense(local(gradient)).isfinite().all() for gradient in gradients.values()]
+        if finite and not bool(torch.stack([every.to(finite[0].device) for every in finite]).all()):
+            name = next(name for name, every in zip(gradients, finite, strict=True) if not every)
+            raise InputError(
+                f"the gradient of {name} is not finite: skip this batch, as GradScaler skips its step, or look for NaN "
+                "in it"
+            )
 
     @torch.no_grad()
     def take_in(self, weight: float = 1.0) -> None:
@@ -121,7 +149,7 @@ class GradientEMA:
             gradient = entry.parameter.grad
             if gradient is None:
                 continue
-            gradient = gradient.to_dense() if gradient.is_sparse else gradient
+            gradient = _dense(gradient)
             self.start(entry)
             self._sum[entry.name].add_(gradient, alpha=-self.alpha * weight / self._decay)
             if self.left_out:
@@ -195,6 +223,10 @@ class GradientEMA:
                 self.largest[entry.name] = torch.zeros((), dtype=dtype, device=local(entry.parameter).device)
 
 
+def _dense(gradient: Tensor) -> Tensor:
+    return gradient.to_dense() if gradient.is_sparse else gradient
+
+
 def average_gradient(
     model: nn.Module,
     batches: Iterable[Any],
@@ -228,20 +260,42 @@ def average_gradient(
         raise InputError("a hook acts on gradients as they come (an optimizer in the backward pass?): remove it first")
     ema = GradientEMA(model, alpha, filter_fn=filter_fn)
     device = next(model.parameters()).device
-    with gradient_pass(model, full_precision=full_precision) as drop_caches:
-        source = team.attempt(lambda: tail(batches, batches_that_matter(alpha, tolerance)))
+    if full_precision:
+        forward_loss = _in_one_dtype(model, forward_loss)
+    with gradient_pass(model, full_precision=full_precision) as running:
+        cut = None if micro_batch_size is None else partial(slices, size=micro_batch_size)
+        source = team.attempt(lambda: tail(batches, batches_that_matter(alpha, tolerance), cut))
         ema.left_out = source.left_out
         for share in _shares(source.batches, weight, team):
             ema.sizes.append(share.examples)
             ema.labels.append(labels_of(share.batch))
             for piece, part in _pieces(share, micro_batch_size, weight, team):
                 loss = team.attempt(partial(scalar_loss, model, piece, forward_loss, device))
-                (loss * part).backward()
-                drop_caches()
+                running.backward(loss * part)
             ema.take_in()
             model.zero_grad(set_to_none=True)
     _add_up(ema, team)
     return ema
+
+
+def _in_one_dtype(model: nn.Module, forward_loss: ForwardLoss) -> ForwardLoss:
+    """The same loss, which says what to do where a network works under autocast alone."""
+    autocast = torch.is_autocast_enabled(next(model.parameters()).device.type)
+    mixed = len({parameter.dtype for parameter in model.parameters()}) > 1
+
+    def loss_of(model: nn.Module, batch: Any) -> Tensor:
+        try:
+            return forward_loss(model, batch)
+        except RuntimeError as error:
+            if (autocast or mixed) and "type" in str(error):  # PyTorch says this in many ways, one for each operation
+                remedy = "pass full_precision=False, or " if autocast else ""
+                raise InputError(
+                    f"the loss seems to need autocast, which is off for full-precision gradients: {remedy}open "
+                    f"torch.autocast in forward_loss ({str(error).splitlines()[0]})"
+                ) from error
+            raise
+
+    return loss_of
 
 
 @dataclass(frozen=True)
@@ -285,7 +339,8 @@ def _weighed(batch: Any, weight: Weight) -> tuple[float, int]:
         return 0.0, 0
     if is_empty(batch):
         raise InputError("a batch holds no examples: leave it out")
-    return weight(batch), examples_in(batch)
+    whole = sum(part_weights(batch, weight)) if isinstance(batch, Pieces) else weight(batch)
+    return whole, examples_in(batch)
 
 
 def _pieces(share: _Share, size: int | None, weight: Weight, team: Team) -> Iterator[tuple[Any, float]]:
@@ -327,14 +382,58 @@ def scalar_loss(model: nn.Module, batch: Any, forward_loss: ForwardLoss, device:
     return loss.squeeze()
 
 
+@dataclass(frozen=True)
+class GradientPass:
+    """A model whose gradients are being computed, by as many backward passes as it takes."""
+
+    drop_caches: Callable[[], None]
+    """Drops the tensors of a graph that the model has kept."""
+    _gradients: dict[Tensor, Tensor | None]
+    """Every ``.grad`` of the model's own parameters, as it was."""
+    _apart: dict[Tensor, Tensor | None]
+    """Those of other leaves while a backward pass runs."""
+
+    def backward(self, loss: Tensor) -> None:
+        """Add a loss's gradient to ``.grad`` of the model alone: a loss function may have weights of its own."""
+        for leaf in leaves(loss):
+            if leaf not in self._gradients:
+                self._apart.setdefault(leaf, leaf.grad)
+                leaf.grad = None  # a backward pass adds to it in place
+        try:
+            loss.backward()  # not with inputs=, which reentrant checkpointing refuses
+        finally:
+            self.put_apart_back()
+        self.drop_caches()
+
+    def put_apart_back(self) -> None:
+        """Give leaves that are not the model's their gradients back."""
+        for leaf, gradient in self._apart.items():
+            leaf.grad = gradient
+        self._apart.clear()
+
+
+def leaves(loss: Tensor) -> Iterator[Tensor]:
+    """The tensors to whose ``.grad`` a backward pass adds, which its graph ends in."""
+    seen = {loss.grad_fn}
+    waiting = [loss.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        leaf = getattr(node, "variable", None)
+        if leaf is not None:
+            yield leaf
+        following = {after for after, _ in node.next_functions} - seen - {None} if node is not None else set()
+        seen |= following
+        waiting += following
+
+
 @contextmanager
-def gradient_pass(model: nn.Module, *, full_precision: bool = True) -> Iterator[Callable[[], None]]:
+def gradient_pass(model: nn.Module, *, full_precision: bool = True) -> Iterator[GradientPass]:
     """Eval mode, gradients on, empty ``.grad``; restores these and all buffers at the end, also after an error.
 
     Yields:
-        What has to be called after each backward pass: it drops the tensors of its graph that the model has kept.
+        What computes gradients.
     """
-    gradients = {parameter: parameter.grad for parameter in model.parameters()}
+    gradients: dict[Tensor, Tensor | None] = {parameter: parameter.grad for parameter in model.parameters()}
     dropouts = {layer: layer.dropout for layer in recurrent_layers(model)}
 
     def put_back() -> None:
@@ -352,11 +451,12 @@ def gradient_pass(model: nn.Module, *, full_precision: bool = True) -> Iterator[
             stack.enter_context(in_fp32(next(model.parameters()).device.type))
         stack.enter_context(afterwards(saved_buffers(model)))
         stack.enter_context(afterwards(detached_caches(model)))
-        drop_caches = saved_caches(model)
-        stack.enter_context(afterwards(drop_caches))
+        running = GradientPass(saved_caches(model), gradients, {})
+        stack.enter_context(afterwards(running.drop_caches))
+        stack.enter_context(afterwards(running.put_apart_back))
         stack.enter_context(eval_mode(model))
         stack.enter_context(afterwards(put_back))
         for layer in dropouts:  # cuDNN differentiates them in train mode only; without dropout it is the same
             layer.training, layer.dropout = True, 0.0
         model.zero_grad(set_to_none=True)
-        yield drop_caches
+        yield running

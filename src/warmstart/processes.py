@@ -7,7 +7,7 @@ holds a part of each weight; the backward pass adds gradients up, and full weigh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
@@ -126,16 +126,19 @@ def team_of(model: nn.Module) -> tuple[nn.Module, Team]:
     """The processes that train a model together, by DistributedDataParallel or ``fully_shard``.
 
     Returns:
-        The network without DistributedDataParallel around it, and its team.
+        The network without what `unwrapped` takes off, and its team.
 
     Raises:
         InputError: If it is no network, or its weights are laid out in an unsupported way (tensor parallel, FSDP1).
     """
     require_module(model)
-    if isinstance(model, DistributedDataParallel):
-        ranks = model.process_group
-        device = next(model.parameters()).device
-        return model.module, Team(dist.get_world_size(ranks), ranks, device, rank=dist.get_rank(ranks))
+    for wrapper, _ in _wrappers(model):
+        if isinstance(wrapper, DistributedDataParallel):
+            ranks = wrapper.process_group
+            device = next(wrapper.parameters()).device
+            team = Team(dist.get_world_size(ranks), ranks, device, rank=dist.get_rank(ranks))
+            return unwrapped(wrapper), team
+    model = unwrapped(model)
     if type(model).__name__ == "FullyShardedDataParallel":
         raise InputError("FSDP1 flattens weights, so neurons cannot be told apart: use FSDP2, fully_shard(model)")
     sharded: list[tuple[str, Any]] = [(name, p) for name, p in model.named_parameters() if is_sharded(p)]
@@ -196,16 +199,49 @@ def laid_out_as(like: Tensor, tensor: Tensor) -> Tensor:
     return whole.redistribute(placements=like.placements)  # type: ignore[attr-defined]
 
 
+def _wrappers(model: nn.Module) -> Iterator[tuple[nn.Module, str]]:
+    """What is wrapped around a network, the outermost first, each with the name of what is inside it."""
+    while True:
+        if isinstance(model, (DistributedDataParallel, nn.DataParallel)):
+            inside = "module"
+        elif type(model).__name__ == "OptimizedModule":  # of torch.compile, whose class is slow to import
+            inside = "_orig_mod"
+        else:
+            return
+        yield model, inside
+        model = getattr(model, inside)
+
+
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The network without DistributedDataParallel around it, as in names of layers and parameters."""
-    return model.module if isinstance(model, DistributedDataParallel) else model
+    """The network without DistributedDataParallel, DataParallel and torch.compile, as in names of its parameters."""
+    for wrapper, inside in _wrappers(model):
+        model = getattr(wrapper, inside)
+    return model
+
+
+def name_inside(model: nn.Module, name: str) -> str:
+    """A layer's or parameter's name in the network that `unwrapped` gives, from one with or without prefixes."""
+    for _, inside in _wrappers(model):
+        name = name.removeprefix(f"{inside}.")
+    return name
 
 
 def names_inside(model: nn.Module, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """Tensors by their names in the network inside DistributedDataParallel, given with or without its prefix."""
-    if not isinstance(model, DistributedDataParallel):
+    """Tensors by their names as of `name_inside`."""
+    if unwrapped(model) is model:
         return tensors
-    return {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
+    return {name_inside(model, name): tensor for name, tensor in tensors.items()}
+
+
+def on_inner_module(team: Team) -> tuple[str, ...]:
+    """A warning where several processes run but a network does not say which of them train it together."""
+    processes = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    if team.size > 1 or processes == 1:
+        return ()
+    return (
+        f"called on the inner module in {processes} processes, whose weights may now differ: pass the "
+        "DistributedDataParallel wrapper",
+    )
 
 
 @dataclass(frozen=True)

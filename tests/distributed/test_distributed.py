@@ -27,7 +27,12 @@ def hold(processes, *cases):
 
 @pytest.mark.parametrize("kind", ["ddp", "fsdp"])
 def test_two_processes_equal_one(kind):
-    hold(2, *(f"{kind}-{case}" for case in ("equal", "unequal", "micro", "kernel", "neuron", "ema")))
+    hold(2, *(f"{kind}-{case}" for case in ("equal", "unequal", "micro", "kernel", "neuron", "ema", "compiled")))
+
+
+def test_the_inner_module_is_warned_of():
+    """Its processes cannot be known, and each would draw noise of its own."""
+    hold(2, "ddp-inner")
 
 
 @pytest.mark.parametrize("kind", ["ddp", "fsdp"])

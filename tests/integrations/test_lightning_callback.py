@@ -10,7 +10,7 @@ from loops import BATCH, lightning_module, lit
 from test_every_loop import DASH, dashed
 from test_stateful_methods import made
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
 
 import warmstart as ws
 from stateful_methods import AgeAndRedraw, SlowCopy
@@ -48,6 +48,17 @@ def test_the_trainers_own_loader_is_read_in_order(tmp_path):
     loader = DataLoader(months("cnn"), batch_size=BATCH, shuffle=True)
     fit(lit(last_months("cnn"), 4), tmp_path, WarmStart(DASH), before, loader=loader)
     assert_equal(before.network, dashed("cnn")[0].state_dict())
+
+
+def test_of_the_trainers_own_loader_only_the_listed_examples_are_read(tmp_path):
+    """The others are for validation: here those that come last."""
+    part, whole = Before(), Before()
+    for before, loader in (
+        (part, DataLoader(months("cnn", 24), batch_size=BATCH, sampler=range(16))),
+        (whole, DataLoader(Subset(months("cnn", 24), range(16)), batch_size=BATCH)),
+    ):
+        fit(lit(last_months("cnn"), 4), tmp_path, WarmStart(DASH), before, loader=loader)
+    assert_equal(part.network, whole.network)
 
 
 def test_several_loaders_need_batches(tmp_path):

@@ -7,6 +7,7 @@ import re
 
 import pytest
 import torch
+from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, SubsetRandomSampler, TensorDataset
 
@@ -101,6 +102,17 @@ def test_it_acts_once_for_each_arrival_and_network(model):
     more = WarmStart(ws.Dash(), DataLoader(pairs(30), batch_size=5), cross_entropy)
     more.load_state_dict(warm_start.state_dict())
     assert more.apply_(model) is not None
+
+
+@pytest.mark.parametrize("wrap", [nn.DataParallel, lambda model: torch.compile(model, backend="eager")])
+def test_a_wrapped_network_is_the_one_inside(model, wrap):
+    warm_start = WarmStart(ws.Dash(), DataLoader(pairs(20), batch_size=5), cross_entropy)
+    assert "0.weight" in {layer.name for layer in warm_start.apply_(wrap(model)).layers}
+    after = snapshot(model)
+    assert warm_start.apply_(model) is None
+    assert warm_start.apply_(wrap(model)) is None
+    assert_same(snapshot(model), after)
+    assert warm_start.measured(wrap(model)) is model
 
 
 def test_what_it_remembers_is_plain_and_whole(model):

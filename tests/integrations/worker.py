@@ -55,7 +55,7 @@ def ddp():
         for method in ("cold", "shrink-perturb[noise_std=0.1]", "head-reset"):
             model = DistributedDataParallel(last_months("cnn"))
             warm_start = WarmStart(ws.parse_method(method), loader, make_model=lambda: draw("cnn"))
-            warm_start.apply_(handed_over(model))
+            assert not any("inner module" in warning for warning in warm_start.apply_(handed_over(model)).warnings)
             assert_same_everywhere(model.module.state_dict())
             assert not torch.equal(model.module.head.weight, last_months("cnn").head.weight)
 

@@ -1,3 +1,4 @@
+import copy
 import math
 
 import pytest
@@ -383,6 +384,35 @@ def test_an_empty_or_foreign_average_is_refused():
     with pytest.raises(ws.InputError, match="another model"):
         ws.dash_from_(model, ema)
     assert_same(before, snapshot(model))
+
+
+def averaged(model, batches):
+    ema = ws.GradientEMA(model)
+    for inputs, targets in batches:
+        model.zero_grad()
+        cross_entropy(model(inputs), targets).backward()
+        ema.update()
+    return ema
+
+
+def test_an_average_over_other_weights_of_the_same_names_and_shapes_is_refused():
+    model, batches = prepared("mlp")
+    ema, twin = averaged(model, batches), copy.deepcopy(model)
+    pair = copy.deepcopy((model, ema))
+    for network, average in ((twin, ema), (model, copy.deepcopy(ema))):
+        before = snapshot(network)
+        with pytest.raises(ws.InputError, match=r"0\.weight was replaced .* or a copy: .*deepcopy\(\(model, ema\)\)"):
+            ws.dash_from_(network, average)
+        assert_same(before, snapshot(network))
+    model[3] = nn.Linear(12, 4)
+    before = snapshot(model)
+    with pytest.raises(ws.InputError, match=r"3\.weight was replaced after the GradientEMA was made"):
+        ws.dash_from_(model, ema)
+    assert_same(before, snapshot(model))
+    ws.dash_from_(*pair)  # which were copied together
+    twin_ema = averaged(twin, batches)
+    twin.double()  # which keeps its parameters
+    ws.dash_from_(twin, twin_ema)
 
 
 def test_without_normalisation_it_warns_and_says_why():

@@ -153,12 +153,53 @@ def test_hooks_on_gradients_act_as_in_training_and_stay():
     assert ws.dash_(model, BATCHES, cross_entropy, lambda_=0, apply=False).layers[2].mean == plain.mean
 
 
-def test_wrapped_networks_change_inside_the_wrapper():
+def compiled(model):
+    return torch.compile(model, backend="eager")
+
+
+@pytest.mark.parametrize(
+    ("wrap", "prefix"),
+    [
+        (nn.DataParallel, "module."),
+        (compiled, "_orig_mod."),
+        (lambda model: compiled(nn.DataParallel(model)), "_orig_mod.module."),
+    ],
+    ids=["parallel", "compiled", "both"],
+)
+def test_wrapped_networks_change_inside_the_wrapper_under_their_own_names(wrap, prefix):
     model, twin = trained(mlp(), BATCHES), trained(mlp(), BATCHES)
-    report = ws.dash_(nn.DataParallel(model), BATCHES, cross_entropy)
-    ws.dash_(twin, BATCHES, cross_entropy)
+    wrapped = wrap(model)
+    first = {name: tensor.clone() for name, tensor in wrapped.state_dict().items()}
+    assert all(name.startswith(prefix) for name in first)
+
+    def both(method, *args, **settings):
+        reports = [method(network, *args, **settings) for network in (wrapped, twin)]
+        assert str(reports[0]) == str(reports[1])
+        assert_same(snapshot(twin), snapshot(model))
+
+    both(ws.dash_, BATCHES, cross_entropy, filter_fn=lambda layer, name: name == "3")
+    both(ws.shrink_perturb_, variant="dash", noise_std=0)
+    own = {name.removeprefix(prefix): tensor for name, tensor in first.items()}
+    for other in (first, own):
+        ws.shrink_perturb_(wrapped, variant="hare-tortoise", other=other)
+        ws.shrink_perturb_(twin, variant="hare-tortoise", other=own)
     assert_same(snapshot(twin), snapshot(model))
-    assert all(layer.name.endswith((".weight", ".bias")) for layer in report.layers)
+    for head in ("3", f"{prefix}3"):
+        assert [layer.name for layer in ws.head_reset_(wrapped, head).layers] == ["3.weight", "3.bias"]
+
+
+def test_an_average_of_a_network_fits_it_when_it_is_compiled():
+    model = trained(mlp(), BATCHES)
+    ema, twin = ws.GradientEMA(model), copy.deepcopy(model)
+    wrapped = compiled(model)
+    for network, average in ((wrapped, ema), (twin, ws.GradientEMA(twin))):
+        for inputs, targets in BATCHES:
+            network.zero_grad()
+            cross_entropy(network(inputs), targets).backward()
+            average.update()
+        ws.dash_from_(network, average)
+    for ours, theirs in zip(model.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize(

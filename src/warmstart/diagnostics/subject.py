@@ -105,10 +105,10 @@ class Subject:
     def features(self) -> Tensor:
         """What the output layer is given for the new examples: (examples, features)."""
         found: list[Tensor] = []
-        with gradient_pass(self.model) as drop:
+        with gradient_pass(self.model) as running:
             batch = next(micro_batches(self._on_device(self.batches[-1]), 2))[0]
             _, layer = output_layer(self.model, self.forward_loss(self.model, batch))
-            drop()
+            running.drop_caches()
 
             def keep(_: nn.Module, inputs: tuple[Any, ...]) -> None:
                 found.append(inputs[0].detach().flatten(1).cpu())
@@ -137,12 +137,11 @@ class Subject:
     def _gradients(self, batches: Sequence[Any]) -> Gradients:
         total: dict[str, Tensor] = {}
         examples, squares = 0, 0.0
-        with gradient_pass(self.model) as drop:
+        with gradient_pass(self.model) as running:
             for batch in batches:
                 count = examples_in(batch)
                 for piece, part in micro_batches(batch, _LARGEST):
-                    (self._loss(piece) * part).backward()
-                    drop()
+                    running.backward(self._loss(piece) * part)
                 own = {name: p.grad for name, p in self.model.named_parameters() if p.grad is not None}
                 squares += count * sum(float(gradient.double().square().sum()) for gradient in own.values())
                 for name, gradient in own.items():

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence, Sized
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeGuard, cast
 
 import torch.distributed as dist
-from torch.utils.data import DataLoader, Dataset, IterableDataset, SubsetRandomSampler
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from warmstart.batches import BATCH, InOrder, batch_size_of, cut_from_newest, examples_in, loading_of
+from warmstart.batches import BATCH, examples_in
 from warmstart.errors import InputError
+from warmstart.loaders import InOrder, batch_size_of, in_batches, order_of, require_whole
 from warmstart.processes import Team
 
 MICRO_BATCH = 32
@@ -17,21 +18,20 @@ MICRO_BATCH = 32
 
 
 def in_order(batches: Iterable[Any], size: int | None, team: Team) -> Sequence[Any]:
-    """Batches of ``size`` examples, `BATCH` if None, over a loader's data set, oldest first.
+    """Batches of ``size`` examples, `BATCH` if None, over what a loader reads, oldest first.
 
-    The loader's own order and size do not matter, and ready batches stay as they are.
+    A loader's size does not matter, and its order only where it is a list of indices; ready batches stay as they are.
 
     Returns:
         The batches; in a team, this process's share of each.
     """
     if not is_indexable(batches):
         return cast("Sequence[Any]", batches)
-    cuts: Any = cut_from_newest(_length(batches), size or BATCH)
-    if team.size > 1:
-        rank = dist.get_rank(team.group)
-        # A first batch with fewer examples than processes goes to each of them whole: the mean is the same.
-        cuts = [cut[rank :: team.size] if len(cut) >= team.size else cut for cut in cuts]
-    return InOrder(batches.dataset, batch_sampler=cuts, **loading_of(batches))
+    if team.size == 1:
+        return in_batches(batches, size or BATCH)
+    rank = dist.get_rank(team.group)
+    # A first batch with fewer examples than processes goes to each of them whole: the mean is the same.
+    return in_batches(batches, size or BATCH, lambda cut: cut[rank :: team.size] if len(cut) >= team.size else cut)
 
 
 def require_batches(batches: Any) -> None:
@@ -40,9 +40,8 @@ def require_batches(batches: Any) -> None:
         raise InputError("batches is a data set: pass DataLoader(dataset, batch_size=...), its own order oldest first")
     if not isinstance(batches, Iterable):
         raise InputError(f"batches is a {type(batches).__name__}: pass a DataLoader or batches, oldest first")
-    sampler = getattr(getattr(batches, "batch_sampler", None), "sampler", None)
-    if isinstance(sampler, SubsetRandomSampler):
-        raise InputError("the loader draws from a part of its data set: pass DataLoader(Subset(dataset, indices), ...)")
+    if is_indexable(batches):
+        require_whole(batches)
     if seen(batches) == 0:
         raise InputError("there is no data: batches holds no example")
 
@@ -65,13 +64,7 @@ def micro_batch_size(batches: Iterable[Any]) -> int | None:
 def seen(batches: Iterable[Any]) -> int | None:
     """The number of examples so far; None where only reading them all would tell."""
     if is_indexable(batches):
-        return _length(batches)
+        return len(order_of(batches))
     if isinstance(batches, (list, tuple)) and batches:
         return sum(examples_in(batch) for batch in batches) or None
     return 0 if isinstance(batches, Sequence) and len(batches) == 0 else None
-
-
-def _length(loader: DataLoader[Any]) -> int:
-    if not isinstance(loader.dataset, Sized):
-        raise InputError(f"the data set, a {type(loader.dataset).__name__}, has no length: pass ready batches")
-    return len(loader.dataset)

@@ -61,7 +61,8 @@ class WarmStart:
             batches: All data so far, last month's and this month's, un-augmented. Of a loader over an indexable data
                 set the data set counts, whose own order must be that of arrival: it is read from its end, in batches
                 of the method's ``batch_size`` (1000 if that is None), computed in micro-batches of the loader's own
-                size; its shuffling is undone. Anything else holds ready batches, oldest first.
+                size; its shuffling is undone. A list of indices as its ``sampler``, or of batches of them, is taken as
+                that order, and nothing else is read. Anything else holds ready batches, oldest first.
             loss_fn: ``loss_fn(output, target)`` for batches ``(input, target)``.
             forward_loss: ``forward_loss(model, batch) -> scalar`` instead, a mean over the batch's examples.
             arrival: Names this arrival of data, such as ``"2026-07"``: the method is applied once for each name. The
@@ -119,7 +120,8 @@ class WarmStart:
         weights go to all, wrapped or not. Only where FSDP2 shards the model, each works on its share of every batch.
 
         Args:
-            model: The network, with its old weights loaded; DistributedDataParallel around it does no harm.
+            model: The network, with its old weights loaded; DistributedDataParallel, DataParallel and torch.compile
+                around it do no harm.
             optimizer: Its optimizer, for the methods that look at it.
             step: Updates that the loop has made; more than 0 where it resumes.
 
@@ -132,7 +134,7 @@ class WarmStart:
         if self.batches is None:
             raise InputError("WarmStart needs batches over all data so far: pass a DataLoader")
         forward_loss = self.forward_loss or as_forward_loss(None)
-        return self._apply_(unwrapped(model), self.batches, forward_loss, optimizer, step=step)
+        return self._apply_(model, self.batches, forward_loss, optimizer, step=step)
 
     def after_backward(self, model: nn.Module, step: int) -> None:
         """Let a method that acts on every update see the gradients; call it once they are complete.
@@ -164,7 +166,7 @@ class WarmStart:
             model: The network that is trained; not changed.
 
         Returns:
-            The model itself, without DistributedDataParallel around it, or a network that shares no memory with it.
+            The model itself, without any wrapper, or a network that shares no memory with it.
 
         Raises:
             InputError: If the method would have to copy a network that FSDP2 shards.
@@ -210,6 +212,7 @@ class WarmStart:
         *,
         step: int,
     ) -> Report | None:
+        model = unwrapped(model)
         if self.method.sees_activations and _processes() > 1:
             raise InputError(f"{self.method} sees activations, which differ between processes: train in one process")
         require_prepared(self.method, model, optimizer)
@@ -249,8 +252,11 @@ class WarmStart:
     def _is_applied(self, model: nn.Module, batches: Iterable[Any]) -> bool:
         if self.batches is None and not is_indexable(batches):
             raise InputError("the training data cannot be read in order of arrival: pass WarmStart(..., batches=...)")
-        require_batches(batches)
-        same_model = self._applied_to is None or self._applied_to() is model
+        if (
+            batches is not self.batches
+        ):  # else they were checked at first, and a sampler of one's own is drawn from for it
+            require_batches(batches)
+        same_model = self._applied_to is None or self._applied_to() is unwrapped(model)
         return same_model and self._applied == (self.arrival or _arrival_name(batches))
 
     def _outside_training(self, model: nn.Module) -> AbstractContextManager[None]:

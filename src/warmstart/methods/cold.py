@@ -16,7 +16,7 @@ from warmstart.errors import InputError
 from warmstart.methods.method import Method, Stage, require_own_memory, reset_optimizer_
 from warmstart.methods.report import Report
 from warmstart.network import require_module, require_optimizer, require_writable, tensors_of
-from warmstart.processes import is_sharded, laid_out_as, team_of
+from warmstart.processes import is_sharded, laid_out_as, on_inner_module, team_of
 from warmstart.undo import all_or_nothing, keep
 
 
@@ -75,7 +75,8 @@ def cold_(model: nn.Module, fresh: nn.Module, *, optimizer: torch.optim.Optimize
     if optimizer is not None:
         reset_optimizer_(optimizer)
     state = "no optimizer given" if optimizer is None else "optimizer state reset"
-    return Report("cold", notes=(f"{len(ours)} parameters and buffers drawn anew, {state}",))
+    note = f"{len(ours)} parameters and buffers drawn anew, {state}"
+    return Report("cold", notes=(note,), warnings=on_inner_module(team))
 
 
 def require_alike(model: nn.Module, fresh: nn.Module) -> None:

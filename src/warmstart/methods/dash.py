@@ -18,7 +18,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from warmstart.batches import InOrder, batches_that_matter, examples_in, tail
+from warmstart.batches import batches_that_matter, equal_slices, examples_in
 from warmstart.class_labels import all_labels
 from warmstart.errors import InputError, at_least_one, number, require, whole_number
 from warmstart.gradient_ema import ALPHA, TOLERANCE, GradientEMA, Weight, average_gradient
@@ -26,6 +26,7 @@ from warmstart.layers.coverage import remarks, weights_in
 from warmstart.layers.left_alone import LeftAlone
 from warmstart.layers.neurons import GRANULARITY, Filter, Granularity, Neurons, neurons, require_granularity
 from warmstart.layers.norms import batch_norms, has_norm
+from warmstart.loaders import InOrder, tail
 from warmstart.losses import ForwardLoss, as_forward_loss
 from warmstart.methods.average_report import coverage
 from warmstart.methods.method import Method, Stage
@@ -33,7 +34,7 @@ from warmstart.methods.report import SHRINKS_SIGNAL, Report, ScaleReport, count_
 from warmstart.methods.search import Range, Search
 from warmstart.methods.training_state import BatchNorm, OptimizerState, StatePolicy, measure_norms_
 from warmstart.network import require_writable
-from warmstart.processes import Shard, Team, local, shard_of, team_of, unwrapped
+from warmstart.processes import Shard, Team, local, on_inner_module, shard_of, team_of, unwrapped
 from warmstart.undo import all_or_nothing, keep
 from warmstart.wording import counted
 
@@ -187,12 +188,12 @@ def dash_(
     notes, warnings = coverage(ema, new_examples, all_labels(batches))
     measure: Callable[[], int] | None = None
     if apply and batch_norm == "recalibrate":
-        again = _read_again(batches, batches_that_matter(alpha, tolerance))
+        again = _read_again(batches, batches_that_matter(alpha, tolerance), micro_batch_size)
         measure = partial(measure_norms_, model, again, loss, micro_batch_size, min(2, max(ema.sizes)), full_precision)
     plan = _planned(model, ema, lambda_, granularity, policy)
     del ema  # so that beside the model there is one copy of its weights, the average's before and the old ones' now
     report = _apply_(plan, policy, measure) if apply else plan.report
-    return report.with_notes(*notes).with_warnings(*warnings)
+    return report.with_notes(*notes).with_warnings(*warnings, *on_inner_module(team))
 
 
 @all_or_nothing
@@ -221,7 +222,8 @@ def dash_from_(
         What was scaled by how much, and what was left alone and why.
 
     Raises:
-        InputError: If the average is empty, not finite, or of another network; nothing is changed then.
+        InputError: If the average is empty, not finite, or of other parameters than this network's, such as those of
+            a layer that was replaced since, or of a copy; nothing is changed then.
     """
     if not isinstance(ema, GradientEMA):
         raise InputError(f"ema is a {type(ema).__name__}: pass a GradientEMA, or batches to ws.dash_")
@@ -251,6 +253,7 @@ def _planned(
     if ema.updates == 0:
         raise InputError("the GradientEMA is empty: call backward() and ema.update() on each batch first")
     entries, left = neurons(model, granularity, ema.filter_fn)
+    team.attempt(partial(_check_identity, entries, ema))
     reached = [entry for entry in entries if ema.reaches(entry)]
     left += [LeftAlone(entry.name, "no gradient reached it") for entry in entries if not ema.reaches(entry)]
     team.attempt(partial(_check, reached, ema, policy))
@@ -290,18 +293,24 @@ def _check_before(
         require_writable({entry.name: entry.parameter for entry in entries})
 
 
+def _check_identity(entries: list[Neurons], ema: GradientEMA) -> None:
+    """Refuse an average over other parameters, which nothing but their names need tell from these."""
+    watched = {entry.name: entry.parameter for entry in ema.parameters}
+    for entry in entries:
+        if watched.get(entry.name, entry.parameter) is not entry.parameter:
+            raise InputError(
+                f"{entry.name} was replaced after the GradientEMA was made, or belongs to another model or a copy: "
+                "make a GradientEMA of this model, and copy both at once, copy.deepcopy((model, ema))"
+            )
+
+
 def _check(entries: list[Neurons], ema: GradientEMA, policy: StatePolicy) -> None:
-    """Refuse an average that does not fit the weights or is not finite, before any weight changes."""
+    """Refuse an average that reached nothing or is not finite, before any weight changes."""
     policy.check(entries)
     if not entries:
         raise InputError("no gradient reached any weight: does the loss depend on the model's parameters?")
     for entry in entries:
         weights, average = entry.parameter, ema.of(entry)
-        if average.shape != weights.shape:
-            raise InputError(
-                f"{entry.name} has shape {tuple(weights.shape)} but its averaged gradient {tuple(average.shape)}: "
-                "the GradientEMA belongs to another model"
-            )
         if not bool(local(average).isfinite().all()):
             raise InputError(
                 f"the gradient of {entry.name} is not finite: check the newest data for NaN or huge values"
@@ -368,8 +377,8 @@ def _check_lambda(lambda_: float) -> None:
     require(0 <= number("lambda_", lambda_) <= 1, f"lambda_ is {lambda_}; it must lie in [0, 1]")
 
 
-def _read_again(batches: Iterable[Any], last: int | None) -> Iterable[Any]:
+def _read_again(batches: Iterable[Any], last: int | None, size: int | None) -> Iterable[Any]:
     try:
-        return tail(batches, last).batches
+        return tail(batches, last, None if size is None else partial(equal_slices, size=size)).batches
     except InputError as error:
         raise InputError(f"batch_norm='recalibrate' reads batches twice, and the second time: {error}") from None

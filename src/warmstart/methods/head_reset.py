@@ -19,7 +19,7 @@ from warmstart.methods.heads import find_head, require_head, require_head_name
 from warmstart.methods.method import Method, Stage
 from warmstart.methods.report import NumbersReport, Report
 from warmstart.network import require_generator, require_writable, tensors_of
-from warmstart.processes import Team, is_sharded, laid_out_as, local, team_of, unwrapped
+from warmstart.processes import Team, is_sharded, laid_out_as, local, name_inside, on_inner_module, team_of
 from warmstart.undo import afterwards, all_or_nothing, keep, keep_random_state
 
 
@@ -66,7 +66,7 @@ def head_reset_(model: nn.Module, head: str, *, generator: torch.Generator | Non
     """
     require_generator(generator)
     require_head_name(head)
-    head = head.removeprefix("module.") if unwrapped(model) is not model else head
+    head = name_inside(model, head)
     model, team = team_of(model)
     module = require_head(model, head)
     layers = [(name, layer) for name, layer in module.named_modules(prefix=head) if hasattr(layer, "reset_parameters")]
@@ -87,7 +87,8 @@ def head_reset_(model: nn.Module, head: str, *, generator: torch.Generator | Non
         for name, layer in layers
         for parameter_name, parameter in layer.named_parameters(name, recurse=False)
     )
-    return Report("head-reset", {"head": head}, rows, notes=("optimizer state kept",))
+    warnings = on_inner_module(team)
+    return Report("head-reset", {"head": head}, rows, notes=("optimizer state kept",), warnings=warnings)
 
 
 def _redraw_(layer: Any, team: Team) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from warmstart.errors import InputError
 from warmstart.methods.method import Method, Stage, require_own_memory
 from warmstart.methods.report import Report
 from warmstart.network import require_module, tensors_of
-from warmstart.processes import local
+from warmstart.processes import local, on_inner_module, team_of
 
 _MARK = "_warmstart_prepared"
 """Attribute of a prepared network and its copies: by the method's name, the parameters that the method has added."""
@@ -69,7 +70,8 @@ def reported(method: Method, model: nn.Module, stage: Stage) -> Report:
         raise InputError(
             f"method {method}: on_new_data returned {report!r:.60}; it must return a warmstart.Report of what it did"
         )
-    return report
+    unneeded = on_inner_module(team_of(model)[1])  # since loops give all processes the first one's weights afterwards
+    return replace(report, warnings=tuple(text for text in report.warnings if text not in unneeded))
 
 
 class Updates:

@@ -25,7 +25,7 @@ from warmstart.methods.method import Method, Stage, require_own_memory, reset_op
 from warmstart.methods.report import SHRINKS_SIGNAL, Report, uniform
 from warmstart.methods.search import Range, Search
 from warmstart.network import require_generator, require_writable, tensors_of
-from warmstart.processes import Team, laid_out_as, local, names_inside, team_of
+from warmstart.processes import Team, laid_out_as, local, names_inside, on_inner_module, team_of
 from warmstart.undo import all_or_nothing, keep, keep_random_state
 
 
@@ -196,7 +196,7 @@ def shrink_perturb_(
         assert isinstance(other, nn.Module)
         _copy_buffers_(model, other, team)
     settings = {"shrink": shrink, "noise_std": noise_std, "variant": variant}
-    warnings = () if has_norm(model) else (SHRINKS_SIGNAL,)
+    warnings = (*(() if has_norm(model) else (SHRINKS_SIGNAL,)), *on_inner_module(team))
     rows = uniform(entries, shrink)
     return Report("shrink-perturb", settings, rows, tuple(left), warnings=warnings, weights=weights_in(model))
 
