@@ -21,7 +21,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, Dataset
 
 import warmstart as ws
-from warmstart.gradient_ema import average_gradient
+from warmstart.average_gradient import average_gradient
 from warmstart.models.registry import model_factory
 from warmstart.training.devices import find_device
 

@@ -30,7 +30,7 @@ GROUND = (
 FLOORS = (
     *({part} for part in GROUND),
     {"layers"},
-    {"gradient_ema"},
+    *({part} for part in ("gradient_pass", "gradient_ema", "average_gradient")),
     {"methods", "diagnostics"},
     {"decoding"},
     {"data", "models", "storage", "reporting", "integrations"},

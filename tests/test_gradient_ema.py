@@ -11,7 +11,8 @@ from torch.nn.functional import cross_entropy
 import reference
 import warmstart as ws
 from networks import assert_same, batches_for, cnn, mlp, snapshot, trained
-from warmstart.gradient_ema import average_gradient, gradient_pass
+from warmstart.average_gradient import average_gradient
+from warmstart.gradient_pass import gradient_pass
 
 IN_FLOAT32 = {"rtol": 1e-5, "atol": 1e-6}
 """An entry of a gradient is a sum of some ten terms of up to 1, rounded to 6e-8 in an order that a machine chooses."""

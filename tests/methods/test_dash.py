@@ -68,7 +68,7 @@ def test_tolerance_zero_reads_all_and_equals_the_reference():
 
 def test_the_tail_alone_gives_the_same_average_and_scales():
     """The average to a relative 1e-6, every scale to 1e-5, but for neurons that are counted as undetermined."""
-    from warmstart.gradient_ema import average_gradient
+    from warmstart.average_gradient import average_gradient
     from warmstart.losses import as_forward_loss
 
     full, batches = prepared("cnn", count=80)

@@ -158,7 +158,13 @@ def reading_units():
 
 @pytest.mark.parametrize(
     ("begin", "files"),
-    [(CALLS["dash_, all"], ("gradient_ema.py", "network.py", "precision.py")), (reading_units, ("layers/tracing.py",))],
+    [
+        (
+            CALLS["dash_, all"],
+            ("gradient_ema.py", "gradient_pass.py", "average_gradient.py", "network.py", "precision.py"),
+        ),
+        (reading_units, ("layers/tracing.py",)),
+    ],
     ids=["an average of gradients", "the graph"],
 )
 def test_what_methods_rest_on_leaves_no_trace_when_it_is_interrupted(begin, files):

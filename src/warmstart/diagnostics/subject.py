@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from warmstart.batches import examples_in, micro_batches, to_device
 from warmstart.diagnostics.hessian import largest_eigenvalue
 from warmstart.errors import InputError
-from warmstart.gradient_ema import gradient_pass, scalar_loss
+from warmstart.gradient_pass import gradient_pass, scalar_loss
 from warmstart.layers.matrices import embeddings, rows_of
 from warmstart.layers.neurons import each_parameter, rule_of
 from warmstart.layers.norms import is_norm

@@ -18,10 +18,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from warmstart.average_gradient import average_gradient
 from warmstart.batches import batches_that_matter, equal_slices, examples_in
 from warmstart.class_labels import all_labels
 from warmstart.errors import InputError, at_least_one, number, require, whole_number
-from warmstart.gradient_ema import ALPHA, TOLERANCE, GradientEMA, Weight, average_gradient
+from warmstart.gradient_ema import ALPHA, TOLERANCE, GradientEMA, Weight
 from warmstart.layers.coverage import remarks, weights_in
 from warmstart.layers.left_alone import LeftAlone
 from warmstart.layers.neurons import GRANULARITY, Filter, Granularity, Neurons, neurons, require_granularity

@@ -8,7 +8,7 @@ from torch import nn
 
 from warmstart.batches import to_device
 from warmstart.errors import InputError, nearest, require
-from warmstart.gradient_ema import gradient_pass
+from warmstart.gradient_pass import gradient_pass
 from warmstart.layers.output import output_layer
 from warmstart.methods.method import Stage
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from warmstart.batches import to_device
 from warmstart.errors import number, within
-from warmstart.gradient_ema import gradient_pass
+from warmstart.gradient_pass import gradient_pass
 from warmstart.layers.norms import is_norm
 from warmstart.layers.order import in_order_of_running
 from warmstart.methods.method import Method, Stage, first_value
