@@ -12,7 +12,7 @@ from typing import Any
 
 from warmstart.errors import HelpedError, InputError, require
 from warmstart.grids.display import Display
-from warmstart.grids.local_processes import OnEvent, computing_with, memory_sufficing, run_grid
+from warmstart.grids.local_processes import OnEvent, run_grid
 from warmstart.grids.ray_cluster import Cluster, ray_cluster
 from warmstart.grids.record import Record, check_output, write_record
 from warmstart.grids.results_file import write_results
@@ -29,6 +29,7 @@ from warmstart.runs.stage_result import StageResult
 from warmstart.runs.state import RunState
 from warmstart.runs.task import Task
 from warmstart.storage.lock import FolderLock
+from warmstart.training.devices import computing_with, memory_sufficing
 from warmstart.training.shares import end_together, launched_team
 from warmstart.wording import counted
 

@@ -11,13 +11,12 @@ from dataclasses import dataclass
 import torch
 
 from warmstart.errors import InputError
-from warmstart.grids.local_processes import computing_with
 from warmstart.runs.image_task import MEASURED, ImageTask
 from warmstart.runs.key import RunKey
 from warmstart.runs.run import Event, Run
 from warmstart.runs.state import RunState
 from warmstart.runs.task import LARGEST_BATCH
-from warmstart.training.devices import find_device, too_little_memory
+from warmstart.training.devices import computing_with, find_device, too_little_memory
 from warmstart.training.evaluation import evaluate
 from warmstart.training.loop import Hooks, Progress, train_stage
 from warmstart.wording import counted

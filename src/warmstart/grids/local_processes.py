@@ -24,7 +24,7 @@ from warmstart.runs.key import RunKey
 from warmstart.runs.run import Event, Run
 from warmstart.runs.state import RunState
 from warmstart.runs.task import Task
-from warmstart.training.devices import too_little_memory
+from warmstart.training.devices import computing_with, memory_sufficing
 from warmstart.training.energy import share_device
 
 WORKER_COST = 0.5
@@ -91,15 +91,6 @@ def _run(task: Task, key: RunKey, folder: GridFolder | None, on_event: OnEvent) 
 
     with memory_sufficing(key):
         return Run(task, key, folder).go_on(rarely)
-
-
-@contextmanager
-def memory_sufficing(key: RunKey) -> Iterator[None]:
-    """Report a GPU's lack of memory as a `WorkFailedError`, in one line."""
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise WorkFailedError(f"{key}: {too_little_memory(error)}") from error
 
 
 def _run_in_processes(
@@ -191,17 +182,6 @@ def _events_from_workers(context: Any, on_event: OnEvent) -> Iterator[_EventSend
         thread.join()
         if failure:
             raise failure[0]
-
-
-@contextmanager
-def computing_with(threads: int) -> Iterator[None]:
-    """Compute with this number of threads, then with the earlier one again."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 _worker: tuple[Task, GridFolder | None, _EventSender] | None = None

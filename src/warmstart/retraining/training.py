@@ -10,7 +10,6 @@ from typing import Any
 import torch
 
 from warmstart.errors import InputError, require
-from warmstart.grids.local_processes import computing_with, memory_sufficing
 from warmstart.processes import Team
 from warmstart.retraining import snapshots
 from warmstart.retraining.candidate import StageFolder
@@ -21,6 +20,7 @@ from warmstart.retraining.snapshots import Snapshot
 from warmstart.retraining.state import COLD, SLOWER, StateFolder
 from warmstart.runs.key import RunKey
 from warmstart.runs.run import Event, Run
+from warmstart.training.devices import computing_with, memory_sufficing
 from warmstart.training.shares import end_together
 
 SLOWER_BY = 1 / 3

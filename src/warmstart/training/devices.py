@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
-from warmstart.errors import InputError
+from warmstart.errors import InputError, WorkFailedError
 
 
 def find_device(name: str) -> torch.device:
@@ -33,3 +35,23 @@ def too_little_memory(error: torch.OutOfMemoryError) -> str:
         f"the GPU has too little memory free: {held / 2**30:.1f} GiB were in use here and {asked or 'more'} was asked "
         "for; use --jobs 1, or for another --out --precision bf16, a smaller --batch-size or --model, or --device cpu"
     )
+
+
+@contextmanager
+def computing_with(threads: int) -> Iterator[None]:
+    """Compute with this number of threads, then with the earlier one again."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def memory_sufficing(what: object) -> Iterator[None]:
+    """Report a GPU's lack of memory as a `WorkFailedError`, in one line that begins with what was computed."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise WorkFailedError(f"{what}: {too_little_memory(error)}") from error
