@@ -270,6 +270,15 @@ def shard_of(tensor: Tensor) -> Shard:
     return Shard()
 
 
+@torch.no_grad()
+def multiply_(factors: Mapping[nn.Parameter, Tensor]) -> None:
+    """Multiply parameters, sharded or not, by a number each: in one call, which nothing interrupts halfway."""
+    if factors:
+        parts = [local(parameter) for parameter in factors]
+        numbers = [factor.to(part.dtype) for part, factor in zip(parts, factors.values(), strict=True)]
+        torch._foreach_mul_(parts, numbers)
+
+
 def norm_of(tensor: Tensor) -> Tensor:
     """The Frobenius norm, a plain number on its device, also of a tensor that is sharded over processes."""
     part = local(tensor).detach()

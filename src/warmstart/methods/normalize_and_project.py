@@ -23,8 +23,8 @@ from warmstart.layers.norms import has_norm
 from warmstart.methods.heads import head_of, require_head, require_head_name
 from warmstart.methods.method import Method, Stage, first_value
 from warmstart.methods.report import Report
-from warmstart.processes import norm_of
-from warmstart.undo import all_or_nothing, keep
+from warmstart.processes import multiply_, norm_of
+from warmstart.undo import all_or_nothing
 from warmstart.wording import counted
 
 
@@ -68,14 +68,14 @@ class NormalizeAndProject(Method):
         note = f"nothing changed: {counted(len(hidden), 'hidden weight')} are projected after every update"
         return Report(self.name, self.settings(), notes=(note,))
 
-    @all_or_nothing
     @torch.no_grad()
     def after_step(self, model: nn.Module, stage: Stage) -> None:
         """W <- ||W_0|| W / ||W||; a weight that is 0 stays."""
+        factors = {}
         for name, weight in self._hidden(model, stage).items():
             first, norm = first_value(stage.initial, name, weight), norm_of(weight)
-            keep([weight])
-            weight.mul_(torch.where(norm > 0, norm_of(first) / norm, 1.0).to(weight.dtype))
+            factors[weight] = torch.where(norm > 0, norm_of(first) / norm, 1.0)
+        multiply_(factors)
 
     def _hidden(self, model: nn.Module, stage: Stage) -> dict[str, nn.Parameter]:
         """The trainable weights of linear, convolutional and attention layers, but for the head's."""

@@ -24,8 +24,8 @@ from warmstart.layers.order import in_order_of_running
 from warmstart.methods.method import Method, Stage, first_value
 from warmstart.methods.report import Report
 from warmstart.methods.search import Range, Search
-from warmstart.processes import norm_of
-from warmstart.undo import all_or_nothing, keep
+from warmstart.processes import multiply_, norm_of
+from warmstart.undo import all_or_nothing
 
 _ORDERS: WeakKeyDictionary[nn.Module, list[str]] = WeakKeyDictionary()
 """A network's layers in the order in which they run."""
@@ -70,31 +70,28 @@ class SoftWeightRescaling(Method):
         where = "no norm layers" if not classifier else f"behind the last norm layer: {', '.join(dict(classifier))}"
         return Report(self.name, self.settings(), notes=("nothing changed: it acts after every update", where))
 
-    @all_or_nothing
     @torch.no_grad()
     def after_step(self, model: nn.Module, stage: Stage) -> None:
-        """(W, b) <- (c W, C b), layer by layer; C is c, and from the last norm layer on the product of all c."""
+        """(W, b) <- (c W, C b) of each layer; C is c, and from the last norm layer on the product of all c."""
         before, behind = _layers(model, stage)
-        product: Tensor | float = 1.0
-        done: set[nn.Parameter] = set()
+        product = torch.ones(())
+        factors: dict[nn.Parameter, Tensor] = {}
         for i, (name, layer) in enumerate([*before, *behind]):
             from_last_norm = i - len(before)  # 0 is the last norm layer itself
             if from_last_norm == 0:
-                product = 1.0
+                product = torch.ones(())
             coef = self.classifier_coef if from_last_norm > 0 else self.coef
             biases = dict(_trainable(layer, "bias"))
             for key, weight in _trainable(layer, "weight"):
-                if weight in done:  # a tied one
+                if weight in factors:  # a tied one
                     continue
-                done.add(weight)
                 c = _factor(weight, first_value(stage.initial, f"{name}.{key}".lstrip("."), weight), coef)
                 product = c * product if from_last_norm > 0 or not behind else c
-                keep([weight])
-                weight.mul_(c)
+                factors[weight] = c
                 bias = biases.get(key.replace("weight", "bias"))
                 if bias is not None:
-                    keep([bias])
-                    bias.mul_(product)
+                    factors[bias] = product
+        multiply_(factors)
 
 
 def _factor(weight: Tensor, first: Tensor, coef: float) -> Tensor:
