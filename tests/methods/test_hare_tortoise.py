@@ -86,7 +86,7 @@ def test_parameters_and_buffers_are_averaged_and_given_back_as_copies(channels_l
 
 
 def test_after_a_return_the_two_networks_part_again():
-    """In the authors' code `fast.data = slow.data` makes them share memory, until the next update gives slow its own."""
+    """In the authors' code `fast.data = slow.data` makes them share memory, until an update gives slow its own."""
     model = cnn()
     stage = stage_for(model, torch.optim.SGD(model.parameters(), lr=0.1))
     trained_on(model, ws.HareTortoise(momentum=0.9, updates=2), stage, 2)
