@@ -1,4 +1,4 @@
-"""Hare & Tortoise against a plain loop, and what public code gets wrong: memory that both networks share."""
+"""Hare & Tortoise against a plain loop of updates, and against the authors' loop of epochs."""
 
 import pytest
 import torch
@@ -72,7 +72,7 @@ def test_parameters_and_buffers_are_averaged_and_given_back_as_copies(channels_l
                 slow[name] = 0.9 * slow[name] + (1 - 0.9) * fast.detach() if real else fast.clone()
             fast = copied(tensors_of(model))
             super().after_step(model, stage)
-            returned = (stage.step + 1) % 6 == 0
+            returned = stage.step + 1 in (3, 9)  # epochs of 3 updates: after the first, and two later
             for name, tensor in tensors_of(model).items():
                 torch.testing.assert_close(stage.state[name], slow[name], rtol=1e-5, atol=1e-6)
                 assert torch.equal(tensor, stage.state[name] if returned else fast[name]), (stage.step, name)
@@ -86,7 +86,7 @@ def test_parameters_and_buffers_are_averaged_and_given_back_as_copies(channels_l
 
 
 def test_after_a_return_the_two_networks_part_again():
-    """In the authors' code `fast.data = slow.data` makes them one for good."""
+    """In the authors' code `fast.data = slow.data` makes them share memory, until an update gives slow its own."""
     model = cnn()
     stage = stage_for(model, torch.optim.SGD(model.parameters(), lr=0.1))
     trained_on(model, ws.HareTortoise(momentum=0.9, updates=2), stage, 2)
@@ -95,6 +95,26 @@ def test_after_a_return_the_two_networks_part_again():
     with torch.no_grad():
         model[0].weight.add_(1)
     assert torch.equal(stage.state["0.weight"], slow)
+
+
+@pytest.mark.parametrize(("every", "epochs"), [(1, 5), (2, 7), (3, 9), (10, 30)])
+def test_it_returns_after_the_epochs_after_which_the_authors_code_does(every, epochs):
+    """Their loop counts epochs of a stage from 0 and returns at its end where `epoch % reset_every == 0`."""
+    model, per_epoch = nn.Linear(1, 1), 4
+    stage = stage_for(model, torch.optim.SGD(model.parameters(), lr=0.0), updates_per_epoch=per_epoch)
+    method, found = ws.HareTortoise(momentum=0.9, epochs=every), []
+    for epoch in range(epochs):
+        for batch in range(per_epoch):
+            stage.step = epoch * per_epoch + batch
+            method.after_backward(model, stage)
+            with torch.no_grad():
+                model.weight.add_(1.0)
+            method.after_step(model, stage)
+            if torch.equal(model.weight, stage.state["weight"]):
+                found.append((epoch, batch))
+    assert found == [(epoch, per_epoch - 1) for epoch in range(epochs) if epoch % every == 0]
+    note = method.on_new_data(model, stage).notes[-1]
+    assert f"after the first epoch and every {every} epoch" in note
 
 
 def test_the_slow_network_is_measured_and_the_fast_one_if_asked_for():

@@ -10,6 +10,8 @@ from torch.nn.functional import cross_entropy
 import reference
 import warmstart as ws
 from networks import assert_same, batches_for, cnn, mlp, snapshot, trained
+from warmstart.training.optimizers import make_optimizer, step
+from warmstart.training.recipe import Recipe
 
 WEIGHTS = {"0.weight", "0.bias", "3.weight", "3.bias", "8.weight", "8.bias"}
 GAINS = {"1.weight", "1.bias", "4.weight", "4.bias"}
@@ -73,7 +75,6 @@ def test_the_defaults_are_those_of_the_dash_paper():
     ws.shrink_perturb_(model, generator=torch.Generator().manual_seed(0))
     ws.shrink_perturb_(twin, 0.3, 0.01, variant="dash", generator=torch.Generator().manual_seed(0))
     assert_same(snapshot(model), snapshot(twin))
-    assert ws.ShrinkPerturb() == ws.ShrinkPerturb(0.3, 0.01, "dash")
 
 
 def test_without_noise_it_is_the_control_uniform_shrinking():
@@ -129,34 +130,74 @@ def stage_of(model, optimizer, seed=0):
     return ws.Stage(2, 8, 8, list, None, fresh_network, first, torch.Generator().manual_seed(seed), optimizer)
 
 
-def test_dohare_is_sgds_weight_decay_and_noise_at_every_update():
-    """Without the noise: ten steps of SGD with weight decay 5e-4, up to terms of lr^2."""
-    batches = batches_for((6,), 10)
-    model, twin = mlp(), mlp()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0)
-    decaying = torch.optim.SGD(twin.parameters(), lr=0.05, momentum=0, weight_decay=5e-4)
-    method, stage = ws.ShrinkPerturb(noise_std=0.0, variant="dohare"), stage_of(model, optimizer)
-    for inputs, targets in batches:
-        for network, its in ((model, optimizer), (twin, decaying)):
-            its.zero_grad()
-            cross_entropy(network(inputs), targets).backward()
-            its.step()
-        method.after_step(model, stage)
-    start = mlp()
-    for name, parameter in twin.named_parameters():
-        torch.testing.assert_close(model.get_parameter(name), parameter, rtol=0, atol=2e-6)
-    assert (start[0].weight - twin[0].weight).abs().max() > 1e-2, "else this would test nothing"
+def trained_by(backward, optimizer, model, method=None):
+    """Ten updates of a network, whose loss is what ``backward`` is called with; in the end its parameters."""
+    stage = stage_of(model, optimizer)
+    for inputs, targets in batches_for((6,), 10):
+
+        def update(inputs=inputs, targets=targets):
+            backward(cross_entropy(model(inputs), targets), model)
+            if method is not None:
+                method.after_backward(model, stage)
+
+        step(optimizer, update)
+        if method is not None:
+            method.after_step(model, stage)
+    return [parameter.detach() for parameter in model.parameters()]
 
 
-def test_dohares_noise_has_std_1e_5_on_every_parameter_and_follows_the_learning_rate():
+def plainly(loss, model):
+    loss.backward()
+
+
+def with_penalty(loss, model):
+    (loss + 5e-4 / 2 * sum(parameter.square().sum() for parameter in model.parameters())).backward()
+
+
+@pytest.mark.parametrize("own", [0.0, 2e-4, 5e-4, 1e-2])
+def test_dohare_is_sgds_weight_decay_through_its_momentum(own):
+    """Without the noise: SGD with momentum 0.9 and weight decay 5e-4, whatever part of that it has itself."""
+
+    def optimizer(model, decay):
+        return torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=decay)
+
+    method = ws.ShrinkPerturb(noise_std=0.0, variant="dohare")
+    ours, theirs, without = mlp(), mlp(), mlp()
+    found = trained_by(plainly, optimizer(ours, own), ours, method)
+    expected = trained_by(plainly, optimizer(theirs, max(own, 5e-4)), theirs)
+    undecayed = trained_by(plainly, optimizer(without, 0.0), without)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-7)
+    assert (undecayed[0] - expected[0]).abs().max() > 1e-5, "else this would test nothing"
+
+
+def test_dohares_decay_is_in_both_passes_of_sam():
+    """As a penalty's gradient, which SAM takes before and after its ascent."""
+    recipe = Recipe(optimizer="sam", lr=0.05, momentum=0.9)
+    ours, theirs = mlp(), mlp()
+    found = trained_by(plainly, make_optimizer(recipe, ours), ours, ws.ShrinkPerturb(noise_std=0.0, variant="dohare"))
+    expected = trained_by(with_penalty, make_optimizer(recipe, theirs), theirs)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+
+
+def test_dohares_noise_has_std_1e_5_on_every_parameter_and_nothing_else_follows_an_update():
     model = wide()
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
     before = copied(model.state_dict())
     ws.ShrinkPerturb(variant="dohare").after_step(model, stage_of(model, optimizer))
-    decayed = {name: (1 - 5e-4) * tensor for name, tensor in before.items()}
-    noise = torch.cat([(p - decayed[name]).flatten() for name, p in model.named_parameters() if "weight" in name])
+    noise = torch.cat([(p - before[name]).flatten() for name, p in model.named_parameters() if "weight" in name])
     assert_gaussian(noise, 1e-5)
-    assert (model[1].bias - decayed["1.bias"]).std().item() == pytest.approx(1e-5, rel=0.2)
+    assert (model[1].bias - before["1.bias"]).std().item() == pytest.approx(1e-5, rel=0.2)
+
+
+def test_dohare_with_a_factor_multiplies_by_it_after_the_update_and_leaves_the_gradient():
+    model = mlp()
+    cross_entropy(model(torch.randn(8, 6)), torch.randint(0, 4, (8,))).backward()
+    method, stage = ws.ShrinkPerturb(0.5, 0.0, "dohare"), stage_of(model, None)
+    before, gradients = copied(model.state_dict()), [p.grad.clone() for p in model.parameters()]
+    method.after_backward(model, stage)
+    assert all(torch.equal(p.grad, g) for p, g in zip(model.parameters(), gradients, strict=True))
+    method.after_step(model, stage)
+    assert all(torch.equal(p, before[name] * 0.5) for name, p in model.named_parameters())
 
 
 def test_dohare_leaves_frozen_layers():

@@ -1,8 +1,8 @@
 """Hare & Tortoise: after every update  slow <- momentum slow + (1 - momentum) fast;  now and then  fast <- slow
 
 Lee, Cho, Kim, Kim, Min, Choo and Lyle, Slow and Steady Wins the Race: Maintaining Plasticity with Hare and Tortoise
-Networks, ICML 2024 (arXiv 2406.02596). Parameters and buffers take part, the optimizer's state goes on. The authors'
-code gives the fast network the slow one's own tensors, so that from then on both are one; here it gets a copy.
+Networks, ICML 2024 (arXiv 2406.02596). Parameters and buffers take part, the optimizer's state goes on. As in the
+authors' code the fast network returns after a stage's first epoch, and every so many epochs after it.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from warmstart.methods.report import Report
 from warmstart.methods.search import Options, Search
 from warmstart.network import tensors_of
 from warmstart.undo import all_or_nothing, keep, on_failure
+from warmstart.wording import counted
 
 NETWORKS = ("slow", "fast")
 
@@ -32,9 +33,9 @@ class HareTortoise(Method):
     momentum: float = 0.999
     """What the slow network keeps of itself at each update."""
     epochs: int = 10
-    """Epochs of a stage between returns, where an epoch's length is known, as in `compare`."""
+    """Epochs between returns, the first of which comes after a stage's first epoch; as in `compare`, which knows it."""
     updates: int | None = None
-    """Updates of a stage between returns instead; give it in loops of your own, where nobody knows the epoch."""
+    """Updates between returns instead; give it in loops of your own, where nobody knows the epoch."""
     measure: Literal["slow", "fast"] = "slow"
     """The network that is measured and served; the paper evaluates both."""
 
@@ -64,8 +65,11 @@ class HareTortoise(Method):
         """Say how often the fast network returns; the slow one goes on, or begins as a copy of the network."""
         _begin(model, stage)
         report = Report(self.name, self.settings(), notes=(f"nothing changed; the {self.measure} network is measured",))
-        if period := self._period(stage):
-            return report.with_notes(f"the fast network returns to the slow one every {period:,} updates")
+        if self.updates is not None:
+            return report.with_notes(f"the fast network returns to the slow one every {self.updates:,} updates")
+        if stage.updates_per_epoch is not None:
+            often = f"after the first epoch and every {counted(self.epochs, 'epoch')} from there"
+            return report.with_notes(f"the fast network returns to the slow one {often}")
         return report.with_warnings(
             "the fast network never returns to the slow one: the length of an epoch is not known here; write "
             "hare-tortoise[updates=N]"
@@ -80,8 +84,7 @@ class HareTortoise(Method):
         """Slow <- momentum slow + (1 - momentum) fast; where it is due, fast <- a copy of slow."""
         slow, fast = _pairs(model, stage.state)
         torch._foreach_lerp_(slow, fast, 1 - self.momentum)
-        period = self._period(stage)
-        if period and (stage.step + 1) % period == 0:
+        if self._is_due(stage):
             _return_(model, stage.state)
 
     @torch.no_grad()
@@ -93,10 +96,12 @@ class HareTortoise(Method):
         _return_(slow, state)
         return slow
 
-    def _period(self, stage: Stage) -> int | None:
-        if self.updates is not None or stage.updates_per_epoch is None:
-            return self.updates
-        return self.epochs * stage.updates_per_epoch
+    def _is_due(self, stage: Stage) -> bool:
+        """Whether the fast network returns after this update: the last of epochs 1, 1 + epochs, 1 + 2 epochs, …"""
+        done, epoch = stage.step + 1, stage.updates_per_epoch
+        if self.updates is not None:
+            return done % self.updates == 0
+        return epoch is not None and (done - epoch) % (self.epochs * epoch) == 0
 
 
 def _begin(model: nn.Module, stage: Stage) -> None:

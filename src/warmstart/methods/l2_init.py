@@ -1,7 +1,8 @@
 """L2 Init, regenerative regularisation:  loss + (coef / 2) sum ||w - w_0||^2,  gradient + coef (w - w_0)
 
 Kumar, Marklund and Van Roy, Maintaining Plasticity in Continual Learning via Regenerative Regularization,
-2023 (arXiv 2308.11958). The factor 1/2 is part of the definition here: coef is the gradient's factor.
+2023 (arXiv 2308.11958), who write loss + lambda ||w - w_0||^2, so that their lambda is coef / 2: the factor 1/2 is that
+of FIRE and of soft weight rescaling, from which the settings come, and makes coef the gradient's factor.
 The code of Shin et al. (DASH, NeurIPS 2024) takes something else by the same name, here the variant ``dash``:
 coef (sum ||w - w_0||)^2 over the ``.weight`` of all layers, norm gains included, with coef 1e-2; its gradient is
 2 coef (sum ||w - w_0||) (w - w_0) / ||w - w_0||.
@@ -36,14 +37,14 @@ class L2Init(Method):
 
     name: ClassVar[str] = "l2-init"
     summary: ClassVar[str] = "go on, while a penalty (coef/2) ||w - w_0||^2 pulls every parameter to its first value"
-    source: ClassVar[str] = "Kumar et al. 2023, arXiv 2308.11958; coef as in FIRE, arXiv 2602.08040"
+    source: ClassVar[str] = "Kumar et al. 2023, arXiv 2308.11958, lambda = coef / 2; coef as in FIRE, arXiv 2602.08040"
     year: ClassVar[int] = 2023
     acts: ClassVar[str] = "before each update"
     cost: ClassVar[str] = "a copy of the first weights, two additions an update"
     limits: ClassVar[str] = "where the first weights are not known"
     page: ClassVar[str] = "regularising.md#l2-init"
     variants: ClassVar[Mapping[str, str]] = {
-        "kumar": "Kumar et al. 2023: (coef / 2) sum ||w - w_0||^2",
+        "kumar": "Kumar et al. 2023, scaled as in FIRE: (coef / 2) sum ||w - w_0||^2",
         "dash": "code of Shin et al. 2024: coef (sum ||w - w_0||)^2, with coef 1e-2",
     }
 

@@ -14,6 +14,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from warmstart.errors import InputError, nearest, number, require, within
 from warmstart.layers.coverage import weights_in
@@ -28,111 +29,168 @@ from warmstart.network import require_generator, require_writable, tensors_of
 from warmstart.processes import Team, laid_out_as, local, names_inside, on_inner_module, team_of
 from warmstart.undo import all_or_nothing, keep, keep_random_state
 
+Other = nn.Module | Mapping[str, Tensor] | None
+"""A network that is blended in, or its tensors by name."""
 
-@dataclass(frozen=True)
-class Variant:
-    """One definition of Shrink & Perturb:  w <- shrink w + noise_std N(0, 1) + blend w_other."""
 
-    shrink: float
-    noise_std: float
-    blend: float = 0.0
-    """Weight of another network: a freshly drawn one or the run's first weights."""
-    convex: bool = False
-    """True: the two add up to 1, so that ``blend`` is 1 - shrink, whatever shrink is."""
-    every_parameter: bool = True
-    """False: weights and biases of linear and convolutional layers only."""
-    every_update: bool = False
-    """True: after each update of the optimizer, not when new data arrives."""
-    source: str = ""
+class _Shin:
+    """The DASH paper's: weights and biases of linear and convolutional layers, noise, the optimizer goes on."""
+
+    name, source = "dash", "Shin et al. 2024"
+    shrink, noise_std = 0.3, 0.01
+    acts_on_updates = False
+    resets_optimizer = False
+
+    def parameters(self, model: nn.Module) -> tuple[list[Neurons], list[LeftAlone]]:
+        """What is shrunk, and what is left alone and why."""
+        return neurons(model)
+
+    def other(self, stage: Stage) -> Other:
+        """The network that is blended in when new data arrives."""
+        return None
+
+    def share(self, shrink: float) -> float:
+        """The share of that network."""
+        return 0.0
+
+    def blended(self, model: nn.Module, entries: list[Neurons], other: Other) -> list[Tensor] | None:
+        """That network's tensors, in the order of the entries; None where the definition has none."""
+        require(other is None, f"variant '{self.name}' blends nothing in: leave other out")
+        return None
+
+    def take_over_(self, model: nn.Module, other: Other, team: Team) -> None:
+        """Copy what that network has besides weights."""
+
+
+class _Renate(_Shin):
+    """That of the library Renate: every parameter, norm gains included."""
+
+    name, source = "renate", "Renate: norm gains included"
+    shrink, noise_std = 0.95, 0.001
+
+    def parameters(self, model: nn.Module) -> tuple[list[Neurons], list[LeftAlone]]:
+        return _every_parameter(model)
+
+
+class _Ash(_Renate):
+    """Ash and Adams': the perturbation is a tenth of a fresh network, whose buffers are taken over."""
+
+    name, source = "ash", "Ash and Adams 2020: a fresh network, its buffers, fresh optimizer"
+    shrink, noise_std = 0.4, 0.0
+    resets_optimizer = True
+
+    def other(self, stage: Stage) -> Other:
+        return stage.fresh()
+
+    def share(self, shrink: float) -> float:
+        return 0.1
+
+    def blended(self, model: nn.Module, entries: list[Neurons], other: Other) -> list[Tensor] | None:
+        if not isinstance(other, nn.Module):
+            raise InputError("variant 'ash' adds 0.1 of a fresh network: pass other=make_model()")
+        require_alike(model, other)
+        return _tensors_for(model, entries, tensors_of(other))
+
+    def take_over_(self, model: nn.Module, other: Other, team: Team) -> None:
+        assert isinstance(other, nn.Module)
+        _copy_buffers_(model, other, team)
+
+
+class _HareTortoise(_Renate):
+    """Lee et al.'s and FIRE's, (1 - c) w + c w_0: what is taken from the weights is made up by the first ones."""
+
+    name, source = "hare-tortoise", "Lee et al. 2024, FIRE: the first weights; (1 - c) w + c w_0"
+    shrink, noise_std = 0.2, 0.0
+
+    def other(self, stage: Stage) -> Other:
+        return stage.initial
+
+    def share(self, shrink: float) -> float:
+        return 1 - shrink
+
+    def blended(self, model: nn.Module, entries: list[Neurons], other: Other) -> list[Tensor] | None:
+        if not isinstance(other, (nn.Module, Mapping)):
+            raise InputError("variant 'hare-tortoise' adds a share of the first weights: pass other=first_state_dict")
+        return _tensors_for(model, entries, tensors_of(other) if isinstance(other, nn.Module) else other)
 
 
 DOHARE_DECAY = 5e-4
-"""SGD's weight decay in Dohare et al.: an update shrinks by 1 - lr * 5e-4."""
+"""The weight decay of SGD with momentum in Dohare et al.'s CIFAR-100 (lop/incremental_cifar)."""
 
-VARIANTS: Mapping[str, Variant] = MappingProxyType(
-    {
-        "dash": Variant(0.3, 0.01, every_parameter=False, source="Shin et al. 2024"),
-        "ash": Variant(0.4, 0.0, blend=0.1, source="Ash and Adams 2020: a fresh network, its buffers, fresh optimizer"),
-        "hare-tortoise": Variant(
-            0.2, 0.0, blend=0.8, convex=True, source="Lee et al. 2024, FIRE: the first weights; (1 - c) w + c w_0"
-        ),
-        "dohare": Variant(1 - 1e-3 * DOHARE_DECAY, 1e-5, every_update=True, source="Dohare et al. 2024, lr 1e-3"),
-        "renate": Variant(0.95, 0.001, source="Renate: norm gains included"),
-    }
+
+class _Dohare(_Renate):
+    """Dohare et al.'s: SGD's weight decay, and noise after every update; at rate 1e-3 one shrinks by `shrink`."""
+
+    name, source = "dohare", "Dohare et al. 2024: weight decay 5e-4 in the gradient, noise after every update"
+    shrink, noise_std = 1 - 1e-3 * DOHARE_DECAY, 1e-5
+    acts_on_updates = True
+
+
+VARIANTS: Mapping[str, _Shin] = MappingProxyType(
+    {variant.name: variant for variant in (_Shin(), _Ash(), _HareTortoise(), _Dohare(), _Renate())}
 )
 
 
 @dataclass(frozen=True)
 class ShrinkPerturb(Method):
-    """Shrink & Perturb whenever new data arrives; the variant ``dohare`` after every update instead."""
+    """Shrink & Perturb whenever new data arrives; the variant ``dohare`` at every update instead."""
 
     shrink: float | None = None
-    """Factor of the old weights; the variant's if not given (``dohare``: 1 - lr * 5e-4)."""
+    """Factor of the old weights; the variant's if not given, 0.3 for ``dash``. ``dohare`` multiplies by it after each
+    update; if it is not given, the gradient gets a weight decay of 5e-4."""
     noise_std: float | None = None
-    """Standard deviation of the noise, in the weights' units; the variant's if not given."""
+    """Standard deviation of the noise, in the weights' units; the variant's if not given, 0.01 for ``dash``."""
     variant: str = "dash"
 
     name: ClassVar[str] = "shrink-perturb"
     summary: ClassVar[str] = "shrink all weights by one factor and add noise"
     source: ClassVar[str] = "Ash and Adams, NeurIPS 2020, arXiv 1910.08475; settings of the DASH paper"
     year: ClassVar[int] = 2020
-    acts: ClassVar[str] = "when data arrives; dohare: after each update"
+    acts: ClassVar[str] = "when data arrives; dohare: at each update"
     cost: ClassVar[str] = "one pass over the weights"
     limits: ClassVar[str] = "networks without norm layers"
     page: ClassVar[str] = "shrinking.md#shrink--perturb"
-    variants: ClassVar[Mapping[str, str]] = {name: rule.source for name, rule in VARIANTS.items()}
+    variants: ClassVar[Mapping[str, str]] = {name: kind.source for name, kind in VARIANTS.items()}
 
     def __post_init__(self) -> None:
-        variant = _variant(self.variant)
-        if self.noise_std is None:
-            object.__setattr__(self, "noise_std", variant.noise_std)
-        if self.shrink is None and not variant.every_update:
-            object.__setattr__(self, "shrink", variant.shrink)
-        _check(variant.shrink if self.shrink is None else self.shrink, self.noise_std or 0.0)
-
-    def __str__(self) -> str:
-        """The name, with the settings that differ from the variant's."""
-        usual, own = VARIANTS[self.variant], self.settings()
-        changed = [f"variant={self.variant}"] * (self.variant != "dash")
-        changed += [f"shrink={own['shrink']}"] * (self.shrink != (None if usual.every_update else usual.shrink))
-        changed += [f"noise_std={own['noise_std']}"] * (self.noise_std != usual.noise_std)
-        return f"{self.name}[{','.join(changed)}]" if changed else self.name
+        _settled(self.variant, self.shrink, self.noise_std)
 
     @property
     def acts_on_updates(self) -> bool:
         """Only ``dohare`` does."""
-        return VARIANTS[self.variant].every_update
+        return VARIANTS[self.variant].acts_on_updates
 
     @property
     def search(self) -> Mapping[str, Search]:
         """The factor, and the noise; nothing of a variant that acts on updates, whose factor belongs to its rate."""
-        return (
-            {} if VARIANTS[self.variant].every_update else {"shrink": Range(0.05, 0.8), "noise_std": Range(1e-3, 0.1)}
-        )
+        return {} if self.acts_on_updates else {"shrink": Range(0.05, 0.8), "noise_std": Range(1e-3, 0.1)}
 
     @all_or_nothing
     def on_new_data(self, model: nn.Module, stage: Stage) -> Report:
         """Shrink and perturb, with a fresh network or the first weights where the variant says so."""
-        if VARIANTS[self.variant].every_update:
-            return Report(self.name, self.settings(), notes=("acts after every update",))
-        other: nn.Module | Mapping[str, Tensor] | None = None
-        if VARIANTS[self.variant].blend:
-            other = stage.fresh() if self.variant == "ash" else stage.initial
+        kind = VARIANTS[self.variant]
+        if kind.acts_on_updates:
+            return super().on_new_data(model, stage)
+        other = kind.other(stage)
         report = shrink_perturb_(
             model, self.shrink, self.noise_std, variant=self.variant, other=other, generator=stage.generator
         )
-        if self.variant == "ash" and stage.optimizer is not None:
+        if kind.resets_optimizer and stage.optimizer is not None:
             reset_optimizer_(stage.optimizer)
             return report.with_notes("optimizer state reset")
         return report.with_notes("optimizer state kept")
 
+    def after_backward(self, model: nn.Module, stage: Stage) -> None:
+        """Add the weight decay to the gradient (``dohare``), unless a factor is given."""
+        if self.acts_on_updates and self.shrink is None:
+            _decay_(model, stage.optimizer)
+
     def after_step(self, model: nn.Module, stage: Stage) -> None:
-        """Shrink and perturb after an update (``dohare``)."""
-        if VARIANTS[self.variant].every_update:
-            lr = stage.optimizer.param_groups[0]["lr"] if stage.optimizer is not None else 1e-3
-            shrink = 1 - lr * DOHARE_DECAY if self.shrink is None else self.shrink
+        """Add the noise after an update (``dohare``), after shrinking where a factor is given."""
+        if self.acts_on_updates:
+            _, noise_std = _settled(self.variant, self.shrink, self.noise_std)
             parameters = [entry.parameter for entry in _every_parameter(model)[0]]
-            _change_(parameters, shrink, self.noise_std or 0.0, generator=stage.generator)
+            _change_(parameters, 1.0 if self.shrink is None else self.shrink, noise_std, generator=stage.generator)
 
 
 @all_or_nothing
@@ -154,7 +212,8 @@ def shrink_perturb_(
             ``"hare-tortoise"`` adds 1 - shrink of the first weights: FIRE's language runs take 0.8 or 0.5.
         noise_std: Standard deviation of the added Gaussian noise, in the weights' units; the variant's if not
             given, 0.01 for ``"dash"``.
-        variant: Whose definition: ``dash``, ``ash``, ``hare-tortoise``, ``dohare`` (one update's) or ``renate``.
+        variant: Whose definition: ``dash``, ``ash``, ``hare-tortoise``, ``renate`` or ``dohare``, then one update's
+            at a rate of 1e-3 and without momentum.
         other: What is blended in: a freshly made network for ``"ash"`` (its norm buffers are taken over too), the
             first weights by name, such as a copy of the first ``state_dict``, for ``"hare-tortoise"``.
         generator: Source of the noise; PyTorch's default one if not given. Under DistributedDataParallel and FSDP2 the
@@ -178,23 +237,17 @@ def shrink_perturb_(
     if isinstance(other, Mapping):
         other = names_inside(model, other)
     model, team = team_of(model)
-    kind = _variant(variant)
-    shrink = kind.shrink if shrink is None else shrink
-    noise_std = kind.noise_std if noise_std is None else noise_std
-    _check(shrink, noise_std)
-    entries, left = neurons(model)  # which refuses weights without values, for any variant
-    if kind.every_parameter:
-        entries, left = _every_parameter(model)
-    blended = team.attempt(partial(_blended, model, entries, kind, variant, other))
+    shrink, noise_std = _settled(variant, shrink, noise_std)
+    kind = VARIANTS[variant]
+    neurons(model)  # which refuses weights without values, for any variant
+    entries, left = kind.parameters(model)
+    blended = team.attempt(partial(kind.blended, model, entries, other))
     team.attempt(partial(require_writable, {entry.name: entry.parameter for entry in entries}))
     others = None if blended is None else [team.broadcast_tensor(tensor) for tensor in blended]
     parameters = [entry.parameter for entry in entries]
     keep_random_state(generator, {local(parameter).device for parameter in parameters})
-    blend = 1 - shrink if kind.convex else kind.blend
-    _change_(parameters, shrink, noise_std, others, blend, _same_for_all(generator, team))
-    if variant == "ash":
-        assert isinstance(other, nn.Module)
-        _copy_buffers_(model, other, team)
+    _change_(parameters, shrink, noise_std, others, kind.share(shrink), _same_for_all(generator, team))
+    kind.take_over_(model, other, team)
     settings = {"shrink": shrink, "noise_std": noise_std, "variant": variant}
     warnings = (*(() if has_norm(model) else (SHRINKS_SIGNAL,)), *on_inner_module(team))
     rows = uniform(entries, shrink)
@@ -246,24 +299,8 @@ def _every_parameter(model: nn.Module) -> tuple[list[Neurons], list[LeftAlone]]:
     return trainable, frozen
 
 
-def _blended(
-    model: nn.Module,
-    entries: list[Neurons],
-    kind: Variant,
-    variant: str,
-    other: nn.Module | Mapping[str, Tensor] | None,
-) -> list[Tensor] | None:
-    """The other network's tensors in the order of the entries; None where the variant has none."""
-    if kind.blend == 0:
-        require(other is None, f"variant '{variant}' blends nothing in: leave other out")
-        return None
-    if variant == "ash":
-        if not isinstance(other, nn.Module):
-            raise InputError("variant 'ash' adds 0.1 of a fresh network: pass other=make_model()")
-        require_alike(model, other)
-    if not isinstance(other, (nn.Module, Mapping)):
-        raise InputError(f"variant '{variant}' adds a share of the first weights: pass other=first_state_dict")
-    tensors = tensors_of(other) if isinstance(other, nn.Module) else other
+def _tensors_for(model: nn.Module, entries: list[Neurons], tensors: Mapping[str, Tensor]) -> list[Tensor]:
+    """Another network's tensors in the order of the entries; InputError if they do not fit or are the model's own."""
     for entry in entries:
         if entry.name not in tensors or tensors[entry.name].shape != entry.parameter.shape:
             raise InputError(f"other holds no {entry.name} of shape {tuple(entry.parameter.shape)}")
@@ -279,12 +316,24 @@ def _copy_buffers_(model: nn.Module, other: nn.Module, team: Team) -> None:
         buffer.copy_(team.broadcast_tensor(theirs[name]))
 
 
-def _variant(name: str) -> Variant:
-    if not isinstance(name, str) or name not in VARIANTS:
-        raise InputError(f"variant '{name}' of shrink-perturb is unknown{nearest(str(name), VARIANTS)}")
-    return VARIANTS[name]
+@torch.no_grad()
+def _decay_(model: nn.Module, optimizer: Optimizer | None) -> None:
+    """Add to each gradient what the optimizer's own weight decay lacks of 5e-4, as SGD adds its own."""
+    groups = [] if optimizer is None else optimizer.param_groups
+    own = {parameter: group.get("weight_decay", 0.0) for group in groups for parameter in group["params"]}
+    for parameter in model.parameters():
+        lacks = DOHARE_DECAY - own.get(parameter, 0.0)
+        if parameter.grad is not None and lacks > 0:
+            parameter.grad.add_(parameter, alpha=lacks)
 
 
-def _check(shrink: float, noise_std: float) -> None:
+def _settled(variant: str, shrink: float | None, noise_std: float | None) -> tuple[float, float]:
+    """Factor and noise, the variant's where they are not given; InputError if one is out of range."""
+    if not isinstance(variant, str) or variant not in VARIANTS:
+        raise InputError(f"variant '{variant}' of shrink-perturb is unknown{nearest(str(variant), VARIANTS)}")
+    kind = VARIANTS[variant]
+    shrink = kind.shrink if shrink is None else shrink
+    noise_std = kind.noise_std if noise_std is None else noise_std
     within("shrink", shrink, 0 <= number("shrink", shrink) <= 1, "in [0, 1]")
     within("noise_std", noise_std, number("noise_std", noise_std) >= 0, "at least 0")
+    return shrink, noise_std
