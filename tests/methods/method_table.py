@@ -52,6 +52,7 @@ class Row:
     random: bool = False
     """Whether the stage's generator decides the outcome: of all that changes, or of `drawn` alone."""
     drawn: frozenset[str] = NOTHING
+    """A gradient is called ``grad head.weight`` here."""
     settings: dict[str, str] = field(default_factory=dict)
     """Each of the method's settings with a value that is not the default."""
     wrong: tuple[str, ...] = ()
