@@ -101,6 +101,7 @@ ROWS = [
     ),
     Row("fire[optimizer_state=keep]", new_data=WEIGHTS),
     Row("fire[variant=polar]", new_data=WEIGHTS, optimizer="reset"),
+    Row("fire[variant=published]", new_data=WEIGHTS, optimizer="reset"),
     Row(
         "shrink-perturb",
         new_data=LAYERS,
