@@ -74,8 +74,14 @@ def l2_init_gradient(model, loss, initial, coef):
     return dict(zip(trainable, gradients, strict=True))
 
 
-def fire(weight, groups=1, transposed=False):
-    """sqrt(d_out / d_in) U V^T / (k_h k_w) of each matrix U S V^T of a weight, by fp64 SVD, one position at a time."""
+def polar_factor(matrix):
+    """U V^T of a matrix U S V^T."""
+    u, _, vt = torch.linalg.svd(matrix, full_matrices=False)
+    return u @ vt
+
+
+def fire(weight, groups=1, transposed=False, polar=polar_factor):
+    """sqrt(d_out / d_in) U V^T / (k_h k_w) of each matrix U S V^T of a weight, in fp64, one position at a time."""
     result = torch.empty_like(weight, dtype=torch.float64)
     positions = [()] if weight.dim() == 2 else list(itertools.product(*(range(size) for size in weight.shape[2:])))
     rows = weight.shape[0] // groups
@@ -83,9 +89,8 @@ def fire(weight, groups=1, transposed=False):
         block = slice(group * rows, (group + 1) * rows)
         for position in positions:
             matrix = weight.detach()[(block, slice(None), *position)].double()
-            u, _, vt = torch.linalg.svd(matrix, full_matrices=False)
             d_out, d_in = reversed(matrix.shape) if transposed else matrix.shape
-            result[(block, slice(None), *position)] = math.sqrt(d_out / d_in) / len(positions) * (u @ vt)
+            result[(block, slice(None), *position)] = math.sqrt(d_out / d_in) / len(positions) * polar(matrix)
     return result
 
 

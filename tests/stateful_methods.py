@@ -99,7 +99,7 @@ class AgeAndRedraw(ws.Method):
 
 @dataclass(frozen=True)
 class Draws(ws.Method):
-    """Draws networks while it trains, and mixes them in."""
+    """Draws networks while it trains, which is refused."""
 
     name: ClassVar[str] = "draws"
 

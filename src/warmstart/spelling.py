@@ -23,12 +23,14 @@ def read_settings(text: str, kind: str, wanted: Mapping[str, Any], name: str = "
         The settings that are given, converted to their types.
 
     Raises:
-        InputError: If the brackets are not closed, or a setting is unknown, given twice or not of its type.
+        InputError: If brackets are not closed or opened twice; if a setting is unknown, given twice or not of its type.
     """
     written, bracket, rest = text.strip().partition("[")
     name = name or written
     if bracket and not rest.endswith("]"):
         raise InputError(f"{kind} '{text}' has no closing bracket; write {written}[setting=value]")
+    if "[" in rest:
+        raise InputError(f"{kind} '{text}' opens a second bracket; write all settings in one, as {written}[a=1,b=2]")
     known = {key.rstrip("_"): key for key in wanted}
     found: dict[str, Any] = {}
     for item in split_names(rest[:-1]):

@@ -52,6 +52,7 @@ class Row:
     random: bool = False
     """Whether the stage's generator decides the outcome: of all that changes, or of `drawn` alone."""
     drawn: frozenset[str] = NOTHING
+    """A gradient is called ``grad head.weight`` here."""
     settings: dict[str, str] = field(default_factory=dict)
     """Each of the method's settings with a value that is not the default."""
     wrong: tuple[str, ...] = ()
@@ -100,6 +101,7 @@ ROWS = [
     ),
     Row("fire[optimizer_state=keep]", new_data=WEIGHTS),
     Row("fire[variant=polar]", new_data=WEIGHTS, optimizer="reset"),
+    Row("fire[variant=published]", new_data=WEIGHTS, optimizer="reset"),
     Row(
         "shrink-perturb",
         new_data=LAYERS,

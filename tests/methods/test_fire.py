@@ -75,6 +75,36 @@ def test_it_is_where_the_published_iteration_goes_in_far_fewer_iterations():
     assert row.numbers["iterations"] <= 16, "22 without stretching the first ones"
 
 
+@pytest.mark.parametrize(
+    ("shape", "left_by_10", "left_by_5"),
+    [((64, 64), 0.24, 0.64), ((256, 256), 0.34, 0.84), ((512, 512), 0.40, 0.90), ((256, 64), 0.00, 0.49)],
+)
+def test_how_far_the_published_iterations_leave_gaussian_matrices_from_an_isometry(shape, left_by_10, left_by_5):
+    """The table of docs/fire.md."""
+    torch.manual_seed(0)
+    weight = torch.randn(shape)
+    for iterations, left in ((10, left_by_10), (5, left_by_5)):
+        model = nn.Sequential(nn.Linear(shape[1], shape[0], bias=False))
+        model[0].weight.data.copy_(weight)
+        report = ws.fire_(model, variant="published", max_iterations=40 if iterations == 10 else 5)
+        assert report.layers[0].numbers["deviation"] == pytest.approx(left, abs=0.015)
+        warned = f"not isometric after {iterations} iterations, as large square matrices are" in str(report.warnings)
+        assert warned == (left > 0)
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_the_published_variant_repeats_the_authors_iterations(kind):
+    torch.manual_seed(0)
+    model = nn.Sequential(LAYERS[kind]())
+    layer = model[0]
+    transposed, groups = getattr(layer, "transposed", False), getattr(layer, "groups", 1)
+
+    expected = reference.fire(layer.weight, groups, transposed, polar=lambda w: reference.newton_schulz(w, 10))
+    (row,) = ws.fire_(model, variant="published").layers
+    torch.testing.assert_close(layer.weight.double(), expected, rtol=0, atol=1e-5 * expected.abs().max().item())
+    assert row.numbers["iterations"] == 10
+
+
 def test_a_second_call_leaves_the_weights():
     model = trained(cnn(), batches_for((3, 8, 8), 4))
     ws.fire_(model)

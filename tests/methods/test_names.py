@@ -93,6 +93,7 @@ def test_a_method_has_one_label_whether_made_or_typed(made, typed):
         ("", "method '' is unknown"),
         ("zzz", "choose from cold, continual-backprop, dash"),
         ("dash[alpha=0.1", "no closing bracket"),
+        ("dash[alpha=0.1][lambda=0.1]", "opens a second bracket; write all settings in one, as dash[a=1,b=2]"),
         ("dash[lamda=0.1]", "dash has no setting 'lamda'; did you mean 'lambda'?"),
         ("dash[alpha]", "dash has no setting 'alpha'"),
         ("dash[alpha=x]", "dash[alpha] is 'x'; it must be float"),

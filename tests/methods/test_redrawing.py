@@ -166,32 +166,3 @@ def test_half_precision_stays_half(method):
         warm_start.after_step(model, step)
     assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
     assert int(warm_start.state_dict()["state"]["redrawn of 0"]) > 0
-
-
-def test_a_grouped_reader_takes_up_what_the_unit_gave_to_its_group():
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Conv2d(4, 6, 1, groups=2), nn.ReLU(), nn.Flatten())
-    model.append(nn.Linear(6 * 9, 4))
-    warm_start, _ = begun(ws.ContinualBackprop(0.25, 0), model, (3, 3, 3))
-    mean = warm_start._stage.activations["0"].mean(0)
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    warm_start.after_step(model, 0)
-    (unit,) = (model[0].bias == 0).nonzero().flatten().tolist()
-    taken = model[2].bias.detach() - before["2.bias"]
-    taken[(model[2].bias == 0).nonzero().flatten()] = 0  # a unit of that layer is redrawn as well
-    expected = torch.zeros(6)
-    rows = range(3 * (unit // 2), 3 * (unit // 2) + 3)
-    for row in rows:
-        expected[row] = 0.0 if model[2].bias[row] == 0 else before["2.weight"][row, unit % 2, 0, 0] * mean[unit]
-    torch.testing.assert_close(taken, expected)
-
-
-def test_a_transposed_reader_takes_nothing_up():
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.ConvTranspose2d(4, 2, 2, stride=2), nn.Flatten())
-    model.append(nn.Linear(2 * 36, 4))
-    warm_start, _ = begun(ws.ContinualBackprop(0.25, 0), model, (3, 3, 3))
-    before = model[2].bias.detach().clone()
-    warm_start.after_step(model, 0)
-    assert int((model[0].bias == 0).sum()) == 1
-    assert torch.equal(model[2].bias, before)

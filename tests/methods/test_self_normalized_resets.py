@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from torch.nn.functional import cross_entropy
 from units_by_hand import NETWORKS, OPTIMIZERS, Training, differing, redraw_by_hand, usual_bound
 
 import warmstart as ws
+from warmstart.integrations import WarmStart
 
 
 class UnitByHand:
@@ -13,15 +15,17 @@ class UnitByHand:
     def __init__(self, method):
         self.method, self.age, self.noted, self.tau = method, 0, [], max(1, method.tau_max // 2)
 
-    def is_redrawn(self, silent, window_ends):
+    def set_anew(self):
+        """Its threshold, where a window of arrivals ends."""
+        self.tau = self.threshold()
+        self.noted = []
+
+    def is_redrawn(self, silent):
         """Whether it is, after a batch that left it silent or did not."""
         if silent:
             self.age += 1
         else:
             self.note()
-        if window_ends:
-            self.tau = self.threshold()
-            self.noted = []
         if self.age < self.tau:
             return False
         self.note()
@@ -43,12 +47,18 @@ class UnitByHand:
     ("network", "optimizer"), [*((network, "sgd") for network in NETWORKS), *(("cnn", name) for name in OPTIMIZERS[1:])]
 )
 def test_exactly_the_units_with_unusual_silence_are_redrawn_with_their_moments(network, optimizer):
-    method = ws.SelfNormalizedResets(percentile=0.75, every=4, tau_max=6)
+    """Data arrives before every fourth update but the first; thresholds are set anew at every other arrival."""
+    method = ws.SelfNormalizedResets(percentile=0.75, every=2, tau_max=6)
     now, generator, redrawn = Training(network, optimizer, size=2), torch.Generator(), []
     with torch.no_grad():
         now.model[3].bias.sub_(0.3)
     hand = {layer.name: [UnitByHand(method) for _ in now.model[int(layer.name)].bias] for layer in now.layers}
     for number in range(48):
+        if number % 4 == 0 and number > 0:
+            method.on_new_data(now.model, now.stage)
+        if number % 8 == 0 and number > 0:
+            for by_hand in (unit for units in hand.values() for unit in units):
+                by_hand.set_anew()
         now.update(number)
         expected = now.tensors()
         now.stage.generator.manual_seed(number)
@@ -57,7 +67,7 @@ def test_exactly_the_units_with_unusual_silence_are_redrawn_with_their_moments(n
         for layer in now.layers:
             for unit, by_hand in enumerate(hand[layer.name]):
                 silent = not (now.activations[layer.name][:, unit] > 0).any()
-                if by_hand.is_redrawn(silent, window_ends=number % 4 == 3):
+                if by_hand.is_redrawn(silent):
                     chosen.append((layer, unit, usual_bound(expected, layer)))
                     redrawn.append(number)
         redraw_by_hand(expected, chosen, generator)
@@ -97,6 +107,23 @@ def test_a_unit_that_dies_is_redrawn_once_its_threshold_is_reached():
             now.model[3].bias.fill_(500.0)
         now.update(update)
         method.after_step(now.model, now.stage)
-        # It fires for 5 updates, and its threshold is 4 until a window ends.
+        # It fires for 5 updates, and its threshold is 4 until data has arrived a hundred times.
         assert int(now.stage.state.get("redrawn of 0", 0)) == (update >= 8), update
         assert bool(now.model[3].weight[:, 2].any()) == (update < 8)
+
+
+def test_arrivals_are_counted_over_the_restarts_of_a_loop_of_your_own():
+    now, method, saved = Training(), ws.SelfNormalizedResets(every=3), {}
+    for arrival in range(1, 8):
+        warm_start = WarmStart(method, now.batches, cross_entropy, arrival=f"month {arrival}")
+        warm_start.load_state_dict(saved)
+        warm_start.apply_(now.model, now.optimizer)
+        saved = warm_start.state_dict()
+        assert int(saved["state"]["arrivals"]) == arrival
+        if arrival > 1:
+            assert bool(saved["state"]["noted ages of 0"].any()) == (arrival % 3 != 0), arrival
+        for step in range(4):
+            inputs, targets = now.batches[4 * arrival + step]
+            cross_entropy(now.model(inputs), targets).backward()
+            warm_start.after_step(now.model, step)
+        saved = warm_start.state_dict()

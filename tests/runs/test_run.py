@@ -244,21 +244,9 @@ def test_what_a_method_sees_differs_between_processes_and_is_refused(task):
         Run(task(), RunKey("stateful_methods:AgeAndRedraw", 0, "sgd"), None, Team(2))
 
 
-def test_networks_drawn_while_training_are_the_same_after_a_stop(tmp_path, task, monkeypatch):
-    task, key = task(), RunKey("stateful_methods:Draws", 1, "sgd")
-    through = Run(task, key, None)
-    whole = finish(through)
-    monkeypatch.setattr(module, "SAVE_EVERY", -1.0)
-
-    def stop(event):
-        if event.stage == 2 and event.progress.epochs == 3 and event.finished_stage is None:
-            raise StoppedError
-
-    with pytest.raises(StoppedError):
-        Run(task, key, GridFolder(tmp_path)).go_on(stop)
-    going_on = Run(task, key, GridFolder(tmp_path))
-    assert numbers(finish(going_on)) == numbers(whole)
-    same_state(going_on, through)
+def test_a_network_drawn_while_training_is_refused_since_a_resumed_run_could_not_repeat_it(task):
+    with pytest.raises(InputError, match=r"stage\.fresh\(\) draws a network in on_new_data alone"):
+        finish(Run(task(), RunKey("stateful_methods:Draws", 1, "sgd"), None))
 
 
 def test_a_damaged_checkpoint_is_named(tmp_path, task):

@@ -1,8 +1,7 @@
 """Continual backprop:  u_i <- decay u_i + (1 - decay) mean |h_i| mean_k |w_ki|,  the least useful units are redrawn
 
 After every update, a unit that is older than `maturity` updates is eligible. rate x (eligible units) adds up in each
-layer, and its whole part of them is redrawn, lowest u_i / (1 - decay^age) first. The biases of the layers that read
-such a unit take up what it gave on average, w_ki mean h_i, before its outgoing weights w_ki become 0.
+layer, and its whole part of them is redrawn, lowest u_i / (1 - decay^age) first, as the layer was first drawn.
 
 Dohare et al., Loss of plasticity in deep continual learning, Nature 2024: its contribution utility. (That of the 2021
 preprint, arXiv 2108.06325, |h_i - mean h_i| |w_out| / |w_in|, is not offered.)
@@ -24,7 +23,7 @@ from warmstart.methods.method import Method, Stage
 from warmstart.methods.redrawing import described, kept, redraw_, seen
 from warmstart.methods.report import Report
 from warmstart.methods.search import Range, Search
-from warmstart.undo import all_or_nothing, keep
+from warmstart.undo import all_or_nothing
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ class ContinualBackprop(Method):
     maturity: int = 1000
     """Updates for which a new unit is safe."""
     decay: float = 0.99
-    """Of the running averages of utility and activation, in [0, 1)."""
+    """Of the running average of utility, in [0, 1)."""
 
     name: ClassVar[str] = "continual-backprop"
     summary: ClassVar[str] = "redraw a small share of the least useful units after every update"
@@ -70,40 +69,31 @@ class ContinualBackprop(Method):
         """Update the utilities, and redraw the least useful units of the layers that owe some."""
         debts = []
         for layer, h in seen(model, stage):
-            age, utility, mean, owed = _kept(stage, layer)
+            age, utility, owed = _kept(stage, layer)
             age.add_(1)
             utility.lerp_(h.abs().mean(0) * _outgoing_size(model, layer), 1 - self.decay)
-            mean.lerp_(h.mean(0), 1 - self.decay)
             owed.add_(self.rate * (age > self.maturity).sum())
             debts.append((layer, owed))
         counts = torch.stack([owed for _, owed in debts]).long().tolist()  # waits for the device once
-        chosen = []
-        for (layer, _), count in zip(debts, counts, strict=True):
-            if count:
-                which, given = self._least_useful(stage, layer, count)
-                _take_up_(model, stage, layer, which, given)
-                chosen.append((layer, which))
-        redraw_(model, stage, chosen, gain=math.sqrt(2))  # of ReLU
+        due = [(layer, count) for (layer, _), count in zip(debts, counts, strict=True) if count]
+        redraw_(model, stage, [(layer, self._least_useful(stage, layer, count)) for layer, count in due])
 
-    def _least_useful(self, stage: Stage, layer: Units, count: int) -> tuple[Tensor, Tensor]:
-        """So many units of a layer, about to be redrawn, and what they gave on average; they begin anew."""
-        age, utility, mean, owed = _kept(stage, layer)
-        corrected = 1 - self.decay ** age.float()
-        which = torch.where(age > self.maturity, utility / corrected, math.inf).argsort(stable=True)[:count]
-        given = (mean / corrected)[which]
-        for of_units in (age, utility, mean):
-            of_units[which] = 0
+    def _least_useful(self, stage: Stage, layer: Units, count: int) -> Tensor:
+        """So many units of a layer, about to be redrawn; they begin anew."""
+        age, utility, owed = _kept(stage, layer)
+        corrected = utility / (1 - self.decay ** age.float())
+        which = torch.where(age > self.maturity, corrected, math.inf).argsort(stable=True)[:count]
+        age[which] = 0
+        utility[which] = 0
         owed.sub_(count)
-        return which, given
+        return which
 
 
-def _kept(stage: Stage, layer: Units) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Age, utility and mean activation of each unit, and how many units the layer owes."""
-    of_units = (layer.count,)
+def _kept(stage: Stage, layer: Units) -> tuple[Tensor, Tensor, Tensor]:
+    """Age and utility of each unit, and how many units the layer owes."""
     return (
-        kept(stage, layer, "age", of_units, dtype=torch.long),
-        kept(stage, layer, "utility", of_units),
-        kept(stage, layer, "mean activation", of_units),
+        kept(stage, layer, "age", (layer.count,), dtype=torch.long),
+        kept(stage, layer, "utility", (layer.count,)),
         kept(stage, layer, "owed", ()),
     )
 
@@ -112,22 +102,3 @@ def _outgoing_size(model: nn.Module, layer: Units) -> Tensor:
     """The mean |w| of each unit's outgoing weights."""
     weights = [part.of(model.get_parameter(part.name)).flatten(1) for part in layer.outgoing]
     return torch.cat(weights, 1).float().abs().mean(1)
-
-
-def _take_up_(model: nn.Module, stage: Stage, layer: Units, which: Tensor, mean: Tensor) -> None:
-    """Add what these units gave on average, through their outgoing weights, to the biases of what reads them."""
-    for part in layer.outgoing:
-        weight = model.get_parameter(part.name)
-        given, values = torch.zeros_like(weight), part.of(weight, which)
-        part.copy_(given, which, values * mean.to(values).reshape(-1, *[1] * (values.dim() - 1)))
-        reader = model.get_submodule(part.name.rpartition(".")[0])
-        for other in stage.units():
-            incoming = [into for into in other.incoming if into.name == part.name]
-            # A transposed convolution gives each output only some of its kernel.
-            if other.bias is None or not incoming or getattr(reader, "transposed", False):
-                continue
-            bias, everyone = model.get_parameter(other.bias.name), torch.arange(other.count)
-            keep([bias])
-            shift = torch.stack([into.of(given).flatten(1).sum(1) for into in incoming]).sum(0)
-            old = other.bias.of(bias, everyone)
-            other.bias.copy_(bias, everyone, old + shift.reshape(-1, *[1] * (old.dim() - 1)))

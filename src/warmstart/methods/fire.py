@@ -9,8 +9,9 @@ Tradeoff, ICLR 2026 (arXiv 2602.08040).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar, Literal
 
 import torch
@@ -37,19 +38,23 @@ LOWEST = 1e-3
 TALL = 2
 """Rows for each column from which on a matrix is first split into an isometry and a small square one."""
 
+PUBLISHED = 10
+"""Iterations of the authors' code for images; for language it takes 5."""
+
 CHUNK = 2**20
 """Weights iterated together, or one matrix where it is larger: all iterate until the slowest has converged."""
 
 
 @dataclass(frozen=True)
 class Fire(Method):
-    """FIRE whenever new data arrives; the optimizer starts anew."""
+    """FIRE whenever new data arrives; the optimizer starts anew, as for all methods of the paper's protocol."""
 
     tolerance: float = 1e-4
     max_iterations: int = 40
     optimizer_state: Literal["reset", "keep"] = "reset"
-    variant: Literal["newton-schulz", "polar"] = "newton-schulz"
-    """How the isometry is found: iterated to the tolerance, or exactly, by singular value decomposition."""
+    variant: Literal["newton-schulz", "polar", "published"] = "newton-schulz"
+    """How the isometry is found: iterated to the tolerance; exactly, by singular value decomposition; or approached in
+    10 plain iterations, as in the authors' code (``max_iterations`` where that is fewer)."""
 
     name: ClassVar[str] = "fire"
     summary: ClassVar[str] = "replace each weight matrix by the nearest isometry, reset the optimizer"
@@ -62,6 +67,7 @@ class Fire(Method):
     variants: ClassVar[Mapping[str, str]] = {
         "newton-schulz": "the paper's: iterated to the tolerance",
         "polar": "exact, by singular value decomposition",
+        "published": "the authors' code: 10 plain iterations, or max_iterations=5 as for language",
     }
 
     def __post_init__(self) -> None:
@@ -89,7 +95,7 @@ def fire_(
     filter_fn: Filter | None = None,
     optimizer: Optimizer | None = None,
     optimizer_state: Literal["reset", "keep"] = Fire.optimizer_state,
-    variant: Literal["newton-schulz", "polar"] = Fire.variant,
+    variant: Literal["newton-schulz", "polar", "published"] = Fire.variant,
     apply: bool = True,
 ) -> Report:
     """Replace the weights of linear and convolutional layers by the nearest isometry, in place; no data is needed.
@@ -100,14 +106,16 @@ def fire_(
         model: The network. Biases, norm layers, embeddings and depthwise convolutions stay. Where attention takes part,
             only the projections of queries and keys change, as in the paper's vision transformer: in a
             `torch.nn.MultiheadAttention`, and in linear layers called q, k and v or qkv, unless the network looks up
-            tokens and has no convolution, a language model, where the paper changes all.
+            tokens and has no convolution, a language model, where the paper changes all; here a head that shares the
+            embeddings' weights stays.
         tolerance: What remains of ``||X^T X - I||_F / sqrt(n)``, in (0, 1), for every matrix X with n columns.
         max_iterations: Where to stop in any case; matrices that are not of full rank never get there.
         filter_fn: ``filter_fn(module, name)`` says which layers take part; all do if not given.
         optimizer: The optimizer that goes on, for ``optimizer_state``.
-        optimizer_state: ``"reset"`` (the paper's) or ``"keep"``.
+        optimizer_state: ``"reset"`` (the paper's protocol for all its methods) or ``"keep"``.
         variant: ``"newton-schulz"`` iterates to the tolerance; ``"polar"`` takes U V^T of the singular value
-            decomposition in fp64, exact and slower, where ``max_iterations`` means nothing.
+            decomposition in fp64, exact and slower, where ``max_iterations`` means nothing; ``"published"`` takes the
+            authors' 10 plain iterations from W / ||W||_F, or ``max_iterations`` if these are fewer, whatever remains.
         apply: False returns the report without touching a weight.
 
     Returns:
@@ -132,11 +140,15 @@ def fire_(
     layers, left = _layers(model, filter_fn)
     if apply:
         require_writable({layer.entry.name: layer.entry.parameter for layer in layers})
-    iterations = None if variant == "polar" else max_iterations
+    solvers: dict[str, Callable[[Tensor], tuple[Tensor, int]]] = {
+        "newton-schulz": partial(_polar_, tolerance=tolerance, max_iterations=max_iterations),
+        "polar": _exactly_polar_,
+        "published": partial(_as_published_, iterations=min(PUBLISHED, max_iterations)),
+    }
     with in_fp32(layers[0].view.device.type):
-        solved = {name: (weights, report) for name, weights, report in _solve(layers, tolerance, iterations)}
+        solved = {name: (weights, report) for name, weights, report in _solve(layers, solvers[variant])}
     reports = [solved[layer.entry.name][1] for layer in layers]
-    notes, warnings = _sentences(reports, tolerance, iterations)
+    notes, warnings = _sentences(reports, tolerance, variant)
     if apply:
         for layer in layers:
             keep([layer.entry.parameter])
@@ -230,19 +242,16 @@ def _makes_queries_or_keys(key: str, projection: Projection | None) -> bool:
 
 
 def _solve(
-    layers: Sequence[_Layer], tolerance: float, max_iterations: int | None
+    layers: Sequence[_Layer], solve_: Callable[[Tensor], tuple[Tensor, int]]
 ) -> Iterator[tuple[str, Tensor, NumbersReport]]:
-    """The new weights of each parameter, by name, solved together where shapes agree; exactly without a maximum."""
+    """The new weights of each parameter, by name, solved together where shapes agree."""
     alike: dict[tuple[object, ...], list[_Layer]] = {}
     for layer in layers:
         alike.setdefault((layer.view.device, layer.view.dtype, *sorted(layer.view.shape[-2:])), []).append(layer)
     for group in alike.values():
         stack = torch.cat([layer.tall() for layer in group])
         chunks = stack.split(max(1, CHUNK // stack[0].numel()))
-        outcomes = [
-            _exactly_polar_(chunk) if max_iterations is None else _polar_(chunk, tolerance, max_iterations)
-            for chunk in chunks
-        ]
+        outcomes = [solve_(chunk) for chunk in chunks]
         deviations = torch.cat([deviation for deviation, _ in outcomes])
         iterations = torch.cat([torch.full((len(d),), taken) for d, taken in outcomes])
         counts = [layer.count for layer in group]
@@ -274,15 +283,12 @@ def _polar_(w: Tensor, tolerance: float, max_iterations: int) -> tuple[Tensor, i
         outcome = _polar_(r, tolerance, max_iterations)
         torch.bmm(q, r, out=w)
         return outcome
-    tiny = torch.finfo(w.dtype).tiny
-    x = w / w.abs().amax((-2, -1), keepdim=True).clamp_min(tiny)  # so that no square overflows or vanishes
+    x, tiny = _largest_one(w), torch.finfo(w.dtype).tiny
     rows = (x.mT @ x).abs().sum(-1, keepdim=True)
     x /= rows.amax(-2, keepdim=True).clamp_min(tiny).sqrt()  # >= the largest singular value
     low = LOWEST
     for iteration in range(max_iterations + 1):
-        excess = x.mT @ x
-        excess.diagonal(dim1=-2, dim2=-1).sub_(1)
-        deviation = excess.norm(dim=(-2, -1)) / math.sqrt(x.shape[-1])
+        excess, deviation = _excess(x)
         if iteration == max_iterations or float(deviation.max()) <= tolerance:
             break
         rho = math.sqrt(3 / (1 + low + low**2))
@@ -302,9 +308,33 @@ def _exactly_polar_(w: Tensor) -> tuple[Tensor, int]:
     kept = s > s.amax(-1, keepdim=True) * w.shape[-2] * torch.finfo(w.dtype).eps
     lives = w.any(-1, keepdim=True) & w.any(-2, keepdim=True)  # so that dead units stay exactly 0
     w.copy_((u * kept[..., None, :]) @ vt * lives)
-    excess = w.mT @ w
+    return _excess(w)[1], 0
+
+
+def _as_published_(w: Tensor, iterations: int) -> tuple[Tensor, int]:
+    """X <- (3 X - X X^T X) / 2 from W / ||W||_F for tall matrices (batch, m, n), in place, so many times.
+
+    Returns:
+        ||X^T X - I||_F / sqrt(n) of each matrix, and the number of iterations.
+    """
+    x = _largest_one(w)
+    x /= x.norm(dim=(-2, -1), keepdim=True).clamp_min(torch.finfo(w.dtype).tiny)
+    for _ in range(iterations):
+        x = torch.baddbmm(x, x, x.mT @ x, beta=1.5, alpha=-0.5)
+    w.copy_(x)
+    return _excess(w)[1], iterations
+
+
+def _largest_one(w: Tensor) -> Tensor:
+    """The matrices, each divided by its largest weight, so that no square overflows or vanishes."""
+    return w / w.abs().amax((-2, -1), keepdim=True).clamp_min(torch.finfo(w.dtype).tiny)
+
+
+def _excess(x: Tensor) -> tuple[Tensor, Tensor]:
+    """X^T X - I of each matrix, and its norm / sqrt(n)."""
+    excess = x.mT @ x
     excess.diagonal(dim1=-2, dim2=-1).sub_(1)
-    return excess.norm(dim=(-2, -1)) / math.sqrt(w.shape[-1]), 0
+    return excess, excess.norm(dim=(-2, -1)) / math.sqrt(x.shape[-1])
 
 
 def _norm(tensor: Tensor) -> Tensor:
@@ -312,23 +342,22 @@ def _norm(tensor: Tensor) -> Tensor:
     return norm
 
 
-def _sentences(
-    reports: Sequence[NumbersReport], tolerance: float, max_iterations: int | None
-) -> tuple[list[str], list[str]]:
+def _sentences(reports: Sequence[NumbersReport], tolerance: float, variant: str) -> tuple[list[str], list[str]]:
     """Notes, and a warning if some matrices are not isometries."""
     matrices, taken, deviations = (
         [report.numbers[title] for report in reports] for title in ("matrices", "iterations", "deviation")
     )
-    how = "solved exactly" if max_iterations is None else f"{min(taken)} to {max(taken)} iterations"
+    how = "solved exactly" if variant == "polar" else f"{min(taken)} to {max(taken)} iterations"
     notes = [f"{sum(matrices):,} matrices, {how}, deviation at most {max(deviations):.1e}"]
     warnings = []
     short = sum(deviation > tolerance for deviation in deviations)
     if short:
-        after = "" if max_iterations is None else f" after {max_iterations} iterations"
+        after = "" if variant == "polar" else f" after {max(taken)} iterations"
+        full_rank = "as matrices that are not of full rank (dead units) cannot be"
+        why = "as large square matrices are then" if variant == "published" else full_rank
         furthest = reports[deviations.index(max(deviations))].name
         warnings.append(
-            f"{counted(short, 'parameter')} not isometric{after}, as matrices "
-            f"that are not of full rank (dead units) cannot be; furthest is {furthest}, {max(deviations):.2g}"
+            f"{counted(short, 'parameter')} not isometric{after}, {why}; furthest is {furthest}, {max(deviations):.2g}"
         )
     return notes, warnings
 
@@ -337,4 +366,4 @@ def _check_settings(tolerance: float, max_iterations: int, optimizer_state: str,
     require(0 < number("tolerance", tolerance) < 1, f"tolerance is {tolerance}; it must lie in (0, 1)")
     at_least_one("max_iterations", max_iterations)
     one_of("optimizer_state", str(optimizer_state), _DONE)
-    one_of("variant", str(variant), ("newton-schulz", "polar"))
+    one_of("variant", str(variant), tuple(Fire.variants))

@@ -82,6 +82,7 @@ class Updates:
         self.done = done
         """Updates made before the current one."""
         self._method, self._stage = method, stage
+        stage.fresh = _refuse_to_draw
         self._rates: list[tuple[dict[str, Any], Any, float]] = []
 
     def after_backward(self, model: nn.Module) -> None:
@@ -108,6 +109,14 @@ class Updates:
         for group, rate, value in self._rates:
             group["lr"] = rate.fill_(value) if isinstance(rate, Tensor) else rate
         self._rates = []
+
+
+def _refuse_to_draw() -> nn.Module:
+    """Take the place of `Stage.fresh` while a stage is trained: a resumed run could not repeat the draw."""
+    raise InputError(
+        "stage.fresh() draws a network in on_new_data alone, since an interrupted run could not repeat a draw while it "
+        "trains; draw it there, and keep what you need of it in stage.state"
+    )
 
 
 def measured(method: Method, model: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:

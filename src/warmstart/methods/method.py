@@ -39,7 +39,7 @@ class Stage:
     forward_loss: ForwardLoss
     """``forward_loss(model, batch) -> scalar``, the training loss."""
     fresh: Callable[[], nn.Module]
-    """Draws a new network of the same shape, each time another one, on the model's device."""
+    """Draws a new network of the same shape, each time another one, on the model's device; in `on_new_data` alone."""
     initial: Mapping[str, Tensor]
     """The run's first weights, prepared and before any training: its ``state_dict``."""
     generator: torch.Generator

@@ -91,16 +91,13 @@ def kept(
     return stage.state[name]
 
 
-def redraw_(
-    model: nn.Module, stage: Stage, chosen: Iterable[tuple[Units, Tensor]], *, gain: float | None = None
-) -> None:
+def redraw_(model: nn.Module, stage: Stage, chosen: Iterable[tuple[Units, Tensor]]) -> None:
     """Redraw units, and reset the moments of what changes; call it inside `all_or_nothing`.
 
     Args:
         model: The network, changed in place.
         stage: The stage that is being trained, with its optimizer and source of randomness.
         chosen: Layers of `redrawable`, each with the numbers of its units, (n,).
-        gain: Incoming weights are uniform up to gain sqrt(3 / fan in) (He et al. 2015); None begins as the layer began.
     """
     chosen = [(layer, which) for layer, which in chosen if len(which)]
     assert stage.optimizer is not None
@@ -110,7 +107,7 @@ def redraw_(
     keep([*touched.values(), *(moment for found in moments.values() for moment in found)])
     keep_random_state(stage.generator)
     for layer, which in chosen:
-        bound = _first_bound(model, stage, layer) if gain is None else gain * math.sqrt(3 / _fan_in(model, layer))
+        bound = _first_bound(model, stage, layer)
         for part in layer.incoming:
             shape = part.of(touched[part.name], which).shape
             part.copy_(touched[part.name], which, bound * (2 * torch.rand(shape, generator=stage.generator) - 1))

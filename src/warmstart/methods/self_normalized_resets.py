@@ -1,17 +1,19 @@
 """Self-normalised resets:  a unit is redrawn when it has been silent for tau_i updates, tau_i by its own history
 
     a_i   <- a_i + 1 where the batch leaves it silent, else it fires: a_i is noted, and a_i <- 0
-    q_i   =  the percentile of its noted ages above 0, every so many updates; the notes are then thrown away
+    q_i   =  the percentile of its noted ages above 0, every so many arrivals; the notes are then thrown away
     tau_i <- q_i if q_i < tau_i else 2 tau_i,  clipped to [1, tau_max]
 
 Farias and Jozefiak, Self-Normalized Resets for Plasticity in Continual Learning, ICLR 2025 (arXiv 2410.20098). They
 count ages in examples, a batch's size at a time; here an update counts one, so that one rule fits all batch sizes.
+Their thresholds are set anew at the end of every 16th task, `threshold_reset_freq` in their code; a task is an arrival.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -19,10 +21,10 @@ from torch import Tensor, nn
 
 from warmstart.errors import at_least_one, number, within
 from warmstart.methods.method import Method, Stage
-from warmstart.methods.redrawing import described, kept, redraw_, seen
+from warmstart.methods.redrawing import described, kept, redraw_, redrawable, seen
 from warmstart.methods.report import Report
 from warmstart.methods.search import Options, Search
-from warmstart.undo import all_or_nothing
+from warmstart.undo import all_or_nothing, keep, on_failure
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class SelfNormalizedResets(Method):
     percentile: float = 0.98
     """Share of a unit's own silences that are no reason to redraw it, in (0, 1]."""
     every: int = 16
-    """Updates after which the thresholds tau_i are set anew."""
+    """Arrivals of data after which the thresholds tau_i are set anew."""
     tau_max: int = 200
     """Updates of silence after which any unit is redrawn; a threshold begins at half of it."""
 
@@ -59,9 +61,25 @@ class SelfNormalizedResets(Method):
 
     @all_or_nothing
     def on_new_data(self, model: nn.Module, stage: Stage) -> Report:
-        """Say which units can be redrawn."""
+        """Count the arrival, set the thresholds anew if it is time, and say which units can be redrawn."""
         note = f"units are redrawn after unusual silence, {self.tau_max:,} updates at most"
-        return described(self, stage, note)
+        report = described(self, stage, note)
+        if self._arrivals(stage) % self.every == 0:
+            for layer in redrawable(stage):
+                if (tau := stage.state.get(f"tau of {layer.layer}")) is not None:
+                    noted = stage.state[f"noted ages of {layer.layer}"]
+                    keep([tau, noted])
+                    tau.copy_(self.thresholds(noted, tau))
+                    noted.zero_()
+        return report
+
+    def _arrivals(self, stage: Stage) -> int:
+        """How many arrivals there have been, this one included; outside `compare` no stage has their number."""
+        if "arrivals" not in stage.state:
+            on_failure(partial(stage.state.pop, "arrivals", None))
+            stage.state["arrivals"] = torch.zeros((), dtype=torch.long)
+        keep([stage.state["arrivals"]])
+        return int(stage.state["arrivals"].add_(1))
 
     @all_or_nothing
     @torch.no_grad()
@@ -75,9 +93,6 @@ class SelfNormalizedResets(Method):
             noted = kept(stage, layer, "noted ages", (layer.count, self.tau_max + 1), dtype=torch.int)
             _note(noted, ages, ~silent)
             ages.add_(1).mul_(silent)
-            if stage.step % self.every == self.every - 1:
-                tau.copy_(self.thresholds(noted, tau))
-                noted.zero_()
             old = ages >= tau
             _note(noted, ages, old)
             ages.mul_(~old)

@@ -55,6 +55,8 @@ class Run:
         self.optimizer = task.make_optimizer(self.model, key)
         self.state = RunState()
         self._units: UnitsOf | None = None
+        self._fresh_draws = 0
+        """Networks that the method has drawn in this stage."""
         self._load()
 
     def go_on(self, on_event: Callable[[Event], None]) -> RunState:
@@ -131,7 +133,7 @@ class Run:
         )
         self.state.rows.append(row)
         self.state.scores, self.state.test_set = found.scores, data.test_set
-        self.state.inside, self.state.fresh_draws = None, 0
+        self.state.inside = None
         self._save()
         return row
 
@@ -149,14 +151,15 @@ class Run:
         if stage.number == 1:
             return 0.0
         stage.generator.manual_seed(derive(self.key.seed, "method", stage.number))
+        self._fresh_draws = 0
         began = time.perf_counter()
         self.state.reports[stage.number] = reported(self.method, self.model, stage).to_dict()
         return time.perf_counter() - began
 
     def _fresh(self) -> nn.Module:
         """A new network, drawn differently at each call."""
-        self.state.fresh_draws += 1
-        torch.manual_seed(derive(self.key.seed, "init", self.state.next_stage, self.state.fresh_draws))
+        self._fresh_draws += 1
+        torch.manual_seed(derive(self.key.seed, "init", self.state.next_stage, self._fresh_draws))
         return self._drawn()
 
     def _drawn(self) -> nn.Module:

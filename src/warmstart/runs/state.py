@@ -32,8 +32,6 @@ class RunState:
     """Progress within the next stage, if it was saved while training."""
     method_seconds: float = 0.0
     """What the method cost in that stage."""
-    fresh_draws: int = 0
-    """Networks that the method has drawn in that stage."""
     diagnoses: dict[int, list[tuple[str, str, float]]] = field(default_factory=dict)
     """Stage -> (measure, layer, value), of the network that the stage began with, if it was asked for."""
     of_method: dict[str, Tensor] = field(default_factory=dict)
@@ -60,7 +58,6 @@ class RunState:
             "reports": {str(stage): report for stage, report in self.reports.items()},
             "inside": None if self.inside is None else dataclasses.asdict(self.inside),
             "method_seconds": self.method_seconds,
-            "fresh_draws": self.fresh_draws,
             "test_set": self.test_set,
             "diagnoses": {str(stage): values for stage, values in self.diagnoses.items()},
         }
@@ -80,7 +77,6 @@ class RunState:
                 scores=tensors.get(SCORES),
                 inside=None if metadata["inside"] is None else Progress(**metadata["inside"]),
                 method_seconds=metadata["method_seconds"],
-                fresh_draws=metadata["fresh_draws"],
                 test_set=metadata["test_set"],
                 diagnoses={
                     int(stage): [tuple(one) for one in values] for stage, values in metadata["diagnoses"].items()
