@@ -58,6 +58,7 @@ def page() -> str:
     parts.append("## Integrations\n")
     for module in INTEGRATIONS:
         node = _definition(f"warmstart.integrations.{module}", "WarmStart")
+        assert node is not None
         path = "warmstart.integrations" + ("" if module == INTEGRATIONS[0] else f".{module}")
         parts.append(_entry(f"{path}.WarmStart", node))
     written = "\n".join(parts)
@@ -79,22 +80,25 @@ def _aliases(written: str) -> Iterator[tuple[str, str, str]]:
 
 
 def _offered() -> Iterator[tuple[str, Documented]]:
-    """Each name of `warmstart.__all__` with its definition."""
+    """Each function and class of the face with its definition."""
     face = _parsed("warmstart.__init__")
     assigned = {ast.unparse(node.targets[0]): node.value for node in face.body if isinstance(node, ast.Assign)}
-    wanted = set(ast.literal_eval(assigned["__all__"]))
+    wanted = {name for names in ast.literal_eval(assigned["_WHERE"]).values() for name in names}
     for node in ast.walk(face):
         if isinstance(node, ast.ImportFrom) and node.module:
             for name in wanted & {alias.name for alias in node.names}:
-                yield name, _definition(node.module, name)
+                if (found := _definition(node.module, name)) is not None:
+                    yield name, found
 
 
-def _definition(module: str, name: str) -> Documented:
-    """The definition of a name, followed through a package that only passes it on."""
+def _definition(module: str, name: str) -> Documented | None:
+    """The definition of a name, followed through a package that only passes it on; None of a type's other name."""
     tree = _parsed(module)
     for node in tree.body:
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and node.name == name:
             return node
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name:
+            return None
         if isinstance(node, ast.ImportFrom) and node.module and name in {alias.name for alias in node.names}:
             return _definition(node.module, name)
     raise LookupError(f"{module} does not define {name}")

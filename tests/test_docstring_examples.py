@@ -10,8 +10,8 @@ import warmstart as ws
 GIVEN = {"torch": torch, "ws": ws}
 EXAMPLES = [
     test
-    for name in ws.__all__
-    if getattr(ws, name).__module__.startswith("warmstart.")
+    for name in dir(ws)
+    if getattr(getattr(ws, name), "__module__", "").startswith("warmstart.")
     for test in doctest.DocTestFinder(recurse=False).find(getattr(ws, name), f"ws.{name}", globs=GIVEN)
     if test.examples
 ]

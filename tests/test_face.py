@@ -8,6 +8,8 @@ import sys
 import textwrap
 from pathlib import Path
 
+import pytest
+
 import warmstart as ws
 
 WITH_TORCH_ALONE = """
@@ -57,15 +59,24 @@ for name in methods():
     reports.append(ws.parse_method(name).on_new_data(model, stage))
 for report in reports:
     assert str(report) and report.to_dict()
-for lab in (lambda: ws.compare, reports[0].figure):
+for lab, kind in ((lambda: ws.compare, AttributeError), (reports[0].figure, ImportError)):
     try:
         lab()
-    except ImportError as error:
+    except kind as error:
         assert "pip install 'warmstart[lab]'" in str(error), error
     else:
         raise AssertionError("this should have needed the lab")
+import inspect
+assert not hasattr(ws, "compare") and "compare" in dir(ws)
+assert {"dash_", "Dash"} <= dict(inspect.getmembers(ws)).keys()
+from warmstart import *
+assert Dash is ws.Dash
 print("used", len(reports))
 """
+
+
+NAMES = set(ws._MODULE_OF)
+TYPES = {"ForwardLoss", "Granularity"}
 
 
 def top_modules(distribution):
@@ -116,8 +127,9 @@ def test_importing_it_loads_no_part_of_the_lab():
 
 
 def test_every_name_exists_and_is_documented():
-    assert len(set(ws.__all__)) == len(ws.__all__)
-    for name in ws.__all__:
+    assert sorted(set(ws.__all__)) == ws.__all__
+    assert set(ws.__all__) < NAMES <= set(dir(ws))
+    for name in NAMES - TYPES:
         value = getattr(ws, name)
         documentation = inspect.getdoc(value) or ""
         assert documentation.strip(), name
@@ -128,7 +140,7 @@ def test_every_name_exists_and_is_documented():
 
 
 def test_functions_that_change_a_model_end_with_an_underscore_and_take_it_first():
-    for name in ws.__all__:
+    for name in NAMES:
         if name.endswith("_"):
             assert next(iter(inspect.signature(getattr(ws, name)).parameters)) == "model", name
 
@@ -146,3 +158,8 @@ def test_the_version_is_that_of_the_package():
 
 def test_an_unknown_name_is_an_attribute_error():
     assert not hasattr(ws, "dahs_")
+
+
+def test_who_looks_for_the_callback_is_told_where_it_is():
+    with pytest.raises(AttributeError, match=r"from warmstart\.integrations import WarmStart"):
+        _ = ws.WarmStart

@@ -9,16 +9,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from warmstart.comparison.functions import compare, compare_images
-    from warmstart.comparison.outcome import Outcome
+    from warmstart.comparison.functions import compare as compare
+    from warmstart.comparison.functions import compare_images as compare_images
+    from warmstart.comparison.outcome import Outcome as Outcome
     from warmstart.diagnostics.diagnose import Diagnosis, diagnose
     from warmstart.diagnostics.validation import Finding, Findings, validate
     from warmstart.errors import InputError
     from warmstart.gradient_ema import GradientEMA
-    from warmstart.layers.neurons import register_layer
+    from warmstart.layers.left_alone import LeftAlone
+    from warmstart.layers.neurons import Granularity, register_layer
     from warmstart.layers.parts import Part
     from warmstart.layers.units import Units
     from warmstart.loaders import oldest_first
+    from warmstart.losses import ForwardLoss
     from warmstart.methods.cold import Cold, cold_
     from warmstart.methods.continual_backprop import ContinualBackprop
     from warmstart.methods.dash import Dash, dash_, dash_from_
@@ -31,15 +34,16 @@ if TYPE_CHECKING:
     from warmstart.methods.parseval import Parseval, parseval_
     from warmstart.methods.redo import Redo
     from warmstart.methods.registry import parse_method
-    from warmstart.methods.report import Report
+    from warmstart.methods.report import Report, ScaleReport
     from warmstart.methods.rewarm import Rewarm
     from warmstart.methods.self_normalized_resets import SelfNormalizedResets
     from warmstart.methods.shrink_perturb import ShrinkPerturb, shrink_perturb_
     from warmstart.methods.soft_weight_rescaling import SoftWeightRescaling
     from warmstart.methods.warm import Warm, WarmReset, warm_, warm_reset_
-    from warmstart.runs.function_task import TrainingStage
-    from warmstart.serving.predictions import Predictions
-    from warmstart.serving.served import Served, load
+    from warmstart.runs.function_task import TrainingStage as TrainingStage
+    from warmstart.serving.predictions import Predictions as Predictions
+    from warmstart.serving.served import Served as Served
+    from warmstart.serving.served import load as load
 
 __version__ = "0.1.0"
 
@@ -50,10 +54,12 @@ _WHERE = {
     "diagnostics.validation": ("Finding", "Findings", "validate"),
     "errors": ("InputError",),
     "gradient_ema": ("GradientEMA",),
-    "layers.neurons": ("register_layer",),
+    "layers.left_alone": ("LeftAlone",),
+    "layers.neurons": ("Granularity", "register_layer"),
     "layers.parts": ("Part",),
     "layers.units": ("Units",),
     "loaders": ("oldest_first",),
+    "losses": ("ForwardLoss",),
     "methods.cold": ("Cold", "cold_"),
     "methods.continual_backprop": ("ContinualBackprop",),
     "methods.dash": ("Dash", "dash_", "dash_from_"),
@@ -66,7 +72,7 @@ _WHERE = {
     "methods.normalize_and_project": ("NormalizeAndProject",),
     "methods.parseval": ("Parseval", "parseval_"),
     "methods.registry": ("parse_method",),
-    "methods.report": ("Report",),
+    "methods.report": ("Report", "ScaleReport"),
     "methods.rewarm": ("Rewarm",),
     "methods.self_normalized_resets": ("SelfNormalizedResets",),
     "methods.shrink_perturb": ("ShrinkPerturb", "shrink_perturb_"),
@@ -79,6 +85,7 @@ _WHERE = {
 """Module -> the names that this face has from it."""
 _MODULE_OF = {name: module for module, names in _WHERE.items() for name in names}
 
+# What needs torch alone, so that `from warmstart import *` works without the lab too.
 __all__ = [
     "Cold",
     "ContinualBackprop",
@@ -87,39 +94,36 @@ __all__ = [
     "Finding",
     "Findings",
     "Fire",
+    "ForwardLoss",
     "GradientEMA",
+    "Granularity",
     "HareTortoise",
     "HeadReset",
     "InputError",
     "L2Init",
+    "LeftAlone",
     "Method",
     "NormalizeAndProject",
-    "Outcome",
     "Parseval",
     "Part",
-    "Predictions",
     "Redo",
     "Report",
     "Rewarm",
+    "ScaleReport",
     "SelfNormalizedResets",
-    "Served",
     "ShrinkPerturb",
     "SoftWeightRescaling",
     "Stage",
-    "TrainingStage",
     "Units",
     "Warm",
     "WarmReset",
     "cold_",
-    "compare",
-    "compare_images",
     "dash_",
     "dash_from_",
     "diagnose",
     "fire_",
     "head_reset_",
     "l2_init_",
-    "load",
     "oldest_first",
     "parse_method",
     "parseval_",
@@ -131,15 +135,19 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module 'warmstart' has no attribute '{name}'")
-    try:
-        module = import_module(f"warmstart.{_MODULE_OF[name]}")
-    except ModuleNotFoundError as error:
-        raise ImportError(f"warmstart.{name} needs {error.name}: pip install 'warmstart[lab]'") from error
-    return getattr(module, name)
+if not TYPE_CHECKING:  # for which these are imported above, so that a name with a typo is an error
+
+    def __getattr__(name: str) -> Any:
+        if name == "WarmStart":
+            raise AttributeError("warmstart has no WarmStart of its own: from warmstart.integrations import WarmStart")
+        if name not in _MODULE_OF:
+            raise AttributeError(f"module 'warmstart' has no attribute '{name}'")
+        try:
+            module = import_module(f"warmstart.{_MODULE_OF[name]}")
+        except ModuleNotFoundError as error:  # hasattr and tools that look around expect this one
+            raise AttributeError(f"warmstart.{name} needs {error.name}: pip install 'warmstart[lab]'") from error
+        return getattr(module, name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *_MODULE_OF})

@@ -66,7 +66,7 @@ def number(key: str, value: Any) -> float:
     """The value of a setting, or InputError unless it is a number; call it before comparing the value with one."""
     holds = isinstance(value, Real) and not isinstance(value, bool)
     require(holds, f"{key} is {value!r}, a {type(value).__name__}; it must be a number")
-    return value  # type: ignore[no-any-return]  # a number of any type, NumPy's included
+    return float(value)
 
 
 def within(key: str, value: float, holds: bool, where: str) -> float:

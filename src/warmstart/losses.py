@@ -11,8 +11,9 @@ from torch.nn.functional import cross_entropy
 
 from warmstart.errors import InputError
 
-ForwardLoss = Callable[[nn.Module, Any], Tensor]
-"""``forward_loss(model, batch) -> scalar``: the loss of one batch, a mean over its examples."""
+ForwardLoss = Callable[[Any, Any], Tensor]
+"""``forward_loss(model, batch) -> scalar``: the loss of one batch, a mean over its examples. The caller says
+of which types model and batch are."""
 
 
 def training_loss(

@@ -45,8 +45,16 @@ def require_generator(generator: Any) -> None:
         raise InputError(f"generator is a {kind}: pass torch.Generator().manual_seed(seed), or leave it out")
 
 
+def require_values(tensors: Mapping[str, Tensor]) -> None:
+    """Raise InputError if one of the tensors, given by name, is on the meta device."""
+    for name, tensor in tensors.items():
+        if tensor.is_meta:
+            raise InputError(f"{name} is on the meta device and has no values: load the weights first")
+
+
 def require_writable(tensors: Mapping[str, Tensor]) -> None:
     """Raise InputError if one of the tensors, given by name, cannot be changed in place."""
+    require_values(tensors)
     for name, tensor in tensors.items():
         if any(size > 1 and step == 0 for size, step in zip(tensor.shape, tensor.stride(), strict=True)):
             raise InputError(

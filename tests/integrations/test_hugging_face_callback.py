@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from arrivals import assert_equal, draw, last_months, months
@@ -9,6 +10,7 @@ from loops import BATCH, HuggingFace, InterruptedRunError, watch
 from test_every_loop import DASH, dashed
 from test_stateful_methods import made
 from torch import nn
+from torch.optim.lr_scheduler import LinearLR
 from torch.utils.data import DataLoader
 
 import warmstart as ws
@@ -203,5 +205,31 @@ def test_a_checkpoint_that_lies_elsewhere_is_found_where_the_arguments_say(tmp_p
 
 def test_trainer_state_holds_no_tensors(tmp_path):
     state = json.loads((kept_by(tmp_path) / "trainer_state.json").read_text())["stateful_callbacks"]["warmstart"]
-    assert state.keys() == {"arrival", "report", "state"}
+    assert state.keys() == {"arrival", "method", "report", "state"}
     assert len(state["state"]) == 32
+
+
+def test_what_the_optimizer_does_not_hold_is_left_alone(tmp_path):
+    network, warm_start = last_months("cnn"), WarmStart(DASH)
+    trainer, before = HuggingFace.trainer(network, months("cnn"), tmp_path, warm_start, max_steps=1), Before()
+    trainer.optimizer = torch.optim.SGD(network.head.parameters(), lr=0.01)
+    trainer.lr_scheduler = LinearLR(trainer.optimizer)
+    trainer.add_callback(before)
+    trainer.train()
+    old = last_months("cnn").state_dict()
+    changed = {name for name, tensor in before.network.items() if not torch.equal(tensor, old[name])}
+    assert changed == {"head.weight", "head.bias"}
+
+
+def test_settings_of_numpy_are_written_into_the_trainers_state(tmp_path):
+    warm_start = WarmStart(ws.Dash(alpha=np.float32(0.25), batch_size=5))
+    HuggingFace.train(last_months("cnn"), months("cnn"), tmp_path, warm_start, epochs=1)
+    (file,) = tmp_path.glob("checkpoint-*/trainer_state.json")
+    told = json.loads(file.read_text())["stateful_callbacks"]["warmstart"]
+    assert told["method"] == "dash[alpha=0.25,batch_size=5]"
+    assert told["report"]["settings"]["alpha"] == 0.25
+
+
+def test_a_wrong_argument_is_refused():
+    with pytest.raises(TypeError, match="nonsense"):
+        WarmStart(DASH, nonsense=3)

@@ -1,6 +1,7 @@
 """What is particular to Lightning: its loaders, training_step, hooks, loggers and strategies."""
 
 import csv
+import pickle
 from types import SimpleNamespace
 
 import pytest
@@ -173,7 +174,7 @@ def test_last_months_checkpoint_may_be_resumed_as_a_whole(tmp_path):
     trainer.fit(lit(last_months("cnn"), 8), loader, ckpt_path=tmp_path / "june.ckpt")
     assert any(note.startswith("a fit resumed at step 4:") for note in warm_start.report.notes)
     assert trainer.global_step == 8
-    state = torch.load(trainer.checkpoint_callback.best_model_path)["callbacks"]["WarmStart"]
+    state = torch.load(trainer.checkpoint_callback.best_model_path)["callbacks"]["WarmStart{'method': 'dash'}"]
     assert state["arrival"] == "16 examples"
 
 
@@ -243,3 +244,63 @@ def test_the_module_that_is_served_is_another_one(tmp_path):
     served = warm_start.measured(module)
     assert type(served) is type(module)
     assert not torch.equal(served.network.layers[0].weight, module.network.layers[0].weight)
+
+
+class HeadAlone(lightning_module()):
+    """A module that freezes by what it gives the optimizer."""
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.network.head.parameters(), lr=0.01)
+
+
+def test_what_the_optimizer_does_not_hold_is_left_alone(tmp_path):
+    module, before, warm_start = HeadAlone(last_months("cnn"), 4), Before(), WarmStart(DASH)
+    fit(module, tmp_path, warm_start, before)
+    old = last_months("cnn").state_dict()
+    changed = {name for name, tensor in before.network.items() if not torch.equal(tensor, old[name])}
+    assert changed == {"head.weight", "head.bias"}
+    assert "not in the optimizer" in {entry.reason for entry in warm_start.report.left_alone}
+
+
+def saved_by(folder, *callbacks):
+    """A checkpoint of a fit with these callbacks."""
+    fit(lit(last_months("cnn"), 8), folder, *callbacks, max_steps=4).save_checkpoint(folder / "last.ckpt")
+    return folder / "last.ckpt"
+
+
+def resumed(checkpoint, *callbacks):
+    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False, "accelerator": "cpu"}
+    trainer = Trainer(**quiet, max_steps=5, callbacks=list(callbacks), enable_checkpointing=False)
+    trainer.fit(lit(last_months("cnn"), 8), DataLoader(months("cnn"), batch_size=BATCH), ckpt_path=checkpoint)
+
+
+def test_two_methods_in_one_trainer_remember_each_their_own(tmp_path):
+    checkpoint = saved_by(tmp_path, WarmStart(DASH), WarmStart(ws.Rewarm(updates=4)))
+    two = WarmStart(ws.Rewarm(updates=4)), WarmStart(DASH)
+    resumed(checkpoint, *two)
+    assert [warm_start.report.method for warm_start in two] == ["rewarm", "dash"]
+    assert not any("resumed" in note for warm_start in two for note in warm_start.report.notes), "none acted again"
+
+
+def test_resuming_with_another_method_is_refused(tmp_path):
+    checkpoint = saved_by(tmp_path, WarmStart(DASH))
+    with pytest.raises(ws.InputError, match="was treated with dash"):
+        resumed(checkpoint, WarmStart(ws.Fire()))
+
+
+def test_a_checkpoint_of_an_earlier_preview_is_resumed(tmp_path):
+    file = saved_by(tmp_path, WarmStart(DASH))
+    checkpoint = torch.load(file, weights_only=False)
+    (state,) = checkpoint["callbacks"].values()
+    del state["method"]
+    checkpoint["callbacks"] = {"WarmStart": state}
+    torch.save(checkpoint, file)
+    warm_start = WarmStart(DASH)
+    resumed(file, warm_start)
+    assert not any("resumed" in note for note in warm_start.report.notes)
+
+
+def test_it_can_be_pickled_after_a_fit(tmp_path):
+    warm_start = WarmStart(DASH)
+    fit(lit(last_months("cnn"), 4), tmp_path, warm_start)
+    assert pickle.loads(pickle.dumps(warm_start)).report == warm_start.report

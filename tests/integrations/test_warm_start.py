@@ -3,8 +3,10 @@
 import copy
 import json
 import logging
+import pickle
 import re
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -291,3 +293,99 @@ def test_l2_init_without_first_weights_is_refused_at_the_first_gradient(model):
     warm_start.apply_(model)
     with pytest.raises(ws.InputError, match="initial=first_state_dict"):
         warm_start.after_backward(model, 0)
+
+
+def test_what_the_optimizer_does_not_hold_is_left_alone(model):
+    before, head = snapshot(model), list(model.children())[-1]
+    report = WarmStart(ws.Dash(), batches_for((6,), 4), cross_entropy).apply_(
+        model, torch.optim.SGD(head.parameters(), lr=0.1)
+    )
+    assert torch.equal(model[0].weight, before[0]["0.weight"])
+    assert "not in the optimizer" in {entry.reason for entry in report.left_alone}
+
+
+def test_settings_of_numpy_make_a_checkpoint_that_can_be_loaded(model, tmp_path):
+    warm_start = WarmStart(ws.Dash(alpha=np.float64(0.2)), batches_for((6,), 4), cross_entropy)
+    warm_start.apply_(model)
+    torch.save(warm_start.state_dict(), tmp_path / "state.pt")
+    again = WarmStart(ws.Dash(alpha=0.2), batches_for((6,), 4), cross_entropy)
+    again.load_state_dict(torch.load(tmp_path / "state.pt"))
+    assert again.apply_(model) is None
+
+
+def test_another_method_for_the_same_arrival_is_refused(model):
+    batches = batches_for((6,), 4)
+    warm_start = WarmStart(ws.Dash(lambda_=0.1), batches, cross_entropy)
+    warm_start.apply_(model)
+    state, before = warm_start.state_dict(), snapshot(model)
+    for method in (ws.Fire(), ws.Dash()):
+        other = WarmStart(method, batches, cross_entropy)
+        other.load_state_dict(state)
+        with pytest.raises(ws.InputError, match=r"was treated with dash\[lambda=0.1\], not .* or name another arrival"):
+            other.apply_(model)
+    assert_same(before, snapshot(model))
+    named = WarmStart(ws.Fire(), batches, cross_entropy, arrival="2026-08")
+    named.load_state_dict(state)
+    assert named.apply_(model) is not None
+
+    del state["method"]  # as in a checkpoint of an earlier preview
+    other = WarmStart(ws.Fire(), batches, cross_entropy)
+    other.load_state_dict(state)
+    assert other.apply_(model) is None
+
+
+@pytest.mark.parametrize("state", [{"arrival": "x"}, {"epoch": 3}, None, [1]])
+def test_what_is_no_state_is_refused(state):
+    with pytest.raises(ws.InputError, match="no state of a WarmStart"):
+        WarmStart(ws.Dash(), batches_for((6,), 4), cross_entropy).load_state_dict(state)
+
+
+@pytest.mark.parametrize("method", [ws.Dash(), ws.HareTortoise(), ws.Redo()], ids=str)
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))])
+def test_it_can_be_copied_in_the_midst_of_training(model, method, copied):
+    batches = batches_for((6,), 4)
+    warm_start = WarmStart(method, batches, cross_entropy)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    warm_start.apply_(model, optimizer)
+    if method.acts_on_updates:
+        cross_entropy(model.train()(batches[0][0]), batches[0][1]).backward()
+        warm_start.after_backward(model, 0)
+        optimizer.step()
+        warm_start.after_step(model, 0)
+    twin = copied(warm_start)
+    assert twin.report == warm_start.report
+    assert twin.state_dict().keys() == warm_start.state_dict().keys()
+    assert twin.apply_(model, optimizer, step=1) is None
+
+
+def test_dash_can_spare_layers_and_weigh_tokens(model):
+    batches, by_hand = batches_for((6,), 5), copy.deepcopy(model)
+
+    def weight(batch):
+        return float(batch[1].sum() + 1)
+
+    def spared(layer, name):
+        return name != "0"
+
+    loader = DataLoader(pairs(20), batch_size=3)
+    arguments = {"filter_fn": spared, "weight": weight}
+    report = WarmStart(ws.Dash(batch_size=8), loader, cross_entropy, **arguments).apply_(model)
+    assert ("0.weight", "excluded by filter_fn") in {(entry.name, entry.reason) for entry in report.left_alone}
+    ordered = ws.oldest_first(loader, 8)
+    ws.dash_(by_hand, ordered, cross_entropy, **arguments)
+    assert_same(snapshot(model), snapshot(by_hand))
+    for key, given in arguments.items():
+        with pytest.raises(ws.InputError, match=f"fire does not look at {key}"):
+            WarmStart(ws.Fire(), batches, cross_entropy, **{key: given})
+
+
+def test_dash_can_reset_the_optimizer_and_measure_batch_norm_anew():
+    model, batches = trained(cnn(), batches_for((3, 6, 6), 4)), batches_for((3, 6, 6), 4)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    cross_entropy(model(batches[0][0]), batches[0][1]).backward()
+    optimizer.step()
+    method = ws.Dash(optimizer_state="reset", batch_norm="recalibrate")
+    notes = WarmStart(method, batches, cross_entropy).apply_(model, optimizer).notes
+    assert not optimizer.state
+    assert any("measured anew" in note for note in notes)
+    assert not any("batch-norm statistics kept" in note for note in notes)

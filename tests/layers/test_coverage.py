@@ -121,7 +121,7 @@ def test_experts_that_do_not_are_warned_of_with_their_share():
     (warning,) = report.warnings
     share = 180 / weights_in(model)
     assert warning == (
-        f"no rule for 3 parameters, {share + 15 / weights_in(model):.1%} of the network's weights, the largest "
+        f"no rule for 3 parameters, {share + 15 / weights_in(model):.1%} of the trainable weights, the largest "
         "0.up_proj: ws.register_layer adds a rule"
     )
     assert any(finding.severity == "warning" and "0.up_proj" in finding.problem for finding in ws.validate(model))
@@ -138,3 +138,52 @@ def test_the_experts_of_transformers(kind, transposed):
     rows = {layer.name.rpartition(".")[2]: layer.neurons for layer in report.layers if "experts" in layer.name}
     assert (rows["gate_up_proj"], rows["down_proj"]) == (2 * 24, 2 * 8)
     assert (rows.get("gate_up_proj_bias"), rows.get("down_proj_bias")) == ((2, 2) if transposed else (None, None))
+
+
+PARAMETRISE = nn.utils.parametrizations.weight_norm
+
+
+def test_weights_that_are_parametrised_are_warned_of_and_their_biases_are_not_shrunk_alone():
+    torch.manual_seed(0)
+    model = nn.Sequential(PARAMETRISE(nn.Linear(6, 64)), nn.LayerNorm(64), nn.Linear(64, 4))
+    report = ws.dash_(model, batches_for((6,), 4), cross_entropy)
+    assert [layer.name for layer in report.layers] == ["2.weight", "2.bias"]
+    share = (64 + 6 * 64) / weights_in(model)
+    assert report.warnings == (
+        f"2 parameters parametrised, {share:.1%} of the trainable weights, the largest "
+        "0.parametrizations.weight.original1: torch.nn.utils.parametrize.remove_parametrizations undoes it",
+    )
+    reasons = {entry.name: entry.reason for entry in report.left_alone}
+    assert reasons["0.bias"] == "the bias of weights that are left alone"
+    assert any(f.severity == "warning" and "2 parameters parametrised" in f.problem for f in ws.validate(model))
+
+
+def test_where_all_weights_are_parametrised_nothing_is_done():
+    model = nn.Sequential(PARAMETRISE(nn.Linear(6, 8)), nn.LayerNorm(8), PARAMETRISE(nn.Linear(8, 4)))
+    with pytest.raises(ws.InputError, match="remove_parametrizations undoes it"):
+        ws.dash_(model, batches_for((6,), 4), cross_entropy)
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
+def test_weights_that_hooks_compute_are_warned_of():
+    model = nn.Sequential(nn.utils.weight_norm(nn.Linear(6, 64)), nn.LayerNorm(64), nn.Linear(64, 4))
+    (warning,) = ws.dash_(model, batches_for((6,), 4), cross_entropy, apply=False).warnings
+    assert warning.startswith("2 parameters made into weights by hooks, ")
+    assert "remove_weight_norm" in warning
+
+
+def test_trained_weights_that_no_gradient_reaches_are_warned_of_and_frozen_ones_are_not():
+    class TwoBranches(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.seen, self.unseen = nn.Linear(6, 8), nn.Linear(6, 8)
+            self.head = nn.Sequential(nn.LayerNorm(8), nn.Linear(8, 4))
+
+        def forward(self, x):
+            return self.head(self.seen(x) + self.unseen(x).detach())
+
+    model = TwoBranches()
+    (warning,) = ws.dash_(model, batches_for((6,), 4), cross_entropy, apply=False).warnings
+    assert warning.startswith(f"no gradient reached 1 parameter, {48 / weights_in(model):.1%} of the trainable weights")
+    model.unseen.requires_grad_(False)
+    assert not ws.dash_(model, batches_for((6,), 4), cross_entropy, apply=False).warnings

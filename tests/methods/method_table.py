@@ -79,15 +79,20 @@ ROWS = [
     Row(
         "dash",
         new_data=LAYERS,
-        settings={"alpha": "0.1", "lambda": "0.05", "tolerance": "0.001", "granularity": "neuron", "batch_size": "64"},
+        settings={
+            **{"alpha": "0.1", "lambda": "0.05", "tolerance": "0.001", "granularity": "neuron", "batch_size": "64"},
+            **{"optimizer_state": "reset", "batch_norm": "recalibrate"},
+        },
         wrong=(
             *(f"{name}={value}" for name in ("alpha", "lambda") for value in NOT_A_SHARE),
             *("alpha=0", "tolerance=1", "tolerance=-1", "tolerance=nan", "granularity=filter", "batch_size=0"),
-            *("batch_size=1.5", "lamda=0.1", "alpha"),
+            *("batch_size=1.5", "lamda=0.1", "alpha", "optimizer_state=rest", "batch_norm=reset"),
         ),
     ),
     Row("dash[granularity=kernel]", new_data=LAYERS),
     Row("dash[granularity=neuron]", new_data=LAYERS),
+    Row("dash[optimizer_state=reset]", new_data=LAYERS, optimizer="reset"),
+    Row("dash[batch_norm=recalibrate]", new_data=LAYERS | BUFFERS),
     Row(
         "fire",
         new_data=WEIGHTS,

@@ -102,3 +102,19 @@ def test_what_is_no_fresh_network_is_refused_before_anything_changes(fresh, mess
         ws.cold_(model, fresh(model), optimizer=optimizer)
     assert_same(before, snapshot(model))
     assert len(optimizer.state) == momentum > 0
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda model: ws.cold_(model, torch.nn.Linear(4, 3)),
+        lambda model: ws.head_reset_(torch.nn.Sequential(model), "0"),
+        ws.parseval_,
+        ws.fire_,
+        ws.shrink_perturb_,
+    ],
+    ids=["cold", "head-reset", "parseval", "fire", "shrink-perturb"],
+)
+def test_a_network_without_values_is_refused(act):
+    with pytest.raises(ws.InputError, match="weight is on the meta device and has no values: load the weights first"):
+        act(torch.nn.Linear(4, 3, device="meta"))

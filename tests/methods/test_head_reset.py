@@ -250,3 +250,27 @@ def test_a_head_that_is_none_is_refused(head, message):
     with pytest.raises(ws.InputError, match=message):
         ws.head_reset_(model, head)
     assert_same(before, snapshot(model))
+
+
+@pytest.mark.parametrize("sam", [False, True])
+def test_the_optimizer_forgets_the_old_head_alone(sam):
+    model = nn.Sequential(nn.Linear(4, 8), nn.LayerNorm(8), nn.Linear(8, 3))
+    optimizer = torch.optim.Adam(model.parameters())
+    model(torch.randn(5, 4)).square().mean().backward()
+    optimizer.step()
+    outer = optimizer
+    if sam:
+        outer = torch.optim.SGD(model.parameters())
+        outer.base_optimizer = optimizer
+    report = ws.head_reset_(model, "2", optimizer=outer)
+    assert optimizer.state.keys() == set(model[:2].parameters())
+    assert "optimizer state of the head reset" in report.notes
+    assert "optimizer state kept" in ws.head_reset_(model, "2").notes
+
+
+def test_the_optimizer_of_another_head_is_refused():
+    model = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 3))
+    before = model[1].weight.detach().clone()
+    with pytest.raises(ws.InputError, match="holds no parameter of '1'"):
+        ws.head_reset_(model, "1", optimizer=torch.optim.SGD(model[0].parameters()))
+    assert torch.equal(model[1].weight, before)

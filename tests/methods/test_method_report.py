@@ -1,10 +1,12 @@
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+import warmstart as ws
 from warmstart import Report
 from warmstart.layers.left_alone import LeftAlone
 from warmstart.layers.neurons import Neurons
@@ -118,3 +120,29 @@ def test_where_no_neuron_is_the_figure_is_white():
     nothing, everything = (image.cmap(image.norm(share)) for share in (0, 1))
     assert min(nothing[:3]) > 0.95
     assert max(everything[:2]) < 0.3
+
+
+def test_it_is_one_line_where_it_is_not_printed():
+    report = ws.shrink_perturb_(torch.nn.Linear(3, 2), shrink=0.5, noise_std=0)
+    assert repr(report) == "<Report of shrink-perturb: scaled 8 of 8 weights (100.0%), 1 warning>"
+    assert repr(ws.warm_(torch.nn.Linear(3, 2))) == "<Report of warm: applied>"
+
+
+def test_equal_reports_have_one_hash():
+    one, other = (ws.shrink_perturb_(torch.nn.Linear(3, 2), shrink=0.5, noise_std=0) for _ in range(2))
+    assert one == other
+    assert len({one, other}) == 1
+    hash(ws.fire_(torch.nn.Linear(3, 2)))
+
+
+@pytest.mark.parametrize("kind", [np.float64, np.float32, np.float16])
+def test_numbers_of_numpy_are_saved_as_pythons_own(kind):
+    half, model = kind(0.5), torch.nn.Linear(3, 2)
+    told = ws.shrink_perturb_(model, shrink=half, noise_std=0).to_dict()
+    assert {type(told["settings"]["shrink"]), type(told["layers"][0]["mean"])} == {float}
+    method = ws.Dash(alpha=half, batch_size=np.int64(8))
+    assert {name: type(value) for name, value in method.settings().items() if name in ("alpha", "batch_size")} == {
+        "alpha": float,
+        "batch_size": int,
+    }
+    assert str(method) == "dash[alpha=0.5,batch_size=8]"

@@ -148,3 +148,8 @@ def test_a_method_that_overrides_nothing_is_warm():
     assert not ws.Method().acts_on_updates
     report = ws.Method().on_new_data(None, None)
     assert "nothing changed" in str(report)
+
+
+@pytest.mark.parametrize("kind", methods().values(), ids=lambda kind: kind.name)
+def test_a_method_is_made_again_from_its_settings(kind):
+    assert kind(**kind().settings()) == kind()

@@ -112,6 +112,28 @@ def test_moments_that_are_not_there_yet_are_not_said_to_be_scaled():
     assert "optimizer state empty, so nothing to scale" in str(report)
 
 
+@pytest.mark.parametrize("way", ["dash_", "dash_from_"])
+def test_what_the_optimizer_does_not_hold_is_left_alone(way):
+    model, batches = mlp(), batches_for((6,), 4)
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    head = list(model.children())[-1]
+    optimizer = torch.optim.SGD(head.parameters(), lr=0.1)
+    if way == "dash_":
+        report = ws.dash_(model, batches, cross_entropy, optimizer=optimizer)
+    else:
+        ema = ws.GradientEMA(model)
+        for x, y in batches:
+            model.zero_grad()
+            cross_entropy(model(x), y).backward()
+            ema.update()
+        report = ws.dash_from_(model, ema, optimizer=optimizer)
+    changed = {name for name, parameter in model.named_parameters() if not torch.equal(before[name], parameter)}
+    inside = {name for name, parameter in model.named_parameters() if parameter in set(head.parameters())}
+    assert changed == {layer.name for layer in report.layers} == inside
+    assert {entry.reason for entry in report.left_alone if entry.name == "0.weight"} == {"not in the optimizer"}
+    assert "optimizer state empty" in str(report)
+
+
 def test_the_moments_of_an_optimizer_inside_another_one_are_scaled():
     class Outer(torch.optim.Optimizer):
         def __init__(self, parameters):

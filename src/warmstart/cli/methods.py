@@ -35,4 +35,6 @@ def methods() -> None:
 
 
 def _settings(kind: type[Method]) -> str:
-    return ", ".join(f"{key}={value}" for key, value in kind().settings().items()) if dataclasses.fields(kind) else ""
+    if not dataclasses.fields(kind):
+        return ""
+    return ", ".join(f"{key.rstrip('_')}={value}" for key, value in kind().settings().items())

@@ -57,6 +57,15 @@ class WarmStart(warm_start.WarmStart, Callback):
     served.
     """
 
+    @property
+    def state_key(self) -> str:
+        """Where a checkpoint keeps the state: by the method, so that a Trainer may have two of them."""
+        return self._generate_state_key(method=self.method.name)
+
+    def __getstate__(self) -> dict[str, Any]:
+        of_module = ("log", "log_dict")  # which a Trainer puts into every callback
+        return {name: value for name, value in super().__getstate__().items() if name not in of_module}
+
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Prepare the network, before weights are loaded and optimizers made."""
         if not _makes_its_layers_late(pl_module):
@@ -65,6 +74,11 @@ class WarmStart(warm_start.WarmStart, Callback):
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Forget earlier fits: what the checkpoint holds decides, and its own state follows."""
         self.load_state_dict({})
+        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # Lightning does not declare it
+        own = {callback.state_key for callback in callbacks}
+        for key, state in checkpoint.get("callbacks", {}).items():  # of another method, or from an earlier preview
+            if key not in own and str(key).startswith(type(self).__qualname__):
+                self.load_state_dict(state)
 
     @all_or_nothing
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +53,10 @@ class WarmStart(warm_start.WarmStart, TrainerCallback):
     ``warm_start.measured(model)`` is the one to be served.
     """
 
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self._id = uuid.uuid4().hex  # so that files of another run in the same folder are not taken for this one's
+    @cached_property
+    def _id(self) -> str:
+        """In this run's files, so that those of another run in the same folder are not taken for them."""
+        return uuid.uuid4().hex
 
     def on_init_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **objects: Any
@@ -76,7 +77,8 @@ class WarmStart(warm_start.WarmStart, TrainerCallback):
         on_failure(partial(callback_states.update, dict(callback_states)))
         on_failure(callback_states.clear)  # which is called before
         if saved is not None or state.global_step > 0:
-            self.load_state_dict({**(saved or {}), "state": self._read_state(args, state, (saved or {}).get("state"))})
+            tensors = self._read_state(args, state, (saved or {}).get("state"))
+            self.load_state_dict({**saved, "state": tensors} if saved else {})
         batches = objects["train_dataloader"] if self.batches is None else self.batches
         self._check(args, state, done=self._is_applied(model, batches))
         report = self._apply_(

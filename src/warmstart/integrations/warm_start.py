@@ -14,8 +14,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from warmstart.errors import InputError
+from warmstart.gradient_ema import Weight
 from warmstart.integrations.ordered_batches import in_order, is_indexable, micro_batch_size, require_batches, seen
 from warmstart.integrations.report_texts import already_applied, in_brief, in_one_line, state_notes
+from warmstart.layers.neurons import Filter
 from warmstart.layers.units import Units
 from warmstart.losses import ForwardLoss, as_forward_loss
 from warmstart.methods.lifecycle import Updates, checked_state, measured, prepare_, reported, require_prepared
@@ -52,6 +54,8 @@ class WarmStart:
         new_examples: int | None = None,
         make_model: Callable[[], nn.Module] | None = None,
         initial: Mapping[str, Tensor] | None = None,
+        filter_fn: Filter | None = None,
+        weight: Weight | None = None,
         seed: int = 0,
     ) -> None:
         """Say what to do with which data; nothing happens yet.
@@ -72,12 +76,18 @@ class WarmStart:
             make_model: Draws a fresh network, for methods that need one: cold, shrink-perturb[variant=ash].
             initial: The very first weights by name, for those that return to them: l2-init,
                 shrink-perturb[variant=hare-tortoise].
+            filter_fn: ``filter_fn(module, name)`` says which layers take part, for dash.
+            weight: ``weight(batch)``, what the loss is a mean over where that is not examples, tokens for instance;
+                for dash.
             seed: Of the method's noise, which differs by arrival.
 
         Raises:
-            InputError: If the method is none, there is no data, or the two do not fit together.
+            InputError: If the method is none, there is no data, or an argument does not fit the method.
         """
         _require_method(method)
+        for key, given in (("filter_fn", filter_fn), ("weight", weight)):
+            if given is not None and not method.averages:
+                raise InputError(f"{method} does not look at {key}, which is for dash: leave it out")
         if batches is not None:
             require_batches(batches)
             if not is_indexable(batches) and (size := method.settings().get("batch_size")) is not None:
@@ -89,16 +99,31 @@ class WarmStart:
         self.new_examples = new_examples
         self.make_model = make_model
         self.initial = initial
+        self.filter_fn = filter_fn
+        self.weight = weight
         self.seed = seed
         self.report: Report | None = None
-        self._stage: Stage | None = None
         self._state: dict[str, Tensor] = {}  # the method's own
+        self._applied: str | None = None  # for this arrival
+        self._applied_by: str | None = None  # the method; None where a checkpoint does not say
+        self._rest()
+
+    def _rest(self) -> None:
+        """Be outside of a stage, as before the first one, and after being copied or unpickled."""
+        self._stage: Stage | None = None
         self._updates: Updates | None = None
         self._activations = Joined()  # of the current update
         self._hooks = ExitStack()
         weakref.finalize(self, self._hooks.close).atexit = False
-        self._applied: str | None = None  # for this arrival
         self._applied_to: weakref.ref[nn.Module] | None = None  # None: to the network of the loaded checkpoint
+
+    def __getstate__(self) -> dict[str, Any]:
+        of_stage = ("_stage", "_updates", "_activations", "_hooks", "_applied_to")
+        return {name: value for name, value in vars(self).items() if name not in of_stage}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._rest()
 
     def prepare(self, model: nn.Module) -> None:
         """Let a method that wants another kind of network change it; call it right after making the model.
@@ -122,7 +147,7 @@ class WarmStart:
         Args:
             model: The network, with its old weights loaded; DistributedDataParallel, DataParallel and torch.compile
                 around it do no harm.
-            optimizer: Its optimizer, for the methods that look at it.
+            optimizer: Its optimizer, for the methods that look at it: dash leaves alone what it does not hold.
             step: Updates that the loop has made; more than 0 where it resumes.
 
         Returns:
@@ -182,24 +207,33 @@ class WarmStart:
         """What a checkpoint has to hold.
 
         Returns:
-            The arrival for which the method has been applied and its report, in plain strings, numbers and lists, and
-            under ``"state"`` the tensors that the method keeps, by name; empty before.
+            The arrival for which the method has been applied, the method and its report, in plain strings, numbers and
+            lists, and under ``"state"`` the tensors that the method keeps, by name; empty before.
         """
         if self._applied is None or self.report is None:
             return {}
         if self._applied_to is not None and (model := self._applied_to()) is not None:
             checked_state(self.method, model, self._state)
-        return {"arrival": self._applied, "report": self.report.to_dict(), "state": dict(self._state)}
+        told = {"arrival": self._applied, "method": self._applied_by, "report": self.report.to_dict()}
+        return {**told, "state": dict(self._state)}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Remember what a checkpoint says.
 
         Args:
             state_dict: As `state_dict` gave it.
+
+        Raises:
+            InputError: If it is something else; what was remembered stays.
         """
-        self._applied = state_dict.get("arrival")
-        self._applied_to = None
+        if not isinstance(state_dict, Mapping) or (state_dict and not {"arrival", "report"} <= state_dict.keys()):
+            raise InputError(
+                "this is no state of a WarmStart, which has an arrival and a report: pass its state_dict()"
+            )
         self.report = Report.from_dict(state_dict["report"]) if state_dict else None
+        self._applied = state_dict.get("arrival")
+        self._applied_by = state_dict.get("method")
+        self._applied_to = None
         self._state = {name: tensor.clone() for name, tensor in state_dict.get("state", {}).items()}
 
     @all_or_nothing
@@ -221,15 +255,15 @@ class WarmStart:
         on_failure(partial(self._be_again, dict(vars(self))))
         self._hooks.close()
         self._stage = self._stage_of(model, batches, forward_loss)
+        self._stage.optimizer = optimizer
         has_state = optimizer is not None and (step > 0 or bool(optimizer.state))
         if not done:
             self._stage.generator.manual_seed(derive(self.seed, arrival, 0))
-            self._stage.optimizer = optimizer if has_state else None
             keep(self._stage.state.values())
             with self._outside_training(model):
                 report = _on_new_data(self.method, model, self._stage)
             self.report = report.with_notes(*state_notes(model, report, optimizer, has_state, step))
-        self._stage.optimizer = optimizer
+            self._applied_by = str(self.method)
         self._state = self._stage.state
         self._updates, self._activations = Updates(self.method, self._stage), Joined()
         self._watch(model)
@@ -252,12 +286,16 @@ class WarmStart:
     def _is_applied(self, model: nn.Module, batches: Iterable[Any]) -> bool:
         if self.batches is None and not is_indexable(batches):
             raise InputError("the training data cannot be read in order of arrival: pass WarmStart(..., batches=...)")
-        if (
-            batches is not self.batches
-        ):  # else they were checked at first, and a sampler of one's own is drawn from for it
+        if batches is not self.batches:  # else they were checked at first, and one's own sampler is drawn from for it
             require_batches(batches)
         same_model = self._applied_to is None or self._applied_to() is unwrapped(model)
-        return same_model and self._applied == (self.arrival or _arrival_name(batches))
+        done = same_model and self._applied == (self.arrival or _arrival_name(batches))
+        if done and self._applied_by not in {None, str(self.method)}:
+            raise InputError(
+                f"this arrival ({self._applied}) was treated with {self._applied_by}, not {self.method}: pass that "
+                "method, or name another arrival, arrival='...'"
+            )
+        return done
 
     def _outside_training(self, model: nn.Module) -> AbstractContextManager[None]:
         """A context for forward passes that are not part of training: full precision."""
@@ -311,6 +349,8 @@ class WarmStart:
             initial=_Missing(str(self.method)) if first is None else first,
             generator=torch.Generator(),
             micro_batch_size=micro_batch_size(batches),
+            filter_fn=self.filter_fn,
+            weight=self.weight,
             state=state,
             units=not_sharded if team.sharded else units,
         )

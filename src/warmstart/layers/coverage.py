@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from torch import nn
 
 from warmstart.layers.left_alone import LeftAlone
-from warmstart.layers.neurons import NO_RULE, Granularity, Neurons
+from warmstart.layers.neurons import HOOKED, NO_RULE, PARAMETRISED, UNREACHED, Granularity, Neurons
 from warmstart.wording import counted
 
 MUCH = 0.1
 """Share of the weights from which on a remark is a warning."""
+
+_MISSED = (
+    (NO_RULE, "no rule for {}", "ws.register_layer adds a rule"),
+    (PARAMETRISED, "{} parametrised", "torch.nn.utils.parametrize.remove_parametrizations undoes it"),
+    (HOOKED, "{} made into weights by hooks", "torch.nn.utils.remove_weight_norm or its like undoes it"),
+    (UNREACHED, "no gradient reached {}", "look for detach, no_grad or reentrant checkpointing in the network"),
+)
+"""How the reason begins of what a method cannot scale though it is trained, the sentence on it, and the remedy."""
 
 
 @dataclass(frozen=True)
@@ -39,9 +47,9 @@ def weights_in(model: nn.Module) -> int:
 
 
 def remarks(
-    model: nn.Module, entries: Sequence[Neurons], left: Iterable[LeftAlone], granularity: Granularity
+    model: nn.Module, entries: Sequence[Neurons], left: Sequence[LeftAlone], granularity: Granularity
 ) -> Iterator[Remark]:
-    """1x1 kernels that are scaled one by one; layers without a rule, where they hold much."""
+    """1x1 kernels that are scaled one by one; trained weights that cannot be scaled, where they are many."""
     single = sum(entry.count for entry in entries if entry.size == 1 < entry.count)
     if single and granularity == "kernel":
         share = single / sum(entry.parameter.numel() for entry in entries)
@@ -51,13 +59,15 @@ def remarks(
             "granularity='kernel-or-row' groups them by output",
             share,
         )
-    sizes = {name: parameter.numel() for name, parameter in model.named_parameters() if parameter.dim() > 1}
-    without = [alone.name for alone in left if alone.reason.startswith(NO_RULE) and alone.name in sizes]
-    share = sum(map(sizes.__getitem__, without)) / max(1, weights_in(model))
-    if share > MUCH:
-        yield Remark(
-            f"no rule for {counted(len(without), 'parameter')}, {share:.1%} of the network's weights, the largest "
-            f"{max(without, key=sizes.__getitem__)}",
-            "ws.register_layer adds a rule",
-            share,
-        )
+    trained = {name: parameter.numel() for name, parameter in model.named_parameters() if parameter.requires_grad}
+    matrices = {name for name, parameter in model.named_parameters() if name in trained and parameter.dim() > 1}
+    for beginning, sentence, remedy in _MISSED:
+        names = [alone.name for alone in left if alone.reason.startswith(beginning) and alone.name in matrices]
+        share = sum(map(trained.__getitem__, names)) / max(1, sum(trained.values()))
+        if share > MUCH:
+            yield Remark(
+                f"{sentence.format(counted(len(names), 'parameter'))}, {share:.1%} of the trainable weights, the "
+                f"largest {max(names, key=trained.__getitem__)}",
+                remedy,
+                share,
+            )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from torch import Tensor, nn
 from torch.nn.utils.prune import BasePruningMethod
@@ -20,7 +20,7 @@ from torch.nn.utils.weight_norm import WeightNorm
 from warmstart.errors import InputError, one_of
 from warmstart.layers.left_alone import LeftAlone
 from warmstart.layers.norms import is_norm
-from warmstart.network import require_module
+from warmstart.network import require_module, require_values
 
 Granularity = Literal["kernel", "kernel-or-row", "neuron"]
 """What one scale covers in a convolution: an (out, in) kernel, as in the paper; a kernel, but where it is 1x1, and so
@@ -74,7 +74,7 @@ class Split:
     spare_unseen: bool = False
 
 
-Rule = Callable[[nn.Module, Granularity], Mapping[str, "Split | tuple[int, ...]"]]
+Rule = Callable[[Any, Granularity], Mapping[str, "Split | tuple[int, ...]"]]
 """``rule(layer, granularity)`` -> parameter name in the layer -> the dimensions that lie within one neuron."""
 
 _HOOKS: tuple[tuple[type, tuple[str, ...], str], ...] = (
@@ -84,8 +84,9 @@ _HOOKS: tuple[tuple[type, tuple[str, ...], str], ...] = (
 )
 """Hooks of `torch.nn.utils` that compute a weight, the endings of the parameters it is made of, and what undoes it."""
 
-NO_RULE = "no rule for"
-"""How the reason of a parameter begins whose layer nobody has told how to split."""
+NO_RULE, PARAMETRISED, HOOKED = "no rule for", "parametrised", "computed anew by a hook"
+"""How the reason begins of a parameter whose layer nobody has told how to split, or from which a weight is made."""
+UNREACHED = "no gradient reached it"
 
 _WHOLE = Split((0,))  # a bias vector is one group
 
@@ -230,6 +231,12 @@ def _hook_on(layer: nn.Module, key: str) -> str | None:
     return None
 
 
+def _makes_its_weights(layer: nn.Module) -> bool:
+    """Whether a layer's weights are parametrised, or computed by a hook of `torch.nn.utils`."""
+    hooked = any(isinstance(hook, kind) for hook in layer._forward_pre_hooks.values() for kind, *_ in _HOOKS)
+    return hooked or nn.utils.parametrize.is_parametrized(layer)
+
+
 def require_granularity(granularity: str) -> None:
     """Raise InputError unless this is one of the words for what a scale covers."""
     one_of("granularity", str(granularity), get_args(Granularity))
@@ -256,16 +263,19 @@ def neurons(
     for name, layer, key, parameter in each_parameter(model):
         rule = rule_of(layer)
         split = rule(layer, granularity).get(key) if rule else None
-        if parameter.is_meta:
-            raise InputError(f"{name} is on the meta device and has no values: load the weights first")
+        require_values({name: parameter})
         if is_norm(layer):
             left.append(LeftAlone(name, "norm layer"))
         elif isinstance(layer, nn.utils.parametrize.ParametrizationList):
-            left.append(LeftAlone(name, "parametrised (torch.nn.utils.parametrize.remove_parametrizations undoes it)"))
+            left.append(
+                LeftAlone(name, f"{PARAMETRISED} (torch.nn.utils.parametrize.remove_parametrizations undoes it)")
+            )
         elif (undo := _hook_on(layer, key)) is not None:
-            left.append(LeftAlone(name, f"computed anew by a hook (torch.nn.utils.{undo} undoes it)"))
+            left.append(LeftAlone(name, f"{HOOKED} (torch.nn.utils.{undo} undoes it)"))
         elif split is None:
             left.append(LeftAlone(name, f"{NO_RULE} {type(layer).__name__}.{key} (ws.register_layer adds one)"))
+        elif "bias" in key and _makes_its_weights(layer):
+            left.append(LeftAlone(name, "the bias of weights that are left alone"))
         elif parameter.is_complex():
             left.append(LeftAlone(name, "complex numbers"))
         elif parameter.numel() == 0:

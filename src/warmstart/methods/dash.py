@@ -25,7 +25,15 @@ from warmstart.errors import InputError, at_least_one, number, require, whole_nu
 from warmstart.gradient_ema import ALPHA, TOLERANCE, GradientEMA, Weight
 from warmstart.layers.coverage import remarks, weights_in
 from warmstart.layers.left_alone import LeftAlone
-from warmstart.layers.neurons import GRANULARITY, Filter, Granularity, Neurons, neurons, require_granularity
+from warmstart.layers.neurons import (
+    GRANULARITY,
+    UNREACHED,
+    Filter,
+    Granularity,
+    Neurons,
+    neurons,
+    require_granularity,
+)
 from warmstart.layers.norms import batch_norms, has_norm
 from warmstart.loaders import InOrder, tail
 from warmstart.losses import ForwardLoss, as_forward_loss
@@ -33,7 +41,7 @@ from warmstart.methods.average_report import coverage
 from warmstart.methods.method import Method, Stage
 from warmstart.methods.report import SHRINKS_SIGNAL, Report, ScaleReport, count_scales, describe_scales
 from warmstart.methods.search import Range, Search
-from warmstart.methods.training_state import BatchNorm, OptimizerState, StatePolicy, measure_norms_
+from warmstart.methods.training_state import BatchNorm, OptimizerState, StatePolicy, measure_norms_, require_choices
 from warmstart.network import require_writable
 from warmstart.processes import Shard, Team, local, on_inner_module, shard_of, team_of, unwrapped
 from warmstart.undo import all_or_nothing, keep
@@ -42,7 +50,7 @@ from warmstart.wording import counted
 
 @dataclass(frozen=True)
 class Dash(Method):
-    """DASH whenever new data arrives; the optimizer and its state go on."""
+    """DASH whenever new data arrives; the optimizer goes on."""
 
     alpha: float = ALPHA
     lambda_: float = 0.3
@@ -51,6 +59,10 @@ class Dash(Method):
     batch_size: int | None = None
     """Examples a batch of the average, its unit of memory; None: in a comparison one stage's size, at most 2000, in the
     callbacks 1000."""
+    optimizer_state: OptimizerState = "keep"
+    """Of the optimizer that goes on: ``keep`` (the paper's), ``reset``, or ``scale``, moments with their neurons."""
+    batch_norm: BatchNorm = "keep"
+    """``keep`` (the paper's) or ``recalibrate``: running statistics measured anew after scaling."""
 
     name: ClassVar[str] = "dash"
     summary: ClassVar[str] = "shrink each neuron by the cosine between its weights and the negative gradient"
@@ -60,6 +72,7 @@ class Dash(Method):
     cost: ClassVar[str] = "a gradient over the last K batches (39), one fp32 copy of the weights"
     limits: ClassVar[str] = "networks without norm layers; pretrained backbones: not measured"
     page: ClassVar[str] = "dash.md"
+    averages: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         batches_that_matter(self.alpha, self.tolerance)
@@ -67,6 +80,7 @@ class Dash(Method):
         require_granularity(self.granularity)
         if self.batch_size is not None:
             at_least_one("batch_size", self.batch_size)
+        require_choices(self.optimizer_state, self.batch_norm)
 
     @property
     def search(self) -> Mapping[str, Search]:
@@ -88,9 +102,13 @@ class Dash(Method):
             lambda_=self.lambda_,
             tolerance=self.tolerance,
             granularity=self.granularity,
+            filter_fn=stage.filter_fn,
             micro_batch_size=stage.micro_batch_size,
+            weight=stage.weight or examples_in,
             new_examples=stage.new,
             optimizer=stage.optimizer,
+            optimizer_state=self.optimizer_state,
+            batch_norm=self.batch_norm,
         )
 
 
@@ -111,8 +129,8 @@ def dash_(
     weight: Weight = examples_in,
     new_examples: int | None = None,
     optimizer: Optimizer | None = None,
-    optimizer_state: OptimizerState = "keep",
-    batch_norm: BatchNorm = "keep",
+    optimizer_state: OptimizerState = Dash.optimizer_state,
+    batch_norm: BatchNorm = Dash.batch_norm,
     apply: bool = True,
 ) -> Report:
     """Shrink every neuron by how well its weights agree with the negative gradient on all data, in place.
@@ -142,7 +160,8 @@ def dash_(
         weight: ``weight(batch)``, what the loss is a mean over where that is not examples: tokens, for instance. It
             weighs the micro-batches, and the processes' shares, of a batch.
         new_examples: How many of the last examples are new; the report then names old data's share of the average.
-        optimizer: The optimizer that goes on, for ``optimizer_state``.
+        optimizer: The optimizer that goes on, for ``optimizer_state``. What it does not hold is left alone, so
+            leave it out where several train the model.
         optimizer_state: ``"keep"`` (the paper's), ``"reset"``, or ``"scale"``: moments with their neurons.
         batch_norm: ``"keep"`` (the paper's) or ``"recalibrate"``: running statistics measured anew over the same
             batches after scaling, which are then read twice; a copy of the weights is held meanwhile.
@@ -205,7 +224,7 @@ def dash_from_(
     lambda_: float = Dash.lambda_,
     granularity: Granularity = Dash.granularity,
     optimizer: Optimizer | None = None,
-    optimizer_state: OptimizerState = "keep",
+    optimizer_state: OptimizerState = Dash.optimizer_state,
     apply: bool = True,
 ) -> Report:
     """Apply DASH with an average of gradients that is already there, in place.
@@ -215,7 +234,8 @@ def dash_from_(
         ema: Its average, after at least one update.
         lambda_: Lower bound of the scales, in [0, 1].
         granularity: What one scale covers in a convolution, as for `dash_`.
-        optimizer: The optimizer that goes on, for ``optimizer_state``.
+        optimizer: The optimizer that goes on, for ``optimizer_state``. What it does not hold is left alone, so
+            leave it out where several train the model.
         optimizer_state: ``"keep"`` (the paper's), ``"reset"``, or ``"scale"``: moments with their neurons.
         apply: False returns the report without touching a weight.
 
@@ -255,9 +275,10 @@ def _planned(
         raise InputError("the GradientEMA is empty: call backward() and ema.update() on each batch first")
     entries, left = neurons(model, granularity, ema.filter_fn)
     team.attempt(partial(_check_identity, entries, ema))
-    reached = [entry for entry in entries if ema.reaches(entry)]
-    left += [LeftAlone(entry.name, "no gradient reached it") for entry in entries if not ema.reaches(entry)]
-    team.attempt(partial(_check, reached, ema, policy))
+    trained, others = team.attempt(partial(policy.check, entries))
+    reached = [entry for entry in trained if ema.reaches(entry)]
+    left += [*others, *(LeftAlone(entry.name, UNREACHED) for entry in trained if not ema.reaches(entry))]
+    team.attempt(partial(_check, reached, ema))
     scales = [_scale(entry, ema, lambda_) for entry in reached]
     layers = [_described(entry, scale, ema, lambda_) for entry, scale in zip(reached, scales, strict=True)]
     settings = {"alpha": ema.alpha, "lambda": lambda_, "granularity": granularity}
@@ -289,9 +310,9 @@ def _check_before(
 ) -> None:
     """Refuse, before gradients are computed, what could not be scaled then."""
     entries, _ = neurons(unwrapped(model), granularity, filter_fn)
-    policy.check(entries)
+    trained, _ = policy.check(entries)
     if apply:
-        require_writable({entry.name: entry.parameter for entry in entries})
+        require_writable({entry.name: entry.parameter for entry in trained})
 
 
 def _check_identity(entries: list[Neurons], ema: GradientEMA) -> None:
@@ -305,9 +326,8 @@ def _check_identity(entries: list[Neurons], ema: GradientEMA) -> None:
             )
 
 
-def _check(entries: list[Neurons], ema: GradientEMA, policy: StatePolicy) -> None:
+def _check(entries: list[Neurons], ema: GradientEMA) -> None:
     """Refuse an average that reached nothing or is not finite, before any weight changes."""
-    policy.check(entries)
     if not entries:
         raise InputError("no gradient reached any weight: does the loss depend on the model's parameters?")
     for entry in entries:

@@ -16,9 +16,9 @@ from torch import nn
 
 from warmstart.errors import InputError
 from warmstart.methods.heads import find_head, require_head, require_head_name
-from warmstart.methods.method import Method, Stage
+from warmstart.methods.method import Method, Stage, forget_
 from warmstart.methods.report import NumbersReport, Report
-from warmstart.network import require_generator, require_writable, tensors_of
+from warmstart.network import require_generator, require_optimizer, require_writable, tensors_of
 from warmstart.processes import Team, is_sharded, laid_out_as, local, name_inside, on_inner_module, team_of
 from warmstart.undo import afterwards, all_or_nothing, keep, keep_random_state
 
@@ -50,21 +50,31 @@ class HeadReset(Method):
 
 @all_or_nothing
 @torch.no_grad()
-def head_reset_(model: nn.Module, head: str, *, generator: torch.Generator | None = None) -> Report:
+def head_reset_(
+    model: nn.Module,
+    head: str,
+    *,
+    generator: torch.Generator | None = None,
+    optimizer: torch.optim.Optimizer | None = None,
+) -> Report:
     """Draw a network's head anew by its own ``reset_parameters``, in place.
 
     Args:
         model: The network; under DistributedDataParallel and FSDP2 the first process's draw decides for all.
         head: Name of the layer, or of a module all of whose layers are redrawn, as in ``model.named_modules()``.
         generator: Source of randomness; PyTorch's default one if not given.
+        optimizer: The optimizer that goes on, to forget its moments of the head; they are kept if not given.
 
     Returns:
         How many weights of each parameter were drawn anew.
 
     Raises:
-        InputError: If there is no such module or nothing in it can be redrawn; nothing is changed then.
+        InputError: If there is no such module, nothing in it can be redrawn, or the optimizer does not hold it; nothing
+            is changed then.
     """
     require_generator(generator)
+    if optimizer is not None:
+        require_optimizer(optimizer)
     require_head_name(head)
     head = name_inside(model, head)
     model, team = team_of(model)
@@ -73,6 +83,10 @@ def head_reset_(model: nn.Module, head: str, *, generator: torch.Generator | Non
     if not layers:
         raise InputError(f"'{head}' is a {type(module).__name__} without layers that can be drawn anew")
     tensors = {f"{name}.{key}": tensor for name, layer in layers for key, tensor in tensors_of(layer).items()}
+    if optimizer is not None:
+        held = {parameter for group in optimizer.param_groups for parameter in group["params"]}
+        if held.isdisjoint(module.parameters()):
+            raise InputError(f"optimizer holds no parameter of '{head}': pass the one that trains this model")
     team.attempt(partial(require_writable, tensors))
     keep(tensors.values())
     devices = {local(parameter).device for parameter in module.parameters() if parameter.is_cuda}
@@ -87,8 +101,10 @@ def head_reset_(model: nn.Module, head: str, *, generator: torch.Generator | Non
         for name, layer in layers
         for parameter_name, parameter in layer.named_parameters(name, recurse=False)
     )
-    warnings = on_inner_module(team)
-    return Report("head-reset", {"head": head}, rows, notes=("optimizer state kept",), warnings=warnings)
+    if optimizer is not None:
+        forget_(optimizer, [parameter for _, layer in layers for parameter in layer.parameters(recurse=False)])
+    state = "optimizer state kept" if optimizer is None else "optimizer state of the head reset"
+    return Report("head-reset", {"head": head}, rows, notes=(state,), warnings=on_inner_module(team))
 
 
 def _redraw_(layer: Any, team: Team) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import partial
 from types import MappingProxyType
@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from warmstart.errors import InputError
+from warmstart.layers.neurons import Filter
 from warmstart.layers.units import Units
 from warmstart.losses import ForwardLoss
-from warmstart.methods.report import Report
+from warmstart.methods.report import Report, plain_number
 from warmstart.methods.search import Search
 from warmstart.processes import local
 from warmstart.undo import on_failure
@@ -45,9 +46,13 @@ class Stage:
     generator: torch.Generator
     """The method's own source of randomness, on the CPU."""
     optimizer: torch.optim.Optimizer | None = None
-    """The optimizer that goes on, and during training the one that trains; None where nobody has said which."""
+    """The optimizer that trains, its state included where it goes on; None where nobody has said which."""
     micro_batch_size: int | None = None
     """Examples that fit into one forward and backward pass; None for any number."""
+    filter_fn: Filter | None = None
+    """``filter_fn(module, name)``: which layers a method that `averages` gradients changes; None for all."""
+    weight: Callable[[Any], float] | None = None
+    """``weight(batch)``: what the loss is a mean over; None for examples."""
     state: dict[str, Tensor] = field(default_factory=dict)
     """The method's own tensors. What it puts here is saved and restored with the run, and lies on the model's device
     then; it is empty until the method fills it, outlives the stage, and must share no memory with the model."""
@@ -91,6 +96,8 @@ class Method:
     """Value of the setting ``variant`` -> whose definition it is; none where there is one definition."""
     sees_activations: ClassVar[bool] = False
     """Whether `Stage.activations` is filled; it costs a copy of each layer's output."""
+    averages: ClassVar[bool] = False
+    """Whether it averages gradients, as `Stage.filter_fn` and `Stage.weight` say."""
 
     def prepare(self, model: nn.Module) -> None:
         """Change a new network before anything is made of it: its norm layers, its activations.
@@ -173,21 +180,22 @@ class Method:
         """The settings by name.
 
         Returns:
-            Field name -> value; a float given as 0 is 0.0, as from the command line, so that one method has one name.
+            Field name -> value, as the class takes them. Numbers are Python's own, and a float given as 0 is 0.0, as
+            from the command line, so that one method has one name.
         """
         types = get_type_hints(type(self))
-        return {field.name.rstrip("_"): _typed(getattr(self, field.name), types[field.name]) for field in fields(self)}
+        return {field.name: _typed(getattr(self, field.name), types[field.name]) for field in fields(self)}
 
     def __str__(self) -> str:
         """The name as typed on the command line, with the settings that differ from the defaults."""
         usual = [field.default for field in fields(self)]
         settings = zip(self.settings().items(), usual, strict=True)
-        changed = [f"{name}={value}" for (name, value), default in settings if value != default]
+        changed = [f"{name.rstrip('_')}={value}" for (name, value), default in settings if value != default]
         return f"{self.name}[{','.join(changed)}]" if changed else self.name
 
 
 def _typed(value: Any, wanted: Any) -> Any:
-    options = get_args(wanted) or (wanted,)
+    options, value = get_args(wanted) or (wanted,), plain_number(value)
     whole = isinstance(value, int) and not isinstance(value, bool)
     return float(value) if whole and float in options and int not in options else value
 
@@ -205,6 +213,21 @@ def first_value(initial: Mapping[str, Tensor], name: str, parameter: Tensor) -> 
     if first is None or first.shape != parameter.shape:
         raise InputError(f"initial holds no first value for {name} of shape {tuple(parameter.shape)}")
     return first
+
+
+def forget_(optimizer: torch.optim.Optimizer, parameters: Collection[nn.Parameter]) -> None:
+    """Clear an optimizer's state of some parameters, and that of its ``base_optimizer`` (SAM), in place."""
+    for parameter in parameters:
+        if parameter in optimizer.state:
+            on_failure(partial(optimizer.state.__setitem__, parameter, optimizer.state[parameter]))
+            del optimizer.state[parameter]
+    if hasattr(optimizer, "base_optimizer"):
+        forget_(optimizer.base_optimizer, parameters)
+
+
+def has_state(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether an optimizer, or the ``base_optimizer`` in it, keeps anything: a new one does not."""
+    return bool(optimizer.state) or (hasattr(optimizer, "base_optimizer") and has_state(optimizer.base_optimizer))
 
 
 def reset_optimizer_(optimizer: torch.optim.Optimizer) -> None:

@@ -24,7 +24,7 @@ from warmstart.methods.heads import head_of, require_head, require_head_name
 from warmstart.methods.method import Method, Stage
 from warmstart.methods.report import Report
 from warmstart.methods.search import Range, Search
-from warmstart.network import require_writable
+from warmstart.network import require_values, require_writable
 from warmstart.processes import is_sharded, team_of
 from warmstart.undo import all_or_nothing, keep, on_failure
 from warmstart.wording import counted
@@ -186,6 +186,7 @@ def _pulled(model: nn.Module, coef: float, scale: float | None, variant: str, he
             raise InputError(f"{name} is sharded, and parseval needs whole matrices: use DDP, or train unsharded")
         factor = (WIDTH / rows.shape[1]) ** 2 if kind.hidden_layers and rows is not None else 1.0
         found.append(_Pulled(name, layer, parameter, rows, coef * factor, s))
+    require_values({one.name: one.parameter for one in found})
     if not found:
         raise InputError("the model has no weights to pull: parseval needs a trainable Linear, Conv or attention layer")
     return found

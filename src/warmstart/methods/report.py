@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -74,7 +75,7 @@ class ScaleReport(LayerReport):
 class NumbersReport(LayerReport):
     """The numbers of a method that does not scale."""
 
-    numbers: dict[str, float]
+    numbers: dict[str, float] = field(hash=False)
     """By the title of their column."""
 
     def cells(self) -> dict[str, str]:
@@ -90,7 +91,7 @@ class Report:
     """What a method did; ``print`` it for a table."""
 
     method: str
-    settings: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict, hash=False)
     layers: tuple[LayerReport, ...] = ()
     """What was changed: `ScaleReport` where the method scales, else `NumbersReport`."""
     left_alone: tuple[LeftAlone, ...] = ()
@@ -164,6 +165,12 @@ class Report:
         left = tuple(LeftAlone(**entry) for entry in fields["left_alone"])
         sentences = {name: tuple(fields[name]) for name in ("notes", "warnings")}
         return cls(**{**fields, "layers": layers, "left_alone": left, **sentences})
+
+    def __repr__(self) -> str:
+        """One line, which a notebook shows."""
+        did = self.share_scaled or ("applied" if self.applied else "not applied")
+        warned = f", {counted(len(self.warnings), 'warning')}" if self.warnings else ""
+        return f"<Report of {self.method}: {did}{warned}>"
 
     def __str__(self) -> str:
         """A table of at most 80 columns."""
@@ -283,7 +290,20 @@ def _table(layers: Sequence[LayerReport]) -> list[str]:
 
 
 def _plain(fields: list[tuple[str, Any]]) -> dict[str, Any]:
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in fields}
+    return {name: _plain_value(value) for name, value in fields}
+
+
+def _plain_value(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _plain_value(entry) for name, entry in value.items()}
+    return list(value) if isinstance(value, tuple) else plain_number(value)
+
+
+def plain_number(value: Any) -> Any:
+    """A number of any type, NumPy's say, as Python's own, which every file takes; anything else as it is."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return value
+    return int(value) if isinstance(value, Integral) else float(value)
 
 
 def _shorten(text: str, width: int) -> str:

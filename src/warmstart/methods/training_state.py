@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -13,9 +13,10 @@ from torch.optim import Optimizer
 
 from warmstart.batches import equal_parts, to_device
 from warmstart.errors import InputError, nearest
+from warmstart.layers.left_alone import LeftAlone
 from warmstart.layers.neurons import Neurons
 from warmstart.layers.norms import batch_norms
-from warmstart.methods.method import reset_optimizer_
+from warmstart.methods.method import has_state, reset_optimizer_
 from warmstart.network import eval_mode, require_optimizer, require_writable, saved_buffers
 from warmstart.precision import in_fp32
 from warmstart.processes import local
@@ -28,6 +29,16 @@ _SQUARES = {"exp_avg_sq", "max_exp_avg_sq", "square_avg", "sum", "acc_delta"}
 """Moments in units of the squared gradient (Adam, RMSprop, Adagrad, Adadelta): they scale with the square."""
 
 
+def require_choices(optimizer_state: str, batch_norm: str) -> None:
+    """Raise InputError unless both are among the choices."""
+    for key, value, choices in (
+        ("optimizer_state", optimizer_state, get_args(OptimizerState)),
+        ("batch_norm", batch_norm, get_args(BatchNorm)),
+    ):
+        if value not in choices:
+            raise InputError(f"{key} is '{value}'{nearest(str(value), choices)}")
+
+
 @dataclass(frozen=True)
 class StatePolicy:
     """What is done to optimizer state and batch norm; the defaults are the paper's."""
@@ -36,26 +47,36 @@ class StatePolicy:
     optimizer_state: OptimizerState = "keep"
     batch_norm: BatchNorm = "keep"
 
-    def check(self, entries: Iterable[Neurons]) -> None:
-        """Raise InputError if a choice is unknown, lacks its object, or moments of these entries cannot be scaled."""
-        for key, options in (
-            ("optimizer_state", ("keep", "reset", "scale")),
-            ("batch_norm", ("keep", "recalibrate")),
-        ):
-            if getattr(self, key) not in options:
-                raise InputError(f"{key} is '{getattr(self, key)}'{nearest(str(getattr(self, key)), options)}")
-        if self.optimizer is not None:
-            require_optimizer(self.optimizer)
-        elif self.optimizer_state != "keep":
-            raise InputError(f"optimizer_state='{self.optimizer_state}' needs optimizer=")
-        if self.optimizer is not None and self.optimizer_state != "keep":
-            self._check_moments(self.optimizer, list(entries))
+    def check(self, entries: Sequence[Neurons]) -> tuple[list[Neurons], list[LeftAlone]]:
+        """Refuse a choice that is unknown, lacks its object, or cannot be carried out.
+
+        Returns:
+            The entries that the optimizer trains, all where none is known, and those that it does not hold.
+
+        Raises:
+            InputError: If something is refused.
+        """
+        require_choices(self.optimizer_state, self.batch_norm)
+        if self.optimizer is None:
+            if self.optimizer_state != "keep":
+                raise InputError(f"optimizer_state='{self.optimizer_state}' needs optimizer=")
+            return list(entries), []
+        require_optimizer(self.optimizer)
+        held = {parameter for group in self.optimizer.param_groups for parameter in group["params"]}
+        trained = [entry for entry in entries if entry.parameter in held]
+        if entries and not trained:
+            raise InputError("optimizer holds no parameter that is scaled: pass the one that trains this model")
+        if self.optimizer_state == "scale":
+            _check_moments(self.optimizer, trained)
+        return trained, [LeftAlone(e.name, "not in the optimizer") for e in entries if e.parameter not in held]
 
     def apply_(self, scales: Iterable[tuple[Neurons, Tensor]]) -> str:
         """Change the optimizer as chosen, given the factors of neurons; returns a sentence on what was done."""
         if self.optimizer is None:
             return "optimizer and learning-rate schedule not touched"
         done = {"keep": "kept", "reset": "reset", "scale": "scaled with its neurons"}[self.optimizer_state]
+        if not has_state(self.optimizer):
+            done = "empty"
         if self.optimizer_state == "reset":
             reset_optimizer_(self.optimizer)
         if self.optimizer_state == "scale":
@@ -66,20 +87,17 @@ class StatePolicy:
             done = done if moments else "empty, so nothing to scale"
         return f"optimizer state {done}, learning-rate schedule not touched"
 
-    def _check_moments(self, optimizer: Optimizer, entries: list[Neurons]) -> None:
-        """Raise InputError for an optimizer of another network, or moments that cannot be scaled."""
-        trained = {parameter for group in optimizer.param_groups for parameter in group["params"]}
-        if entries and trained.isdisjoint(entry.parameter for entry in entries):
-            raise InputError("optimizer holds no parameter that is scaled: pass the one that trains this model")
-        if self.optimizer_state == "scale":
-            for entry in entries:
-                for name, moment in moments_of(optimizer, entry.parameter):
-                    require_writable({f"{name} of {entry.name}": moment})
-                    if moment.shape != entry.parameter.shape or not moment.is_floating_point():
-                        raise InputError(
-                            f"{type(optimizer).__name__} keeps {name} of {entry.name} in another shape or as integers, "
-                            "which cannot be scaled neuron by neuron: use optimizer_state='reset' or 'keep'"
-                        )
+
+def _check_moments(optimizer: Optimizer, entries: Iterable[Neurons]) -> None:
+    """Raise InputError for moments that cannot be scaled."""
+    for entry in entries:
+        for name, moment in moments_of(optimizer, entry.parameter):
+            require_writable({f"{name} of {entry.name}": moment})
+            if moment.shape != entry.parameter.shape or not moment.is_floating_point():
+                raise InputError(
+                    f"{type(optimizer).__name__} keeps {name} of {entry.name} in another shape or as integers, "
+                    "which cannot be scaled neuron by neuron: use optimizer_state='reset' or 'keep'"
+                )
 
 
 def moments_of(optimizer: Optimizer, parameter: Tensor) -> Iterator[tuple[str, Tensor]]:

@@ -12,7 +12,7 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from warmstart.methods.method import Method, Stage, reset_optimizer_
+from warmstart.methods.method import Method, Stage, has_state, reset_optimizer_
 from warmstart.methods.report import Report
 from warmstart.network import require_module, require_optimizer
 from warmstart.undo import all_or_nothing
@@ -51,6 +51,8 @@ class WarmReset(Method):
         """Reset the optimizer that goes on, if there is one."""
         if stage.optimizer is None:
             return warm_(model).with_notes("each stage makes its own optimizer: nothing to reset")
+        if not has_state(stage.optimizer):
+            return warm_(model).with_notes("the optimizer is new: nothing to reset")
         return warm_reset_(model, stage.optimizer)
 
 
