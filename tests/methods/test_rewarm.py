@@ -8,6 +8,8 @@ import warmstart as ws
 from warmstart import Stage
 from warmstart.methods.lifecycle import Updates
 from warmstart.methods.rewarm import Rewarm
+from warmstart.training.optimizers import make_optimizer, step
+from warmstart.training.recipe import Recipe
 
 
 def stage(number, optimizer, state=None, updates=None):
@@ -94,3 +96,24 @@ def test_a_raised_rate_at_which_training_diverges_is_warned_of(lr, warned):
     report = Rewarm(updates=5).on_new_data(model, stage(2, torch.optim.SGD(model.parameters(), lr=lr)))
     told = "the raised rate is 1.1, at which training usually diverges; lower the factor, or the rate"
     assert list(report.warnings) == [told] * warned
+
+
+@pytest.mark.parametrize(("optimizer", "factor"), [("sgd", 1 / 0.3**2), ("adamw", 1 / 0.3), ("muon", 1 / 0.3)])
+def test_behind_a_norm_layer_the_factor_is_the_partner_of_shrinking_by_0_3(optimizer, factor):
+    """One update turns a weight's direction alike, shrunk at the rate or as it was at the raised one."""
+    recipe = Recipe(optimizer=optimizer, lr=1e-3, momentum=0.0)
+    inputs, targets = torch.randn(64, 6, generator=torch.Generator().manual_seed(0)), torch.arange(64) % 3
+
+    def turned(shrink, raised):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(6, 5, bias=False), nn.BatchNorm1d(5, eps=1e-12), nn.Linear(5, 3)).double()
+        model[0].weight.data.mul_(shrink)
+        model[1:].requires_grad_(False)
+        before = nn.functional.normalize(model[0].weight.detach().clone())
+        made = make_optimizer(recipe.model_copy(update={"lr": recipe.lr * raised}), model)
+        step(made, lambda: nn.functional.cross_entropy(model(inputs.double()), targets).backward())
+        return nn.functional.normalize(model[0].weight.detach()) - before
+
+    expected = turned(1.0, factor)
+    torch.testing.assert_close(turned(0.3, 1.0), expected, rtol=0, atol=0.03 * expected.abs().max().item())
+    assert Rewarm().factor == pytest.approx(1 / 0.3**2, abs=0.2)

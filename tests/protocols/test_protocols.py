@@ -45,8 +45,12 @@ def test_fires_protocols_train_by_adam():
     assert (tenth.optimizer, tenth.weight_decay, tenth.clip, tenth.batch_size) == ("adamw", 0, 0.5, 256)
     assert [tenth.of_stage(number).epochs for number in (1, 2)] == [1000, 100]
     assert (tenth.stages, tenth.stage_size) == (2, "10%,90%")
+    assert [tenth.of_stage(number).rates.warmup for number in (1, 2)] == [100, 10], "warmup_rate 0.1 of vision/train.py"
     continual = CompareSettings.of({"protocol": "continual"})
     assert [continual.of_stage(number).epochs for number in (1, 10)] == [100, 100]
+    assert [continual.of_stage(number).rates.warmup for number in (1, 10)] == [10, 10]
+    assert CompareSettings.of({"protocol": "class-incremental"}).of_stage(20).rates.warmup == 10
+    assert CompareSettings.of({"protocol": "tenth", "epochs": 5}).of_stage(2).rates.warmup == 0.5
     assert CompareSettings.of({"protocol": "sota", "optimizer": "sam"}).optimizer == "sam"
 
 

@@ -38,6 +38,21 @@ def test_warm_up_is_a_straight_line_over_all_its_updates():
     assert rates == pytest.approx([0.3 * (i + 1) / 15 for i in range(15)] + [0.3] * 5)
 
 
+@pytest.mark.parametrize(("epochs", "climb"), [(20, 10), (10, 5), (1, 0)])
+def test_a_warm_up_may_be_a_share_of_the_stage_and_climbs_evenly(epochs, climb):
+    """Hare & Tortoise's `warmup_ratio` of a stage's updates: linear, then the full rate; theirs begins at 0."""
+    rates = rates_of(batches=5, base=0.1, epochs=epochs, warmup="10%")
+    expected = [0.1 * (update + 1) / climb for update in range(climb)] + [0.1] * (5 * epochs - climb)
+    assert rates == pytest.approx(expected)
+    assert rates_of(batches=5, epochs=epochs, warmup="0%") == [0.1] * 5 * epochs
+
+
+def test_a_longer_first_stage_climbs_for_as_large_a_share():
+    recipe = Recipe.of({"epochs": 10, "first_epochs": 100, "warmup": "10%"})
+    assert [recipe.of_stage(number).rates.warmup for number in (1, 2)] == [10, 1]
+    assert Recipe.of({"warmup": "3"}) == Recipe.of({"warmup": 3})
+
+
 def test_without_warm_up_or_milestones_the_rate_stays():
     assert {Schedule().rate(0.1, epoch, 2, 5) for epoch in range(9)} == {0.1}
     assert Recipe().rates is None
@@ -109,6 +124,12 @@ def test_a_step_without_milestones_is_that_of_wide_resnets():
         ({"nesterov": True, "optimizer": "adamw"}, "nesterov is for sgd and sam; with adamw give --no-nesterov, and a"),
         ({"schedule": "one-cycle", "epochs": 9, "warmup": 1}, "rises by itself; leave warmup out"),
         ({"warmup": -1}, "warmup is -1; it must be at least 0"),
+        ({"warmup": "10%"}, "warmup is 10% of a stage, whose length is not known; give --epochs, or epochs"),
+        (
+            {"warmup": "100%", "epochs": 5},
+            "warmup is '100%'; give a number of epochs, or a share of a stage such as 10%",
+        ),
+        ({"warmup": "-1"}, "warmup is '-1'; give a number of epochs"),
         ({"warmup": 5, "epochs": 5}, "warmup is 5 of 5 epochs; give --warmup 4, or more --epochs"),
         ({"schedule": "cosin", "epochs": 3}, "schedule 'cosin' is unknown; did you mean 'cosine'"),
         ({"nesterov": True, "momentum": 0.0}, "nesterov needs momentum"),

@@ -1,7 +1,9 @@
 """Re-warming:  rate x (1 + (factor - 1) (1 + cos(pi t / T)) / 2) at update t of a stage's T
 
 Raised when data arrives and let down again over the stage. Behind norm layers a weight's scale only sets the effective
-rate, rate / ||w||^2 for SGD, so shrinking by s raises it by 1/s^2: this is such methods' control without shrinking.
+rate. That is rate / ||w||^2 for SGD and SAM, so shrinking by s raises it by 1/s^2; for AdamW and Muon, whose updates do
+not grow with the gradient, it is rate / ||w||, raised by 1/s. This is such methods' control without shrinking. The rate
+jumps at the first update, where Ibrahim et al. (arXiv 2403.08763) climb first.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ class Rewarm(Method):
     """Go on, with the learning rate raised when data arrives and let down again over the stage."""
 
     factor: float = 11.0
-    """1 / 0.3^2, rounded: the partner of shrinking by 0.3."""
+    """1 / 0.3^2, rounded: the partner of shrinking by 0.3 for SGD and SAM; for AdamW and Muon that is 1 / 0.3, 3.3."""
     updates: int | None = None
     """Over how many updates the rate falls back; None: over the stage's where they are known, else the last stage's."""
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from itertools import pairwise
 from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import model_validator
+from pydantic import BeforeValidator, model_validator
 
 from warmstart.errors import require
 from warmstart.setting import Setting
@@ -17,6 +18,16 @@ OPTIMIZERS = ("sgd", "sam", "adamw", "muon")
 AUGMENTS = ("crop", "flip", "rotate", "resized-crop")
 PRECISIONS = ("tf32", "fp32", "bf16")
 """Of training steps; what else is computed is full fp32."""
+
+
+def _warmup(value: Any) -> Any:
+    """A whole number of epochs, or a text such as ``10%``."""
+    if not isinstance(value, str):
+        return value
+    match = re.fullmatch(r"(\d{1,7})|\d{1,2}(?:\.\d{1,6})?%", value.strip())
+    require(match is not None, f"warmup is '{value:.40}'; give a number of epochs, or a share of a stage such as 10%")
+    assert match is not None
+    return int(match[1]) if match[1] else match[0]
 
 
 class Recipe(Settings):
@@ -55,7 +66,11 @@ class Recipe(Settings):
     schedule: Annotated[
         str, Setting("How the rate moves within a stage; begun anew at each", "NAME", choices=SCHEDULES)
     ] = "constant"
-    warmup: Annotated[int, Setting("Epochs in which the rate climbs first, at each stage", "N", at_least=0)] = 0
+    warmup: Annotated[
+        int | str,
+        BeforeValidator(_warmup),
+        Setting("Epochs in which the rate climbs first, or their share, at each stage", "N|N%", at_least=0),
+    ] = 0
     milestones: Annotated[
         tuple[int, ...],
         Setting(
@@ -96,14 +111,17 @@ class Recipe(Settings):
             require(self.milestones[-1] < self.epochs, late)
         if self.schedule == "one-cycle":
             require(self.warmup == 0, "schedule one-cycle rises by itself; leave warmup out")
+        known = self.epochs is not None or not isinstance(self.warmup, str)
+        require(known, f"warmup is {self.warmup} of a stage, whose length is not known; give --epochs, or epochs")
         if self.epochs is not None:
             longer = (
                 f"warmup is {self.warmup} of {self.epochs} epochs; give --warmup {self.epochs - 1}, or more --epochs"
             )
-            require(self.warmup < self.epochs, longer)
+            require(self._climb(self.epochs) < self.epochs, longer)
         if self.first_epochs is not None:
             require(self.epochs is not None, "first_epochs is for stages of fixed length; give --epochs for the others")
-            require(self.warmup < self.first_epochs, f"warmup is {self.warmup} of {self.first_epochs} first epochs")
+            climbs = self._climb(self.first_epochs) < self.first_epochs
+            require(climbs, f"warmup is {self.warmup} of {self.first_epochs} first epochs")
         if self.nesterov:
             other = f"nesterov is for sgd and sam; with {self.optimizer} give --no-nesterov, and a --lr that suits it"
             require(self.optimizer in ("sgd", "sam"), other)
@@ -125,10 +143,15 @@ class Recipe(Settings):
         epochs = self.first_epochs if number == 1 else self.epochs
         return self.model_copy(update={"epochs": epochs, "first_epochs": None})
 
+    def _climb(self, epochs: int) -> float:
+        """Epochs of warm-up in a stage of so many."""
+        return float(self.warmup[:-1]) / 100 * epochs if isinstance(self.warmup, str) else self.warmup
+
     @property
     def rates(self) -> Schedule | None:
         """How the rate moves; None if it stays."""
         if self.schedule == "constant" and self.warmup == 0:
             return None
         usual = {round(share * self.epochs) for share in MILESTONES} if self.epochs is not None else set()
-        return Schedule(self.schedule, self.epochs, self.warmup, self.milestones or tuple(sorted(usual - {0})))
+        climb = self._climb(self.epochs or 0)
+        return Schedule(self.schedule, self.epochs, climb, self.milestones or tuple(sorted(usual - {0})))

@@ -23,14 +23,14 @@ class Schedule:
     """One of `SCHEDULES`."""
     epochs: int | None = None
     """Of a stage; ``cosine`` and ``one-cycle`` need them."""
-    warmup: int = 0
+    warmup: float = 0
     """Epochs over which the rate climbs, update by update; the last of these updates has the full rate."""
     milestones: tuple[int, ...] = ()
     """Epochs from which on ``step`` has lowered the rate once more."""
 
     def rate(self, base: float, epoch: int, batch: int, batches: int) -> float:
         """The learning rate of an update, ``base`` being the full one; epochs and their batches count from 0."""
-        done, climb = epoch * batches + batch, self.warmup * batches
+        done, climb = epoch * batches + batch, round(self.warmup * batches)
         if done < climb:
             return base * (done + 1) / climb
         if self.kind == "step":
