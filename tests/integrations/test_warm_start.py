@@ -374,9 +374,20 @@ def test_dash_can_spare_layers_and_weigh_tokens(model):
     ordered = ws.oldest_first(loader, 8)
     ws.dash_(by_hand, ordered, cross_entropy, **arguments)
     assert_same(snapshot(model), snapshot(by_hand))
-    for key, given in arguments.items():
-        with pytest.raises(ws.InputError, match=f"fire does not look at {key}"):
-            WarmStart(ws.Fire(), batches, cross_entropy, **{key: given})
+    for method, key in ((ws.Fire(), "weight"), (ws.ShrinkPerturb(), "weight"), (ws.L2Init(), "filter_fn")):
+        with pytest.raises(ws.InputError, match=f"{method} does not follow {key}"):
+            WarmStart(method, batches, cross_entropy, **{key: arguments[key]})
+
+
+@pytest.mark.parametrize("method", [ws.Fire(), ws.ShrinkPerturb(noise_std=0.0), ws.ShrinkPerturb(variant="renate")])
+def test_methods_that_need_no_gradient_spare_layers_too(model, method):
+    before = copy.deepcopy(model.state_dict())
+    loader = DataLoader(pairs(20), batch_size=3)
+    report = WarmStart(method, loader, cross_entropy, filter_fn=lambda layer, name: name != "0").apply_(model)
+    assert ("0.weight", "excluded by filter_fn") in {(entry.name, entry.reason) for entry in report.left_alone}
+    changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert changed
+    assert not any(name.startswith("0.") for name in changed)
 
 
 def test_dash_can_reset_the_optimizer_and_measure_batch_norm_anew():

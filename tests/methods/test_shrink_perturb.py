@@ -77,6 +77,18 @@ def test_the_defaults_are_those_of_the_dash_paper():
     assert_same(snapshot(model), snapshot(twin))
 
 
+@pytest.mark.parametrize("variant", ["dash", "renate", "hare-tortoise", "ash"])
+def test_a_dry_run_reports_the_same_and_changes_nothing(variant):
+    model = trained(cnn(), batches_for((3, 6, 6), 4))
+    other = {"hare-tortoise": copied(dict(cnn().named_parameters())), "ash": cnn()}.get(variant)
+    before, random = snapshot(model), torch.get_rng_state()
+    tried = ws.shrink_perturb_(model, variant=variant, other=other, apply=False)
+    assert_same(snapshot(model), before)
+    assert torch.equal(torch.get_rng_state(), random)
+    done = ws.shrink_perturb_(model, variant=variant, other=other)
+    assert (tried.layers, tried.left_alone, tried.applied, done.applied) == (done.layers, done.left_alone, False, True)
+
+
 def test_without_noise_it_is_the_control_uniform_shrinking():
     model, before = prepared()
     report = ws.shrink_perturb_(model, shrink=0.3, noise_std=0)

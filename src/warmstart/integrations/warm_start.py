@@ -76,7 +76,7 @@ class WarmStart:
             make_model: Draws a fresh network, for methods that need one: cold, shrink-perturb[variant=ash].
             initial: The very first weights by name, for those that return to them: l2-init,
                 shrink-perturb[variant=hare-tortoise].
-            filter_fn: ``filter_fn(module, name)`` says which layers take part, for dash.
+            filter_fn: ``filter_fn(module, name)`` says which layers take part, for dash, shrink-perturb and fire.
             weight: ``weight(batch)``, what the loss is a mean over where that is not examples, tokens for instance;
                 for dash.
             seed: Of the method's noise, which differs by arrival.
@@ -86,8 +86,8 @@ class WarmStart:
         """
         _require_method(method)
         for key, given in (("filter_fn", filter_fn), ("weight", weight)):
-            if given is not None and not method.averages:
-                raise InputError(f"{method} does not look at {key}, which is for dash: leave it out")
+            if given is not None and key not in method.follows:
+                raise InputError(f"{method} does not follow {key}: leave it out")
         if batches is not None:
             require_batches(batches)
             if not is_indexable(batches) and (size := method.settings().get("batch_size")) is not None:

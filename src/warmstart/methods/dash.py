@@ -8,7 +8,7 @@ Plasticity, NeurIPS 2024 (arXiv 2410.23495), algorithm 1.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar
@@ -72,7 +72,7 @@ class Dash(Method):
     cost: ClassVar[str] = "a gradient over the last K batches (39), one fp32 copy of the weights"
     limits: ClassVar[str] = "networks without norm layers; pretrained backbones: not measured"
     page: ClassVar[str] = "dash.md"
-    averages: ClassVar[bool] = True
+    follows: ClassVar[Collection[str]] = ("filter_fn", "weight")
 
     def __post_init__(self) -> None:
         batches_that_matter(self.alpha, self.tolerance)

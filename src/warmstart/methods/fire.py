@@ -9,7 +9,7 @@ Tradeoff, ICLR 2026 (arXiv 2602.08040).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar, Literal
@@ -64,6 +64,7 @@ class Fire(Method):
     cost: ClassVar[str] = "some matrix products for each weight, no data"
     limits: ClassVar[str] = "sharded weights; it forgets the optimizer's state"
     page: ClassVar[str] = "fire.md"
+    follows: ClassVar[Collection[str]] = ("filter_fn",)
     variants: ClassVar[Mapping[str, str]] = {
         "newton-schulz": "the paper's: iterated to the tolerance",
         "polar": "exact, by singular value decomposition",
@@ -79,6 +80,7 @@ class Fire(Method):
             model,
             tolerance=self.tolerance,
             max_iterations=self.max_iterations,
+            filter_fn=stage.filter_fn,
             optimizer=stage.optimizer,
             optimizer_state=self.optimizer_state,
             variant=self.variant,

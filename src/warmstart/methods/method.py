@@ -50,9 +50,9 @@ class Stage:
     micro_batch_size: int | None = None
     """Examples that fit into one forward and backward pass; None for any number."""
     filter_fn: Filter | None = None
-    """``filter_fn(module, name)``: which layers a method that `averages` gradients changes; None for all."""
+    """``filter_fn(module, name)``: which layers the method changes, if it `follows` this; None for all."""
     weight: Callable[[Any], float] | None = None
-    """``weight(batch)``: what the loss is a mean over; None for examples."""
+    """``weight(batch)``: what the loss is a mean over, if the method `follows` this; None for examples."""
     state: dict[str, Tensor] = field(default_factory=dict)
     """The method's own tensors. What it puts here is saved and restored with the run, and lies on the model's device
     then; it is empty until the method fills it, outlives the stage, and must share no memory with the model."""
@@ -96,8 +96,8 @@ class Method:
     """Value of the setting ``variant`` -> whose definition it is; none where there is one definition."""
     sees_activations: ClassVar[bool] = False
     """Whether `Stage.activations` is filled; it costs a copy of each layer's output."""
-    averages: ClassVar[bool] = False
-    """Whether it averages gradients, as `Stage.filter_fn` and `Stage.weight` say."""
+    follows: ClassVar[Collection[str]] = ()
+    """Which of `Stage.filter_fn` and `Stage.weight` it follows; a user who gives another one is told."""
 
     def prepare(self, model: nn.Module) -> None:
         """Change a new network before anything is made of it: its norm layers, its activations.

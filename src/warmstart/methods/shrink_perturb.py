@@ -6,7 +6,7 @@ circulation; `VARIANTS` names them, and the default is the one that the DASH pap
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 from warmstart.errors import InputError, nearest, number, require, within
 from warmstart.layers.coverage import weights_in
 from warmstart.layers.left_alone import LeftAlone
-from warmstart.layers.neurons import Neurons, neurons
+from warmstart.layers.neurons import Filter, Neurons, neurons
 from warmstart.layers.norms import has_norm
 from warmstart.methods.cold import require_alike
 from warmstart.methods.method import Method, Stage, require_own_memory, reset_optimizer_
@@ -41,9 +41,9 @@ class _Shin:
     acts_on_updates = False
     resets_optimizer = False
 
-    def parameters(self, model: nn.Module) -> tuple[list[Neurons], list[LeftAlone]]:
+    def parameters(self, model: nn.Module, filter_fn: Filter | None) -> tuple[list[Neurons], list[LeftAlone]]:
         """What is shrunk, and what is left alone and why."""
-        return neurons(model)
+        return neurons(model, filter_fn=filter_fn)
 
     def other(self, stage: Stage) -> Other:
         """The network that is blended in when new data arrives."""
@@ -68,8 +68,8 @@ class _Renate(_Shin):
     name, source = "renate", "Renate: norm gains included"
     shrink, noise_std = 0.95, 0.001
 
-    def parameters(self, model: nn.Module) -> tuple[list[Neurons], list[LeftAlone]]:
-        return _every_parameter(model)
+    def parameters(self, model: nn.Module, filter_fn: Filter | None) -> tuple[list[Neurons], list[LeftAlone]]:
+        return _every_parameter(model, filter_fn)
 
 
 class _Ash(_Renate):
@@ -150,6 +150,7 @@ class ShrinkPerturb(Method):
     cost: ClassVar[str] = "one pass over the weights"
     limits: ClassVar[str] = "networks without norm layers"
     page: ClassVar[str] = "shrinking.md#shrink--perturb"
+    follows: ClassVar[Collection[str]] = ("filter_fn",)
     variants: ClassVar[Mapping[str, str]] = {name: kind.source for name, kind in VARIANTS.items()}
 
     def __post_init__(self) -> None:
@@ -173,7 +174,13 @@ class ShrinkPerturb(Method):
             return super().on_new_data(model, stage)
         other = kind.other(stage)
         report = shrink_perturb_(
-            model, self.shrink, self.noise_std, variant=self.variant, other=other, generator=stage.generator
+            model,
+            self.shrink,
+            self.noise_std,
+            variant=self.variant,
+            other=other,
+            generator=stage.generator,
+            filter_fn=stage.filter_fn,
         )
         if kind.resets_optimizer and stage.optimizer is not None:
             reset_optimizer_(stage.optimizer)
@@ -183,13 +190,13 @@ class ShrinkPerturb(Method):
     def after_backward(self, model: nn.Module, stage: Stage) -> None:
         """Add the weight decay to the gradient (``dohare``), unless a factor is given."""
         if self.acts_on_updates and self.shrink is None:
-            _decay_(model, stage.optimizer)
+            _decay_(_every_parameter(model, stage.filter_fn)[0], stage.optimizer)
 
     def after_step(self, model: nn.Module, stage: Stage) -> None:
         """Add the noise after an update (``dohare``), after shrinking where a factor is given."""
         if self.acts_on_updates:
             _, noise_std = _settled(self.variant, self.shrink, self.noise_std)
-            parameters = [entry.parameter for entry in _every_parameter(model)[0]]
+            parameters = [entry.parameter for entry in _every_parameter(model, stage.filter_fn)[0]]
             _change_(parameters, 1.0 if self.shrink is None else self.shrink, noise_std, generator=stage.generator)
 
 
@@ -202,6 +209,8 @@ def shrink_perturb_(
     variant: str = "dash",
     other: nn.Module | Mapping[str, Tensor] | None = None,
     generator: torch.Generator | None = None,
+    filter_fn: Filter | None = None,
+    apply: bool = True,
 ) -> Report:
     """Shrink the weights towards zero and add noise (or part of another network), in place.
 
@@ -218,6 +227,8 @@ def shrink_perturb_(
             first weights by name, such as a copy of the first ``state_dict``, for ``"hare-tortoise"``.
         generator: Source of the noise; PyTorch's default one if not given. Under DistributedDataParallel and FSDP2 the
             first process's decides for all.
+        filter_fn: ``filter_fn(module, name)`` says which layers take part; all do if not given.
+        apply: False returns the report without touching a weight.
 
     Returns:
         What was changed, by layer, and what was left alone and why.
@@ -239,19 +250,26 @@ def shrink_perturb_(
     model, team = team_of(model)
     shrink, noise_std = _settled(variant, shrink, noise_std)
     kind = VARIANTS[variant]
-    neurons(model)  # which refuses weights without values, for any variant
-    entries, left = kind.parameters(model)
+    neurons(model, filter_fn=filter_fn)  # which refuses weights without values, for any variant
+    entries, left = kind.parameters(model, filter_fn)
     blended = team.attempt(partial(kind.blended, model, entries, other))
-    team.attempt(partial(require_writable, {entry.name: entry.parameter for entry in entries}))
-    others = None if blended is None else [team.broadcast_tensor(tensor) for tensor in blended]
-    parameters = [entry.parameter for entry in entries]
-    keep_random_state(generator, {local(parameter).device for parameter in parameters})
-    _change_(parameters, shrink, noise_std, others, kind.share(shrink), _same_for_all(generator, team))
-    kind.take_over_(model, other, team)
+    if apply:
+        team.attempt(partial(require_writable, {entry.name: entry.parameter for entry in entries}))
+        others = None if blended is None else [team.broadcast_tensor(tensor) for tensor in blended]
+        parameters = [entry.parameter for entry in entries]
+        keep_random_state(generator, {local(parameter).device for parameter in parameters})
+        _change_(parameters, shrink, noise_std, others, kind.share(shrink), _same_for_all(generator, team))
+        kind.take_over_(model, other, team)
     settings = {"shrink": shrink, "noise_std": noise_std, "variant": variant}
-    warnings = (*(() if has_norm(model) else (SHRINKS_SIGNAL,)), *on_inner_module(team))
-    rows = uniform(entries, shrink)
-    return Report("shrink-perturb", settings, rows, tuple(left), warnings=warnings, weights=weights_in(model))
+    return Report(
+        "shrink-perturb",
+        settings,
+        uniform(entries, shrink),
+        tuple(left),
+        warnings=(*(() if has_norm(model) else (SHRINKS_SIGNAL,)), *on_inner_module(team)),
+        weights=weights_in(model),
+        applied=apply,
+    )
 
 
 @torch.no_grad()
@@ -284,19 +302,18 @@ def _same_for_all(generator: torch.Generator | None, team: Team) -> torch.Genera
     return torch.Generator().manual_seed(team.broadcast(seed))
 
 
-def _every_parameter(model: nn.Module) -> tuple[list[Neurons], list[LeftAlone]]:
-    entries = [
-        Neurons(
-            name,
-            type(model.get_submodule(name.rpartition(".")[0])).__name__,
-            parameter,
-            tuple(range(parameter.dim())),
-        )
-        for name, parameter in model.named_parameters()
-    ]
-    trainable = [entry for entry in entries if entry.parameter.requires_grad]
-    frozen = [LeftAlone(e.name, "frozen (requires_grad is False)") for e in entries if not e.parameter.requires_grad]
-    return trainable, frozen
+def _every_parameter(model: nn.Module, filter_fn: Filter | None) -> tuple[list[Neurons], list[LeftAlone]]:
+    entries: list[Neurons] = []
+    left: list[LeftAlone] = []
+    for name, parameter in model.named_parameters():
+        layer = model.get_submodule(name.rpartition(".")[0])
+        if filter_fn is not None and not filter_fn(layer, name.rpartition(".")[0]):
+            left.append(LeftAlone(name, "excluded by filter_fn"))
+        elif not parameter.requires_grad:
+            left.append(LeftAlone(name, "frozen (requires_grad is False)"))
+        else:
+            entries.append(Neurons(name, type(layer).__name__, parameter, tuple(range(parameter.dim()))))
+    return entries, left
 
 
 def _tensors_for(model: nn.Module, entries: list[Neurons], tensors: Mapping[str, Tensor]) -> list[Tensor]:
@@ -317,11 +334,11 @@ def _copy_buffers_(model: nn.Module, other: nn.Module, team: Team) -> None:
 
 
 @torch.no_grad()
-def _decay_(model: nn.Module, optimizer: Optimizer | None) -> None:
+def _decay_(entries: list[Neurons], optimizer: Optimizer | None) -> None:
     """Add to each gradient what the optimizer's own weight decay lacks of 5e-4, as SGD adds its own."""
     groups = [] if optimizer is None else optimizer.param_groups
     own = {parameter: group.get("weight_decay", 0.0) for group in groups for parameter in group["params"]}
-    for parameter in model.parameters():
+    for parameter in (entry.parameter for entry in entries):
         lacks = DOHARE_DECAY - own.get(parameter, 0.0)
         if parameter.grad is not None and lacks > 0:
             parameter.grad.add_(parameter, alpha=lacks)
