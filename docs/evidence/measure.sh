@@ -50,6 +50,8 @@ for recipe in paper practice; do
   where pointwise --data "$data/cifar10" --stage-size 250 --model pointwise_networks:separable
   where none --data "$data/cifar10" --stage-size 250 --model 'small-cnn[norm=none]'
 done
+run fire-keep --data "$data/cifar10" --stages 5 --stage-size 250 $paper --seeds 5 \
+  --methods 'cold,warm,warm-reset,fire,fire[optimizer_state=keep],shrink-perturb[noise_std=0],dash'
 run no-norm-digits --model 'small-cnn[norm=none]' --lr 0.01 --max-epochs 300 --seeds 5 \
   --methods 'cold,warm,shrink-perturb,shrink-perturb[noise_std=0],dash,fire'
 

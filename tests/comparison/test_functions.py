@@ -235,7 +235,7 @@ def test_a_loss_may_be_a_module():
         ({"seeds": 3.0}, r"seeds is 3\.0; it must be a whole number"),
         ({"seeds": [1, 1]}, "1 appears twice"),
         ({"seeds": [0, "1"]}, "a seed is '1'"),
-        ({"margin": -1}, "margin is -1; it must be a finite number, at least 0"),
+        ({"margin": -1}, "margin is -1.0; it must be a finite number, at least 0"),
         ({"micro_batch_size": 0}, "micro_batch_size is 0"),
         ({"evaluate": None}, "evaluate is None"),
         ({"evaluate": lambda model: None}, "evaluate returned nothing; it must return a number, or one score"),

@@ -58,7 +58,7 @@ def test_what_stands_in_brackets_stays():
     assert labels[0] == "dash[alpha=0.1,lr=0.02]"
     assert all(label.startswith("dash[alpha=0.1,") and ",lr=0.02" in label for label in labels)
     assert len({parse_method(own_recipe(label)[0]).lambda_ for label in labels}) == N
-    assert varied(labels) == {"weight_decay", "lambda"}
+    assert varied(labels) == {"weight_decay", "lambda_"}
 
 
 def test_a_method_with_nothing_left_to_search_has_one_trial():

@@ -6,19 +6,23 @@ from warmstart.reproduction.published import PUBLISHED, MeanStd, PublishedRow
 from warmstart.reproduction.published_epochs import published_epochs
 from warmstart.runs.results import Results
 from warmstart.runs.stage_result import StageResult
+from warmstart.runs.state import RunState
 
 
 def results(**last):
     """method -> (accuracies, steps) of the last of two stages, one number a seed; the first stage has half of each."""
-    rows = [
-        StageResult(
+
+    def row(method, seed, stage, accuracy, steps):
+        return StageResult(
             "d", "m", "sgd", method, seed, stage, 10, accuracy * stage / 2, 1.0, 1.0, steps * stage // 2, 1, 0, 0
         )
+
+    runs = {
+        (method, seed): RunState(rows=[row(method, seed, stage, accuracy, steps) for stage in (1, 2)])
         for method, (accuracies, all_steps) in last.items()
         for seed, (accuracy, steps) in enumerate(zip(accuracies, all_steps, strict=True))
-        for stage in (1, 2)
-    ]
-    return Results(list(last), range(2), 2, rows=rows)
+    }
+    return Results(list(last), range(2), 2, runs=runs)
 
 
 def test_the_published_table_is_the_papers():
