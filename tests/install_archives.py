@@ -17,6 +17,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 CORE = """
+from warmstart import *
 import torch, warmstart as ws
 model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.BatchNorm1d(8), torch.nn.Linear(8, 3))
 batches = [(torch.randn(16, 4), torch.randint(0, 3, (16,))) for _ in range(3)]
@@ -24,7 +25,7 @@ print(ws.dash_(model, batches, torch.nn.functional.cross_entropy))
 ws.shrink_perturb_(model)
 try:
     ws.compare
-except ImportError as error:
+except AttributeError as error:
     assert "warmstart[lab]" in str(error), error
 else:
     raise SystemExit("ws.compare should ask for the lab here")
