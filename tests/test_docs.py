@@ -183,6 +183,25 @@ def test_pages_of_evidence_are_up_to_date(monkeypatch):
     assert all(figure.exists() for figure in made.drawings())
 
 
+@pytest.mark.parametrize("tuned", [(), ("--tune", "2")], ids=["plain", "tuned"])
+def test_a_grid_that_was_begun_goes_on_from_what_is_kept_of_it(tmp_path, monkeypatch, tuned):
+    begun = made_by("evidence/begun.py")
+    monkeypatch.setattr(begun, "BEGUN", tmp_path / "begun")
+    begin = ("compare", *SMALL, *tuned, "--methods", "cold,warm", "--jobs", "1", "--out")
+    assert warmstart(*begin, tmp_path / "here" / "grid") == 0
+    stopped = sorted((tmp_path / "here" / "grid" / "runs").rglob("*.safetensors"))[-1]
+    stopped.unlink()
+    begun.keep(tmp_path / "here")
+    begun.restore(tmp_path / "there")
+    assert warmstart(*begin, tmp_path / "there" / "grid") == 0
+    first, then = rows(tmp_path / "here" / "grid"), rows(tmp_path / "there" / "grid")
+    timed = [before["train_seconds"] == after["train_seconds"] for before, after in zip(first, then, strict=True)]
+    assert timed.count(False) == 2, "the stages of one run, which was not kept"
+    for row in (*first, *then):
+        del row["train_seconds"], row["method_seconds"]
+    assert first == then
+
+
 def test_the_methods_of_ones_own_are_compared(tmp_path, monkeypatch):
     own = ("mine:Prune[share=0.9]", "mine:Fade", "mine:Slow", "mine:Revive[every=2]")
     monkeypatch.chdir(tmp_path)

@@ -6,6 +6,7 @@
 set -e
 data=$(cd "$1" && pwd) out=$2
 mkdir -p "$out"
+.venv/bin/python docs/evidence/begun.py restore "$out"  # what other machines have computed
 export PYTHONPATH=docs/evidence:benchmarks OMP_NUM_THREADS=1
 run() { name=$1; shift; .venv/bin/warmstart compare --threads 1 --out "$out/$name" "$@"; }
 reproduce() { name=$1; shift; .venv/bin/warmstart reproduce "$@" --optimizers sgd --threads 1 --out "$out/$name"; }
