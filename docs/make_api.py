@@ -31,6 +31,9 @@ then. (The page is written from the docstrings, by `python docs/make_api.py`.)
 SECTIONS = re.compile(r"^(Args|Attributes|Returns|Yields|Raises|Example):$", re.MULTILINE)
 ITEM = re.compile(r"^(\*{0,2}\w+): ", re.MULTILINE)
 
+BOUNDS = ("above", "at_least", "below", "at_most")
+"""Of a `Setting`'s range, as its arguments are called."""
+
 Documented = ast.FunctionDef | ast.ClassDef
 
 
@@ -136,7 +139,8 @@ def _signature(name: str, node: Documented) -> str:
     if not node.decorator_list:
         return short
     return _call(
-        short, [f"{ast.unparse(f.target)}: {ast.unparse(f.annotation)}{_default(f)}" for f, _ in _settings(node)]
+        short,
+        [f"{ast.unparse(f.target)}: {_type(f.annotation)}{_default(f)}" for f, _ in _settings(node)],
     )
 
 
@@ -176,10 +180,28 @@ def _own_methods(node: ast.ClassDef) -> Iterator[ast.FunctionDef]:
 
 
 def _settings(node: ast.ClassDef) -> Iterator[tuple[ast.AnnAssign, str]]:
-    """The fields of a dataclass, each with the string that stands below it."""
+    """The fields of a dataclass, each with the string that stands below it, or the help in its annotation."""
     for part, text in _with_text_below(node.body):
         if isinstance(part, ast.AnnAssign) and "ClassVar" not in ast.unparse(part.annotation):
-            yield part, text
+            yield part, text or _help(part.annotation)
+
+
+def _type(annotation: ast.expr) -> str:
+    """A type without what `Annotated` adds to it."""
+    match annotation:
+        case ast.Subscript(value=ast.Name(id="Annotated"), slice=ast.Tuple(elts=[plain, *_])):
+            return ast.unparse(plain)
+    return ast.unparse(annotation)
+
+
+def _help(annotation: ast.expr) -> str:
+    """What a `Setting` in a type says of the field, and its range."""
+    for call in ast.walk(annotation):
+        if isinstance(call, ast.Call) and ast.unparse(call.func) == "Setting":
+            bounds = [f"{k.arg.replace('_', ' ')} {ast.unparse(k.value)}" for k in call.keywords if k.arg in BOUNDS]
+            text = ast.literal_eval(call.args[0])
+            return f"{text} ({' and '.join(bounds)})." if bounds else f"{text}."
+    return ""
 
 
 def _with_text_below(body: list[ast.stmt]) -> Iterator[tuple[ast.stmt, str]]:

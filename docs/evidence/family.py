@@ -11,23 +11,23 @@ outcome, singular values raised to 1 - p, and noise:
     PYTHONPATH=docs/evidence warmstart compare --methods 'cold,family:Family[spectrum=1],family:Family[noise=0.3]'
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 import warmstart as ws
-from warmstart.methods.search import Range, Search
+from warmstart.setting import Range, Setting
 
 
 @dataclass(frozen=True)
 class Family(ws.Method):
     """Scale, spectrum, selectivity and noise of all convolutions and linear layers whenever new data arrives."""
 
-    scale: float = 0.3
-    """The length of a layer's weights afterwards, in units of ``relative``."""
+    scale: Annotated[
+        float, Setting("The length of a layer's weights afterwards, in units of relative", search=Range(0.05, 0.8))
+    ] = 0.3
     relative: Literal["now", "initial"] = "now"
     """Of their length before, or of that of the run's first weights."""
     head: float = -1.0
@@ -48,11 +48,6 @@ class Family(ws.Method):
     name: ClassVar[str] = "family"
     summary: ClassVar[str] = "scale, spectrum, selectivity and noise of the weights"
     source: ClassVar[str] = "docs/evidence/one-family.md"
-
-    @property
-    def search(self) -> Mapping[str, Search]:
-        """The scale, and nothing else."""
-        return {"scale": Range(0.05, 0.8)}
 
     def on_new_data(self, model: nn.Module, stage: ws.Stage) -> ws.Report:
         """Change every layer; biases are scaled with their weights."""

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from warmstart.errors import InputError, number
+from warmstart.errors import InputError, number, within
 
 BATCH = 1000
 """Examples a batch where batches are cut anew and nobody sets a size: the paper's."""
@@ -30,10 +30,8 @@ def batches_that_matter(alpha: float, tolerance: float) -> int | None:
     Raises:
         InputError: Unless alpha is in (0, 1] and tolerance in [0, 1).
     """
-    if not 0 < number("alpha", alpha) <= 1:
-        raise InputError(f"alpha is {alpha}; it must lie in (0, 1]")
-    if not 0 <= number("tolerance", tolerance) < 1:
-        raise InputError(f"tolerance is {tolerance}; it must lie in [0, 1)")
+    within("alpha", alpha, 0 < number("alpha", alpha) <= 1, "above 0 and at most 1")
+    within("tolerance", tolerance, 0 <= number("tolerance", tolerance) < 1, "at least 0 and below 1")
     if alpha == 1:
         return 1
     return None if tolerance == 0 else max(1, math.ceil(math.log(tolerance) / math.log1p(-alpha)))

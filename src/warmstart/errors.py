@@ -49,11 +49,16 @@ def require(condition: bool, message: str) -> None:
         raise InputError(message)
 
 
+def whole(key: str, value: Any) -> int:
+    """The value of a setting, or InputError unless it is a whole number."""
+    holds = isinstance(value, Integral) and not isinstance(value, bool)
+    require(holds, f"{key} is {value!r}; it must be a whole number")
+    return int(value)
+
+
 def whole_number(key: str, value: Any, least: int) -> int:
     """The value of a setting, or InputError unless it is a whole number of at least ``least``."""
-    whole = isinstance(value, Integral) and not isinstance(value, bool)
-    require(whole, f"{key} is {value!r}; it must be a whole number")
-    require(value >= least, f"{key} is {value}; it must be at least {least}")
+    require(whole(key, value) >= least, f"{key} is {value}; it must be at least {least}")
     return int(value)
 
 

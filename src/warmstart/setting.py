@@ -1,13 +1,14 @@
-"""What a setting is: one field's help, range and choices, from which flag, YAML key and check follow."""
+"""What a setting is: one field's help, range and choices, from which flag, YAML key, check and search follow."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any, Literal
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin
 
-from warmstart.errors import one_of, require
+from warmstart.errors import number, one_of, require, whole
 
 MOST_NAMES = 10_000
 """In a list, such as methods or seeds."""
@@ -18,11 +19,50 @@ be; ``reading`` how results are read; ``running`` how and where runs are compute
 
 
 @dataclass(frozen=True)
+class Range:
+    """Where a number is searched: from ``low`` to ``high``, both above 0, evenly by their logarithm."""
+
+    low: float
+    high: float
+    whole: bool = False
+
+    def at(self, share: float) -> float | int:
+        """The number at a share of the way, in [0, 1]: to two digits, since tuning is no finer."""
+        rounded = float(f"{self.low * (self.high / self.low) ** share:.1e}")
+        return round(rounded) if self.whole else rounded
+
+    def __str__(self) -> str:
+        """Such as ``0.001 to 0.3``."""
+        return f"{self.low:g} to {self.high:g}"
+
+
+@dataclass(frozen=True)
+class Options:
+    """A few values, each as likely."""
+
+    values: tuple[Any, ...]
+
+    def at(self, share: float) -> Any:
+        """The value at a share of the way, in [0, 1]."""
+        return self.values[min(len(self.values) - 1, math.floor(share * len(self.values)))]
+
+    def __str__(self) -> str:
+        """Such as ``1, 3 or 10``."""
+        *most, last = map(str, self.values)
+        return f"{', '.join(most)} or {last}" if most else last
+
+
+Search = Range | Options
+"""Where a setting is searched when methods are tuned."""
+
+
+@dataclass(frozen=True)
 class Setting:
     """All about a setting but its type and default; it stands in the field's `Annotated`."""
 
     help: str
-    metavar: str
+    metavar: str = ""
+    """What a flag's help calls the value."""
     above: float | None = None
     at_least: float | None = None
     below: float | None = None
@@ -41,6 +81,23 @@ class Setting:
     percent: bool = False
     """Whether the value is a share that may be given as a text, such as ``1%``."""
     role: Role = "numbers"
+    search: Search | None = None
+    """Where tuning searches it; None: nowhere."""
+
+    def check_typed(self, kind: Any, name: str, value: Any) -> None:
+        """Raise InputError unless a value is of a type, such as ``float | None``, and passes `check`."""
+        options = get_args(kind) or (kind,)
+        if value is None and NoneType in options:
+            return
+        if get_origin(kind) is Literal:
+            one_of(name, str(value), options)
+        elif float in options:
+            value = number(name, value)
+        elif int in options:
+            value = whole(name, value)
+        elif bool not in options:
+            require(isinstance(value, str), f"{name} is {value!r}, a {type(value).__name__}; it must be a name")
+        self.check(name, value)
 
     def check(self, name: str, value: Any) -> None:
         """Raise InputError if a value is out of range, not a choice, empty, or has an item twice."""

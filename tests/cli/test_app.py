@@ -76,7 +76,7 @@ def test_version(capfd):
         (["compar"], "No such command 'compar'. Did you mean 'compare'?"),
         (["--nonsense"], "No such option: --nonsense"),
         (["report"], "Missing argument 'DIR'"),
-        (["methods", "dash"], "unexpected extra argument"),
+        (["methods", "dsh"], "method 'dsh' is unknown; did you mean 'dash'?"),
     ],
 )
 def test_a_usage_error_is_one_line_and_2(capfd, arguments, message):
@@ -102,3 +102,16 @@ def test_methods_lists_each_with_what_it_does_its_settings_and_its_source(capfd)
         assert all(f"variant {variant}: {definition}" in text for variant, definition in kind.variants.items())
         if "variant" in kind().settings():
             assert {str(kind(variant=variant).settings()["variant"]) for variant in kind.variants} == set(kind.variants)
+
+
+def test_methods_explains_the_settings_of_those_that_are_named(capfd):
+    assert warmstart("methods", "redo", "hare-tortoise") == 0
+    lines = capfd.readouterr().out.splitlines()
+
+    assert max(map(len, lines)) <= 80
+    text = " ".join(" ".join(lines).split())
+    assert text.startswith("redo redraw dormant units")
+    assert "tau=0.025: Share of the layer's mean activity" in text
+    assert "is dormant (at least 0; tuned over 0.01 to 0.5)" in text
+    assert "measure=slow: The network that is measured and served; the paper evaluates both (slow, fast)" in text
+    assert "shrink-perturb" not in text

@@ -44,7 +44,7 @@ def refused(capfd, folder, *arguments):
     ("arguments", "message"),
     [
         (["--methods", "cold,dsh"], "method 'dsh' is unknown; did you mean 'dash'?"),
-        (["--methods", "dash[alpha=7]"], "alpha is 7.0; it must lie in (0, 1]"),
+        (["--methods", "dash[alpha=7]"], "alpha is 7.0; it must be a finite number, above 0 and at most 1"),
         (["--methods", "nosuch:Method"], "no module named nosuch"),
         (["--model", "smal-cnn"], "unknown model 'smal-cnn' (your own is named pkg.module:factory); did you mean"),
         (["--optimizer", "adam"], "optimizer 'adam' is unknown; did you mean 'adamw'?"),

@@ -56,7 +56,7 @@ def test_what_only_answers_imports_nothing_heavy(arguments):
         ["retrain", "--state", "x", "--data", "y", "--lr", "0"],
         ["retrain", "--state", "x", "--check", "--status"],
         ["report"],
-        ["methods", "dash"],
+        ["methods", "--dash"],
     ],
     ids=" ".join,
 )

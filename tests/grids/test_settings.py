@@ -73,7 +73,7 @@ def alphas(count):
         ("methods: dash,dash[alpha=0.3]", "'dash' appears twice"),
         ("methods: ''", "methods is empty"),
         ("methods: 5", "methods is 5"),
-        ("methods: dash[alpha=7]", "alpha is 7.0; it must lie in (0, 1]"),
+        ("methods: dash[alpha=7]", "alpha is 7.0; it must be a finite number, above 0 and at most 1"),
         ("methods: dash[alfa=0.1]", "dash has no setting 'alfa'; did you mean 'alpha'?"),
         ("methods: dash[alpha=0.1", "no closing bracket"),
         ("optimizer: adm", "optimizer 'adm' is unknown; did you mean 'adamw'?"),

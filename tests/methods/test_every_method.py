@@ -269,6 +269,14 @@ def test_wrong_settings_are_refused_when_it_is_made(row):
 
 
 @each
+def test_each_of_its_settings_is_described_and_its_default_is_valid(row):
+    kind = type(parse_method(row.spelled))
+    assert list(kind.described()) == [field.name for field in dataclasses.fields(kind)]
+    kind.check(**{field.name: field.default for field in dataclasses.fields(kind)})
+    assert all(setting.help and not setting.help.endswith(".") for setting in kind.described().values())
+
+
+@each
 def test_it_names_its_summary_and_source(row):
     kind = type(parse_method(row.spelled))
     assert kind.summary

@@ -98,7 +98,7 @@ def test_a_method_has_one_label_whether_made_or_typed(made, typed):
         ("dash[alpha]", "dash has no setting 'alpha'"),
         ("dash[alpha=x]", "dash[alpha] is 'x'; it must be float"),
         ("dash[alpha=]", "dash[alpha] is ''"),
-        ("dash[alpha=2]", "alpha is 2.0; it must lie in (0, 1]"),
+        ("dash[alpha=2]", "alpha is 2.0; it must be a finite number, above 0 and at most 1"),
         ("dash[batch_size=1.5]", "dash[batch_size] is '1.5'; it must be int"),
         ("dash[granularity=filter]", "it must be kernel or kernel-or-row or neuron"),
         ("dash[alpha=0.1,alpha=0.2]", "sets alpha twice"),

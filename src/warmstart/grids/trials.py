@@ -13,9 +13,9 @@ from dataclasses import replace
 from typing import Any
 
 from warmstart.methods.registry import parse_method
-from warmstart.methods.search import Range, Search
 from warmstart.runs.own_recipe import OWN, own_recipe, with_recipe
 from warmstart.seeds import derive
+from warmstart.setting import Range, Search
 from warmstart.wording import split_names
 
 _SGD = {"lr": Range(1e-3, 0.3), "weight_decay": Range(1e-5, 1e-2)}

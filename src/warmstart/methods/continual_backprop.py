@@ -10,19 +10,17 @@ preprint, arXiv 2108.06325, |h_i - mean h_i| |w_out| / |w_in|, is not offered.)
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from warmstart.errors import number, whole_number, within
 from warmstart.layers.units import Units
 from warmstart.methods.method import Method, Stage
 from warmstart.methods.redrawing import described, kept, redraw_, seen
 from warmstart.methods.report import Report
-from warmstart.methods.search import Range, Search
+from warmstart.setting import Range, Setting
 from warmstart.undo import all_or_nothing
 
 
@@ -30,12 +28,19 @@ from warmstart.undo import all_or_nothing
 class ContinualBackprop(Method):
     """After every update, redraw a small share of the least useful units that are old enough."""
 
-    rate: float = 1e-4
-    """Share of a layer's eligible units that is redrawn at an update; what is less than one adds up."""
-    maturity: int = 1000
-    """Updates for which a new unit is safe."""
-    decay: float = 0.99
-    """Of the running average of utility, in [0, 1)."""
+    rate: Annotated[
+        float,
+        Setting(
+            "Share of a layer's eligible units that is redrawn at an update; what is less than one adds up",
+            at_least=0,
+            at_most=1,
+            search=Range(1e-6, 1e-3),
+        ),
+    ] = 1e-4
+    maturity: Annotated[
+        int, Setting("Updates for which a new unit is safe", at_least=0, search=Range(100, 10_000, whole=True))
+    ] = 1000
+    decay: Annotated[float, Setting("Of the running average of utility", at_least=0, below=1)] = 0.99
 
     name: ClassVar[str] = "continual-backprop"
     summary: ClassVar[str] = "redraw a small share of the least useful units after every update"
@@ -46,16 +51,6 @@ class ContinualBackprop(Method):
     limits: ClassVar[str] = "several processes; units that a residual stream shares are left"
     page: ClassVar[str] = "redrawing.md#continual-backprop"
     sees_activations: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        within("rate", number("rate", self.rate), 0 <= self.rate <= 1, "from 0 to 1")
-        whole_number("maturity", self.maturity, 0)
-        within("decay", number("decay", self.decay), 0 <= self.decay < 1, "at least 0 and below 1")
-
-    @property
-    def search(self) -> Mapping[str, Search]:
-        """How many units are replaced, and from what age on."""
-        return {"rate": Range(1e-6, 1e-3), "maturity": Range(100, 10_000, whole=True)}
 
     @all_or_nothing
     def on_new_data(self, model: nn.Module, stage: Stage) -> Report:

@@ -8,10 +8,10 @@ Plasticity, NeurIPS 2024 (arXiv 2410.23495), algorithm 1.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 import torch.distributed as dist
@@ -21,7 +21,7 @@ from torch.optim import Optimizer
 from warmstart.average_gradient import average_gradient
 from warmstart.batches import batches_that_matter, equal_slices, examples_in
 from warmstart.class_labels import all_labels
-from warmstart.errors import InputError, at_least_one, number, require, whole_number
+from warmstart.errors import InputError, require, whole_number
 from warmstart.gradient_ema import ALPHA, TOLERANCE, GradientEMA, Weight
 from warmstart.layers.coverage import remarks, weights_in
 from warmstart.layers.left_alone import LeftAlone
@@ -32,7 +32,6 @@ from warmstart.layers.neurons import (
     Granularity,
     Neurons,
     neurons,
-    require_granularity,
 )
 from warmstart.layers.norms import batch_norms, has_norm
 from warmstart.loaders import InOrder, tail
@@ -40,10 +39,10 @@ from warmstart.losses import ForwardLoss, as_forward_loss
 from warmstart.methods.average_report import coverage
 from warmstart.methods.method import Method, Stage
 from warmstart.methods.report import SHRINKS_SIGNAL, Report, ScaleReport, count_scales, describe_scales
-from warmstart.methods.search import Range, Search
-from warmstart.methods.training_state import BatchNorm, OptimizerState, StatePolicy, measure_norms_, require_choices
+from warmstart.methods.training_state import BatchNorm, OptimizerState, StatePolicy, measure_norms_
 from warmstart.network import require_writable
 from warmstart.processes import Shard, Team, local, on_inner_module, shard_of, team_of, unwrapped
+from warmstart.setting import Range, Setting
 from warmstart.undo import all_or_nothing, keep
 from warmstart.wording import counted
 
@@ -52,17 +51,34 @@ from warmstart.wording import counted
 class Dash(Method):
     """DASH whenever new data arrives; the optimizer goes on."""
 
-    alpha: float = ALPHA
-    lambda_: float = 0.3
-    tolerance: float = TOLERANCE
-    granularity: Granularity = GRANULARITY
-    batch_size: int | None = None
-    """Examples a batch of the average, its unit of memory; None: in a comparison one stage's size, at most 2000, in the
-    callbacks 1000."""
-    optimizer_state: OptimizerState = "keep"
-    """Of the optimizer that goes on: ``keep`` (the paper's), ``reset``, or ``scale``, moments with their neurons."""
-    batch_norm: BatchNorm = "keep"
-    """``keep`` (the paper's) or ``recalibrate``: running statistics measured anew after scaling."""
+    alpha: Annotated[
+        float, Setting("Rate of the moving average; 1: the last batch alone", above=0, at_most=1, search=Range(0.05, 1))
+    ] = ALPHA
+    lambda_: Annotated[
+        float, Setting("Lower bound of the scales; 1 changes nothing", at_least=0, at_most=1, search=Range(0.03, 0.6))
+    ] = 0.3
+    tolerance: Annotated[
+        float, Setting("Relative error that leaving out old batches may cause; 0 reads all", at_least=0, below=1)
+    ] = TOLERANCE
+    granularity: Annotated[
+        Granularity,
+        Setting("What one scale covers in a convolution: a kernel as in the paper, or an output filter as ``neuron``"),
+    ] = GRANULARITY
+    batch_size: Annotated[
+        int | None,
+        Setting(
+            "Examples a batch of the average, its unit of memory; None: a stage's size, at most 2000, in a comparison, "
+            "and 1000 in the callbacks",
+            at_least=1,
+        ),
+    ] = None
+    optimizer_state: Annotated[
+        OptimizerState,
+        Setting("``keep`` (the paper's) or ``reset`` the optimizer's, or ``scale`` moments with their neurons"),
+    ] = "keep"
+    batch_norm: Annotated[
+        BatchNorm, Setting("``keep`` (the paper's) or ``recalibrate``: running statistics measured anew after scaling")
+    ] = "keep"
 
     name: ClassVar[str] = "dash"
     summary: ClassVar[str] = "shrink each neuron by the cosine between its weights and the negative gradient"
@@ -73,19 +89,6 @@ class Dash(Method):
     limits: ClassVar[str] = "networks without norm layers; pretrained backbones: not measured"
     page: ClassVar[str] = "dash.md"
     follows: ClassVar[Collection[str]] = ("filter_fn", "weight")
-
-    def __post_init__(self) -> None:
-        batches_that_matter(self.alpha, self.tolerance)
-        _check_lambda(self.lambda_)
-        require_granularity(self.granularity)
-        if self.batch_size is not None:
-            at_least_one("batch_size", self.batch_size)
-        require_choices(self.optimizer_state, self.batch_norm)
-
-    @property
-    def search(self) -> Mapping[str, Search]:
-        """The rate of the average, and how far a neuron may be shrunk."""
-        return {"alpha": Range(0.05, 1), "lambda_": Range(0.03, 0.6)}
 
     def examples_read(self, seen: int, batch: int) -> float:
         """The tail that matters."""
@@ -183,7 +186,8 @@ def dash_(
         ['0.weight', '0.bias', '2.weight', '2.bias']
     """
     team = team_of(model)[1]
-    _check_lambda(lambda_)
+    Dash.check(alpha=alpha, lambda_=lambda_, tolerance=tolerance, granularity=granularity)
+    Dash.check(optimizer_state=optimizer_state, batch_norm=batch_norm)
     if micro_batch_size is None and isinstance(batches, InOrder):
         micro_batch_size = batches.micro_batch_size
     if new_examples is not None:
@@ -248,6 +252,7 @@ def dash_from_(
     """
     if not isinstance(ema, GradientEMA):
         raise InputError(f"ema is a {type(ema).__name__}: pass a GradientEMA, or batches to ws.dash_")
+    Dash.check(lambda_=lambda_, granularity=granularity, optimizer_state=optimizer_state)
     policy = StatePolicy(optimizer, optimizer_state)
     plan = _planned(model, ema, lambda_, granularity, policy)
     return _apply_(plan, policy) if apply else plan.report
@@ -269,7 +274,6 @@ def _planned(
     model: nn.Module, ema: GradientEMA, lambda_: float, granularity: Granularity, policy: StatePolicy
 ) -> _Plan:
     """The scales of all neurons that a gradient reached, after all checks."""
-    _check_lambda(lambda_)
     model, team = team_of(model)
     if ema.updates == 0:
         raise InputError("the GradientEMA is empty: call backward() and ema.update() on each batch first")
@@ -392,10 +396,6 @@ def _described(entry: Neurons, scale: _Scale, ema: GradientEMA, lambda_: float) 
         unsure = (scale.length <= (1 - ema.alpha) ** ema.updates * ema.largest[entry.name]).sum()
     counts = scale.shard.reduce_(count_scales(scale.factor, lambda_, unsure))
     return describe_scales(entry, counts)
-
-
-def _check_lambda(lambda_: float) -> None:
-    require(0 <= number("lambda_", lambda_) <= 1, f"lambda_ is {lambda_}; it must lie in [0, 1]")
 
 
 def _read_again(batches: Iterable[Any], last: int | None, size: int | None) -> Iterable[Any]:

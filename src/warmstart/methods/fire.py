@@ -12,13 +12,13 @@ import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from warmstart.errors import InputError, at_least_one, number, one_of, require
+from warmstart.errors import InputError
 from warmstart.layers.convolutions import has_convolution
 from warmstart.layers.left_alone import LeftAlone
 from warmstart.layers.matrices import Projection, attention_projections, embeddings, is_attention, matrices_of
@@ -29,6 +29,7 @@ from warmstart.methods.report import NumbersReport, Report
 from warmstart.network import require_optimizer, require_writable
 from warmstart.precision import in_fp32
 from warmstart.processes import is_sharded, team_of
+from warmstart.setting import Setting
 from warmstart.undo import all_or_nothing, keep
 from warmstart.wording import counted
 
@@ -49,12 +50,20 @@ CHUNK = 2**20
 class Fire(Method):
     """FIRE whenever new data arrives; the optimizer starts anew, as for all methods of the paper's protocol."""
 
-    tolerance: float = 1e-4
-    max_iterations: int = 40
-    optimizer_state: Literal["reset", "keep"] = "reset"
-    variant: Literal["newton-schulz", "polar", "published"] = "newton-schulz"
-    """How the isometry is found: iterated to the tolerance; exactly, by singular value decomposition; or approached in
-    10 plain iterations, as in the authors' code (``max_iterations`` where that is fewer)."""
+    tolerance: Annotated[
+        float, Setting("Of ||X^T X - I||_F / sqrt(n), at which the iteration ends", above=0, below=1)
+    ] = 1e-4
+    max_iterations: Annotated[int, Setting("At which it ends in any case", at_least=1)] = 40
+    optimizer_state: Annotated[
+        Literal["reset", "keep"], Setting("Of the optimizer that goes on: ``reset`` (the paper's) or ``keep``")
+    ] = "reset"
+    variant: Annotated[
+        Literal["newton-schulz", "polar", "published"],
+        Setting(
+            "How the isometry is found: iterated to the tolerance; exactly, by singular value decomposition; or "
+            "approached in 10 plain iterations, as in the authors' code (``max_iterations`` where that is fewer)"
+        ),
+    ] = "newton-schulz"
 
     name: ClassVar[str] = "fire"
     summary: ClassVar[str] = "replace each weight matrix by the nearest isometry, reset the optimizer"
@@ -70,9 +79,6 @@ class Fire(Method):
         "polar": "exact, by singular value decomposition",
         "published": "the authors' code: 10 plain iterations, or max_iterations=5 as for language",
     }
-
-    def __post_init__(self) -> None:
-        _check_settings(self.tolerance, self.max_iterations, self.optimizer_state, self.variant)
 
     def on_new_data(self, model: nn.Module, stage: Stage) -> Report:
         """Make the weights isometric, and reset the optimizer that goes on, if there is one."""
@@ -135,7 +141,7 @@ def fire_(
         >>> torch.linalg.svdvals(layer.weight.detach()).round(decimals=2)  # no direction is stretched more than another
         tensor([1., 1., 1., 1.])
     """
-    _check_settings(tolerance, max_iterations, optimizer_state, variant)
+    Fire.check(tolerance=tolerance, max_iterations=max_iterations, optimizer_state=optimizer_state, variant=variant)
     if optimizer is not None:
         require_optimizer(optimizer)
     model, _ = team_of(model)
@@ -362,10 +368,3 @@ def _sentences(reports: Sequence[NumbersReport], tolerance: float, variant: str)
             f"{counted(short, 'parameter')} not isometric{after}, {why}; furthest is {furthest}, {max(deviations):.2g}"
         )
     return notes, warnings
-
-
-def _check_settings(tolerance: float, max_iterations: int, optimizer_state: str, variant: str) -> None:
-    require(0 < number("tolerance", tolerance) < 1, f"tolerance is {tolerance}; it must lie in (0, 1)")
-    at_least_one("max_iterations", max_iterations)
-    one_of("optimizer_state", str(optimizer_state), _DONE)
-    one_of("variant", str(variant), tuple(Fire.variants))

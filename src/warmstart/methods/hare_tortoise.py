@@ -10,16 +10,15 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from warmstart.errors import at_least_one, number, one_of, within
 from warmstart.methods.method import Method, Stage
 from warmstart.methods.report import Report
-from warmstart.methods.search import Options, Search
 from warmstart.network import tensors_of
+from warmstart.setting import Options, Setting
 from warmstart.undo import all_or_nothing, keep, on_failure
 from warmstart.wording import counted
 
@@ -30,14 +29,32 @@ NETWORKS = ("slow", "fast")
 class HareTortoise(Method):
     """Go on with a fast network that returns to its slow average; the slow one is measured and served."""
 
-    momentum: float = 0.999
-    """What the slow network keeps of itself at each update."""
-    epochs: int = 10
-    """Epochs between returns, the first of which comes after a stage's first epoch; as in `compare`, which knows it."""
-    updates: int | None = None
-    """Updates between returns instead; give it in loops of your own, where nobody knows the epoch."""
-    measure: Literal["slow", "fast"] = "slow"
-    """The network that is measured and served; the paper evaluates both."""
+    momentum: Annotated[
+        float,
+        Setting(
+            "What the slow network keeps of itself at each update",
+            at_least=0,
+            below=1,
+            search=Options((0.99, 0.997, 0.999, 0.9997)),
+        ),
+    ] = 0.999
+    epochs: Annotated[
+        int,
+        Setting(
+            "Epochs between returns, the first of them after a stage's first epoch, where the loop knows epochs",
+            at_least=1,
+            search=Options((1, 3, 10, 30)),
+        ),
+    ] = 10
+    updates: Annotated[
+        int | None,
+        Setting(
+            "Updates between returns instead; give it in loops of your own, where nobody knows the epoch", at_least=1
+        ),
+    ] = None
+    measure: Annotated[
+        Literal["slow", "fast"], Setting("The network that is measured and served; the paper evaluates both")
+    ] = "slow"
 
     name: ClassVar[str] = "hare-tortoise"
     summary: ClassVar[str] = "go on with a fast network that returns to its slow average, which is measured"
@@ -47,18 +64,6 @@ class HareTortoise(Method):
     cost: ClassVar[str] = "a copy of the network, one addition an update"
     limits: ClassVar[str] = "stages of few updates: the slow network is still the first; sharded weights"
     page: ClassVar[str] = "regularising.md#hare--tortoise"
-
-    def __post_init__(self) -> None:
-        within("momentum", self.momentum, 0 <= number("momentum", self.momentum) < 1, "in [0, 1)")
-        at_least_one("epochs", self.epochs)
-        if self.updates is not None:
-            at_least_one("updates", self.updates)
-        one_of("measure", str(self.measure), NETWORKS)
-
-    @property
-    def search(self) -> Mapping[str, Search]:
-        """How slow the slow network is, and how often the fast one returns to it."""
-        return {"momentum": Options((0.99, 0.997, 0.999, 0.9997)), "epochs": Options((1, 3, 10, 30))}
 
     @all_or_nothing
     def on_new_data(self, model: nn.Module, stage: Stage) -> Report:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import nn
@@ -20,6 +20,7 @@ from warmstart.methods.method import Method, Stage, forget_
 from warmstart.methods.report import NumbersReport, Report
 from warmstart.network import require_generator, require_optimizer, require_writable, tensors_of
 from warmstart.processes import Team, is_sharded, laid_out_as, local, name_inside, on_inner_module, team_of
+from warmstart.setting import Setting
 from warmstart.undo import afterwards, all_or_nothing, keep, keep_random_state
 
 
@@ -27,8 +28,9 @@ from warmstart.undo import afterwards, all_or_nothing, keep, keep_random_state
 class HeadReset(Method):
     """Redraw the head whenever new data arrives; the optimizer and its state go on."""
 
-    head: str | None = None
-    """The head's name in the network; None finds the layer that feeds the output."""
+    head: Annotated[
+        str | None, Setting("The head's name; None finds the layer that feeds the output", example="a layer")
+    ] = None
 
     name: ClassVar[str] = "head-reset"
     summary: ClassVar[str] = "draw the last layer anew (PyTorch's default), go on with all others"
@@ -37,10 +39,6 @@ class HeadReset(Method):
     cost: ClassVar[str] = "nothing"
     limits: ClassVar[str] = "networks whose last layer cannot be told: name it with head"
     page: ClassVar[str] = "shrinking.md#head-reset"
-
-    def __post_init__(self) -> None:
-        if self.head is not None:
-            require_head_name(self.head)
 
     @all_or_nothing
     def on_new_data(self, model: nn.Module, stage: Stage) -> Report:

@@ -13,16 +13,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from warmstart.errors import InputError, number, one_of, within
+from warmstart.errors import InputError
 from warmstart.methods.method import Method, Stage, first_value, require_own_memory
-from warmstart.methods.search import Range, Search
 from warmstart.network import require_module, require_writable
 from warmstart.processes import laid_out_as, names_inside, norm_of, unwrapped
+from warmstart.setting import Range, Setting
 from warmstart.undo import all_or_nothing, keep, on_failure
 
 
@@ -30,10 +30,14 @@ from warmstart.undo import all_or_nothing, keep, on_failure
 class L2Init(Method):
     """Go on, with every update pulled towards the first weights."""
 
-    coef: float = 1e-3
-    """FIRE's for warm starts, with ``kumar``; 1e-2 is that of ``dash``."""
-    variant: Literal["kumar", "dash"] = "kumar"
-    """The penalty: (coef / 2) sum ||w - w_0||^2 over every parameter, or coef (sum ||w - w_0||)^2 over ``.weight``s."""
+    coef: Annotated[
+        float,
+        Setting("FIRE's for warm starts, with ``kumar``; ``dash`` takes 1e-2", at_least=0, search=Range(1e-5, 1e-1)),
+    ] = 1e-3
+    variant: Annotated[
+        Literal["kumar", "dash"],
+        Setting("(coef / 2) sum ||w - w_0||^2 over every parameter, or coef (sum ||w - w_0||)^2 over each ``weight``"),
+    ] = "kumar"
 
     name: ClassVar[str] = "l2-init"
     summary: ClassVar[str] = "go on, while a penalty (coef/2) ||w - w_0||^2 pulls every parameter to its first value"
@@ -47,14 +51,6 @@ class L2Init(Method):
         "kumar": "Kumar et al. 2023, scaled as in FIRE: (coef / 2) sum ||w - w_0||^2",
         "dash": "code of Shin et al. 2024: coef (sum ||w - w_0||)^2, with coef 1e-2",
     }
-
-    def __post_init__(self) -> None:
-        _check(self.coef, self.variant)
-
-    @property
-    def search(self) -> Mapping[str, Search]:
-        """The pull's strength."""
-        return {"coef": Range(1e-5, 1e-1)}
 
     def after_backward(self, model: nn.Module, stage: Stage) -> None:
         """Add the penalty's gradient."""
@@ -86,7 +82,7 @@ def l2_init_(
         InputError: If coef is negative, or a parameter has no first value of its shape or is that value itself;
             nothing is changed then.
     """
-    _check(coef, variant)
+    L2Init.check(coef=coef, variant=variant)
     require_module(model)
     keep(parameter.grad for parameter in model.parameters() if parameter.grad is not None)
     _add_pull_(model, initial, coef, variant)
@@ -121,8 +117,3 @@ def _add_pull_(model: nn.Module, initial: Mapping[str, Tensor], coef: float, var
         assert parameter.grad is not None
         direction = (parameter - laid_out_as(parameter, first)) * torch.where(norm > 0, twice / norm, 0.0)
         parameter.grad.add_(direction, alpha=coef)
-
-
-def _check(coef: float, variant: str) -> None:
-    within("coef", coef, number("coef", coef) >= 0, "at least 0")
-    one_of("variant", str(variant), ("kumar", "dash"))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from functools import partial
+from functools import cache, partial
 from types import MappingProxyType
-from typing import Any, ClassVar, get_args, get_type_hints
+from typing import Annotated, Any, ClassVar, get_args, get_origin, get_type_hints
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +16,8 @@ from warmstart.layers.neurons import Filter
 from warmstart.layers.units import Units
 from warmstart.losses import ForwardLoss
 from warmstart.methods.report import Report, plain_number
-from warmstart.methods.search import Search
 from warmstart.processes import local
+from warmstart.setting import Search, Setting
 from warmstart.undo import on_failure
 
 
@@ -73,7 +73,8 @@ class Stage:
 class Method:
     """Base of all methods: a subclass names itself, and overrides what it does differently from warm.
 
-    Settings are the fields; ``dash[alpha=0.1]`` on the command line sets them.
+    Settings are the fields; ``dash[alpha=0.1]`` on the command line sets them. A `Setting` in a field's annotation says
+    what it is, what it is checked for, and where tuning searches it.
     """
 
     name: ClassVar[str] = ""
@@ -98,6 +99,27 @@ class Method:
     """Whether `Stage.activations` is filled; it costs a copy of each layer's output."""
     follows: ClassVar[Collection[str]] = ()
     """Which of `Stage.filter_fn` and `Stage.weight` it follows; a user who gives another one is told."""
+
+    def __post_init__(self) -> None:
+        """Check all settings that say their range; InputError about the first that is wrong."""
+        self.check(**{name: getattr(self, name) for name in self.described()})
+
+    @classmethod
+    def described(cls) -> dict[str, Setting]:
+        """Each setting that is described by a `Setting`, by its field's name, in the order of the fields."""
+        return {name: setting for name, (_, setting) in cls._typed_settings().items()}
+
+    @classmethod
+    def check(cls, **values: Any) -> None:
+        """Raise InputError unless each value is of its setting's type and in its range."""
+        for name, value in values.items():
+            kind, setting = cls._typed_settings()[name]
+            setting.check_typed(kind, name, value)
+
+    @classmethod
+    def _typed_settings(cls) -> dict[str, tuple[Any, Setting]]:
+        kind: Any = cls  # a class can be hashed, which mypy does not see of a dataclass's
+        return _typed_settings_of(kind)
 
     def prepare(self, model: nn.Module) -> None:
         """Change a new network before anything is made of it: its norm layers, its activations.
@@ -155,8 +177,8 @@ class Method:
 
     @property
     def search(self) -> Mapping[str, Search]:
-        """Where `compare --tune` searches which of the settings, by the field's name; none unless a method says so."""
-        return {}
+        """Where `compare --tune` searches which of the settings, by the field's name: as their `Setting` says."""
+        return {name: setting.search for name, setting in self.described().items() if setting.search is not None}
 
     def examples_read(self, seen: int, batch: int) -> float:
         """Of how many examples it takes gradients when data arrives, for estimates of time.
@@ -192,6 +214,18 @@ class Method:
         settings = zip(self.settings().items(), usual, strict=True)
         changed = [f"{name.rstrip('_')}={value}" for (name, value), default in settings if value != default]
         return f"{self.name}[{','.join(changed)}]" if changed else self.name
+
+
+@cache
+def _typed_settings_of(kind: type[Method]) -> dict[str, tuple[Any, Setting]]:
+    """Field name -> its type, and the `Setting` in its annotation, of fields that have one."""
+    annotated = get_type_hints(kind, include_extras=True)
+    found: dict[str, tuple[Any, Setting]] = {}
+    for name in (one.name for one in fields(kind)):
+        of_type, *notes = get_args(annotated[name]) if get_origin(annotated[name]) is Annotated else (None,)
+        for setting in (note for note in notes if isinstance(note, Setting)):
+            found[name] = (of_type, setting)
+    return found
 
 
 def _typed(value: Any, wanted: Any) -> Any:

@@ -10,7 +10,7 @@ Here both are left to the optimizer; the norm layers that are put in have no gai
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import nn
@@ -20,10 +20,11 @@ from warmstart.layers.activations import normalise_activations_
 from warmstart.layers.matrices import rows_of
 from warmstart.layers.neurons import each_parameter
 from warmstart.layers.norms import has_norm
-from warmstart.methods.heads import head_of, require_head, require_head_name
+from warmstart.methods.heads import head_of, require_head
 from warmstart.methods.method import Method, Stage, first_value
 from warmstart.methods.report import Report
 from warmstart.processes import multiply_, norm_of
+from warmstart.setting import Setting
 from warmstart.undo import all_or_nothing
 from warmstart.wording import counted
 
@@ -32,8 +33,13 @@ from warmstart.wording import counted
 class NormalizeAndProject(Method):
     """Go on, with normalised activations and the norm of each hidden weight held at its first value."""
 
-    head: str | None = None
-    """The name of the output layer, which is not projected; None finds the layer that feeds the output."""
+    head: Annotated[
+        str | None,
+        Setting(
+            "The name of the output layer, which is not projected; None finds the layer that feeds the output",
+            example="a layer",
+        ),
+    ] = None
 
     name: ClassVar[str] = "normalize-and-project"
     summary: ClassVar[str] = "norm layers before activations, hidden weights projected to their first norm"
@@ -43,10 +49,6 @@ class NormalizeAndProject(Method):
     cost: ClassVar[str] = "a norm for each layer and update, perhaps new norm layers"
     limits: ClassVar[str] = "where a network must stay as it was made"
     page: ClassVar[str] = "regularising.md#normalize-and-project"
-
-    def __post_init__(self) -> None:
-        if self.head is not None:
-            require_head_name(self.head)
 
     def prepare(self, model: nn.Module) -> None:
         """Put a layer norm without parameters before each activation that has no norm layer before it."""

@@ -11,21 +11,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from warmstart.errors import InputError, nearest, number, require, within
+from warmstart.errors import InputError, require
 from warmstart.layers.matrices import rows_of
 from warmstart.layers.neurons import each_parameter
 from warmstart.layers.norms import is_norm
-from warmstart.methods.heads import head_of, require_head, require_head_name
+from warmstart.methods.heads import head_of, require_head
 from warmstart.methods.method import Method, Stage
 from warmstart.methods.report import Report
-from warmstart.methods.search import Range, Search
 from warmstart.network import require_values, require_writable
 from warmstart.processes import is_sharded, team_of
+from warmstart.setting import Range, Setting
 from warmstart.undo import all_or_nothing, keep, on_failure
 from warmstart.wording import counted
 
@@ -57,13 +57,25 @@ VARIANTS: Mapping[str, Variant] = MappingProxyType(
 class Parseval(Method):
     """Go on, with the rows of each weight matrix pulled to be orthogonal and of one length, at every update."""
 
-    coef: float = 1e-3
-    """Both sources' for multi-layer and convolutional networks; FIRE takes 1e-5 for vision transformers."""
-    scale: float | None = None
-    """s; the variant's if not given: 1 for ``fire``, 2 for ``chung``."""
-    variant: Literal["fire", "chung"] = "fire"
-    head: str | None = None
-    """The name of the output layer, which ``chung`` leaves out; None finds the layer that feeds the output."""
+    coef: Annotated[
+        float,
+        Setting(
+            "Both sources' for multi-layer and convolutional networks; FIRE takes 1e-5 for vision transformers",
+            at_least=0,
+            search=Range(1e-5, 1e-1),
+        ),
+    ] = 1e-3
+    scale: Annotated[
+        float | None, Setting("s; the variant's if not given: 1 for ``fire``, 2 for ``chung``", above=0)
+    ] = None
+    variant: Annotated[Literal["fire", "chung"], Setting("Whose definition")] = "fire"
+    head: Annotated[
+        str | None,
+        Setting(
+            "The name of the output layer, which ``chung`` leaves out; None finds the layer that feeds the output",
+            example="a layer",
+        ),
+    ] = None
 
     name: ClassVar[str] = "parseval"
     summary: ClassVar[str] = "go on, while a penalty coef ||W W^T - s I||^2 keeps the rows of weights orthogonal"
@@ -74,14 +86,6 @@ class Parseval(Method):
     limits: ClassVar[str] = "weights sharded over processes"
     page: ClassVar[str] = "regularising.md#parseval-regularisation"
     variants: ClassVar[Mapping[str, str]] = {name: kind.source for name, kind in VARIANTS.items()}
-
-    def __post_init__(self) -> None:
-        _check(self.coef, self.scale, self.variant, self.head)
-
-    @property
-    def search(self) -> Mapping[str, Search]:
-        """The penalty's strength."""
-        return {"coef": Range(1e-5, 1e-1)}
 
     @all_or_nothing
     def on_new_data(self, model: nn.Module, stage: Stage) -> Report:
@@ -127,7 +131,7 @@ def parseval_(
         InputError: If a setting is out of range, the head is missing, weights are sharded over processes, or there is
             nothing to pull; nothing is changed then.
     """
-    _check(coef, scale, variant, head)
+    Parseval.check(coef=coef, scale=scale, variant=variant, head=head)
     pulled = _pulled(model, coef, scale, variant, head)
     gradients = {f"the gradient of {one.name}": one.parameter.grad for one in pulled if one.parameter.grad is not None}
     require_writable(gradients)
@@ -190,13 +194,3 @@ def _pulled(model: nn.Module, coef: float, scale: float | None, variant: str, he
     if not found:
         raise InputError("the model has no weights to pull: parseval needs a trainable Linear, Conv or attention layer")
     return found
-
-
-def _check(coef: float, scale: float | None, variant: str, head: str | None) -> None:
-    within("coef", coef, number("coef", coef) >= 0, "at least 0")
-    if scale is not None:
-        within("scale", scale, number("scale", scale) > 0, "above 0")
-    if not isinstance(variant, str) or variant not in VARIANTS:
-        raise InputError(f"variant '{variant}' of parseval is unknown{nearest(str(variant), VARIANTS)}")
-    if head is not None:
-        require_head_name(head)

@@ -6,18 +6,16 @@ Neuron Phenomenon in Deep Reinforcement Learning, ICML 2023 (arXiv 2302.12902).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from warmstart.errors import at_least_one, number, within
 from warmstart.methods.method import Method, Stage
 from warmstart.methods.redrawing import described, redraw_, seen
 from warmstart.methods.report import Report
-from warmstart.methods.search import Range, Search
+from warmstart.setting import Range, Setting
 from warmstart.undo import all_or_nothing
 from warmstart.wording import counted
 
@@ -26,10 +24,22 @@ from warmstart.wording import counted
 class Redo(Method):
     """Redraw dormant units at a stage's first update, and every so many updates after it."""
 
-    tau: float = 0.025
-    """Share of the layer's mean activity at or below which a unit is dormant."""
-    every: int = 1000
-    """Updates; the first stage's first one is left out, since nothing has been learned yet."""
+    tau: Annotated[
+        float,
+        Setting(
+            "Share of the layer's mean activity at or below which a unit is dormant",
+            at_least=0,
+            search=Range(0.01, 0.5),
+        ),
+    ] = 0.025
+    every: Annotated[
+        int,
+        Setting(
+            "Updates; the first stage's first one is left out, since nothing has been learned yet",
+            at_least=1,
+            search=Range(50, 2000, whole=True),
+        ),
+    ] = 1000
 
     name: ClassVar[str] = "redo"
     summary: ClassVar[str] = "redraw dormant units, whose activity is below a share of their layer's"
@@ -40,15 +50,6 @@ class Redo(Method):
     limits: ClassVar[str] = "several processes; units that a residual stream shares are left"
     page: ClassVar[str] = "redrawing.md#redo"
     sees_activations: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        within("tau", number("tau", self.tau), self.tau >= 0, "at least 0")
-        at_least_one("every", self.every)
-
-    @property
-    def search(self) -> Mapping[str, Search]:
-        """When a unit counts as dormant, and how often that is looked at."""
-        return {"tau": Range(0.01, 0.5), "every": Range(50, 2000, whole=True)}
 
     @all_or_nothing
     def on_new_data(self, model: nn.Module, stage: Stage) -> Report:

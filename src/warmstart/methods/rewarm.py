@@ -9,17 +9,15 @@ jumps at the first update, where Ibrahim et al. (arXiv 2403.08763) climb first.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import nn
 
-from warmstart.errors import at_least_one, number, within
 from warmstart.methods.method import Method, Stage
 from warmstart.methods.report import Report
-from warmstart.methods.search import Range, Search
+from warmstart.setting import Range, Setting
 from warmstart.undo import all_or_nothing, keep
 
 _COUNTED = "updates_counted"
@@ -33,10 +31,21 @@ TOO_HIGH = 1.0
 class Rewarm(Method):
     """Go on, with the learning rate raised when data arrives and let down again over the stage."""
 
-    factor: float = 11.0
-    """1 / 0.3^2, rounded: the partner of shrinking by 0.3 for SGD and SAM; for AdamW and Muon that is 1 / 0.3, 3.3."""
-    updates: int | None = None
-    """Over how many updates the rate falls back; None: over the stage's where they are known, else the last stage's."""
+    factor: Annotated[
+        float,
+        Setting(
+            "1 / 0.3^2, rounded, is the partner of shrinking by 0.3 for SGD and SAM; for AdamW and Muon it is 1 / 0.3",
+            above=0,
+            search=Range(1.5, 30),
+        ),
+    ] = 11.0
+    updates: Annotated[
+        int | None,
+        Setting(
+            "Over how many updates the rate falls back; None: the stage's where they are known, else the last one's",
+            at_least=1,
+        ),
+    ] = None
 
     name: ClassVar[str] = "rewarm"
     summary: ClassVar[str] = "go on, with the rate raised by a factor when data arrives, falling back over the stage"
@@ -46,16 +55,6 @@ class Rewarm(Method):
     cost: ClassVar[str] = "nothing"
     limits: ClassVar[str] = "high rates, which a factor makes diverge; schedules that begin anew"
     page: ClassVar[str] = "shrinking.md#rewarm"
-
-    def __post_init__(self) -> None:
-        within("factor", number("factor", self.factor), self.factor > 0, "above 0")
-        if self.updates is not None:
-            at_least_one("updates", self.updates)
-
-    @property
-    def search(self) -> Mapping[str, Search]:
-        """By what the rate is raised."""
-        return {"factor": Range(1.5, 30)}
 
     @all_or_nothing
     def on_new_data(self, model: nn.Module, stage: Stage) -> Report:

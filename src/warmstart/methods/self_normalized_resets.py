@@ -11,19 +11,17 @@ Their thresholds are set anew at the end of every 16th task, `threshold_reset_fr
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from warmstart.errors import at_least_one, number, within
 from warmstart.methods.method import Method, Stage
 from warmstart.methods.redrawing import described, kept, redraw_, redrawable, seen
 from warmstart.methods.report import Report
-from warmstart.methods.search import Options, Search
+from warmstart.setting import Options, Setting
 from warmstart.undo import all_or_nothing, keep, on_failure
 
 
@@ -31,12 +29,19 @@ from warmstart.undo import all_or_nothing, keep, on_failure
 class SelfNormalizedResets(Method):
     """After every update, redraw the units that have been silent for longer than they usually are."""
 
-    percentile: float = 0.98
-    """Share of a unit's own silences that are no reason to redraw it, in (0, 1]."""
-    every: int = 16
-    """Arrivals of data after which the thresholds tau_i are set anew."""
-    tau_max: int = 200
-    """Updates of silence after which any unit is redrawn; a threshold begins at half of it."""
+    percentile: Annotated[
+        float,
+        Setting(
+            "Share of a unit's own silences that are no reason to redraw it",
+            above=0,
+            at_most=1,
+            search=Options((0.92, 0.95, 0.98, 0.99, 0.995)),
+        ),
+    ] = 0.98
+    every: Annotated[int, Setting("Arrivals of data after which the thresholds tau_i are set anew", at_least=1)] = 16
+    tau_max: Annotated[
+        int, Setting("Updates of silence after which any unit is redrawn; a threshold begins at half of it", at_least=1)
+    ] = 200
 
     name: ClassVar[str] = "self-normalized-resets"
     summary: ClassVar[str] = "redraw units that have been silent for longer than they usually are"
@@ -47,17 +52,6 @@ class SelfNormalizedResets(Method):
     limits: ClassVar[str] = "several processes; units that a residual stream shares are left"
     page: ClassVar[str] = "redrawing.md#self-normalised-resets"
     sees_activations: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        share = number("percentile", self.percentile)
-        within("percentile", share, 0 < share <= 1, "above 0 and at most 1")
-        at_least_one("every", self.every)
-        at_least_one("tau_max", self.tau_max)
-
-    @property
-    def search(self) -> Mapping[str, Search]:
-        """How rare a silence has to be."""
-        return {"percentile": Options((0.92, 0.95, 0.98, 0.99, 0.995))}
 
     @all_or_nothing
     def on_new_data(self, model: nn.Module, stage: Stage) -> Report:

@@ -10,13 +10,13 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from warmstart.errors import InputError, nearest, number, require, within
+from warmstart.errors import InputError, require
 from warmstart.layers.coverage import weights_in
 from warmstart.layers.left_alone import LeftAlone
 from warmstart.layers.neurons import Filter, Neurons, neurons
@@ -24,9 +24,9 @@ from warmstart.layers.norms import has_norm
 from warmstart.methods.cold import require_alike
 from warmstart.methods.method import Method, Stage, require_own_memory, reset_optimizer_
 from warmstart.methods.report import SHRINKS_SIGNAL, Report, uniform
-from warmstart.methods.search import Range, Search
 from warmstart.network import require_generator, require_writable, tensors_of
 from warmstart.processes import Team, laid_out_as, local, names_inside, on_inner_module, team_of
+from warmstart.setting import Range, Search, Setting
 from warmstart.undo import all_or_nothing, keep, keep_random_state
 
 Other = nn.Module | Mapping[str, Tensor] | None
@@ -135,12 +135,25 @@ VARIANTS: Mapping[str, _Shin] = MappingProxyType(
 class ShrinkPerturb(Method):
     """Shrink & Perturb whenever new data arrives; the variant ``dohare`` at every update instead."""
 
-    shrink: float | None = None
-    """Factor of the old weights; the variant's if not given, 0.3 for ``dash``. ``dohare`` multiplies by it after each
-    update; if it is not given, the gradient gets a weight decay of 5e-4."""
-    noise_std: float | None = None
-    """Standard deviation of the noise, in the weights' units; the variant's if not given, 0.01 for ``dash``."""
-    variant: str = "dash"
+    shrink: Annotated[
+        float | None,
+        Setting(
+            "Factor of the old weights; the variant's if not given, 0.3 for ``dash``. ``dohare`` multiplies by it at "
+            "each update; if it is not given, the gradient gets a weight decay of 5e-4",
+            at_least=0,
+            at_most=1,
+            search=Range(0.05, 0.8),
+        ),
+    ] = None
+    noise_std: Annotated[
+        float | None,
+        Setting(
+            "Standard deviation of the noise, in the weights' units; the variant's if not given, 0.01 for ``dash``",
+            at_least=0,
+            search=Range(1e-3, 0.1),
+        ),
+    ] = None
+    variant: Annotated[str, Setting("Whose definition", choices=tuple(VARIANTS))] = "dash"
 
     name: ClassVar[str] = "shrink-perturb"
     summary: ClassVar[str] = "shrink all weights by one factor and add noise"
@@ -153,9 +166,6 @@ class ShrinkPerturb(Method):
     follows: ClassVar[Collection[str]] = ("filter_fn",)
     variants: ClassVar[Mapping[str, str]] = {name: kind.source for name, kind in VARIANTS.items()}
 
-    def __post_init__(self) -> None:
-        _settled(self.variant, self.shrink, self.noise_std)
-
     @property
     def acts_on_updates(self) -> bool:
         """Only ``dohare`` does."""
@@ -163,8 +173,8 @@ class ShrinkPerturb(Method):
 
     @property
     def search(self) -> Mapping[str, Search]:
-        """The factor, and the noise; nothing of a variant that acts on updates, whose factor belongs to its rate."""
-        return {} if self.acts_on_updates else {"shrink": Range(0.05, 0.8), "noise_std": Range(1e-3, 0.1)}
+        """Factor and noise; nothing of a variant that acts on updates, whose factor belongs to its rate."""
+        return {} if self.acts_on_updates else super().search
 
     @all_or_nothing
     def on_new_data(self, model: nn.Module, stage: Stage) -> Report:
@@ -346,11 +356,6 @@ def _decay_(entries: list[Neurons], optimizer: Optimizer | None) -> None:
 
 def _settled(variant: str, shrink: float | None, noise_std: float | None) -> tuple[float, float]:
     """Factor and noise, the variant's where they are not given; InputError if one is out of range."""
-    if not isinstance(variant, str) or variant not in VARIANTS:
-        raise InputError(f"variant '{variant}' of shrink-perturb is unknown{nearest(str(variant), VARIANTS)}")
+    ShrinkPerturb.check(shrink=shrink, noise_std=noise_std, variant=variant)
     kind = VARIANTS[variant]
-    shrink = kind.shrink if shrink is None else shrink
-    noise_std = kind.noise_std if noise_std is None else noise_std
-    within("shrink", shrink, 0 <= number("shrink", shrink) <= 1, "in [0, 1]")
-    within("noise_std", noise_std, number("noise_std", noise_std) >= 0, "at least 0")
-    return shrink, noise_std
+    return kind.shrink if shrink is None else shrink, kind.noise_std if noise_std is None else noise_std

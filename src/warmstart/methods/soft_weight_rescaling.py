@@ -8,23 +8,21 @@ is only multiplied by one number, and what it predicts stays.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
 from warmstart.batches import to_device
-from warmstart.errors import number, within
 from warmstart.gradient_pass import gradient_pass
 from warmstart.layers.norms import is_norm
 from warmstart.layers.order import in_order_of_running
 from warmstart.methods.method import Method, Stage, first_value
 from warmstart.methods.report import Report
-from warmstart.methods.search import Range, Search
 from warmstart.processes import multiply_, norm_of
+from warmstart.setting import Range, Setting
 from warmstart.undo import all_or_nothing
 
 _ORDERS: WeakKeyDictionary[nn.Module, list[str]] = WeakKeyDictionary()
@@ -35,10 +33,24 @@ _ORDERS: WeakKeyDictionary[nn.Module, list[str]] = WeakKeyDictionary()
 class SoftWeightRescaling(Method):
     """Go on, with each layer's norm drawn softly towards its first one after every update."""
 
-    coef: float = 1e-2
-    """lambda_f, of all layers, or of those up to the last norm layer where there is one."""
-    classifier_coef: float = 0.1
-    """lambda_c, of the layers behind the last norm layer; both defaults are the paper's for VGG-16's warm start."""
+    coef: Annotated[
+        float,
+        Setting(
+            "lambda_f, of all layers, or of those up to the last norm layer where there is one",
+            at_least=0,
+            at_most=1,
+            search=Range(1e-4, 1e-1),
+        ),
+    ] = 1e-2
+    classifier_coef: Annotated[
+        float,
+        Setting(
+            "lambda_c, of the layers behind the last norm layer; both defaults are the paper's for VGG-16's warm start",
+            at_least=0,
+            at_most=1,
+            search=Range(1e-2, 0.5),
+        ),
+    ] = 0.1
 
     name: ClassVar[str] = "soft-weight-rescaling"
     summary: ClassVar[str] = "go on, while each layer's weights are scaled towards their first norm after every update"
@@ -48,16 +60,6 @@ class SoftWeightRescaling(Method):
     cost: ClassVar[str] = "a norm for each layer and update"
     limits: ClassVar[str] = "residual networks keep their function only about"
     page: ClassVar[str] = "regularising.md#soft-weight-rescaling"
-
-    def __post_init__(self) -> None:
-        for key in ("coef", "classifier_coef"):
-            value = getattr(self, key)
-            within(key, number(key, value), 0 <= value <= 1, "in [0, 1]")
-
-    @property
-    def search(self) -> Mapping[str, Search]:
-        """How fast norms return."""
-        return {"coef": Range(1e-4, 1e-1), "classifier_coef": Range(1e-2, 0.5)}
 
     @all_or_nothing
     def on_new_data(self, model: nn.Module, stage: Stage) -> Report:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from warmstart.batches import equal_parts, to_device
-from warmstart.errors import InputError, nearest
+from warmstart.errors import InputError
 from warmstart.layers.left_alone import LeftAlone
 from warmstart.layers.neurons import Neurons
 from warmstart.layers.norms import batch_norms
@@ -29,16 +29,6 @@ _SQUARES = {"exp_avg_sq", "max_exp_avg_sq", "square_avg", "sum", "acc_delta"}
 """Moments in units of the squared gradient (Adam, RMSprop, Adagrad, Adadelta): they scale with the square."""
 
 
-def require_choices(optimizer_state: str, batch_norm: str) -> None:
-    """Raise InputError unless both are among the choices."""
-    for key, value, choices in (
-        ("optimizer_state", optimizer_state, get_args(OptimizerState)),
-        ("batch_norm", batch_norm, get_args(BatchNorm)),
-    ):
-        if value not in choices:
-            raise InputError(f"{key} is '{value}'{nearest(str(value), choices)}")
-
-
 @dataclass(frozen=True)
 class StatePolicy:
     """What is done to optimizer state and batch norm; the defaults are the paper's."""
@@ -48,7 +38,7 @@ class StatePolicy:
     batch_norm: BatchNorm = "keep"
 
     def check(self, entries: Sequence[Neurons]) -> tuple[list[Neurons], list[LeftAlone]]:
-        """Refuse a choice that is unknown, lacks its object, or cannot be carried out.
+        """Refuse a choice that lacks its object, or cannot be carried out.
 
         Returns:
             The entries that the optimizer trains, all where none is known, and those that it does not hold.
@@ -56,7 +46,6 @@ class StatePolicy:
         Raises:
             InputError: If something is refused.
         """
-        require_choices(self.optimizer_state, self.batch_norm)
         if self.optimizer is None:
             if self.optimizer_state != "keep":
                 raise InputError(f"optimizer_state='{self.optimizer_state}' needs optimizer=")
