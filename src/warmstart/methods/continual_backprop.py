@@ -40,7 +40,7 @@ class ContinualBackprop(Method):
     maturity: Annotated[
         int, Setting("Updates for which a new unit is safe", at_least=0, search=Range(100, 10_000, whole=True))
     ] = 1000
-    decay: Annotated[float, Setting("Of the running average of utility", at_least=0, below=1)] = 0.99
+    decay: Annotated[float, Setting("Decay of the running average of utility", at_least=0, below=1)] = 0.99
 
     name: ClassVar[str] = "continual-backprop"
     summary: ClassVar[str] = "redraw a small share of the least useful units after every update"

@@ -51,9 +51,9 @@ class Fire(Method):
     """FIRE whenever new data arrives; the optimizer starts anew, as for all methods of the paper's protocol."""
 
     tolerance: Annotated[
-        float, Setting("Of ||X^T X - I||_F / sqrt(n), at which the iteration ends", above=0, below=1)
+        float, Setting("Deviation ||X^T X - I||_F / sqrt(n) at which the iteration ends", above=0, below=1)
     ] = 1e-4
-    max_iterations: Annotated[int, Setting("At which it ends in any case", at_least=1)] = 40
+    max_iterations: Annotated[int, Setting("Iterations at most", at_least=1)] = 40
     optimizer_state: Annotated[
         Literal["reset", "keep"], Setting("Of the optimizer that goes on: ``reset`` (the paper's) or ``keep``")
     ] = "reset"

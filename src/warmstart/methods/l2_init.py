@@ -32,7 +32,11 @@ class L2Init(Method):
 
     coef: Annotated[
         float,
-        Setting("FIRE's for warm starts, with ``kumar``; ``dash`` takes 1e-2", at_least=0, search=Range(1e-5, 1e-1)),
+        Setting(
+            "Factor of the pull; 1e-3 is FIRE's for warm starts, 1e-2 that of ``dash``",
+            at_least=0,
+            search=Range(1e-5, 1e-1),
+        ),
     ] = 1e-3
     variant: Annotated[
         Literal["kumar", "dash"],

@@ -60,13 +60,14 @@ class Parseval(Method):
     coef: Annotated[
         float,
         Setting(
-            "Both sources' for multi-layer and convolutional networks; FIRE takes 1e-5 for vision transformers",
+            "Factor of the penalty; 1e-3 is both sources' for dense and convolutional networks, 1e-5 for ViTs",
             at_least=0,
             search=Range(1e-5, 1e-1),
         ),
     ] = 1e-3
     scale: Annotated[
-        float | None, Setting("s; the variant's if not given: 1 for ``fire``, 2 for ``chung``", above=0)
+        float | None,
+        Setting("s, the squared length of rows; the variant's if not given: 1 for ``fire``, 2 for ``chung``", above=0),
     ] = None
     variant: Annotated[Literal["fire", "chung"], Setting("Whose definition")] = "fire"
     head: Annotated[

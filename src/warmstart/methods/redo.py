@@ -35,7 +35,7 @@ class Redo(Method):
     every: Annotated[
         int,
         Setting(
-            "Updates; the first stage's first one is left out, since nothing has been learned yet",
+            "Updates from one look to the next; the run's first update is left out, since nothing has been learned yet",
             at_least=1,
             search=Range(50, 2000, whole=True),
         ),

@@ -34,7 +34,8 @@ class Rewarm(Method):
     factor: Annotated[
         float,
         Setting(
-            "1 / 0.3^2, rounded, is the partner of shrinking by 0.3 for SGD and SAM; for AdamW and Muon it is 1 / 0.3",
+            "What the rate is multiplied by: 1 / 0.3^2 is the partner of shrinking by 0.3 with SGD and SAM, 1 / 0.3 "
+            "with AdamW and Muon",
             above=0,
             search=Range(1.5, 30),
         ),
