@@ -82,7 +82,8 @@ def _complete(by_optimizer: Mapping[str, Results]) -> bool:
 
 def _about(record: Record[Any], command: str) -> dict[str, Any]:
     provenance = record.provenance
-    return {"command": command, "torch": provenance.torch, "machine": provenance.machine}
+    machine = ", ".join(filter(None, [provenance.machine, provenance.processor]))
+    return {"command": command, "torch": provenance.torch, "machine": machine}
 
 
 def _write(name: str, by_optimizer: Mapping[str, Results], about: Facts) -> None:

@@ -128,6 +128,16 @@ def test_other_versions_are_warned_of_and_the_first_ones_stay_on_record(tmp_path
         assert f"torch is {torch.__version__} now and was 1.0" in warning
 
 
+def test_another_processor_is_warned_of_unless_the_first_one_is_not_known(tmp_path):
+    first = recorded()
+    for earlier, warnings in (("", 0), ("Another CPU", 1)):
+        (out := tmp_path / f"{warnings} warnings").mkdir()
+        old = first.provenance.model_copy(update={"processor": earlier})
+        settle_output(out, first.model_copy(update={"provenance": old}))
+        now = first.model_copy(update={"provenance": first.provenance.model_copy(update={"processor": "This CPU"})})
+        assert len(settle_output(out, now)) == warnings
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from warmstart.errors import InputError
 from warmstart.grids.settings import GridSettings
-from warmstart.launch import launched_processes
+from warmstart.launch import launched_processes, processor_name
 from warmstart.settings import RECORDED, read_yaml
 from warmstart.storage.atomic import write_text
 
@@ -42,6 +42,8 @@ class Provenance(BaseModel):
     machine: str
     processes: int
     """How many train each run together."""
+    processor: str = ""
+    """The CPU's name for itself, of the process that began the grid."""
 
     @classmethod
     def here(cls) -> Self:
@@ -54,6 +56,7 @@ class Provenance(BaseModel):
             python=platform.python_version(),
             machine=f"{platform.system()} {platform.machine()}",
             processes=launched_processes(),
+            processor=processor_name(),
         )
 
 
@@ -149,7 +152,7 @@ class Record(BaseModel, Generic[S_co]):
         return [
             f"{name} is {value} now and was {earlier}: new runs may differ in their last digits"
             for name, earlier, value in versions
-            if earlier != value
+            if earlier not in (value, "")  # empty of a folder that says nothing of it
         ]
 
 
