@@ -1,5 +1,6 @@
 """Methods by name, as on the command line."""
 
+import dataclasses
 import textwrap
 
 import pytest
@@ -142,6 +143,17 @@ def test_a_class_that_is_no_method_is_refused(own_module, name, message):
         ws.parse_method(f"{own_module}:{name}")
     assert message.format(module=own_module) in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_a_class_with_another_default_has_the_settings_range_and_search_too():
+    @dataclasses.dataclass(frozen=True)
+    class Slower(ws.Dash):
+        alpha: float = 0.1
+
+    assert list(Slower.described()) == list(ws.Dash.described())
+    assert Slower().search == ws.Dash().search
+    with pytest.raises(ws.InputError, match="alpha is 2.0; it must be"):
+        Slower(alpha=2)
 
 
 def test_a_method_that_overrides_nothing_is_warm():

@@ -218,14 +218,14 @@ class Method:
 
 @cache
 def _typed_settings_of(kind: type[Method]) -> dict[str, tuple[Any, Setting]]:
-    """Field name -> its type, and the `Setting` in its annotation, of fields that have one."""
-    annotated = get_type_hints(kind, include_extras=True)
+    """Field name -> its type, and the `Setting` in its annotation or that of the class which it overrides."""
     found: dict[str, tuple[Any, Setting]] = {}
-    for name in (one.name for one in fields(kind)):
-        of_type, *notes = get_args(annotated[name]) if get_origin(annotated[name]) is Annotated else (None,)
-        for setting in (note for note in notes if isinstance(note, Setting)):
-            found[name] = (of_type, setting)
-    return found
+    for base in reversed(kind.__mro__):
+        for name, annotated in get_type_hints(base, include_extras=True).items():
+            of_type, *notes = get_args(annotated) if get_origin(annotated) is Annotated else (None,)
+            for setting in (note for note in notes if isinstance(note, Setting)):
+                found[name] = (of_type, setting)
+    return {one.name: found[one.name] for one in fields(kind) if one.name in found}
 
 
 def _typed(value: Any, wanted: Any) -> Any:
