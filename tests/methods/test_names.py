@@ -152,7 +152,7 @@ def test_a_class_with_another_default_has_the_settings_range_and_search_too():
 
     assert list(Slower.described()) == list(ws.Dash.described())
     assert Slower().search == ws.Dash().search
-    with pytest.raises(ws.InputError, match="alpha is 2.0; it must be"):
+    with pytest.raises(ws.InputError, match="above 0 and at most 1"):
         Slower(alpha=2)
 
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from warmstart.layers.units import Units
 from warmstart.methods.method import Method, Stage
-from warmstart.methods.redrawing import described, kept, redraw_, seen
+from warmstart.methods.redrawing import described, redraw_, remembered, seen
 from warmstart.methods.report import Report
 from warmstart.setting import Range, Setting
 from warmstart.undo import all_or_nothing
@@ -64,7 +64,7 @@ class ContinualBackprop(Method):
         """Update the utilities, and redraw the least useful units of the layers that owe some."""
         debts = []
         for layer, h in seen(model, stage):
-            age, utility, owed = _kept(stage, layer)
+            age, utility, owed = _remembered(stage, layer)
             age.add_(1)
             utility.lerp_(h.abs().mean(0) * _outgoing_size(model, layer), 1 - self.decay)
             owed.add_(self.rate * (age > self.maturity).sum())
@@ -75,7 +75,7 @@ class ContinualBackprop(Method):
 
     def _least_useful(self, stage: Stage, layer: Units, count: int) -> Tensor:
         """So many units of a layer, about to be redrawn; they begin anew."""
-        age, utility, owed = _kept(stage, layer)
+        age, utility, owed = _remembered(stage, layer)
         corrected = utility / (1 - self.decay ** age.float())
         which = torch.where(age > self.maturity, corrected, math.inf).argsort(stable=True)[:count]
         age[which] = 0
@@ -84,12 +84,12 @@ class ContinualBackprop(Method):
         return which
 
 
-def _kept(stage: Stage, layer: Units) -> tuple[Tensor, Tensor, Tensor]:
+def _remembered(stage: Stage, layer: Units) -> tuple[Tensor, Tensor, Tensor]:
     """Age and utility of each unit, and how many units the layer owes."""
     return (
-        kept(stage, layer, "age", (layer.count,), dtype=torch.long),
-        kept(stage, layer, "utility", (layer.count,)),
-        kept(stage, layer, "owed", ()),
+        remembered(stage, layer, "age", (layer.count,), dtype=torch.long),
+        remembered(stage, layer, "utility", (layer.count,)),
+        remembered(stage, layer, "owed", ()),
     )
 
 

@@ -1,4 +1,4 @@
-"""What methods that redraw units share: which units they are, what is kept of each, and the redrawing itself.
+"""What methods that redraw units share: which units they are, what is remembered of each, and the redrawing itself.
 
 A redrawn unit has fresh incoming weights, bias 0, norm layers as they began, and outgoing weights 0, so that it says
 nothing yet; the optimizer's moments of exactly these elements are 0 as well.
@@ -32,7 +32,7 @@ _FEW = 0.5
 """Below this share of the hidden units, what can be redrawn is few enough to be warned of."""
 
 
-def redrawable(stage: Stage) -> list[Units]:
+def layers_to_redraw(stage: Stage) -> list[Units]:
     """The layers whose units can be redrawn one by one; raise InputError if there is none."""
     found = [layer for layer in stage.units() if _why_not(layer) is None]
     if not found:
@@ -51,7 +51,7 @@ def _why_not(layer: Units) -> str | None:
 
 
 def seen(model: nn.Module, stage: Stage) -> Iterator[tuple[Units, Tensor]]:
-    """The layers of `redrawable` that this update's batch went through.
+    """The layers of `layers_to_redraw` that this update's batch went through.
 
     Yields:
         Each with its activations (rows, units), in fp32.
@@ -59,7 +59,7 @@ def seen(model: nn.Module, stage: Stage) -> Iterator[tuple[Units, Tensor]]:
     Raises:
         InputError: If nothing was seen of any layer, or the optimizer is not known or cannot be reset unit by unit.
     """
-    layers = redrawable(stage)
+    layers = layers_to_redraw(stage)
     if stage.optimizer is None:
         raise InputError(
             "redrawing a unit resets its moments, so the optimizer is needed: apply_(model, optimizer), or "
@@ -79,7 +79,7 @@ def seen(model: nn.Module, stage: Stage) -> Iterator[tuple[Units, Tensor]]:
             yield layer, stage.activations[layer.layer].float()
 
 
-def kept(
+def remembered(
     stage: Stage, layer: Units, what: str, shape: tuple[int, ...], value: float = 0, dtype: torch.dtype = torch.float
 ) -> Tensor:
     """What a method remembers of a layer under this name, about to be changed in place; one value at first."""
@@ -97,7 +97,7 @@ def redraw_(model: nn.Module, stage: Stage, chosen: Iterable[tuple[Units, Tensor
     Args:
         model: The network, changed in place.
         stage: The stage that is being trained, with its optimizer and source of randomness.
-        chosen: Layers of `redrawable`, each with the numbers of its units, (n,).
+        chosen: Layers of `layers_to_redraw`, each with the numbers of its units, (n,).
     """
     chosen = [(layer, which) for layer, which in chosen if len(which)]
     assert stage.optimizer is not None
@@ -123,7 +123,7 @@ def redraw_(model: nn.Module, stage: Stage, chosen: Iterable[tuple[Units, Tensor
         for part in _parts(layer):
             for moment in moments[part.name]:
                 part.fill_(moment, which, 0.0)
-        kept(stage, layer, "redrawn", (), dtype=torch.long).add_(len(which))
+        remembered(stage, layer, "redrawn", (), dtype=torch.long).add_(len(which))
 
 
 def _fan_in(model: nn.Module, layer: Units) -> int:
@@ -173,7 +173,7 @@ def _moments(optimizer: Optimizer, name: str, tensor: Tensor) -> list[Tensor]:
 
 def described(method: Method, stage: Stage, note: str) -> Report:
     """What a method can and cannot redraw, and has redrawn so far; raise InputError if it can redraw nothing."""
-    layers, hidden = redrawable(stage), [layer for layer in stage.units() if not layer.is_output]
+    layers, hidden = layers_to_redraw(stage), [layer for layer in stage.units() if not layer.is_output]
     left = [LeftAlone(layer.layer, reason) for layer in stage.units() if (reason := _why_not(layer))]
     can, of = (sum(layer.count for layer in some) for some in (layers, hidden))
     share = f"{can:,} of {counted(of, 'hidden unit')} can be redrawn ({can / of:.0%})"

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from warmstart.methods.method import Method, Stage
-from warmstart.methods.redrawing import described, kept, redraw_, redrawable, seen
+from warmstart.methods.redrawing import described, layers_to_redraw, redraw_, remembered, seen
 from warmstart.methods.report import Report
 from warmstart.setting import Options, Setting
 from warmstart.undo import all_or_nothing, keep, on_failure
@@ -59,7 +59,7 @@ class SelfNormalizedResets(Method):
         note = f"units are redrawn after unusual silence, {self.tau_max:,} updates at most"
         report = described(self, stage, note)
         if self._arrivals(stage) % self.every == 0:
-            for layer in redrawable(stage):
+            for layer in layers_to_redraw(stage):
                 if (tau := stage.state.get(f"tau of {layer.layer}")) is not None:
                     noted = stage.state[f"noted ages of {layer.layer}"]
                     keep([tau, noted])
@@ -82,9 +82,9 @@ class SelfNormalizedResets(Method):
         chosen = []
         for layer, activations in seen(model, stage):
             silent = (activations <= 0).all(0)
-            ages = kept(stage, layer, "ages", (layer.count,), dtype=torch.long)
-            tau = kept(stage, layer, "tau", (layer.count,), max(1, self.tau_max // 2), torch.long)
-            noted = kept(stage, layer, "noted ages", (layer.count, self.tau_max + 1), dtype=torch.int)
+            ages = remembered(stage, layer, "ages", (layer.count,), dtype=torch.long)
+            tau = remembered(stage, layer, "tau", (layer.count,), max(1, self.tau_max // 2), torch.long)
+            noted = remembered(stage, layer, "noted ages", (layer.count, self.tau_max + 1), dtype=torch.int)
             _note(noted, ages, ~silent)
             ages.add_(1).mul_(silent)
             old = ages >= tau
