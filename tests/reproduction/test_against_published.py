@@ -1,4 +1,7 @@
+from statistics import pstdev
+
 import pytest
+from scipy import stats
 
 from warmstart.grids.estimate import duration
 from warmstart.reproduction.against_published import FigurePair, orders, paired_figures
@@ -27,10 +30,10 @@ def results(**last):
 
 def test_the_published_table_is_the_papers():
     """Corners of the paper's main table, and the multiples that the steps must be."""
-    assert PUBLISHED["cifar10"]["sgd", "cold"].last_accuracy == MeanStd(67.32, 0.51)
-    assert PUBLISHED["cifar10"]["sam", "dash"].mean_steps == MeanStd(8689, 527)
-    assert PUBLISHED["tiny-imagenet"]["sgd", "dash"].last_accuracy == MeanStd(46.11, 0.34)
-    assert PUBLISHED["svhn"]["sam", "shrink-perturb"].last_steps == MeanStd(1573, 191)
+    assert PUBLISHED["cifar10"]["sgd", "cold"].last_accuracy == MeanStd(67.32, 0.51, 5)
+    assert PUBLISHED["cifar10"]["sam", "dash"].mean_steps == MeanStd(8689, 527, 5)
+    assert PUBLISHED["tiny-imagenet"]["sgd", "dash"].last_accuracy == MeanStd(46.11, 0.34, 3)
+    assert PUBLISHED["svhn"]["sam", "shrink-perturb"].last_steps == MeanStd(1573, 191, 5)
     for dataset, rows in PUBLISHED.items():
         assert set(rows) == {(o, m) for o in ("sgd", "sam") for m in ("cold", "warm", "shrink-perturb", "dash")}
         batches, seeds = (782, 3) if dataset == "tiny-imagenet" else (391, 5)
@@ -42,21 +45,21 @@ def test_the_published_table_is_the_papers():
             assert row.last_accuracy.mean > row.mean_accuracy.mean
 
 
-def test_a_difference_is_in_units_of_both_standard_deviations():
-    ours, published, difference = FigurePair([80.0, 84.0], MeanStd(85.0, 1.0), ".2f").cells()
+def test_a_difference_has_welchs_interval():
+    ours, theirs = [80.0, 84.0, 83.0], [84.0, 84.0, 85.0, 86.0, 86.0]
+    low, high = stats.ttest_ind(ours, theirs, equal_var=False).confidence_interval()
+    cells = FigurePair(ours, MeanStd(85.0, pstdev(theirs), 5), ".2f").cells()
 
-    assert (ours, published) == ("82.00 (2.83)", "85.00 (1.00)")
-    assert difference == "-1.0 σ"  # -3 over the root of 8 + 1
+    assert cells == ("82.33 (2.08)", "85.00 (0.89)", f"-2.67 ({low:+.2f} to {high:+.2f})")
 
 
 @pytest.mark.parametrize(
     ("ours", "published", "difference"),
     [
-        ([80.0], MeanStd(85.0, 1.0), "-5.00"),  # one seed has no deviation
-        ([], MeanStd(85.0, 1.0), "–"),
+        ([80.0], MeanStd(85.0, 1.0, 5), "-5.00"),  # one seed has no deviation
+        ([], MeanStd(85.0, 1.0, 5), "–"),
         ([80.0, 81.0], None, "–"),
-        ([1173.0, 1173.0], MeanStd(1173, 0), "0.0 σ"),
-        ([1175.0, 1175.0], MeanStd(1173, 0), "+2.00"),
+        ([1173.0, 1173.0], MeanStd(1173, 0, 5), "+0.00 (+0.00 to +0.00)"),
     ],
 )
 def test_where_there_are_no_two_deviations(ours, published, difference):
@@ -71,29 +74,49 @@ def test_the_four_quantities_are_the_papers():
     assert (row["last_steps"].ours, row["mean_steps"].ours) == ([100, 200], [75, 150])
 
 
-def test_orders_name_the_pairs_that_differ_from_the_paper():
-    measured = results(cold=([0.7], [300]), warm=([0.6], [100]), dash=([0.8], [200]))
-    figure = {"cold": (67, 500), "warm": (63, 100), "dash": (84, 600)}
-    rows = {
-        method: paired_figures(measured, method, PublishedRow(*(MeanStd(figure[method][i], 0) for i in (0, 1, 0, 1))))
+def figures(measured, **published):
+    """method -> its figures beside published ones, (accuracy, steps) of five seeds without any deviation."""
+    return {
+        method: paired_figures(
+            measured, method, PublishedRow(*(MeanStd(published[method][i], 0, 5) for i in (0, 1, 0, 1)))
+        )
         for method in measured.methods
     }
-    sentences = orders(rows)
+
+
+def test_orders_name_the_pairs_that_differ_from_the_paper():
+    measured = results(
+        cold=([0.70, 0.72], [300, 320]), warm=([0.60, 0.62], [100, 120]), dash=([0.80, 0.82], [200, 220])
+    )
+    sentences = orders(figures(measured, cold=(67, 500), warm=(63, 100), dash=(84, 600)))
 
     assert "Order by last accuracy: dash > cold > warm (as published)." in sentences
     steps = "Order by last steps: cold > dash > warm (published the other way round: cold and dash)."
     assert steps in sentences
 
 
+def test_with_one_seed_no_order_is_shown():
+    measured = results(cold=([0.7], [300]), dash=([0.8], [200]))
+    sentences = orders(figures(measured, cold=(67, 500), dash=(84, 600)))
+
+    assert "Order by last accuracy: dash > cold (with one seed no order is shown)." in sentences
+
+
 def test_methods_that_are_level_are_in_no_order():
     sentence = "Order by last steps: cold = dash (too close here: cold and dash)."
-    measured = results(cold=([0.7], [300]), dash=([0.8], [300]))
-    rows = {method: paired_figures(measured, method, PUBLISHED["svhn"]["sgd", method]) for method in measured.methods}
+    measured = results(cold=([0.7, 0.7], [300, 310]), dash=([0.8, 0.8], [310, 300]))
 
-    assert sentence in orders(rows)
+    assert sentence in orders(figures(measured, cold=(67, 500), dash=(84, 600)))
 
 
-def test_methods_whose_difference_is_within_its_deviation_are_in_no_order():
+def test_ours_are_paired_over_seeds():
+    """Seeds differ by far more than the methods, which differ by the same in each."""
+    measured = results(cold=([0.5, 0.7], [300, 300]), dash=([0.51, 0.7101], [300, 300]))
+
+    assert "dash > cold (as published)" in orders(figures(measured, cold=(67, 500), dash=(84, 600)))[0]
+
+
+def test_methods_whose_difference_is_within_its_interval_are_in_no_order():
     """On CIFAR-10 the paper's cold took 5161 (156) last steps with SGD, S&P 5395 (625)."""
     measured = results(**{"cold": ([0.70, 0.74], [300, 310]), "shrink-perturb": ([0.71, 0.72], [100, 110])})
     rows = {

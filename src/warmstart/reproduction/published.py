@@ -1,11 +1,12 @@
 """The main table of Shin et al., NeurIPS 2024 (arXiv 2410.23495): ResNet-18, 50 stages.
 
-Typed from the paper. The steps' multiples suggest 5 seeds (3 for Tiny-ImageNet) and the population's standard
+Typed from the paper. The steps' multiples suggest 5 seeds, 3 for Tiny-ImageNet, and the population's standard
 deviation.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -13,10 +14,16 @@ from types import MappingProxyType
 
 @dataclass(frozen=True)
 class MeanStd:
-    """A mean over seeds and its standard deviation, published or ours."""
+    """A mean over seeds and the population's standard deviation, as published."""
 
     mean: float
     std: float
+    seeds: int
+
+    @property
+    def sample_std(self) -> float:
+        """The sample's standard deviation."""
+        return self.std * math.sqrt(self.seeds / (self.seeds - 1))
 
 
 @dataclass(frozen=True)
@@ -29,13 +36,13 @@ class PublishedRow:
     mean_steps: MeanStd
 
 
-def _rows(text: str) -> dict[tuple[str, str], PublishedRow]:
+def _rows(text: str, seeds: int = 5) -> dict[tuple[str, str], PublishedRow]:
     """(optimizer, method) -> row, from lines laid out as in the paper: each quantity with SGD, then with SAM."""
     found = {}
     for line in text.strip().splitlines():
         method, *numbers = line.replace("(", " ").replace(")", " ").split()
         values = [float(number) for number in numbers]
-        figures = [MeanStd(*values[i : i + 2]) for i in range(0, 16, 2)]
+        figures = [MeanStd(mean, std, seeds) for mean, std in zip(values[::2], values[1::2], strict=True)]
         for offset, optimizer in enumerate(("sgd", "sam")):
             found[optimizer, method] = PublishedRow(*figures[offset::2])
     return found
@@ -48,7 +55,7 @@ cold            25.69 (0.13) 31.30 (0.09) 30237 (368) 40142 (368) 17.37 (0.06) 2
 warm             9.57 (0.24) 13.94 (0.37) 3388 (368) 5474 (0) 6.70 (0.04) 9.88 (0.21) 1785 (5) 2773 (7)
 shrink-perturb  34.34 (0.48) 37.39 (0.18) 13815 (368) 26066 (1606) 25.43 (0.02) 28.47 (0.08) 7940 (15) 13172 (182)
 dash            46.11 (0.34) 49.57 (0.36) 8341 (368) 12251 (368) 33.06 (0.15) 35.93 (0.17) 4439 (48) 7900 (136)
-"""),
+""", seeds=3),
         "cifar10": _rows("""
 cold            67.32 (0.51) 75.68 (0.39) 5161 (156) 17125 (292) 57.66 (0.11) 66.27 (0.13) 2916 (37) 8121 (26)
 warm            63.53 (0.56) 70.99 (0.59) 1173 (0) 3910 (247) 54.87 (0.18) 63.27 (0.55) 665 (11) 2153 (23)
