@@ -45,7 +45,7 @@ WHERE = [
         ("small-cnn", "clean", "250", f"where-{kind}-clean"),
         ("small-cnn", "clean", "1000", f"tuned-{tuned}-cifar10-given"),
         ("small-cnn", "20 % drawn anew", "250", f"where-{kind}-noisy"),
-        ("small-cnn without norm", "clean", "250", f"where-{kind}-none"),
+        ("small-cnn without norm layers, rate 0.01", "clean", "250", f"where-{kind}-none-low"),
         ("separable, 1x1-rich", "clean", "250", f"where-{kind}-pointwise"),
     )
 ]

@@ -21,6 +21,15 @@ rates="rewarm[lr=0.001],rewarm[lr=0.003],rewarm[lr=0.01]$(at_rates cold warm 'sh
 reproduce our-draws cifar10 --data "$data/cifar10" --model small-cnn --stages 4 --stage-size 250 --methods dash --seeds 20
 [ -f "$out/authors-draws.csv" ] || .venv/bin/python docs/evidence/authors_draws.py "$data/cifar10" --out "$out/authors-draws.csv"
 
+# The paper's protocol, reduced to two cores
+reduced="cifar10 --data $data/cifar10 --protocol reduced --model small-cnn --seeds 5"
+for name in reduced-small reduced-small-sam; do
+  [ $name = reduced-small ] && optimizer=sgd || optimizer=sam
+  .venv/bin/warmstart reproduce $reduced --optimizers $optimizer --threads 1 --out "$out/$name" \
+    --methods 'cold,warm,shrink-perturb,dash,fire,shrink-perturb[noise_std=0]'
+done
+reproduce twelve-stages $reduced --stages 12 --stage-size 250 --methods cold,warm,shrink-perturb,dash
+
 # How much of the gain is a better learning rate?
 for images in cifar10 cifar100; do
   run rates-$images --data "$data/$images" --stages 5 --stage-size 1000 $paper --methods "$rates" --seeds 3
@@ -45,11 +54,12 @@ family:Family[select=1,spectrum=1],family:Family[noise=0.3]"
 for recipe in paper practice; do
   [ $recipe = paper ] && how=$paper || how='--protocol practice'
   # Stages of 1000 are measured below, with tuning: the methods as given.
-  where() { name=$1; shift; run "where-$recipe-$name" "$@" --stages 5 $how --methods "$main" --seeds 5; }
+  where() { name=$1; shift; run "where-$recipe-$name" --stages 5 $how "$@" --methods "$main" --seeds 5; }
   where clean --data "$data/cifar10" --stage-size 250
   where noisy --data "$out/noisy.npz" --stage-size 250
   where pointwise --data "$data/cifar10" --stage-size 250 --model pointwise_networks:separable
-  where none --data "$data/cifar10" --stage-size 250 --model 'small-cnn[norm=none]'
+  [ $recipe = paper ] || where none --data "$data/cifar10" --stage-size 250 --model 'small-cnn[norm=none]'
+  where none-low --data "$data/cifar10" --stage-size 250 --model 'small-cnn[norm=none]' --lr 0.01
 done
 run fire-keep --data "$data/cifar10" --stages 5 --stage-size 250 $paper --seeds 5 \
   --methods 'cold,warm,warm-reset,fire,fire[optimizer_state=keep],shrink-perturb[noise_std=0],dash'

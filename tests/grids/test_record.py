@@ -128,6 +128,16 @@ def test_other_versions_are_warned_of_and_the_first_ones_stay_on_record(tmp_path
         assert f"torch is {torch.__version__} now and was 1.0" in warning
 
 
+def test_a_folder_that_does_not_name_its_processor_goes_on(tmp_path):
+    settle_output(tmp_path, recorded())
+    file = tmp_path / "config.yaml"
+    lines = file.read_text().splitlines(keepends=True)
+    file.write_text("".join(line for line in lines if "processor:" not in line))
+    assert file.read_text().count("\n") == len(lines) - 1
+
+    assert settle_output(tmp_path, recorded()) == []
+
+
 def test_another_processor_is_warned_of_unless_the_first_one_is_not_known(tmp_path):
     first = recorded()
     for earlier, warnings in (("", 0), ("Another CPU", 1)):

@@ -84,7 +84,7 @@ class Record(BaseModel, Generic[S_co]):
         fields.pop("kind")
         where = f"{out / CONFIG_FILE}: "
         settings_type: type[GridSettings] = cls.model_fields["settings"].annotation  # type: ignore[assignment]
-        provenance = {name: fields.pop(name, None) for name in Provenance.model_fields}
+        provenance = {name: fields.pop(name) for name in Provenance.model_fields if name in fields}
         try:
             settings = settings_type.of(content, where, recorded=True)
             return cls.model_validate({"settings": settings, "provenance": provenance, **fields})
