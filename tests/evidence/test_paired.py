@@ -4,11 +4,11 @@ import math
 
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import optimize, stats
 
 from made_up import make_results
 from warmstart.evidence.comparisons import estimate_difference
-from warmstart.evidence.paired import estimate, exact_interval, level_text
+from warmstart.evidence.paired import estimate, level_text, ratio_interval, two_networks
 
 ONE, ROTATED, OWN = [6], [2] * 5, [1] * 8
 """How many seeds share each test set."""
@@ -190,18 +190,64 @@ def test_a_level_is_never_rounded_to_certainty():
     assert level_text(0.05 / 150) == "99.97 %"
 
 
-@pytest.mark.parametrize(("gained", "lost"), [(0, 7), (7, 0), (4, 0), (3, 12), (13, 3), (12, 3), (60, 41)])
+def likely_score(gained, lost, size, difference):
+    """The score statistic of a difference of accuracies, where the most likely shares under it are looked for."""
+    kept = size - gained - lost
+
+    def unlikely(share):  # of lost
+        parts = [(gained, share + difference), (lost, share), (kept, 1 - 2 * share - difference)]
+        return -sum(count * math.log(part) for count, part in parts if count)
+
+    bounds = (max(0.0, -difference) + 1e-9, (1 - difference) / 2 - 1e-9)
+    found = optimize.minimize_scalar(unlikely, bounds=bounds, method="bounded", options={"xatol": 1e-12})
+    return (gained - lost - size * difference) / math.sqrt(size * (2 * found.x + difference - difference**2))
+
+
+@pytest.mark.parametrize(("gained", "lost"), [(0, 9), (9, 0), (3, 14), (14, 3), (70, 41)])
 @pytest.mark.parametrize("error", [0.05, 0.025])
-def test_the_exact_interval_of_two_networks_is_clopper_and_pearsons(gained, lost, error):
-    size, telling = 200, gained + lost
-    tested = stats.binomtest(gained, telling)
-    share = tested.proportion_ci(1 - error, "exact")
-    expected = [(2 * end - 1) * telling / size for end in (share.low, share.high)]
-    found = exact_interval(gained, lost, size, error)
-    assert found == pytest.approx(expected)
-    rejected = stats.binomtest(gained, telling, alternative="greater").pvalue <= error / 2
-    assert (found[0] > 0) is bool(rejected)
+def test_at_the_ends_of_two_networks_interval_the_score_is_as_large_as_it_may_be(gained, lost, error):
+    low, high = two_networks(gained, lost, 200, error)
+    most = stats.norm.ppf(1 - error / 2)
+    assert likely_score(gained, lost, 200, low) == pytest.approx(most, rel=1e-3)
+    assert likely_score(gained, lost, 200, high) == pytest.approx(-most, rel=1e-3)
+
+
+@pytest.mark.parametrize(("gained", "lost"), [(5, 0), (0, 5), (7, 0), (12, 3), (13, 3), (60, 41), (61, 39)])
+def test_two_networks_are_told_apart_only_where_mcnemars_exact_test_does(gained, lost):
+    low, high = two_networks(gained, lost, 200, 0.05)
+    rejected = stats.binomtest(gained, gained + lost).pvalue <= 0.05
+    assert (low > 0 or high < 0) is bool(rejected)
+
+
+def test_two_networks_interval_holds_their_difference():
+    random = np.random.default_rng(0)
+    for up, down, size in ((0.1, 0.02, 70), (0.03, 0.005, 1000), (0.05, 0.0, 300)):
+        drawn = random.multinomial(size, [up, down, 1 - up - down], 1000)
+        found = [two_networks(int(gained), int(lost), size, 0.05) for gained, lost, _ in drawn]
+        held = np.mean([ends is None or ends[0] <= up - down <= ends[1] for ends in found])
+        assert held >= 0.93  # 95 %, less three standard errors of the simulation
 
 
 def test_where_no_example_tells_two_networks_apart_there_is_no_interval():
-    assert exact_interval(0, 0, 200, 0.05) is None
+    assert two_networks(0, 0, 200, 0.05) is None
+
+
+def test_at_the_ends_of_a_ratios_interval_a_paired_t_test_is_on_the_edge():
+    ours, theirs = np.array([500, 610, 580, 640]), np.array([1000, 1100, 1080, 1200])
+    low, high = ratio_interval(ours, theirs, 0.9)
+
+    assert low < ours.sum() / theirs.sum() < high
+    for end in (low, high):
+        assert stats.ttest_1samp(ours - end * theirs, 0).pvalue == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "ends"),
+    [
+        ([5, 10], [10, 20], (0.5, 0.5)),  # the same ratio with each seed
+        ([5], [10], (0, math.inf)),
+        ([5, 9, 1], [10, 1, 900], (0, math.inf)),  # the second mean may be 0
+    ],
+)
+def test_where_a_ratio_has_no_interval_nothing_is_said(ours, theirs, ends):
+    assert ratio_interval(np.array(ours), np.array(theirs), 0.95) == pytest.approx(ends)

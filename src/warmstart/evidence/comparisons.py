@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from warmstart.evidence.paired import Estimate, estimate
+from warmstart.evidence.paired import ERROR, Estimate, estimate, ratio_interval
 from warmstart.runs.results import Results
 
 ENOUGH_SEEDS = 3
@@ -39,7 +39,7 @@ class Comparison:
     """Steps of all stages over the reference's."""
     total_steps_low: float
     total_steps_high: float
-    """The interval of that ratio, from `total_steps`."""
+    """The interval of that ratio, from `total_steps`, at the level of the difference's."""
     seeds_needed: int | None
     """With how many seeds the interval would exclude a loss beyond the margin, if they go on as these did; None if no
     practical number would."""
@@ -115,7 +115,7 @@ def compare(
     judged, level = tried > 0, 1 - error / max(1, tried)
     ours, theirs = results.finished(method), results.finished(reference)
     seeds = common_seeds(results, method, reference)
-    ratio, fewest, most = total_steps(results, method, reference)
+    ratio, fewest, most = total_steps(results, method, reference, level)
     worst_allowed = -margin * results.metric.sign
     low, high = found.interval(level) if found and judged else (-math.inf, math.inf)
     worst, best = (low, high) if results.metric.higher_is_better else (-high, -low)
@@ -150,14 +150,12 @@ def compare(
     )
 
 
-def total_steps(results: Results, method: str, reference: str) -> tuple[float, float, float]:
-    """A method's steps of all stages over another's, with the 95 % interval of the ratio's mean logarithm over seeds.
-
-    It is not widened for several methods, as that of the metric is: who is wrong about steps loses no accuracy.
+def total_steps(results: Results, method: str, reference: str, level: float = 1 - ERROR) -> tuple[float, float, float]:
+    """A method's steps of all stages over another's, with the interval of the ratio.
 
     Returns:
-        The ratio of the sums, and the interval's ends; NaN where steps are not counted, 0 and infinity for the ends of
-        one seed.
+        The ratio of the sums over seeds, and its interval's ends; NaN where steps are not counted, 0 and infinity for
+        the ends where nothing can be inferred.
     """
     seeds = common_seeds(results, method, reference)
     ours, theirs = (
@@ -166,12 +164,7 @@ def total_steps(results: Results, method: str, reference: str) -> tuple[float, f
     )
     if not seeds or not (ours.all() and theirs.all()):
         return _ratio(ours, theirs), math.nan, math.nan
-    ratios = np.log(ours / theirs)
-    if len(seeds) > 1 and np.ptp(ratios) == 0:  # fixed by the recipe, and not by the seeds
-        low = high = ratios[0]
-    else:
-        low, high = estimate(ratios).interval()
-    return _ratio(ours, theirs), math.exp(low), math.exp(high)
+    return _ratio(ours, theirs), *ratio_interval(ours, theirs, level)
 
 
 def _ratio(ours: NDArray[np.int64], theirs: NDArray[np.int64]) -> float:

@@ -51,8 +51,8 @@ def direction_or_shrinking(results: Results, error: float = ERROR) -> list[Html]
         "almost unchanged and raises its effective learning rate: what DASH has beyond it is its direction's share."
     )
     return [
-        *(html.paragraph(_against_control(results, dash, controls[0], error)) for dash in dashes),
-        html.paragraph(why),
+        *(html.paragraph(_against_control(results, dash, controls[0], error / len(dashes))) for dash in dashes),
+        html.paragraph(f"{why} This interval is by itself: those of the verdict do not allow for it."),
     ]
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from warmstart.evidence.paired import ERROR, exact_interval, level_text
+from warmstart.evidence.paired import ERROR, level_text, two_networks
 from warmstart.retraining.settings import GateSettings
 from warmstart.runs.metric import ACCURACY
 
@@ -140,7 +140,7 @@ def judge_candidate(
 
 
 def _interval(candidate: Right, other: Right, error: float) -> tuple[float, float] | None:
-    return exact_interval(int((candidate & ~other).sum()), int((other & ~candidate).sum()), len(other), error)
+    return two_networks(int((candidate & ~other).sum()), int((other & ~candidate).sum()), len(other), error)
 
 
 def _difference(candidate: Right, other: Right) -> float:
@@ -185,7 +185,7 @@ def behind_cold(warm: Right, cold: Right) -> tuple[bool, str]:
     numbers = f"trained from scratch {cold.mean():.1%}, warm {warm.mean():.1%} ({difference})"
     if low > 0:
         return True, f"the warm line has fallen behind: {numbers}; --method cold for one night would catch up"
-    return False, f"the warm line has not fallen behind: {numbers}"
+    return False, f"the warm line is not shown to have fallen behind: {numbers}"
 
 
 def _points(difference: float) -> str:
