@@ -6,7 +6,6 @@ import csv
 import statistics
 import textwrap
 from collections.abc import Callable, Mapping
-from math import isfinite
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,6 +35,8 @@ from warmstart.runs.own_recipe import own_recipe
 from warmstart.runs.results import Results
 from warmstart.wording import counted
 
+ENDED = ("done", "plateau")
+"""Of trials that did not fail."""
 ALL_STEPS = "all steps / cold's"
 METHOD, LAST, LAST_STEPS, MEAN, _ = columns(ACCURACY)
 WHERE = [
@@ -77,7 +78,9 @@ def summary(grid: str) -> str:
     for method in results.methods:
         _, last, last_steps, mean, _ = cells(Row.of(results, method), ACCURACY)
         differences = [_points(between(facts, method, other)) for other in others]
-        rows.append((short(method), last, mean, *differences, last_steps, _steps(results, method, "cold")))
+        done = len(results.finished(method))
+        name = short(method) + ("" if done == len(results.seeds) else f", {done} of {len(results.seeds)} seeds")
+        rows.append((name, last, mean, *differences, last_steps, _steps(results, method, "cold")))
     return markdown.table(head, rows)
 
 
@@ -183,19 +186,20 @@ def chosen(grid: str) -> str:
         trials = list(csv.DictReader(file))
     rows = []
     for method, one in facts["tuned"].items():
-        accuracies = [100 * float(trial["validation_accuracy"]) for trial in trials if trial["method"] == method]
-        (best,) = (t["validation_accuracy"] for t in trials if t["method"] == method and t["chosen"] == "yes")
+        own = [trial for trial in trials if trial["method"] == method]
+        ended = [100 * float(trial["validation_accuracy"]) for trial in own if trial["status"] in ENDED]
+        (best,) = (trial["validation_accuracy"] for trial in own if trial["chosen"] == "yes")
         rows.append(
             (
                 short(method),
                 one["chosen"].partition("[")[2].removesuffix("]").replace(",", ", ") or "as given",
-                f"{accuracies[0]:.1f}",
+                f"{100 * float(own[0]['validation_accuracy']):.1f}",
                 f"{100 * float(best):.1f}",
-                mean_std([value for value in accuracies if isfinite(value)], ".1f"),
+                mean_std(ended, ".1f"),
                 f"{one['failed']} of {one['trials']}",
             )
         )
-    head = ("method", "chosen", "validation %: as given", "as chosen", "all trials, mean (std)", "failed")
+    head = ("method", "chosen", "validation %: as given", "as chosen", "trials that ended, mean (std)", "failed")
     return markdown.table(head, rows)
 
 
