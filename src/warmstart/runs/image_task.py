@@ -282,6 +282,8 @@ class ImageTask:
         examples = part if chosen.index is None else part.at(chosen.index.to(part.labels.device))
         if (names := chosen.shift.labels) is not None:
             examples = replace(examples, labels=names.to(examples.labels.device)[examples.labels])
+        if (drawn := chosen.shift.drawn) is not None:
+            examples = replace(examples, labels=drawn.to(examples.labels.device))
         if (pixels := chosen.shift.pixels) is not None:
             examples = replace(examples, pixels=pixels.to(examples.images.device))
         return examples
@@ -342,7 +344,8 @@ def _some(examples: Examples, begin: int, end: int) -> Examples:
 
 def _digest(chosen: Selection) -> str:
     """A short text that tells some test examples from others; empty for the data set's own test part."""
-    told = [tensor for tensor in (chosen.index, chosen.shift.pixels, chosen.shift.labels) if tensor is not None]
+    shift = chosen.shift
+    told = [one for one in (chosen.index, shift.pixels, shift.labels, shift.drawn) if one is not None]
     return hashlib.sha256(b"".join(tensor.numpy().tobytes() for tensor in told)).hexdigest()[:8] if told else ""
 
 
