@@ -30,7 +30,7 @@ def test_each_says_what_it_is_in_a_line(name):
 
 def test_all_that_the_design_names_are_there():
     named = {"incremental", "practice", "sota", "half", "tenth", "continual", "class-incremental"}
-    assert named | {"permuted-pixels", "shuffled-labels"} <= protocols().keys()
+    assert named | {"ash-adams", "permuted-pixels", "shuffled-labels"} <= protocols().keys()
 
 
 @pytest.mark.parametrize(("epochs", "left"), [("2", ()), (120, (60,)), (121, (60, 120))])
@@ -38,6 +38,15 @@ def test_of_a_protocols_milestones_those_remain_that_lie_within_other_epochs(epo
     settings = CompareSettings.of({"protocol": "half", "epochs": epochs})
     assert settings.milestones == left
     assert CompareSettings.of({"protocol": "half", "epochs": 99, "milestones": "7"}).milestones == (7,)
+
+
+def test_ash_and_adams_train_by_plain_sgd_until_99_percent():
+    settings = CompareSettings.of({"protocol": "ash-adams", "optimizer": "adamw"})
+    assert (settings.optimizer, settings.stages, settings.stage_size) == ("adamw", 2, "50%")
+    of_their_code = {"optimizer": "sgd", "lr": 1e-3, "momentum": 0, "weight_decay": 0, "batch_size": 128, "until": 0.99}
+    others = {"epochs": None, "schedule": "constant", "augment": (), "new_optimizer": True}
+    settings = CompareSettings.of({"protocol": "ash-adams"})
+    assert {key: getattr(settings, key) for key in of_their_code | others} == of_their_code | others
 
 
 def test_fires_protocols_train_by_adam():

@@ -4,11 +4,14 @@ import pickle
 
 import pytest
 import torch
+from torch import nn
 
 from warmstart.data.images import ImageData
 from warmstart.decoding.cache import map_images
+from warmstart.models.registry import networks
 from warmstart.reproduction.papers_methods import PapersTask
 from warmstart.runs.image_task import ImageTask
+from warmstart.runs.key import RunKey
 from warmstart.streams.settings import StreamSettings
 from warmstart.training.recipe import Recipe
 
@@ -67,3 +70,72 @@ def test_a_network_that_takes_images_in_0_to_1_gets_them_so_and_a_given_mean_win
     task = ImageTask(images, "small-cnn", Recipe(), StreamSettings(), **given)
     assert values(task) == [torch.tensor(numbers).tolist() for numbers in given.values()]
     assert values(pickle.loads(pickle.dumps(task))) == values(task)
+
+
+def made(name, size):
+    """A task with four grey images, and a network of it."""
+    pixels = torch.zeros(6, 1, size, size, dtype=torch.uint8)
+    images = ImageData("black", pixels[:4], torch.arange(4) % 2, pixels[4:], torch.arange(2), ("a", "b"))
+    task = ImageTask(images, name, Recipe(), StreamSettings(stages=1, stage_size=4))
+    return task, task.make_model()
+
+
+def groups(task, model):
+    """The names of the parameters that Muon has, and of those that AdamW has."""
+    optimizer = task.make_optimizer(model, RunKey("warm", 0, "muon"))
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    return tuple(
+        {names[p] for group in optimizer.param_groups if group["use_muon"] is kind for p in group["params"]}
+        for kind in (True, False)
+    )
+
+
+HEADS = {"mlp": "7", "resnet18": "fc", "small-cnn": "classifier", "vgg16": "classifier.6"}
+
+
+@pytest.mark.parametrize("name", networks())
+def test_muon_leaves_the_output_layer_to_adamw(name):
+    task, model = made(name, 32 if name == "vgg16" else 8)
+    before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+
+    muons, adamws = groups(task, model)
+
+    assert f"{HEADS[name]}.weight" in adamws
+    assert {p for p, tensor in model.named_parameters() if tensor.dim() in (2, 4)} - muons == {f"{HEADS[name]}.weight"}
+    assert muons | adamws == {p for p, _ in model.named_parameters()}
+    assert muons.isdisjoint(adamws)
+    assert model.training
+    assert all(torch.equal(tensor, before[key]) for key, tensor in model.state_dict().items())
+
+
+class Looked(nn.Module):
+    """Positions and an embedding before the head, which is registered first."""
+
+    def __init__(self, num_classes, in_channels, image_size):
+        super().__init__()
+        self.head = nn.Linear(4, num_classes)
+        self.places = nn.Parameter(torch.zeros(1, 4))
+        self.table = nn.Embedding(256, 4)
+        self.body = nn.Linear(4, 4)
+        self.norm = nn.LayerNorm((1, 4))
+
+    def forward(self, images):
+        x = self.table(images.flatten(1).long().clamp(0, 255)).mean(1, keepdim=True)
+        return self.head(self.norm(self.body(x) + self.places)).flatten(1)
+
+
+class Bare(nn.Module):
+    """What feeds the output is a parameter of the network's own."""
+
+    def __init__(self, num_classes, in_channels, image_size):
+        super().__init__()
+        self.body = nn.Linear(in_channels * image_size**2, 4)
+        self.out = nn.Parameter(torch.zeros(4, num_classes))
+
+    def forward(self, images):
+        return self.body(images.flatten(1)) @ self.out
+
+
+def test_of_ones_own_network_muon_takes_hidden_matrices_alone():
+    assert groups(*made(f"{__name__}:Looked", 8))[0] == {"body.weight"}
+    assert groups(*made(f"{__name__}:Bare", 8)) == ({"body.weight"}, {"body.bias", "out"})

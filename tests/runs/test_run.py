@@ -142,6 +142,15 @@ def test_a_run_that_was_stopped_inside_each_stage_gives_the_same_bits(tmp_path, 
     assert (again.runs[method, 1].scores == whole.runs[method, 1].scores).all()
 
 
+def test_an_optimizer_that_was_saved_with_other_groups_is_refused(tmp_path, task, monkeypatch):
+    key = RunKey("warm", 0, "muon")
+    finish(Run(task(), key, GridFolder(tmp_path, keeps_weights=True)))
+    monkeypatch.setattr(ImageTask, "_head", lambda task, model: None)  # Muon had the output layer, too
+
+    with pytest.raises(InputError, match="run muon-warm-seed0: its optimizer was saved with other groups"):
+        Run(task(), key, GridFolder(tmp_path, keeps_weights=True))
+
+
 def test_without_a_save_inside_the_stage_is_done_again_with_the_same_numbers(tmp_path, task):
     whole = finish(Run(task(), RunKey("dash", 0, "sgd"), None))
 

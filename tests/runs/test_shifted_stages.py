@@ -33,6 +33,17 @@ def test_train_and_test_are_shifted_alike(kind):
     assert torch.equal(shifted.batches(7)[-1][0], shifted.examples.stored(slice(33, 40))[0])
 
 
+def test_random_labels_say_nothing_of_the_image_and_are_what_is_tested():
+    plain, random = task().stage_data(1, 1), task(shift="random-labels").stage_data(1, 1)
+    images, labels = random.examples.stored(slice(None))
+    assert torch.equal(images, plain.examples.stored(slice(None))[0])
+    assert 0 <= (labels == plain.examples.labels).double().mean() < 0.4  # a tenth by chance
+    assert torch.equal(random.test.labels, labels)
+    assert random.test_set not in ("", task(shift="random-labels").stage_data(1, 2).test_set)
+    state = Run(task(shift="random-labels", stages=1, epochs=60), RunKey("warm", 0, "sgd"), None).go_on(lambda _: None)
+    assert state.rows[0].test_accuracy > 0.9  # memorised
+
+
 def test_stages_have_the_epochs_and_sizes_of_their_protocol():
     settings = {"protocol": "tenth", "stages": 2, "stage_size": "10%,90%", "first_epochs": 4, "epochs": 2}
     tenth = task(**settings)

@@ -171,6 +171,48 @@ def test_each_stage_of_a_shift_is_a_task_trained_on_alone(kind: str, size: int) 
     assert [tuple(getattr(again.arrival(n).new.shift, kind).tolist()) for n in (1, 2)] == shifts[:2]
 
 
+@pytest.mark.parametrize("kind", ["pixels", "labels", "random-labels"])
+def test_tasks_are_drawn_from_all_images_again_where_they_run_out(kind: str) -> None:
+    asked = {"shift": kind, "stage_size": 15}
+    tasks = arrivals(DATA, 3, stages=100, **asked)
+
+    plain = torch.randperm(40, generator=torch.Generator().manual_seed(3)).tolist()
+    assert tasks[:2] == [plain[:15], plain[15:30]]  # what fits is drawn as it always was
+    assert all(len(set(task)) == 15 for task in tasks)
+    assert len({tuple(sorted(task)) for task in tasks}) == 100
+    assert set(flat(tasks)) == set(range(40))
+    assert arrivals(DATA, 3, stages=7, **asked) == tasks[:7]
+    assert arrivals(DATA, 4, stages=7, **asked)[2:] != tasks[2:7]
+    assert [len(task) for task in arrivals(DATA, shift=kind, stage_size="30,5,40")] == [30, 5, 40]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"stages": 2, "stage_size": 41}, "has 40 training examples, but the largest stage needs 41; lower"),
+        ({"stages": 4, "stage_size": 10, "test": "next"}, "4 stages of 10 and the next of 10 need 50"),
+    ],
+)
+def test_tasks_that_do_not_fit_are_refused(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        arrivals(DATA, shift="pixels", **settings)
+
+
+def test_random_labels_are_drawn_for_each_image_and_tested_on_the_same() -> None:
+    found = stream(counting_data([0, 1] * 300, [0, 1]), shift="random-labels", stages=3, stage_size=600)
+    drawn = []
+    for number in (1, 2, 3):
+        arrival = found.arrival(number)
+        assert arrival.train is arrival.new
+        assert arrival.test is arrival.new
+        drawn.append(arrival.new.shift.drawn)
+        assert torch.equal(drawn[-1], found.arrival(number).new.shift.drawn)
+        counts = torch.bincount(drawn[-1], minlength=3)
+        assert counts.sub(200).abs().max() < 4.5 * (600 * 1 / 3 * 2 / 3) ** 0.5  # binomial
+        assert (drawn[-1] == arrival.new.index % 2).double().mean() == pytest.approx(1 / 3, abs=0.09)  # by chance
+    assert not torch.equal(drawn[0], drawn[1])
+
+
 def test_a_rare_class_is_drawn_in_the_first_stage() -> None:
     rare = counting_data([0] * 30 + [1] * 30 + [2], [0, 1, 2])
     draws = (torch.randperm(61, generator=torch.Generator().manual_seed(seed)).tolist() for seed in range(50))
@@ -287,6 +329,7 @@ STREAMS = [
     pytest.param(MANY, {"stages": 4, "stage_size": 50}, id="draws that the rest suffices for"),
     pytest.param(MANY, {"stages": 4, "stage_size": 100}, id="draws of all there is"),
     pytest.param(counting_data([0, 1] * 200), {"stages": 4, "stage_size": 50, "test": "fixed"}, id="a fifth tested"),
+    pytest.param(MANY, {"shift": "pixels", "stages": 9, "stage_size": 300}, id="tasks that share images"),
     pytest.param(MANY, {"order": "given", "stages": 4}, id="in the order of rows"),
     pytest.param(MONTHS, {"order": "month"}, id="in months"),
     pytest.param(MANY, {"order": "classes", "stages": 2}, id="in groups of classes"),
@@ -312,6 +355,7 @@ def test_random_draws_to_tune_on_keep_their_size_where_the_rest_suffices() -> No
 
     assert (sizes[50], sizes[80]) == (50, 80)
     assert 70 <= sizes[100] <= 90
+    assert len(to_tune_on(MANY, stages=9, stage_size=100, shift="labels").arrival(9).new.index) == 100
 
 
 def test_where_the_next_arrival_is_tested_the_last_stage_is_left_out_of_tuning() -> None:

@@ -126,12 +126,19 @@ def _arrivals(settings: CompareSettings, task: ImageTask) -> str:
     least, most = min(task.arriving), max(task.arriving)
     size = f"{least:,}" if least == most else f"{least:,} to {most:,}"
     order = "" if settings.order == RANDOM else f" by {settings.order}" if settings.order != GIVEN else " as given"
-    shift = {None: "", "pixels": ", each with its own order of pixels", "labels": ", each with its own labels"}
+    shift = {
+        None: "",
+        "pixels": ", each with its own order of pixels",
+        "labels": ", each with its own labels",
+        "random-labels": ", each with labels drawn at random",
+    }
     return f"{counted(task.stages, 'stage')} of {size}{order}{shift[settings.shift]}"
 
 
 def _tested(settings: CompareSettings, task: ImageTask) -> str:
     count = f"{task.tested(0, task.stages):,}"
+    if settings.shift == "random-labels":
+        return "tested on the images trained on"
     if settings.test == "next":
         return "tested by the next arrival"
     if task.images.has_test_part and settings.test != "rotate":

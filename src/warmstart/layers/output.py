@@ -1,4 +1,4 @@
-"""The layer that feeds a network's output."""
+"""The layer that feeds a network's output, and the matrices that lie before it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from warmstart.errors import InputError
+from warmstart.layers.matrices import embeddings
 from warmstart.layers.neurons import each_parameter, rule_of
 from warmstart.layers.norms import is_norm
 
@@ -46,3 +47,18 @@ def output_layer(model: nn.Module, output: Tensor) -> tuple[str, nn.Module]:
             if following is not None and following not in seen
         ]
     raise InputError("no trainable Linear or Conv layer lies behind the model's output; name the head yourself")
+
+
+def hidden_matrices(model: nn.Module, head: nn.Module | None) -> list[nn.Parameter]:
+    """The matrices and kernels that lie before the output layer.
+
+    Returns:
+        Their parameters, in the network's order. Not among them are the head's, embeddings, biases, and what belongs to
+        a layer without a rule for neurons: norm layers, learned positions, layers that nobody has registered.
+    """
+    others = {head, *embeddings(model)}
+    return [
+        parameter
+        for _, layer, key, parameter in each_parameter(model)
+        if layer not in others and rule_of(layer) is not None and parameter.dim() >= 2 and "bias" not in key
+    ]

@@ -15,8 +15,11 @@ from torch import Tensor, nn
 from warmstart.data.images import ImageData
 from warmstart.diagnostics.diagnose import diagnose
 from warmstart.diagnostics.measure import Measurement
-from warmstart.image_size import ImageSize
+from warmstart.errors import InputError
+from warmstart.gradient_pass import gradient_pass
+from warmstart.image_size import ImageSize, height_and_width
 from warmstart.layers.norms import batch_norms
+from warmstart.layers.output import output_layer
 from warmstart.losses import training_loss
 from warmstart.methods.lifecycle import Updates
 from warmstart.methods.method import Method, Stage, reset_optimizer_
@@ -135,7 +138,8 @@ class ImageTask:
     def make_optimizer(self, model: nn.Module, key: RunKey) -> torch.optim.Optimizer:
         """The optimizer that lives as long as the run, with the rate and weight decay that the method may have."""
         own = own_recipe(key.method)[1]
-        return make_optimizer(self.recipe.model_copy(update={"optimizer": key.optimizer, **own}), model)
+        recipe = self.recipe.model_copy(update={"optimizer": key.optimizer, **own})
+        return make_optimizer(recipe, model, self._head(model) if key.optimizer == "muon" else None)
 
     def stage_data(self, seed: int, number: int) -> StageData:
         """The data of the stage of that number in the stream of that seed."""
@@ -239,6 +243,16 @@ class ImageTask:
         # A user's network may decide in Python at each call, which a recording would freeze.
         return self.recipe.model_copy(update={"captured": is_ours(self.model)})
 
+    def _head(self, model: nn.Module) -> nn.Module | None:
+        """The layer that feeds the logits, found on black images; None if it is of a kind without a rule."""
+        _, channels, image_size = self._shape
+        with gradient_pass(model):
+            logits = model(torch.zeros(2, channels, *height_and_width(image_size), device=self._device))
+            try:
+                return output_layer(model, logits)[1]
+            except InputError:
+                return None
+
     def training_examples(self, index: slice) -> Examples:
         """Some of the training part, on the device."""
         return self._train.at(index)
@@ -268,6 +282,8 @@ class ImageTask:
         examples = part if chosen.index is None else part.at(chosen.index.to(part.labels.device))
         if (names := chosen.shift.labels) is not None:
             examples = replace(examples, labels=names.to(examples.labels.device)[examples.labels])
+        if (drawn := chosen.shift.drawn) is not None:
+            examples = replace(examples, labels=drawn.to(examples.labels.device))
         if (pixels := chosen.shift.pixels) is not None:
             examples = replace(examples, pixels=pixels.to(examples.images.device))
         return examples
@@ -328,7 +344,8 @@ def _some(examples: Examples, begin: int, end: int) -> Examples:
 
 def _digest(chosen: Selection) -> str:
     """A short text that tells some test examples from others; empty for the data set's own test part."""
-    told = [tensor for tensor in (chosen.index, chosen.shift.pixels, chosen.shift.labels) if tensor is not None]
+    shift = chosen.shift
+    told = [one for one in (chosen.index, shift.pixels, shift.labels, shift.drawn) if one is not None]
     return hashlib.sha256(b"".join(tensor.numpy().tobytes() for tensor in told)).hexdigest()[:8] if told else ""
 
 

@@ -182,7 +182,12 @@ class Run:
         if saved.model_state:
             self.model.load_state_dict(saved.model_state)
         if self.optimizer is not None and saved.optimizer_state is not None:
-            self.optimizer.load_state_dict(saved.optimizer_state)
+            try:
+                self.optimizer.load_state_dict(saved.optimizer_state)
+            except ValueError as error:  # groups of another size: which parameters Muon takes has changed
+                raise InputError(
+                    f"run {self.key}: its optimizer was saved with other groups; choose another --out"
+                ) from error
         self.state = RunState.from_saved(saved.metadata, saved.tensors)
         device = next(self.model.parameters()).device
         self.state.of_method = {name: tensor.to(device) for name, tensor in self.state.of_method.items()}

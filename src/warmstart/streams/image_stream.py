@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -45,8 +45,8 @@ class ImageStream:
     """Classes that are in no stage, and so not tested."""
     tests_by_stage: Sequence[Selection] = ()
     """Where ``tested`` is not tested at once: what of it is, stage by stage."""
-    shifts: Sequence[Shift] = ()
-    """Where each stage is a task of its own, trained on alone: how."""
+    shift: Callable[[int, int], Shift] | None = None
+    """Where each stage is a task of its own, trained on alone: how, by its number and its examples."""
 
     @property
     def stages(self) -> int:
@@ -55,14 +55,15 @@ class ImageStream:
 
     def arrival(self, number: int) -> Arrival[Selection]:
         """All arrivals up to one stage, that stage's own, and what is tested."""
-        train, new = torch.cat([*self.arrivals[:number]]), self.arrivals[number - 1]
+        new = self.arrivals[number - 1]
         test = self.tested or Selection("train", self.arrivals[number])
         if self.tests_by_stage:
             test = self.tests_by_stage[number - 1]
-        if not self.shifts:
-            return Arrival(Selection("train", train), Selection("train", new), test)
-        alone = Selection("train", new, shift := self.shifts[number - 1])
-        return Arrival(alone, alone, replace(test, shift=shift))
+        if self.shift is None:
+            return Arrival(Selection("train", torch.cat([*self.arrivals[:number]])), Selection("train", new), test)
+        alone = Selection("train", new, shift := self.shift(number, len(new)))
+        # Labels that are drawn can be known of no other images than those that are trained on.
+        return Arrival(alone, alone, alone if shift.drawn is not None else replace(test, shift=shift))
 
 
 def image_stream(data: ImageData, settings: StreamSettings, seed: int, *, validation: bool = False) -> ImageStream:
@@ -106,9 +107,8 @@ def image_stream(data: ImageData, settings: StreamSettings, seed: int, *, valida
     if settings.order == CLASSES and tested is not None:
         stream = replace(stream, tests_by_stage=_of_seen_classes(data, stream, tested))
     if settings.shift is not None:
-        sizes = data.train_images[0, 0].numel(), data.num_classes
-        shifts = [shift_of(settings.shift, seed, number, *sizes) for number in range(1, stream.stages + 1)]
-        stream = replace(stream, shifts=shifts)
+        pixels, classes, kind = data.train_images[0, 0].numel(), data.num_classes, settings.shift
+        stream = replace(stream, shift=lambda number, n: shift_of(kind, seed, number, pixels, classes, n))
     return stream
 
 
@@ -134,7 +134,7 @@ def _held_out(
     held = pool[folds(data.train_labels[pool]) == 0]
     rest = pool[~torch.isin(pool, held)]
     sizes = [len(arrival) for arrival in arrivals]
-    if settings.order == RANDOM and sum(sizes) <= len(rest):
+    if settings.order == RANDOM and _needed(settings, sizes, beyond=0) <= len(rest):
         kept = random_draws(data.train_labels, rest, sizes, seed)
     else:
         kept = [arrival[~torch.isin(arrival, held)] for arrival in arrivals]
@@ -154,17 +154,21 @@ def _arrivals(data: ImageData, settings: StreamSettings, pool: Tensor, seed: int
             raise InputError(f"{data.name}: there is no column '{settings.order}' to order by; leave it out")
         return in_real_order(data.name, data.arrived, pool, stages, beyond, sizes, seed)
     assert isinstance(sizes, list)  # StreamSettings fills stages and sizes in
-    if sum(sizes) > len(pool) or 0 in sizes:
+    if (needed := _needed(settings, sizes, beyond)) > len(pool) or 0 in sizes:
         next_one = f" and the next of {sizes[-1]}" if beyond else ""
         every = len(data.train_labels)
         held_out = f" (of {every}; the others are held out)" if len(pool) < every else ""
         fits = _what_fits(len(pool), sizes, beyond) if len(set(sizes)) == 1 and sizes[0] else "change --stage-size"
-        raise InputError(
-            f"{data.name} has {len(pool)} training examples{held_out}, but {stages} stages of "
-            f"{settings.stage_size}{next_one} "
-            f"need {sum(sizes)}; {fits}"
-        )
+        asked = f"{stages} stages of {settings.stage_size}{next_one} need"
+        if settings.shift is not None and not beyond:
+            asked, fits = "the largest stage needs", "lower --stage-size"
+        raise InputError(f"{data.name} has {len(pool)} training examples{held_out}, but {asked} {needed}; {fits}")
     return random_draws(data.train_labels, pool, sizes, seed)
+
+
+def _needed(settings: StreamSettings, sizes: Sequence[int], beyond: int) -> int:
+    """How many examples random draws need: tasks draw from all of them, unless the next task's are to be unseen."""
+    return max(sizes) if settings.shift is not None and not beyond else sum(sizes)
 
 
 def _what_fits(available: int, sizes: Sequence[int], beyond: int) -> str:

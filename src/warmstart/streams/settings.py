@@ -16,7 +16,7 @@ RANDOM, CLASSES = "random", "classes"
 MADE_ORDERS = (RANDOM, CLASSES)
 """Made here rather than read from the data, which have no say in the number of stages then."""
 TESTS = ("fixed", "rotate", "next")
-SHIFTS = ("pixels", "labels")
+SHIFTS = ("pixels", "labels", "random-labels")
 STAGES, STAGE_SIZE = 6, 50
 """Of random draws."""
 
@@ -69,7 +69,7 @@ class StreamSettings(Settings):
     shift: Annotated[
         str | None,
         Setting(
-            "Each stage is another task, trained on alone: its pixels in another order, or its labels exchanged",
+            "Each stage is another task, trained on alone: pixels in another order, labels exchanged, or drawn anew",
             "NAME",
             choices=SHIFTS,
             default="none",

@@ -10,6 +10,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from warmstart.errors import InputError
+from warmstart.layers.output import hidden_matrices
 from warmstart.training.recipe import Recipe
 
 SAM_RHO = 0.1
@@ -18,8 +19,14 @@ SAM_RHO = 0.1
 T = TypeVar("T")
 
 
-def make_optimizer(recipe: Recipe, model: nn.Module) -> Optimizer:
+def make_optimizer(recipe: Recipe, model: nn.Module, head: nn.Module | None = None) -> Optimizer:
     """Make an optimizer for all parameters.
+
+    Args:
+        recipe: Which one, its rate, momentum and weight decay.
+        model: The network.
+        head: Its output layer, whose weights Muon leaves to AdamW; None if that is no layer with rules for neurons,
+            since AdamW has the weights of those in any case.
 
     Returns:
         The optimizer. Update through `step`: SAM (arXiv 2010.01412) needs two gradients an update.
@@ -34,7 +41,7 @@ def make_optimizer(recipe: Recipe, model: nn.Module) -> Optimizer:
     if recipe.optimizer == "adamw":
         return torch.optim.AdamW(parameters, betas=(recipe.momentum, 0.999), **common)
     if recipe.optimizer == "muon":
-        return _muon(recipe, parameters)
+        return _muon(recipe, parameters, hidden_matrices(model, head))
     common |= {"momentum": recipe.momentum, "nesterov": recipe.nesterov}
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(parameters, **common)
@@ -44,19 +51,23 @@ def make_optimizer(recipe: Recipe, model: nn.Module) -> Optimizer:
     return sam
 
 
-def _muon(recipe: Recipe, parameters: list[nn.Parameter]) -> Optimizer:
-    """Muon (Jordan et al. 2024) for what has two dimensions or more, AdamW for the rest."""
+def _muon(recipe: Recipe, parameters: list[nn.Parameter], hidden: list[nn.Parameter]) -> Optimizer:
+    """Muon (Jordan et al. 2024) for hidden matrices and kernels, AdamW for the rest, as its authors say."""
     from pytorch_optimizer import Muon
 
     # Adjusted, a matrix's update is as large as AdamW's (Moonlight, arXiv 2502.16982), so that one rate serves both.
     usual = {"lr": recipe.lr, "weight_decay": recipe.weight_decay}
-    matrices = {"momentum": recipe.momentum, "use_muon": True, "use_adjusted_lr": True}
-    rest = {"betas": (recipe.momentum, 0.999), "eps": 1e-8, "use_muon": False}
+    taken = set(hidden)
     groups = [
-        {"params": [p for p in parameters if (p.dim() >= 2) is kind["use_muon"]], **usual, **kind}
-        for kind in (matrices, rest)
+        {"params": hidden, "momentum": recipe.momentum, "use_muon": True, "use_adjusted_lr": True},
+        {
+            "params": [p for p in parameters if p not in taken],
+            "betas": (recipe.momentum, 0.999),
+            "eps": 1e-8,
+            "use_muon": False,
+        },
     ]
-    muon: Optimizer = Muon([group for group in groups if group["params"]])
+    muon: Optimizer = Muon([{**usual, **group} for group in groups if group["params"]])
     return muon
 
 

@@ -37,7 +37,8 @@ class Recipe(Settings):
 
     optimizer: Annotated[str, Setting("Optimizer", "NAME", choices=OPTIMIZERS)] = "sgd"
     """`sgd` (no dampening), `sam` (sharpness-aware minimisation over that SGD, rho 0.1), `adamw` (beta_2 0.999) or
-    `muon` (orthogonalised momentum for matrices and kernels, AdamW for the rest)."""
+    `muon` (orthogonalised momentum for hidden matrices and kernels; AdamW for the output layer, embeddings and the
+    rest)."""
     batch_size: Annotated[int, Setting("Examples an update", "N", at_least=1)] = 16
     lr: Annotated[float, Setting("Learning rate", "X", above=0)] = 1e-3
     momentum: Annotated[float, Setting("Momentum; beta_1 of adamw", "X", at_least=0, below=1)] = 0.9
