@@ -1,5 +1,6 @@
 """Each measure on a network where the answer is known; the network is left as it was."""
 
+import copy
 import math
 
 import pytest
@@ -11,6 +12,7 @@ import warmstart as ws
 from networks import cnn
 from warmstart.diagnostics.measure import measures
 from warmstart.diagnostics.subject import Subject
+from warmstart.layers.recalibration import recalibrate_
 
 N = 12
 
@@ -160,6 +162,81 @@ def test_gradients_directions_and_curvature_are_those_of_least_squares(drawn):
     spread = sum(count * square for count, square in each) / N
     expected = float(new.square().sum()) ** 2 / (found["sharpness"] * spread)
     assert found["readiness"] == pytest.approx(expected, rel=1e-4)
+
+
+def shrunk_cnn():
+    """A network whose batch-norm statistics are those of its examples, and a copy with all weights times 0.3."""
+    torch.manual_seed(3)
+    model, images, labels = cnn(), torch.randn(60, 3, 8, 8), torch.arange(60) % 3
+    recalibrate_(model, [(images, 60.0)], lambda model, batch: model(batch))
+    shrunk = copy.deepcopy(model)
+    ws.shrink_perturb_(shrunk, 0.3, 0.0)
+    return model, shrunk, batches_of(images, labels)
+
+
+@pytest.mark.parametrize("name", ["dormant-units", "feature-rank"])
+def test_shrinking_before_norm_layers_silences_no_unit(name):
+    model, shrunk, batches = shrunk_cnn()
+    before, after = (ws.diagnose(one, batches, cross_entropy, only=[name])[name] for one in (model, shrunk))
+    assert after == pytest.approx(before)
+
+
+def test_by_the_old_networks_statistics_it_would_seem_to():
+    _, shrunk, batches = shrunk_cnn()
+    kept, anew = (
+        ws.diagnose(shrunk, batches, cross_entropy, only=["gradient-norm"], batch_norm=how)["gradient-norm[new]"]
+        for how in ("keep", "recalibrate")
+    )
+    assert anew > 1.2 * kept
+    with pytest.raises(ws.InputError, match="batch_norm 'reset' is unknown"):
+        ws.diagnose(shrunk, batches, cross_entropy, batch_norm="reset")
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_sharpness_is_an_exact_hessians_largest_eigenvalue(seed):
+    """Of networks with few weights, whose second eigenvalue may be near."""
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 3))
+    inputs, targets = torch.randn(40, 3), torch.randn(40, 3)
+    names, shapes = zip(*((name, p.shape) for name, p in model.named_parameters()), strict=True)
+    flat = torch.cat([p.detach().flatten() for p in model.parameters()]).double()
+    exactly = copy.deepcopy(model).double()
+
+    def loss(weights):
+        parts = weights.split([shape.numel() for shape in shapes])
+        values = {name: part.view(shape) for name, part, shape in zip(names, parts, shapes, strict=True)}
+        return mse_loss(torch.func.functional_call(exactly, values, inputs.double()), targets.double())
+
+    exact = torch.linalg.eigvalsh(torch.func.hessian(loss)(flat))
+    found = measured("sharpness", model, inputs, targets)["sharpness"]
+    assert found == pytest.approx(float(exact[exact.abs().argmax()]), rel=0.015)
+
+
+def test_units_that_are_added_to_each_other_are_counted_once():
+    class Residual(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.other, self.head = nn.Linear(4, 6), nn.Linear(4, 6), nn.Linear(6, 3)
+
+        def forward(self, x):
+            return self.head(self.relu(self.one(x) + self.other(x)))
+
+    model = Residual()
+    model.relu = nn.ReLU()
+    inputs, targets = torch.randn(N, 4), torch.randn(N, 3)
+    assert list(measured("dormant-units", model, inputs, targets).by_layer("dormant-units")) == ["one"]
+
+
+def test_a_diverged_network_is_measured_as_far_as_it_can_be(drawn):
+    model = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3))
+    with torch.no_grad():
+        model[0].weight[0, 0] = math.nan
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    found = ws.diagnose(model, batches_of(*drawn), mse_loss, initial=dict(model.state_dict()), optimizer=optimizer)
+    reasons = {entry.name: entry.reason for entry in found.left}
+    assert reasons["effective-rank"] == "0.weight holds NaN or infinite weights"
+    assert "NaN" in reasons["dormant-units"]
+    assert "not finite" in reasons["gradient-norm"]
 
 
 def test_a_network_is_left_bit_for_bit_as_it_was():

@@ -34,6 +34,8 @@ def test_what_is_measured_changes_no_number():
     for stage, values in diagnosed.diagnoses.items():
         taken = {name.partition("[")[0] for name, layer, _ in values if not layer}
         assert taken == measures().keys() | ({"previous-accuracy"} if stage > 1 else set())
+        epochs = [name for name, _, _ in values if name.startswith("previous-accuracy")]
+        assert epochs == [f"previous-accuracy[epoch {epoch}]" for epoch in range(min(6, len(epochs)))]
         assert all(math.isfinite(value) for _, _, value in values)
 
 

@@ -19,9 +19,9 @@ from interruptions import EVERY_LINE, Trial, differing, half_done
 from networks import batches_for, cnn, mlp, updated
 from warmstart import Stage, parse_method
 from warmstart.layers.norms import batch_norms
+from warmstart.layers.recalibration import recalibrate_
 from warmstart.layers.units import watch
 from warmstart.methods.hare_tortoise import _return_
-from warmstart.methods.training_state import recalibrate_
 from warmstart.methods.units_and_activations import UnitsOf
 from warmstart.undo import all_or_nothing
 

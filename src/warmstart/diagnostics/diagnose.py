@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from warmstart.batches import examples_in
 from warmstart.diagnostics.measure import Measurement, named_measures
-from warmstart.diagnostics.subject import Subject
-from warmstart.errors import InputError
+from warmstart.diagnostics.subject import PASS, Subject
+from warmstart.errors import InputError, one_of
 from warmstart.layers.left_alone import LeftAlone
+from warmstart.layers.recalibration import measure_norms_
 from warmstart.losses import ForwardLoss, as_forward_loss
-from warmstart.network import require_module, require_optimizer
+from warmstart.network import require_module, require_optimizer, saved_buffers
 from warmstart.processes import team_of
 
 MOST_BATCHES = 10_000
@@ -61,8 +64,12 @@ def diagnose(
     initial: Mapping[str, Tensor] | None = None,
     optimizer: torch.optim.Optimizer | None = None,
     only: Sequence[str] = (),
+    batch_norm: Literal["recalibrate", "keep"] = "recalibrate",
 ) -> Diagnosis:
     """Measure the plasticity of a network; its weights, gradients, buffers and modes are left as they are.
+
+    A network whose weights have just been shrunk still has the batch-norm statistics of the old ones, by which it would
+    seem half dead. So all is measured with statistics taken anew over ``batches`` and ``previous``.
 
     Args:
         model: The network.
@@ -76,6 +83,7 @@ def diagnose(
         optimizer: The optimizer, for the effective rate.
         only: Names of measures, such as ``["dormant-units", "sharpness"]``; all if empty. What is not asked for costs
             nothing.
+        batch_norm: ``"keep"`` measures with the running statistics as they are.
 
     Returns:
         The measurements.
@@ -97,6 +105,7 @@ def diagnose(
     if optimizer is not None:
         require_optimizer(optimizer)
     chosen = named_measures(tuple([only] if isinstance(only, str) else only))
+    one_of("batch_norm", str(batch_norm), ("recalibrate", "keep"))
     held = [list(islice(some, MOST_BATCHES)) for some in (batches, previous)]
     if not held[0]:
         raise InputError("there is no batch to measure on: give at least one")
@@ -105,9 +114,23 @@ def diagnose(
         rates = {p: float(group["lr"]) for group in optimizer.param_groups for p in group["params"]}
     subject = Subject(model, held[0], as_forward_loss(loss_fn, forward_loss), held[1], initial, rates)
     began, found, left = time.perf_counter(), [], []
-    for measure in chosen:
-        try:
-            found += list(measure.of(subject))
-        except InputError as error:
-            left.append(LeftAlone(measure.name, str(error)))
+    with _statistics_of(subject) if batch_norm == "recalibrate" else nullcontext():
+        for measure in chosen:
+            try:
+                found += list(measure.of(subject))
+            except InputError as error:
+                left.append(LeftAlone(measure.name, str(error)))
     return Diagnosis(tuple(found), tuple(left), time.perf_counter() - began)
+
+
+@contextmanager
+def _statistics_of(subject: Subject) -> Iterator[None]:
+    """Give the network batch-norm statistics of the examples that it is measured on; its own are put back."""
+    put_back = saved_buffers(subject.model)
+    try:
+        batches = [*subject.previous, *subject.batches]
+        if max(map(examples_in, batches)) >= 2:  # one alone may have no statistics
+            measure_norms_(subject.model, batches, subject.forward_loss, PASS, at_least=2, full_precision=True)
+        yield
+    finally:
+        put_back()

@@ -34,12 +34,13 @@ from warmstart.layers.neurons import (
     neurons,
 )
 from warmstart.layers.norms import batch_norms, has_norm
+from warmstart.layers.recalibration import measure_norms_
 from warmstart.loaders import InOrder, tail
 from warmstart.losses import ForwardLoss, as_forward_loss
 from warmstart.methods.average_report import coverage
 from warmstart.methods.method import Method, Stage
 from warmstart.methods.report import SHRINKS_SIGNAL, Report, ScaleReport, count_scales, describe_scales
-from warmstart.methods.training_state import BatchNorm, OptimizerState, StatePolicy, measure_norms_
+from warmstart.methods.training_state import BatchNorm, OptimizerState, StatePolicy
 from warmstart.network import require_writable
 from warmstart.processes import Shard, Team, local, on_inner_module, shard_of, team_of, unwrapped
 from warmstart.setting import Range, Setting

@@ -44,8 +44,8 @@ from warmstart.training.recipe import Recipe
 MICRO_BATCH, MICRO_BATCH_ON_GPU = 128, 512
 """Examples of a batch of DASH's average that are computed at a time: on a CPU more are slower, and on a GPU fewer take
 less time to compute than to launch."""
-FIRST_EPOCHS = 3
-"""Of a stage, after which accuracy on earlier examples is measured where plasticity is."""
+FIRST_EPOCHS = 5
+"""Of a stage, before and after each of which accuracy on earlier examples is measured where plasticity is."""
 MEASURED = 2000
 """Old examples, and new ones, on which accuracy is measured after a stage."""
 
@@ -235,7 +235,11 @@ class ImageTask:
             initial=stage.initial,
             optimizer=stage.optimizer,
         )
-        return found.measurements
+        if not len(old):
+            return found.measurements
+        with recalibrated(model, old, channels_last=self.recipe.channels_last):
+            accuracy = evaluate(model, old, channels_last=self.recipe.channels_last).accuracy
+        return (*found.measurements, Measurement("previous-accuracy[epoch 0]", accuracy))
 
     @property
     def training_recipe(self) -> Recipe:

@@ -10,8 +10,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from warmstart.layers.recalibration import recalibrate_
 from warmstart.losses import training_loss
-from warmstart.methods.training_state import recalibrate_
 from warmstart.network import eval_mode, saved_buffers
 from warmstart.precision import in_fp32
 from warmstart.training.examples import Examples
