@@ -30,6 +30,8 @@ from warmstart.evidence.comparisons import multiple, total_steps
 from warmstart.evidence.paired import ERROR, Estimate, estimate
 from warmstart.evidence.table import Row, cells, columns, mean_std
 from warmstart.reporting import markdown
+from warmstart.reproduction.against_published import paired_figures
+from warmstart.reproduction.published import PUBLISHED
 from warmstart.runs.metric import ACCURACY
 from warmstart.runs.own_recipe import own_recipe
 from warmstart.runs.results import Results
@@ -39,6 +41,8 @@ ENDED = ("done", "plateau")
 """Of trials that did not fail."""
 ALL_STEPS = "all steps / cold's"
 METHOD, LAST, LAST_STEPS, MEAN, _ = columns(ACCURACY)
+LAST_TWO = ("last_accuracy", "last_steps")
+"""Of the paper's four figures."""
 WHERE = [
     ((recipe, network, labels, size), grid)
     for recipe, kind, tuned in (("paper's", "paper", "incremental"), ("practice", "practice", "practice"))
@@ -81,6 +85,20 @@ def summary(grid: str) -> str:
         done = len(results.finished(method))
         name = short(method) + ("" if done == len(results.seeds) else f", {done} of {len(results.seeds)} seeds")
         rows.append((name, last, mean, *differences, last_steps, _steps(results, method, "cold")))
+    return markdown.table(head, rows)
+
+
+def published(grid: str) -> str:
+    """Each method's accuracy and steps beside the paper's, whose settings are others."""
+    results, facts = kept(grid)
+    dataset = facts["command"].split()[2]
+    head = (METHOD, LAST, "published", LAST_STEPS, "published", MEAN, "mean steps")
+    rows = []
+    for method in results.methods:
+        figures = paired_figures(results, method, PUBLISHED[dataset].get((results.rows[0].optimizer, method)))
+        (last, last_published, _), (steps, steps_published, _) = (figures[name].cells() for name in LAST_TWO)
+        mean, mean_steps = (figures[name].cells()[0] for name in ("mean_accuracy", "mean_steps"))
+        rows.append((short(method), last, last_published, steps, steps_published, mean, mean_steps))
     return markdown.table(head, rows)
 
 
@@ -387,7 +405,7 @@ def _steps(results: Results, ours: str, theirs: str) -> str:
 BLOCKS: Mapping[str, Callable[[str], str]] = {
     block.__name__: block
     for block in (
-        *(command, summary, verdict, where, draws),
+        *(command, summary, published, verdict, where, draws),
         *(rates, at_rates, steps_at_rates, gains, by_stage, chosen, tested, scale_spectrum, family),
     )
 }
