@@ -155,6 +155,7 @@ NETWORKS = {
     "vgg": (vgg, IMAGES),
     "mlp": (lambda: networks()["mlp"].factory(4, 3, 8, width=12), IMAGES),
     "vit": (ViT, IMAGES),
+    "the library's vit": (lambda: networks()["vit"].factory(4, 3, 8, width=8, depth=2, heads=2), IMAGES),
     "hugging face vit": (hf_vit, IMAGES),
     "gpt2": (gpt2, 11),
     "llama": (llama, 11),
@@ -308,7 +309,7 @@ def test_every_network_above_has_its_private_layers():
     assert private == {
         **{"small-cnn": 3, "resnet18": 8, "vgg": 5, "mlp": 2, "vit": 4, "hugging face vit": 4, "gpt2": 4, "llama": 2},
         **{"encoder": 4, "dense": 3, "grouped": 5, "swiglu": 0, "glu": 0, "squeeze-excite": 1, "functional": 2},
-        **{"split": 3, "conv1d": 1, "instance norm": 1},
+        **{"split": 3, "conv1d": 1, "instance norm": 1, "the library's vit": 4},
     }
 
 

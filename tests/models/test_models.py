@@ -13,6 +13,7 @@ ROWS = {  # name: the smallest side that is tried, whether it has batch norm, th
     "mlp": (8, True, "unit"),
     "resnet18": (8, True, "normalised"),
     "vgg16": (32, True, "normalised"),
+    "vit": (8, False, "normalised"),
 }
 
 
@@ -58,7 +59,7 @@ def test_a_mistyped_name_gets_the_nearest_one():
 
 
 def test_an_unknown_name_gets_the_list_and_the_form_of_ones_own():
-    with pytest.raises(InputError, match=r"pkg\.module:factory.*choose from mlp, resnet18, small-cnn, vgg16"):
+    with pytest.raises(InputError, match=r"pkg\.module:factory.*choose from mlp, resnet18, small-cnn, vgg16, vit"):
         model_factory("transformer")
 
 
@@ -94,7 +95,7 @@ def test_a_module_class_is_a_factory(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("name", "size"), [*(("small-cnn", s) for s in ((8, 20), (40, 17), (3, 200))), ("mlp", (4, 6)),
-                                            ("resnet18", (20, 9)), ("vgg16", (32, 40))])  # fmt: skip
+                                            ("resnet18", (20, 9)), ("vgg16", (32, 40)), ("vit", (8, 20))])  # fmt: skip
 def test_images_need_not_be_square(name, size):
     check_factory(model_factory(name), 3, 1, size, name=name)
 

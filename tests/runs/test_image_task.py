@@ -90,7 +90,7 @@ def groups(task, model):
     )
 
 
-HEADS = {"mlp": "7", "resnet18": "fc", "small-cnn": "classifier", "vgg16": "classifier.6"}
+HEADS = {"mlp": "7", "resnet18": "fc", "small-cnn": "classifier", "vgg16": "classifier.6", "vit": "head"}
 
 
 @pytest.mark.parametrize("name", networks())

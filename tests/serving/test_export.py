@@ -23,7 +23,7 @@ def images():
     return torch.randint(0, 256, (7, 3, 32, 24), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
 
 
-@pytest.fixture(scope="module", params=["small-cnn", "resnet18[width=4]"])
+@pytest.fixture(scope="module", params=["small-cnn", "resnet18[width=4]", "vit[width=12,depth=2]"])
 def model(request, images):
     torch.manual_seed(0)
     labels = torch.arange(len(images)) % 4

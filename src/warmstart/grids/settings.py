@@ -176,7 +176,7 @@ class ImageGridSettings(GridSettings):
     model: Annotated[
         str,
         Setting(
-            "small-cnn, mlp, resnet18, vgg16, or your own pkg.module:factory; settings follow in brackets",
+            "small-cnn, mlp, resnet18, vgg16, vit, or your own pkg.module:factory; settings follow in brackets",
             "NAME",
             example="small-cnn",
         ),
