@@ -77,6 +77,7 @@ def test_version(capfd):
         (["--nonsense"], "No such option: --nonsense"),
         (["report"], "Missing argument 'DIR'"),
         (["methods", "dsh"], "method 'dsh' is unknown; did you mean 'dash'?"),
+        (["methods", "nowhere:Mine"], "method 'nowhere:Mine': no module named nowhere"),
     ],
 )
 def test_a_usage_error_is_one_line_and_2(capfd, arguments, message):
@@ -102,6 +103,24 @@ def test_methods_lists_each_with_what_it_does_its_settings_and_its_source(capfd)
         assert all(f"variant {variant}: {definition}" in text for variant, definition in kind.variants.items())
         if "variant" in kind().settings():
             assert {str(kind(variant=variant).settings()["variant"]) for variant in kind.variants} == set(kind.variants)
+
+
+def test_methods_explains_ones_own_as_compare_names_it(capfd, tmp_path, monkeypatch):
+    (tmp_path / "own_fade.py").write_text(
+        "from dataclasses import dataclass\nfrom typing import Annotated, ClassVar\nimport warmstart as ws\n"
+        "from warmstart.setting import Setting\n\n@dataclass(frozen=True)\nclass Fade(ws.Method):\n"
+        "    share: Annotated[float, Setting('Of what is kept', at_least=0, below=1)] = 0.5\n    plain: int = 3\n"
+        "    name: ClassVar[str] = 'fade'\n    summary: ClassVar[str] = 'let all [weights] fade'\n"
+    )
+    monkeypatch.chdir(tmp_path)
+
+    assert warmstart("methods", "own_fade:Fade", "own_fade:Fade[share=0.25]") == 0
+
+    lines = [line.strip() for line in capfd.readouterr().out.splitlines()]
+    assert lines[:2] == ["own_fade:Fade", "let all [weights] fade"]
+    assert lines[2:4] == ["share=0.5: Of what is kept (at least 0 and below 1)", "plain=3"]
+    assert "own_fade:Fade[share=0.25]" in lines
+    assert "share=0.25: Of what is kept (at least 0 and below 1)" in lines
 
 
 def test_methods_explains_the_settings_of_those_that_are_named(capfd):
