@@ -7,6 +7,7 @@ import pytest
 from nights import arrive, current, night, rows, said, stages
 from warmstart.retraining import attempts
 from warmstart.retraining.attempts import Attempts
+from warmstart.retraining.night_task import _without_gaps
 
 
 @pytest.fixture
@@ -109,3 +110,30 @@ def test_an_index_from_before_has_nothing_withdrawn(data, state):
     night(data, state)
     assert total(state, 2) == 100
     assert {row["stage"] for row in rows(state, "SELECT stage FROM withdrawn")} == {2}
+
+
+@pytest.mark.parametrize("method", ["dash", "shrink-perturb", "fire"])
+def test_a_stage_may_lose_its_only_image(data, state, method):
+    place = 104  # of the training part
+    arrive(data, place, place + 1)
+    (image,) = data.glob(f"*/{place:04}.png")
+    wrong = data / str((int(image.parent.name) + 1) % 10) / image.name
+    image.rename(wrong)
+    night(data, state, method=method)
+    assert stages(state)[2]["held_out"] == stages(state)[1]["held_out"]
+
+    wrong.rename(image)
+    night(data, state, method=method)
+    assert current(state) == 3
+    assert total(state, 3) == 101
+    arrive(data, 110, 130)
+    night(data, state, method=method)
+    assert current(state) == 4
+
+
+@pytest.mark.parametrize(
+    ("arrivals", "filled"),
+    [((104, 0, 1), (103, 1, 1)), ((104, 0, 0, 2), (102, 1, 1, 2)), ((1, 0, 50), (1, 1, 49)), ((0, 3), (1, 2))],
+)
+def test_a_stage_without_examples_has_one_of_the_largest(arrivals, filled):
+    assert _without_gaps(arrivals) == filled

@@ -380,3 +380,14 @@ def test_a_method_that_refuses_the_network_is_said_before_anything_is_written(da
     with pytest.raises(InputError, match="normalize-and-project"):
         night(data, state, model="small-cnn[norm=none]", method="normalize-and-project[nothing=1]")
     assert list(stages(state)) == [1]
+
+
+def test_what_is_not_read_at_all_is_said(data, state):
+    (data / "3" / "photo.heic").write_bytes(b"of a telephone")
+    arrive(data, 100, 101)
+    (image,) = data.glob("*/0100.png")
+    image.rename(data / "loose.png")
+    night(data, state)
+    heic, loose = said(state, "not read")
+    assert "1 file is not read (.heic), such as 3/photo.heic; pip install pillow-heif or convert" in heic
+    assert loose.endswith("1 image in no class folder, such as loose.png: not used")

@@ -24,6 +24,7 @@ from warmstart.data.train_and_test import order_parts
 from warmstart.decoding.decode import Encoded, is_image, not_read
 from warmstart.decoding.wanted import GIVEN, Wanted
 from warmstart.errors import InputError
+from warmstart.wording import counted
 
 _WNIDS = "wnids.txt"
 _ANNOTATIONS = "val_annotations.txt"
@@ -78,7 +79,10 @@ def list_folders(name: str, files: Files, wanted: Wanted) -> Listing:
     labels, test_labels = (
         torch.tensor([number[x] for x in part.values()], dtype=torch.int64) for part in (train, test)
     )
-    unread = not_read(sorted(chain(part.names(), *(root.folders[x].names() for x in test_names if train_name))))
+    notes = [not_read(sorted(chain(part.names(), *(root.folders[x].names() for x in test_names if train_name))))]
+    loose = sorted(filter(is_image, part.files))
+    if loose:
+        notes.append(f"{counted(len(loose), 'image')} in no class folder, such as {loose[0]}: not used")
     return Listing(
         name,
         files.where,
@@ -88,7 +92,7 @@ def list_folders(name: str, files: Files, wanted: Wanted) -> Listing:
         partial(encoded_files, files, [*train, *test]),
         lambda: files.sources([*train, *test]),
         arrived,
-        [f"{files.where}: {unread}"] if unread else [],
+        [f"{files.where}: {note}" for note in notes if note],
         [*train, *test],
         _layout(part),
     )

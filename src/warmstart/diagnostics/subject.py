@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from warmstart.batches import examples_in, micro_batches, to_device
 from warmstart.diagnostics.hessian import largest_eigenvalue
@@ -185,7 +186,7 @@ class Subject:
         def losses() -> Iterator[tuple[Tensor, float]]:
             return ((self._loss(piece), examples_in(piece) / total) for piece in pieces)
 
-        with gradient_pass(self.model):
+        with gradient_pass(self.model), sdpa_kernel(SDPBackend.MATH):  # fused attention has no second derivative
             return largest_eigenvalue(losses, weights)
 
     def _loss(self, batch: Any) -> Tensor:

@@ -60,6 +60,8 @@ class Intake:
         expected = replace(self._expected(facts), layout=index.fact("layout") or "", begun=bool(stages))
         found = find(settings.data, before, expected)
         self._require_few_bad(found)
+        for note in found.notes:
+            self.chronicle.say("not read", note)
         parts = [Part(row.number, row.data_sha256) for row in stages if row.arrived]
         files = {part.stage: self.state.snapshot(part.stage) for part in parts}
         known = snapshots.known_examples(files, index.withdrawn(max(files, default=0)))

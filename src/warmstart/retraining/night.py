@@ -120,8 +120,10 @@ class Night:
             return first
         self.chronicle.say("again", f"{first.reason}; once more with a third of the rate", row.number)
         slower = self.attempts.train(row.number, settings, SLOWER)
-        # What is kept of a rejected stage should be a network that can be looked at.
-        return first if slower.verdict is None and first.verdict is not None else slower
+        if slower.passed or first.verdict is None:
+            return slower
+        # What is kept of a rejected stage, and told of it, should be the better network of the two.
+        return first if slower.verdict is None or slower.verdict.accuracy < first.verdict.accuracy else slower
 
     def _measured(self, row: StageRow, settings: RetrainSettings, trained: Trained) -> Mapping[str, float]:
         """What the gate measured, and what training from scratch beside would bring; the model is written."""

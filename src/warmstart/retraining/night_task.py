@@ -71,10 +71,10 @@ def night_task(
 
 
 def _without_gaps(arrivals: Sequence[int]) -> tuple[int, ...]:
-    """Arrivals where a stage of which all was withdrawn has an example of a later one: the line has as many stages."""
+    """Arrivals where a stage of which all was withdrawn has one example of the largest: the line has as many stages."""
     filled = list(arrivals)
     for place, count in enumerate(filled):
-        later = next((one for one in range(place + 1, len(filled)) if filled[one]), None)
-        if count == 0 and later is not None:
-            filled[place], filled[later] = 1, filled[later] - 1
+        largest = max(range(len(filled)), key=filled.__getitem__)
+        if count == 0 and filled[largest] > 1:
+            filled[place], filled[largest] = 1, filled[largest] - 1
     return tuple(filled)

@@ -7,7 +7,7 @@ columns, shape, label type or numbers do not fit is refused as a whole, and the 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -67,6 +67,8 @@ class Found:
     """Of images of 16 bits, how many are in use."""
     layout: str
     """How it was understood: ``shards``, or as `Listing.layout` says; empty where nothing is there."""
+    notes: Sequence[str]
+    """What lies there and is not read at all."""
 
     @property
     def channels(self) -> int:
@@ -136,6 +138,7 @@ class _Reader:
         self._bad: list[tuple[str, str]] = []
         self._rows = 0
         self._layout = ""
+        self._notes: list[str] = []
 
     def require_layout(self, path: Path, layout: str) -> None:
         """Raise InputError if the data is understood in another way than before: by a stray file, say."""
@@ -182,6 +185,7 @@ class _Reader:
             if listing is None:
                 raise InputError(f"{path}: not a kind of data that can arrive in stages; accepted are {ACCEPTED}")
             self.require_layout(path, listing.layout)
+            self._notes += map(printable, listing.notes)
             names = listing.names[: len(listing.labels)]
             labels = dict(zip(names, (listing.classes[label] for label in listing.labels.tolist()), strict=True))
             new = {name for name, label in labels.items() if self._is_new(name, root / name, label)}
@@ -266,6 +270,7 @@ class _Reader:
             self._whole_numbers,
             self._wanted.bits or 16,
             self._layout,
+            self._notes,
         )
 
     def _without_colour(self, images: Tensor) -> Tensor:
