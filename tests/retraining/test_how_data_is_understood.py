@@ -118,3 +118,18 @@ def test_where_all_images_are_gone_nothing_is_new_night_after_night(data, state,
     for _ in range(3):
         night(data, state)
     assert list(stages(state)) == [1]
+
+
+@pytest.mark.parametrize("left", ["", "path,label\n", None])
+def test_a_list_that_is_emptied_or_gone_is_to_be_restored(tmp_path, left):
+    data, state = tmp_path / "pictures", tmp_path / "state"
+    arrive(data, 0, 60)
+    labels = data / "labels.csv"
+    rows_ = [f"{file.relative_to(data)},{file.parent.name}" for file in sorted(data.rglob("*.png"))]
+    labels.write_text("\n".join(["path,label", *rows_]) + "\n")
+    night(data, state)
+    before = content(state)
+    labels.unlink() if left is None else labels.write_text(left)
+    with pytest.raises(InputError, match=r"labels\.csv has no rows any more, or is gone; restore it"):
+        night(data, state)
+    assert content(state) == before

@@ -17,6 +17,8 @@ def unreadable(where: str, error: BaseException, remedy: str = "replace or remov
     """Turn a library's exception into the one-line message of an `InputError`."""
     lines = str(error).strip().splitlines()
     reason = lines[0].rstrip(". ") if lines else type(error).__name__
+    if may_pass(error):
+        remedy = "make it readable, and call again"
     return f"{where}: cannot be read ({reason}); {remedy}"
 
 

@@ -143,6 +143,8 @@ class _Reader:
     def require_layout(self, path: Path, layout: str) -> None:
         """Raise InputError if the data is understood in another way than before: by a stray file, say."""
         before, self._layout = self._expected.layout, printable(layout)
+        if before.startswith("list ") and not self._layout.startswith("list "):
+            raise InputError(f"{path}: {before.removeprefix('list ')} has no rows any more, or is gone; restore it")
         if before not in ("", self._layout):
             raise InputError(
                 f"{path}: is read as '{layout}' now and was as '{before}' before; move away what has changed that, or "
