@@ -27,8 +27,8 @@ from warmstart.network import eval_mode
 
 PASS = 128
 """Examples a pass."""
-CURVED = 512
-"""Examples at most on which curvature is measured: each of its products costs two passes over them and back."""
+CURVED, CURVED_PIECE = 512, 32
+"""About so many examples are read for the Hessian, and so many at a time: a graph of gradients is large."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,12 +175,10 @@ class Subject:
 
     @cached_property
     def sharpness(self) -> float:
-        """The eigenvalue of the loss's Hessian on the new examples that has the largest absolute value."""
+        """The eigenvalue of the largest absolute value of the loss's Hessian, on some `CURVED` of the new examples."""
         weights = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        pieces: list[Any] = []
-        for batch in self.batches:
-            if sum(map(examples_in, pieces)) < CURVED:
-                pieces += [piece for piece, _ in micro_batches(batch, PASS)]
+        pieces = [piece for batch in self.batches for piece, _ in micro_batches(batch, CURVED_PIECE)]
+        pieces = pieces[:: -(-sum(map(examples_in, pieces)) // CURVED)]
         total = sum(map(examples_in, pieces))
 
         def losses() -> Iterator[tuple[Tensor, float]]:
