@@ -69,7 +69,7 @@ def test_what_is_no_network_is_refused(call):
         (lambda m: ws.warm_reset_(m, None), "optimizer is a NoneType"),
         (lambda m: ws.shrink_perturb_(m, shrink="0.3"), "shrink is '0.3'"),
         (lambda m: ws.shrink_perturb_(m, noise_std="0"), "noise_std is '0'"),
-        (lambda m: ws.shrink_perturb_(m, variant=1), "variant '1' of shrink-perturb is unknown"),
+        (lambda m: ws.shrink_perturb_(m, variant=1), "variant is 1, a int; it must be a name"),
         (lambda m: ws.shrink_perturb_(m, variant="hare-tortoise", other=mlp), "pass other=first_state_dict"),
         (lambda m: ws.l2_init_(m, mlp()), "initial is a Sequential: pass the first weights by name"),
         (lambda m: ws.l2_init_(m, mlp().state_dict(), coef="1"), "coef is '1'"),

@@ -85,7 +85,7 @@ def test_from_scratch_beside_is_measured_and_never_put_into_service(data, state)
     assert runs(state, 2)["cold"]["method"] == "cold"
     found = metrics(state, 2)
     assert found["cold_accuracy"] == runs(state, 2)["cold"]["test_accuracy"]
-    assert said(state, "cold")[0].startswith("the warm line has ")
+    assert said(state, "cold")[0].startswith("the warm line ")
     weights = checkpoint.load(state / "stages/0002/checkpoint.safetensors").model_state
     served = ws.load(state).model.state_dict()
     assert all(torch.equal(tensor, served[name]) for name, tensor in weights.items())
