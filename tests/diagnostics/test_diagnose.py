@@ -162,6 +162,42 @@ def test_gradients_directions_and_curvature_are_those_of_least_squares(drawn):
     assert found["readiness"] == pytest.approx(expected, rel=1e-4)
 
 
+def test_shrinking_silences_no_unit_behind_batch_norm():
+    """The statistics follow the weights, so that activations are what they were; only kept ones do not."""
+    torch.manual_seed(5)
+    images, labels = torch.randn(64, 3, 8, 8), torch.arange(64) % 3
+    model, old = cnn(), (images[:48], labels[:48])
+    model.train()
+    for _ in range(40):
+        model(images)
+    new = batches_of(images[48:], labels[48:], 16)
+    names = ["dormant-units", "feature-rank", "gradient-norm"]
+
+    def taken(statistics):
+        found = ws.diagnose(model, new, cross_entropy, previous=[old], only=names, statistics=statistics)
+        assert not found.left, found
+        return found.to_dict()
+
+    before, kept = taken("recalibrated"), taken("kept")
+    ws.shrink_perturb_(model, shrink=0.3, noise_std=0.0)
+    after, lagging = taken("recalibrated"), taken("kept")
+    assert after["dormant-units"] == before["dormant-units"] == kept["dormant-units"]
+    assert after["feature-rank"] == before["feature-rank"]
+    assert lagging["dormant-units"] > after["dormant-units"]
+    assert lagging["gradient-norm[new]"] < after["gradient-norm[new]"]
+    with pytest.raises(ws.InputError, match="statistics 'keep' is unknown"):
+        taken("keep")
+
+
+def test_batch_norm_has_no_statistics_of_single_examples():
+    single = batches_of(torch.randn(3, 3, 8, 8), torch.arange(3), 1)
+    found = ws.diagnose(cnn(), single, cross_entropy, only=["gradient-norm", "weight-norm"])
+    assert found["weight-norm"] > 0
+    assert 'statistics="kept"' in found.left[0].reason
+    kept = ws.diagnose(cnn(), single, cross_entropy, only=["gradient-norm"], statistics="kept")
+    assert kept["gradient-norm[new]"] > 0
+
+
 def test_a_network_is_left_bit_for_bit_as_it_was():
     torch.manual_seed(2)
     model = cnn()

@@ -6,20 +6,21 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from warmstart.diagnostics.measure import Measurement, named_measures
 from warmstart.diagnostics.subject import Subject
-from warmstart.errors import InputError
+from warmstart.errors import InputError, one_of
 from warmstart.layers.left_alone import LeftAlone
 from warmstart.losses import ForwardLoss, as_forward_loss
 from warmstart.network import require_module, require_optimizer
 from warmstart.processes import team_of
 
 MOST_BATCHES = 10_000
+Statistics = Literal["recalibrated", "kept"]
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ def diagnose(
     initial: Mapping[str, Tensor] | None = None,
     optimizer: torch.optim.Optimizer | None = None,
     only: Sequence[str] = (),
+    statistics: Statistics = "recalibrated",
 ) -> Diagnosis:
     """Measure the plasticity of a network; its weights, gradients, buffers and modes are left as they are.
 
@@ -76,12 +78,16 @@ def diagnose(
         optimizer: The optimizer, for the effective rate.
         only: Names of measures, such as ``["dormant-units", "sharpness"]``; all if empty. What is not asked for costs
             nothing.
+        statistics: What batch norm normalises with while the network is measured, in eval mode: ``"recalibrated"``,
+            means and variances of some 2000 of these examples, as it would in training; or ``"kept"``, its running
+            statistics, which a network that has just been changed has from before.
 
     Returns:
         The measurements.
 
     Raises:
-        InputError: If there is no batch, a name is unknown, or the network is trained by several processes.
+        InputError: If there is no batch, a name or ``statistics`` is unknown, or the network is trained by several
+            processes.
 
     Example:
         >>> model = torch.nn.Linear(2, 2)
@@ -96,6 +102,7 @@ def diagnose(
         raise InputError("diagnose measures in one process: call it in the first, with the whole network")
     if optimizer is not None:
         require_optimizer(optimizer)
+    one_of("statistics", statistics, get_args(Statistics))
     chosen = named_measures(tuple([only] if isinstance(only, str) else only))
     held = [list(islice(some, MOST_BATCHES)) for some in (batches, previous)]
     if not held[0]:
@@ -103,7 +110,8 @@ def diagnose(
     rates = None
     if optimizer is not None:
         rates = {p: float(group["lr"]) for group in optimizer.param_groups for p in group["params"]}
-    subject = Subject(model, held[0], as_forward_loss(loss_fn, forward_loss), held[1], initial, rates)
+    loss = as_forward_loss(loss_fn, forward_loss)
+    subject = Subject(model, held[0], loss, held[1], initial, rates, recalibrated=statistics == "recalibrated")
     began, found, left = time.perf_counter(), [], []
     for measure in chosen:
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -12,20 +13,25 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from warmstart.batches import examples_in, micro_batches, to_device
+from warmstart.batches import equal_parts, examples_in, micro_batches, to_device
 from warmstart.diagnostics.hessian import largest_eigenvalue
 from warmstart.errors import InputError
 from warmstart.gradient_pass import gradient_pass, scalar_loss
 from warmstart.layers.matrices import embeddings, rows_of
 from warmstart.layers.neurons import each_parameter, rule_of
-from warmstart.layers.norms import is_norm
+from warmstart.layers.norms import batch_norms, is_norm
 from warmstart.layers.output import output_layer
 from warmstart.layers.units import Units, units, watch
 from warmstart.losses import ForwardLoss
-from warmstart.network import eval_mode
+from warmstart.methods.training_state import recalibrate_
+from warmstart.network import eval_mode, saved_buffers
+from warmstart.precision import in_fp32
+from warmstart.undo import afterwards
 
 _LARGEST = 128
 """Examples a pass."""
+_STATISTICS_OF, _PART = 2000, 500
+"""About so many examples are read for batch-norm statistics, so many at a time."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +60,8 @@ class Subject:
     """The network's first weights, by name."""
     rates: Mapping[nn.Parameter, float] | None = None
     """Each parameter's learning rate."""
+    recalibrated: bool = False
+    """Whether batch norm has statistics of these examples, not the running ones, while anything is measured."""
 
     @cached_property
     def _layers(self) -> dict[str, tuple[nn.Module, str, Tensor]]:
@@ -93,7 +101,7 @@ class Subject:
         """Mean |activation| of each unit over the new examples and all positions: layer -> (units,)."""
         sums: dict[str, Tensor] = {}
         rows: dict[str, int] = {}
-        with eval_mode(self.model), torch.no_grad(), watch(self.model, self.units) as seen:
+        with self._settled(), eval_mode(self.model), torch.no_grad(), watch(self.model, self.units) as seen:
             for batch in self._pieces(self.batches):
                 self.forward_loss(self.model, batch)
                 for layer, values in seen.items():
@@ -105,7 +113,7 @@ class Subject:
     def features(self) -> Tensor:
         """What the output layer is given for the new examples: (examples, features)."""
         found: list[Tensor] = []
-        with gradient_pass(self.model) as running:
+        with self._settled(), gradient_pass(self.model) as running:
             batch = next(micro_batches(self._on_device(self.batches[-1]), 2))[0]
             _, layer = output_layer(self.model, self.forward_loss(self.model, batch))
             running.drop_caches()
@@ -137,7 +145,7 @@ class Subject:
     def _gradients(self, batches: Sequence[Any]) -> Gradients:
         total: dict[str, Tensor] = {}
         examples, squares = 0, 0.0
-        with gradient_pass(self.model) as running:
+        with self._settled(), gradient_pass(self.model) as running:
             for batch in batches:
                 count = examples_in(batch)
                 for piece, part in micro_batches(batch, _LARGEST):
@@ -161,9 +169,35 @@ class Subject:
         """The eigenvalue of the loss's Hessian on the new examples that has the largest absolute value."""
         weights = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         total = sum(map(examples_in, self.batches))
-        with gradient_pass(self.model):
+        with self._settled(), gradient_pass(self.model):
             losses = [(self._loss(piece), examples_in(piece) / total) for piece in self._pieces(self.batches)]
             return largest_eigenvalue(losses, weights)
+
+    @contextmanager
+    def _settled(self) -> Iterator[None]:
+        """The network with the statistics that it is measured under; its own are put back at the end."""
+        with afterwards(saved_buffers(self.model)):
+            for buffer, values in self._statistics:
+                buffer.copy_(values)
+            yield
+
+    @cached_property
+    def _statistics(self) -> list[tuple[Tensor, Tensor]]:
+        """Buffers of batch norm, each with its value over the examples; none where they are not recalibrated."""
+        layers = [layer for layer in batch_norms(self.model) if layer.track_running_stats]
+        if not self.recalibrated or not layers:
+            return []
+        parts = [part for batch in (*self.previous, *self.batches) for part in equal_parts(batch, _PART)]
+        usable = [(part, count) for part, count in parts if count > 1]
+        if not usable:
+            raise InputError(
+                'batch norm has no statistics of single examples: pass larger batches, or statistics="kept"'
+            )
+        spread = usable[:: -(-sum(count for _, count in usable) // _STATISTICS_OF)]
+        with afterwards(saved_buffers(self.model)), in_fp32(next(self.model.parameters()).device.type):
+            here = ((self._on_device(part), count) for part, count in spread)
+            recalibrate_(self.model, here, self.forward_loss)
+            return [(buffer, buffer.clone()) for layer in layers for buffer in layer.buffers()]
 
     def _loss(self, batch: Any) -> Tensor:
         return scalar_loss(self.model, batch, self.forward_loss, next(self.model.parameters()).device)

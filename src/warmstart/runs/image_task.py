@@ -44,7 +44,7 @@ less time to compute than to launch."""
 FIRST_EPOCHS = 3
 """Of a stage, after which accuracy on earlier examples is measured where plasticity is."""
 MEASURED = 2000
-"""Old examples, and new ones, on which accuracy is measured after a stage."""
+"""Old examples, and new ones, on which accuracy is measured after a stage; examples of batch-norm statistics."""
 
 
 @dataclass(frozen=True)
@@ -219,18 +219,20 @@ class ImageTask:
         return evaluate(model, data.test, channels_last=self.recipe.channels_last).correct
 
     def diagnose(self, model: nn.Module, stage: Stage, data: StageData) -> Sequence[Measurement]:
-        """All measures on the newest examples, those of gradients on earlier ones, too."""
+        """All measures on the newest examples, those of gradients on earlier ones, too; with statistics of both."""
         if not self.diagnosed:
             return ()
         old, new = _old_and_new(data)
-        found = diagnose(
-            model,
-            new.in_order(self.recipe.batch_size),
-            forward_loss=data.forward_loss,
-            previous=old.in_order(self.recipe.batch_size) if len(old) else (),
-            initial=stage.initial,
-            optimizer=stage.optimizer,
-        )
+        with recalibrated(model, _some(data.examples, 0, data.seen)):
+            found = diagnose(
+                model,
+                new.in_order(self.recipe.batch_size),
+                forward_loss=data.forward_loss,
+                previous=old.in_order(self.recipe.batch_size) if len(old) else (),
+                initial=stage.initial,
+                optimizer=stage.optimizer,
+                statistics="kept",
+            )
         return found.measurements
 
     @property
