@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from torch import nn
+from torch.func import functional_call, hessian
 from torch.nn.functional import cross_entropy, mse_loss
 
 import warmstart as ws
@@ -196,6 +197,41 @@ def test_batch_norm_has_no_statistics_of_single_examples():
     assert 'statistics="kept"' in found.left[0].reason
     kept = ws.diagnose(cnn(), single, cross_entropy, only=["gradient-norm"], statistics="kept")
     assert kept["gradient-norm[new]"] > 0
+
+
+@pytest.mark.parametrize("trained", [0, 300])
+@pytest.mark.parametrize("seed", range(6))
+def test_sharpness_is_the_largest_eigenvalue_of_the_exact_hessian(seed, trained):
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Linear(8, 12), nn.Tanh(), nn.Linear(12, 12), nn.Tanh(), nn.Linear(12, 10))
+    inputs, targets = torch.randn(256, 8), torch.randint(10, (256,))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.3, momentum=0.9)
+    for _ in range(trained):
+        optimizer.zero_grad()
+        cross_entropy(model(inputs), targets).backward()
+        optimizer.step()
+    found = ws.diagnose(model, batches_of(inputs, targets, 100), cross_entropy, only=["sharpness"])["sharpness"]
+    names, weights = zip(*model.named_parameters(), strict=True)
+    sizes = [weight.numel() for weight in weights]
+
+    def loss(flat):
+        parts = [part.view_as(w) for part, w in zip(flat.split(sizes), weights, strict=True)]
+        return cross_entropy(functional_call(model, dict(zip(names, parts, strict=True)), (inputs.double(),)), targets)
+
+    flat = torch.cat([weight.detach().double().flatten() for weight in weights])
+    exact = torch.linalg.eigvalsh(hessian(loss)(flat))
+    assert abs(found) == pytest.approx(float(exact.abs().max()), rel=0.01)
+
+
+def test_sharpness_reads_some_512_examples_evenly_spread():
+    seen = []
+    model = nn.Sequential(nn.Linear(1, 2), nn.Tanh(), nn.Linear(2, 1))
+    model.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].flatten()))
+    inputs = torch.arange(4000.0)[:, None] / 4000
+    ws.diagnose(model, batches_of(inputs, inputs, 128), mse_loss, only=["sharpness"])
+    read = torch.cat(seen).unique()
+    assert 450 <= len(read) <= 512
+    assert float(read.mean()) == pytest.approx(0.5, abs=0.05)
 
 
 def test_a_network_is_left_bit_for_bit_as_it_was():

@@ -30,6 +30,8 @@ from warmstart.undo import afterwards
 
 _LARGEST = 128
 """Examples a pass."""
+CURVED, CURVED_PIECE = 512, 32
+"""About so many examples are read for the Hessian, and so many at a time: a graph of gradients is large."""
 _STATISTICS_OF, _PART = 2000, 500
 """About so many examples are read for batch-norm statistics, so many at a time."""
 
@@ -166,12 +168,15 @@ class Subject:
 
     @cached_property
     def sharpness(self) -> float:
-        """The eigenvalue of the loss's Hessian on the new examples that has the largest absolute value."""
+        """The eigenvalue of the largest absolute value of the loss's Hessian, on some `CURVED` of the new examples."""
         weights = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        total = sum(map(examples_in, self.batches))
+        pieces = [piece for batch in self.batches for piece, _ in micro_batches(batch, CURVED_PIECE)]
+        pieces = pieces[:: -(-sum(map(examples_in, pieces)) // CURVED)]
+        total = sum(map(examples_in, pieces))
         with self._settled(), gradient_pass(self.model):
-            losses = [(self._loss(piece), examples_in(piece) / total) for piece in self._pieces(self.batches)]
-            return largest_eigenvalue(losses, weights)
+            return largest_eigenvalue(
+                lambda: ((self._loss(piece), examples_in(piece) / total) for piece in pieces), weights
+            )
 
     @contextmanager
     def _settled(self) -> Iterator[None]:
