@@ -10,7 +10,10 @@ from dataclasses import dataclass
 
 import torch
 
+from warmstart.diagnostics.diagnose import diagnose
+from warmstart.diagnostics.subject import CURVED, CURVED_PIECE
 from warmstart.errors import InputError
+from warmstart.losses import training_loss
 from warmstart.runs.image_task import MEASURED, ImageTask
 from warmstart.runs.key import RunKey
 from warmstart.runs.run import Event, Run
@@ -60,6 +63,7 @@ class Estimator:
             with torch.random.fork_rng([device] if device.type == "cuda" else []), computing_with(threads):
                 self.seconds_a_step = {name: _seconds_a_step(task, name) for name in optimizers}
                 self._seconds_to_evaluate = _seconds_to_evaluate(task)
+                self._seconds_to_diagnose = _seconds_to_diagnose(task) if task.diagnosed else 0.0
         except torch.OutOfMemoryError as error:
             raise InputError(f"{task.model}: {too_little_memory(error)}") from None
         if device.type == "cuda":
@@ -91,7 +95,8 @@ class Estimator:
             epochs = float(fixed) if fixed is not None else min(self._epochs_of(key), recipe.max_epochs)
             of_stage = epochs * math.ceil(examples / recipe.batch_size)
             steps += of_stage
-            seconds += of_stage * self.seconds_a_step[key.optimizer] + self._seconds_to_evaluate
+            seconds += of_stage * self.seconds_a_step[key.optimizer]
+            seconds += self._seconds_to_evaluate + self._seconds_to_diagnose
             if number > 1:
                 read = self._task.method(key.method).examples_read(examples, min(new, LARGEST_BATCH))
                 seconds += read / recipe.batch_size * self.seconds_a_step[key.optimizer]
@@ -165,6 +170,22 @@ def _seconds_to_evaluate(task: ImageTask) -> float:
     seconds: float = (time.perf_counter() - began) / len(some)
     trained = task.seen[-1] / 2
     return seconds * (2 * task.tested(0, task.stages) + trained + min(2 * MEASURED, trained))
+
+
+def _seconds_to_diagnose(task: ImageTask) -> float:
+    """About the seconds to measure plasticity at a last stage, from a try on as few images as take its memory."""
+    model, new = task.make_model(), task.arriving[-1]
+    some = task.training_examples(slice(0, min(CURVED_PIECE, task.seen[-1])))
+    read = min(MEASURED, new) + min(MEASURED, task.seen[-1] - new)
+    parts = {
+        "isometry": 1.0,  # of weights alone
+        "sharpness": min(CURVED, new) / len(some),  # in as many products as of an untrained network
+        "dormant-units,feature-rank,gradient-norm": read / len(some),
+    }
+    batches = [some.batch(slice(0, len(some)))]
+    return sum(
+        times * diagnose(model, batches, training_loss, only=names.split(",")).seconds for names, times in parts.items()
+    )
 
 
 def _memory_message(task: ImageTask, device: torch.device, needed: int, jobs: int) -> str:
