@@ -12,6 +12,8 @@ import warmstart as ws
 from networks import cnn
 from warmstart.diagnostics.measure import measures
 from warmstart.diagnostics.subject import Subject
+from warmstart.losses import as_forward_loss
+from warmstart.models.resnet import resnet18
 
 N = 12
 
@@ -54,6 +56,20 @@ def test_units_that_are_silent_are_dormant():
     assert both >= 2
     assert found["dormant-units"] == pytest.approx((quiet + both) / 11)
     assert list(found.by_layer("dormant-units").values()) == pytest.approx([quiet / 5, both / 6])
+
+
+def test_units_of_a_sum_are_counted_once():
+    """ResNet-18's projections end in the ReLUs of its blocks: units are the channels of ReLUs."""
+    model = resnet18(10, 3, 8, width=4)
+    widths = []
+    for layer in model.modules():
+        if isinstance(layer, nn.ReLU):
+            layer.register_forward_hook(lambda *call: widths.append(call[2].shape[1]))
+    with torch.no_grad():
+        model.eval()(torch.randn(2, 3, 8, 8))
+    channels = sum(widths)
+    subject = Subject(model, batches_of(torch.randn(4, 3, 8, 8), torch.arange(4)), as_forward_loss(cross_entropy, None))
+    assert sum(map(len, subject.loudness.values())) == channels == 244
 
 
 @pytest.mark.parametrize(

@@ -93,10 +93,15 @@ class Subject:
 
     @cached_property
     def units(self) -> list[Units]:
-        """The units of all layers but the output."""
+        """The units of all layers but the output; of layers that are read at one place, as in a sum, the first's."""
         batch = next(micro_batches(self._on_device(self.batches[-1]), 2))[0]
         found, _ = units(self.model, lambda: self.forward_loss(self.model, batch))
-        return [layer for layer in found if layer.redrawable and layer.activation is not None]
+        once: dict[Any, Units] = {}
+        for layer in found:
+            if layer.redrawable and (place := layer.activation) is not None:
+                where = place.module, place.call, place.of_input, place.number, tuple(place.at.flatten().tolist())
+                once.setdefault(where, layer)
+        return list(once.values())
 
     @cached_property
     def loudness(self) -> dict[str, Tensor]:
