@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy, mse_loss
 import warmstart as ws
 from networks import cnn
 from warmstart.diagnostics.measure import measures
-from warmstart.diagnostics.subject import Subject
+from warmstart.diagnostics.subject import Subject, singular_values
 from warmstart.losses import as_forward_loss
 from warmstart.models.resnet import resnet18
 
@@ -300,6 +300,32 @@ def test_what_cannot_be_taken_is_named_with_its_reason(drawn):
         ws.diagnose(linear(torch.randn(3, 4)), [], mse_loss)
     cut_off = ws.diagnose(linear(torch.randn(3, 4)), batches_of(inputs, targets), lambda o, t: (o - t).detach().sum())
     assert "the loss has no gradient graph" in next(e.reason for e in cut_off.left if e.name == "gradient-norm")
+
+
+@pytest.mark.parametrize("where", ["0.weight", "1.running_var"])
+def test_a_network_with_nan_keeps_the_measures_that_it_has(where):
+    model = cnn()
+    model.state_dict()[where].fill_(math.nan)
+    images, labels = torch.randn(N, 3, 8, 8), torch.arange(N) % 3
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    more = {"initial": cnn().state_dict(), "optimizer": optimizer, "statistics": "kept"}
+    found = ws.diagnose(model, batches_of(images, labels), cross_entropy, **more)
+    assert all(math.isfinite(one.value) for one in found.measurements)
+    reasons = {entry.name: entry.reason for entry in found.left}
+    assert {"dormant-units", "feature-rank", "gradient-norm", "sharpness"} <= reasons.keys()
+    if where == "0.weight":
+        assert reasons["weight-norm"] == "0.weight holds NaN or infinite weights"
+    else:
+        assert "weight-norm" in found.to_dict()
+
+
+@pytest.mark.parametrize("shape", [(7, 40), (40, 7), (3, 6, 5)])
+def test_singular_values_are_those_of_the_decomposition(shape):
+    torch.manual_seed(0)
+    matrices = torch.randn(shape, dtype=torch.float64)
+    matrices[..., 0, :] = 2 * matrices[..., 1, :]  # one of them is 0
+    expected = torch.linalg.svdvals(matrices)
+    assert torch.allclose(singular_values(matrices).flip(-1), expected, rtol=0, atol=2e-8 * float(expected.max()))
 
 
 def test_what_is_not_asked_for_is_not_computed(drawn):

@@ -76,6 +76,9 @@ class Subject:
         }
         if not found:
             raise InputError("the network has no Linear or Conv layer")
+        for name, (_, _, weight) in found.items():
+            if not bool(weight.isfinite().all()):
+                raise InputError(f"{name} holds NaN or infinite weights")
         return found
 
     @cached_property
@@ -114,7 +117,11 @@ class Subject:
                 for layer, values in seen.items():
                     sums[layer] = sums.get(layer, 0.0) + values.abs().sum(0, dtype=torch.float64)
                     rows[layer] = rows.get(layer, 0) + len(values)
-        return {layer: (total / rows[layer]).float() for layer, total in sums.items()}
+        means = {layer: (total / rows[layer]).float() for layer, total in sums.items()}
+        for layer, mean in means.items():
+            if not bool(mean.isfinite().all()):
+                raise InputError(f"the activations of {layer} are not finite")
+        return means
 
     @cached_property
     def features(self) -> Tensor:
@@ -137,7 +144,10 @@ class Subject:
                 handle.remove()
         if not found:
             raise InputError("the output layer is given no tensor by position")
-        return torch.cat(found)
+        features = torch.cat(found)
+        if not bool(features.isfinite().all()):
+            raise InputError("the features are not finite")
+        return features
 
     @cached_property
     def new_gradients(self) -> Gradients:
@@ -223,5 +233,20 @@ class Subject:
 def _singular_values(layer: nn.Module, key: str, weight: Tensor) -> Tensor:
     rows = rows_of(layer, key, weight)
     blocks = (weight[None] if rows is None else rows).flatten(2).double()
-    values: Tensor = torch.linalg.svdvals(blocks).flatten()
-    return values.sort(descending=True).values
+    return singular_values(blocks).flatten().sort(descending=True).values
+
+
+def singular_values(matrices: Tensor) -> Tensor:
+    """The singular values of fp64 matrices (..., m, n), ascending: roots of the eigenvalues of the smaller Gram matrix.
+
+    It takes a tenth of the time of `svdvals` where one side is much the larger. Rounding moves an eigenvalue by some
+    1e-16 of the largest, so a singular value sigma by 1e-16 sigma_1^2 / (2 sigma), and one near 0 by some 1e-8 sigma_1:
+    below the rounding of fp32 weights themselves, 6e-8.
+
+    Returns:
+        (..., min(m, n)).
+    """
+    tall = matrices.size(-2) > matrices.size(-1)
+    gram = matrices.mT @ matrices if tall else matrices @ matrices.mT
+    squares: Tensor = torch.linalg.eigvalsh(gram)
+    return squares.clamp(min=0).sqrt()

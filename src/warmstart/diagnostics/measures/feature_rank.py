@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import torch
-
 from warmstart.diagnostics.measure import Measure, Measurement
-from warmstart.diagnostics.subject import Subject
+from warmstart.diagnostics.subject import Subject, singular_values
 
 DELTA = 0.01
 
@@ -22,7 +20,7 @@ class FeatureRank(Measure):
 
     def of(self, subject: Subject) -> Iterator[Measurement]:
         """The network's."""
-        sigma = torch.linalg.svdvals(subject.features.double())
+        sigma = singular_values(subject.features.double()).flip(0)
         share = sigma.cumsum(0) / sigma.sum()
         # Rounding leaves a sum that never quite reaches 1.
         yield Measurement(self.name, float((share < 1 - DELTA - 1e-9).sum() + 1) if sigma.sum() > 0 else 0.0)
