@@ -125,10 +125,12 @@ def test_norm_distance_and_effective_rate_are_as_they_are_written():
         model[2].bias.add_(100.0)  # no layer's weight
     groups = [{"params": model[i].parameters(), "lr": lr} for i, lr in ((0, 0.1), (2, 0.2))]
     batches = batches_of(torch.randn(N, 4), torch.randn(N, 3))
-    names = ["weight-norm", "distance", "effective-rate"]
+    names = ["weight-norm", "weight-magnitude", "distance", "effective-rate"]
     found = ws.diagnose(model, batches, mse_loss, initial=first, optimizer=torch.optim.SGD(groups), only=names)
     squares = [float(model[i].weight.detach().double().square().sum()) for i in (0, 2)]
     assert found["weight-norm"] == pytest.approx(math.sqrt(sum(squares)))
+    every = torch.cat([p.detach().flatten() for p in model.parameters()]).double()
+    assert found["weight-magnitude"] == pytest.approx(float(every.abs().mean()))
     begun = sum(float(first[f"{i}.weight"].double().square().sum()) for i in (0, 2))
     assert found["distance"] == pytest.approx(math.sqrt(20 * 0.25 / begun), rel=1e-5)
     assert found.by_layer("distance")["2.weight"] == 0

@@ -4,6 +4,7 @@ import csv
 import math
 
 import pytest
+import torch
 
 from warmstart.comparison.images import ImageComparison
 from warmstart.comparison.settings import CompareSettings
@@ -51,6 +52,23 @@ def test_an_interrupted_run_measures_the_same(tmp_path, monkeypatch):
     with pytest.raises(StoppedError):
         Run(task(True), KEY, GridFolder(tmp_path)).go_on(stop)
     assert Run(task(True), KEY, GridFolder(tmp_path)).go_on(lambda event: None).diagnoses == whole.diagnoses
+
+
+@pytest.mark.parametrize("method", ["cold", "warm", "shrink-perturb"])
+def test_a_network_that_was_drawn_anew_has_come_no_way(method):
+    run = Run(task(True), RunKey(method, 0, "sgd"), None).go_on(lambda event: None)
+    come = [next(value for name, _, value in run.diagnoses[stage] if name == "distance") for stage in (1, 2, 3)]
+    assert come[0] == 0
+    assert all(value == 0 if method == "cold" else value > 0 for value in come[1:])
+
+
+def test_what_was_drawn_anew_is_known_after_an_interruption(tmp_path):
+    run = Run(task(False), RunKey("cold", 0, "sgd"), GridFolder(tmp_path))
+    run.go_on(lambda event: None)
+    again = Run(task(False), RunKey("cold", 0, "sgd"), GridFolder(tmp_path))
+    assert again.first.keys() == run.first.keys()
+    assert all(torch.equal(again.first[name], first) for name, first in run.first.items())
+    assert any(not torch.equal(run.initial[name], first) for name, first in run.first.items())
 
 
 def test_a_comparison_shows_them_and_writes_all(tmp_path):
