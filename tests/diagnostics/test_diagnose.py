@@ -155,6 +155,14 @@ def test_examples_that_reach_other_parameters_are_taken_together():
     assert found["gradient-norm[all]"] == pytest.approx(float(torch.cat([first, second]).norm() / 2), rel=1e-5)
 
 
+def test_biases_and_norm_layers_are_not_in_the_gradients_norm():
+    model, images, labels = cnn(), torch.randn(N, 3, 8, 8), torch.arange(N) % 3
+    found = measured("gradient-norm", model, images, labels, cross_entropy, statistics="kept")
+    cross_entropy(model.eval()(images), labels).backward()
+    expected = math.hypot(*(float(model[i].weight.grad.norm()) for i in (0, 3, 8)))
+    assert found["gradient-norm[new]"] == pytest.approx(expected, rel=1e-4)
+
+
 def test_gradients_directions_and_curvature_are_those_of_least_squares(drawn):
     inputs, targets = drawn
     weight = torch.randn(3, 4)
