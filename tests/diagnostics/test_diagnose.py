@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from pytorch_optimizer import SAM
 from torch import nn
 from torch.func import functional_call, hessian
 from torch.nn.functional import cross_entropy, mse_loss
@@ -134,7 +135,13 @@ def test_norm_distance_and_effective_rate_are_as_they_are_written():
     begun = sum(float(first[f"{i}.weight"].double().square().sum()) for i in (0, 2))
     assert found["distance"] == pytest.approx(math.sqrt(20 * 0.25 / begun), rel=1e-5)
     assert found.by_layer("distance")["2.weight"] == 0
-    assert found["effective-rate"] == pytest.approx(math.sqrt(0.1 / squares[0] * 0.2 / squares[1]))
+    assert found["effective-rate"] == pytest.approx(0.1 / squares[0])
+    assert list(found.by_layer("effective-rate")) == ["0.weight"]  # no norm layer is behind the other one
+    adaptive = ws.diagnose(model, batches, mse_loss, optimizer=torch.optim.AdamW(groups), only=["effective-rate"])
+    assert adaptive["effective-rate"] == pytest.approx(0.1 / math.sqrt(squares[0]))
+    wrapped = SAM([{**group} for group in groups], torch.optim.SGD)
+    within = ws.diagnose(model, batches, mse_loss, optimizer=wrapped, only=["effective-rate"])
+    assert within["effective-rate"] == pytest.approx(0.1 / squares[0])
 
 
 def test_examples_that_reach_other_parameters_are_taken_together():

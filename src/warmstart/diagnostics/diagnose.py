@@ -111,7 +111,16 @@ def diagnose(
     if optimizer is not None:
         rates = {p: float(group["lr"]) for group in optimizer.param_groups for p in group["params"]}
     loss = as_forward_loss(loss_fn, forward_loss)
-    subject = Subject(model, held[0], loss, held[1], initial, rates, recalibrated=statistics == "recalibrated")
+    subject = Subject(
+        model,
+        held[0],
+        loss,
+        held[1],
+        initial,
+        rates,
+        grows_with_gradient="sgd" in type(getattr(optimizer, "base_optimizer", optimizer)).__name__.lower(),
+        recalibrated=statistics == "recalibrated",
+    )
     began, found, left = time.perf_counter(), [], []
     for measure in chosen:
         try:

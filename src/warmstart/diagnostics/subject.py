@@ -62,6 +62,8 @@ class Subject:
     """The network's first weights, by name."""
     rates: Mapping[nn.Parameter, float] | None = None
     """Each parameter's learning rate."""
+    grows_with_gradient: bool = True
+    """Whether the optimizer's updates are proportional to gradients, as SGD's are and AdamW's are not."""
     recalibrated: bool = False
     """Whether batch norm has statistics of these examples, not the running ones, while anything is measured."""
 
@@ -95,12 +97,27 @@ class Subject:
         return {name: _singular_values(*layer) for name, layer in self._layers.items()}
 
     @cached_property
+    def _all_units(self) -> list[Units]:
+        batch = next(micro_batches(self._on_device(self.batches[-1]), 2))[0]
+        return units(self.model, lambda: self.forward_loss(self.model, batch))[0]
+
+    @cached_property
+    def normalised(self) -> set[str]:
+        """The weights whose outputs pass a norm layer before another layer reads them."""
+
+        def is_of_norm(name: str) -> bool:
+            return is_norm(self.model.get_submodule(name.rpartition(".")[0]))
+
+        followed = [
+            layer for layer in self._all_units if layer.coupled_by or any(is_of_norm(part.name) for part in layer.norms)
+        ]
+        return {part.name for layer in followed for part in layer.incoming}
+
+    @cached_property
     def units(self) -> list[Units]:
         """The units of all layers but the output; of layers that are read at one place, as in a sum, the first's."""
-        batch = next(micro_batches(self._on_device(self.batches[-1]), 2))[0]
-        found, _ = units(self.model, lambda: self.forward_loss(self.model, batch))
         once: dict[Any, Units] = {}
-        for layer in found:
+        for layer in self._all_units:
             if layer.redrawable and (place := layer.activation) is not None:
                 where = place.module, place.call, place.of_input, place.number, tuple(place.at.flatten().tolist())
                 once.setdefault(where, layer)
