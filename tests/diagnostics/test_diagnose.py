@@ -16,10 +16,10 @@ from warmstart.diagnostics.subject import Subject, singular_values
 from warmstart.losses import as_forward_loss
 from warmstart.models.resnet import resnet18
 
-N = 12
+N = 36
 
 
-def batches_of(inputs, targets, size=5):
+def batches_of(inputs, targets, size=9):
     return list(zip(inputs.split(size), targets.split(size), strict=True))
 
 
@@ -115,7 +115,35 @@ def test_the_rank_of_features_is_that_of_what_the_output_layer_is_given():
     model[0].weight.data = torch.diag(torch.tensor([1.0, 1.0, 1.0, 0.0, 0.0, 0.0]))
     model[0].bias.data.zero_()
     inputs = torch.eye(6).repeat(2, 1)
-    assert measured("feature-rank", model, inputs, torch.randn(N, 3))["feature-rank"] == 3
+    assert measured("feature-rank", model, inputs, torch.randn(12, 3))["feature-rank"] == 3
+    found = measured("feature-effective-rank", model, inputs, torch.randn(12, 3))
+    assert found["feature-effective-rank"] == pytest.approx(3, abs=1e-4)  # three of the same size, and zeros
+
+
+def test_the_rank_of_features_needs_as_many_examples_as_features():
+    model = nn.Sequential(nn.Linear(3, 6), nn.Linear(6, 3))
+    new, old = batches_of(torch.randn(4, 3), torch.randn(4, 3)), batches_of(torch.randn(2, 3), torch.randn(2, 3))
+    names = ["feature-rank", "feature-effective-rank"]
+    few = ws.diagnose(model, new, mse_loss, only=names)
+    assert [entry.reason for entry in few.left] == ["4 examples cannot show the rank of 6 features: give as many"] * 2
+    assert not ws.diagnose(model, new, mse_loss, previous=old, only=names).left
+
+
+@pytest.mark.parametrize("size", [8, 16, 40])
+def test_readiness_is_that_of_examples_however_they_are_cut(size, drawn):
+    inputs, targets = torch.cat([drawn[0], drawn[0]])[:40], torch.cat([drawn[1], drawn[1]])[:40]
+    model = linear(torch.ones(3, 4))
+    found = [
+        ws.diagnose(model, batches_of(inputs, targets, cut), mse_loss, only=["readiness"])["readiness"]
+        for cut in (8, size)
+    ]
+    assert found[0] == pytest.approx(found[1], rel=1e-3)
+
+
+def test_readiness_needs_four_gradients():
+    model = linear(torch.ones(3, 4))
+    found = ws.diagnose(model, batches_of(torch.randn(31, 4), torch.randn(31, 3), 31), mse_loss, only=["readiness"])
+    assert found.left[0].reason.startswith("these batches hold 3 times 8 examples")
 
 
 def test_norm_distance_and_effective_rate_are_as_they_are_written():
@@ -190,8 +218,7 @@ def test_gradients_directions_and_curvature_are_those_of_least_squares(drawn):
     assert found["direction"] == pytest.approx(float(-(new * weight).sum() / new.norm() / weight.norm()), rel=1e-4)
     largest = float(torch.linalg.eigvalsh(2 / (3 * N) * inputs.T.double() @ inputs.double())[-1])
     assert found["sharpness"] == pytest.approx(largest, rel=0.01)
-    each = [(len(x), float(gradient(x, y).square().sum())) for x, y in batches_of(inputs, targets)]
-    spread = sum(count * square for count, square in each) / N
+    spread = sum(float(gradient(x[:8], y[:8]).square().sum()) for x, y in batches_of(inputs, targets)) / 4
     expected = float(new.square().sum()) ** 2 / (found["sharpness"] * spread)
     assert found["readiness"] == pytest.approx(expected, rel=1e-4)
 

@@ -18,7 +18,7 @@ from warmstart.runs.image_task import ImageTask
 from warmstart.runs.key import RunKey
 from warmstart.runs.run import Run
 
-SETTINGS = {"stages": 3, "stage_size": 40, "until": 0.9, "device": "cpu", "threads": 1, "jobs": 1}
+SETTINGS = {"stages": 3, "stage_size": 100, "until": 0.9, "device": "cpu", "threads": 1, "jobs": 1}
 KEY = RunKey("dash", 0, "sgd")
 
 
@@ -34,7 +34,8 @@ def test_what_is_measured_changes_no_number():
     assert diagnosed.diagnoses.keys() == {1, 2, 3}
     for stage, values in diagnosed.diagnoses.items():
         taken = {name.partition("[")[0] for name, layer, _ in values if not layer}
-        assert taken == measures().keys() | ({"previous-accuracy"} if stage > 1 else set())
+        few = {"feature-rank", "feature-effective-rank"} if stage < 3 else set()  # 256 features
+        assert taken == measures().keys() - few | ({"previous-accuracy"} if stage > 1 else set())
         assert all(math.isfinite(value) for _, _, value in values)
 
 

@@ -69,11 +69,12 @@ def diagnose(
     Args:
         model: The network.
         batches: Examples to measure on, such as those that have just arrived: a few batches suffice, as nothing is
-            sampled from them. A batch is what readiness takes gradients of.
+            sampled from them. Readiness takes gradients of 8 examples, and needs 4 of them.
         loss_fn: ``loss_fn(output, target)`` for batches ``(input, target)``; without it batches are mappings and the
             model's output has a ``.loss``.
         forward_loss: ``forward_loss(model, batch) -> scalar``, the mean over a batch, instead of ``loss_fn``.
-        previous: Batches of earlier examples, for gradients on them and on all.
+        previous: Batches of earlier examples, for gradients on them and on all, and for ranks of features where the new
+            examples are fewer than features.
         initial: The network's first weights by name, a copied ``state_dict``, for the distance from them.
         optimizer: The optimizer, for the effective rate.
         only: Names of measures, such as ``["dormant-units", "sharpness"]``; all if empty. What is not asked for costs

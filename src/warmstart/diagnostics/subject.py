@@ -30,6 +30,8 @@ from warmstart.undo import afterwards
 
 _LARGEST = 128
 """Examples a pass."""
+SAMPLE, LEAST_SAMPLES = 8, 4
+"""Examples of which a gradient is taken to see how gradients spread, and how many gradients that needs."""
 CURVED, CURVED_PIECE = 512, 32
 """About so many examples are read for the Hessian, and so many at a time: a graph of gradients is large."""
 _STATISTICS_OF, _PART = 2000, 500
@@ -38,14 +40,12 @@ _STATISTICS_OF, _PART = 2000, 500
 
 @dataclass(frozen=True, eq=False)
 class Gradients:
-    """The gradient of a mean loss, and how much those of batches spread."""
+    """The gradient of a mean loss."""
 
     mean: Mapping[str, Tensor]
     """By parameter, of all trainable ones that the loss reaches."""
     squared_norm: float
-    """Of the mean: ||g||^2."""
-    mean_squared_norm: float
-    """Of the batches' own gradients g_B: E ||g_B||^2, each weighing as many examples as it has."""
+    """||g||^2"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,7 +142,7 @@ class Subject:
 
     @cached_property
     def features(self) -> Tensor:
-        """What the output layer is given for the new examples: (examples, features)."""
+        """What the output layer is given for new examples, and for earlier ones if these are too few: (N, features)."""
         found: list[Tensor] = []
         with self._settled(), gradient_pass(self.model) as running:
             batch = next(micro_batches(self._on_device(self.batches[-1]), 2))[0]
@@ -157,6 +157,9 @@ class Subject:
                 with torch.no_grad():
                     for piece in self._pieces(self.batches):
                         self.forward_loss(self.model, piece)
+                    if found and sum(map(len, found)) < found[0].size(1):
+                        for piece in self._pieces(self.previous):
+                            self.forward_loss(self.model, piece)
             finally:
                 handle.remove()
         if not found:
@@ -165,6 +168,14 @@ class Subject:
         if not bool(features.isfinite().all()):
             raise InputError("the features are not finite")
         return features
+
+    @cached_property
+    def feature_values(self) -> Tensor:
+        """The singular values of the features, the largest first, in fp64."""
+        examples, number = self.features.shape
+        if examples < number:
+            raise InputError(f"{examples} examples cannot show the rank of {number} features: give as many")
+        return singular_values(self.features.double()).flip(0)
 
     @cached_property
     def new_gradients(self) -> Gradients:
@@ -178,14 +189,13 @@ class Subject:
 
     def _gradients(self, batches: Sequence[Any]) -> Gradients:
         total: dict[str, Tensor] = {}
-        examples, squares = 0, 0.0
+        examples = 0
         with self._settled(), gradient_pass(self.model) as running:
             for batch in batches:
                 count = examples_in(batch)
                 for piece, part in micro_batches(batch, _LARGEST):
                     running.backward(self._loss(piece) * part)
                 own = {name: p.grad for name, p in self.model.named_parameters() if p.grad is not None}
-                squares += count * sum(float(gradient.double().square().sum()) for gradient in own.values())
                 for name, gradient in own.items():
                     total[name] = total.get(name, 0.0) + count * gradient.double()
                 examples += count
@@ -196,7 +206,27 @@ class Subject:
         squared = sum(float(gradient.double().square().sum()) for gradient in mean.values())
         if not math.isfinite(squared):
             raise InputError("the gradient is not finite")
-        return Gradients(mean, squared, squares / examples)
+        return Gradients(mean, squared)
+
+    @cached_property
+    def mean_squared_norm(self) -> float:
+        """E ||g_B||^2 of gradients g_B of `SAMPLE` examples each, of some `CURVED` of the new ones."""
+        pieces = [piece for batch in self.batches for piece, _ in micro_batches(batch, SAMPLE)]
+        pieces = [piece for piece in pieces if examples_in(piece) == SAMPLE]
+        if len(pieces) < LEAST_SAMPLES:
+            raise InputError(
+                f"these batches hold {len(pieces)} times {SAMPLE} examples, which is too few for a spread: pass "
+                f"{LEAST_SAMPLES} times as many or more, in batches of {SAMPLE} at least"
+            )
+        pieces = pieces[:: -(-len(pieces) * SAMPLE // CURVED)]
+        squares = 0.0
+        with self._settled(), gradient_pass(self.model) as running:
+            for piece in pieces:
+                running.backward(self._loss(piece))
+                own = (p.grad for p in self.model.parameters() if p.grad is not None)
+                squares += sum(float(gradient.double().square().sum()) for gradient in own)
+                self.model.zero_grad(set_to_none=True)
+        return squares / len(pieces)
 
     @cached_property
     def sharpness(self) -> float:
