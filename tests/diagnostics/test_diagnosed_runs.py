@@ -39,6 +39,19 @@ def test_what_is_measured_changes_no_number():
         assert all(math.isfinite(value) for _, _, value in values)
 
 
+def test_what_a_method_leaves_of_old_knowledge_is_seen_before_the_first_update():
+    """A network drawn anew knows nothing; a shrunk one all, once its statistics follow."""
+    known = {}
+    for method in ("cold", "warm", "shrink-perturb[noise_std=0]"):
+        values = Run(task(True), RunKey(method, 0, "sgd"), None).go_on(lambda event: None).diagnoses[2]
+        known[method] = {name: value for name, _, value in values if name.startswith("previous-accuracy[epoch 0")}
+    kept, settled = "previous-accuracy[epoch 0]", "previous-accuracy[epoch 0, recalibrated]"
+    assert max(known["cold"].values()) < 0.4
+    assert min(known["warm"].values()) > 0.85
+    shrunk = known["shrink-perturb[noise_std=0]"]
+    assert shrunk[settled] > 0.85 > shrunk[kept]
+
+
 def test_an_interrupted_run_measures_the_same(tmp_path, monkeypatch):
     whole = Run(task(True), KEY, None).go_on(lambda event: None)
     monkeypatch.setattr(module, "SAVE_EVERY", -1.0)

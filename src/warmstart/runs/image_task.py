@@ -167,9 +167,8 @@ class ImageTask:
         def after_epoch(progress: Progress) -> None:
             if self.diagnosed and progress.epochs <= FIRST_EPOCHS:
                 old, _ = _old_and_new(context.data)
-                if len(old):
-                    accuracy = evaluate(model, old, channels_last=self.recipe.channels_last).accuracy
-                    context.note(Measurement(f"previous-accuracy[epoch {progress.epochs}]", accuracy))
+                for measurement in self._accuracy_before(model, old, f"epoch {progress.epochs}"):
+                    context.note(measurement)
             context.after_epoch(progress)
 
         hooks = Hooks(after_epoch=after_epoch, save_due=context.save_due, save=context.save)
@@ -219,11 +218,14 @@ class ImageTask:
         return evaluate(model, data.test, channels_last=self.recipe.channels_last).correct
 
     def diagnose(self, model: nn.Module, stage: Stage, data: StageData) -> Sequence[Measurement]:
-        """All measures on the newest examples, those of gradients on earlier ones, too; with statistics of both."""
+        """All measures on new examples and earlier ones, with statistics of both, and what is remembered of these."""
         if not self.diagnosed:
             return ()
         old, new = _old_and_new(data)
+        remembered = self._accuracy_before(model, old, "epoch 0")
         with recalibrated(model, _some(data.examples, 0, data.seen)):
+            if batch_norms(model):
+                remembered += self._accuracy_before(model, old, "epoch 0, recalibrated")
             found = diagnose(
                 model,
                 new.in_order(self.recipe.batch_size),
@@ -233,7 +235,14 @@ class ImageTask:
                 optimizer=stage.optimizer,
                 statistics="kept",
             )
-        return found.measurements
+        return (*found.measurements, *remembered)
+
+    def _accuracy_before(self, model: nn.Module, old: Examples, moment: str) -> list[Measurement]:
+        """Accuracy on examples of earlier stages; nothing where there are none."""
+        if not len(old):
+            return []
+        accuracy = evaluate(model, old, channels_last=self.recipe.channels_last).accuracy
+        return [Measurement(f"previous-accuracy[{moment}]", accuracy)]
 
     @property
     def training_recipe(self) -> Recipe:
