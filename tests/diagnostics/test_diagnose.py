@@ -11,7 +11,9 @@ from torch.nn.functional import cross_entropy, mse_loss
 
 import warmstart as ws
 from networks import cnn
-from warmstart.diagnostics.measure import measures
+from warmstart.diagnostics.measure import Measure, measures
+from warmstart.diagnostics.measures.dormant_units import DormantUnits
+from warmstart.diagnostics.measures.feature_rank import FeatureRank
 from warmstart.diagnostics.subject import Subject, singular_values
 from warmstart.losses import as_forward_loss
 from warmstart.models.resnet import resnet18
@@ -370,6 +372,37 @@ def test_singular_values_are_those_of_the_decomposition(shape):
     matrices[..., 0, :] = 2 * matrices[..., 1, :]  # one of them is 0
     expected = torch.linalg.svdvals(matrices)
     assert torch.allclose(singular_values(matrices).flip(-1), expected, rtol=0, atol=2e-8 * float(expected.max()))
+
+
+def test_a_measure_of_ones_own_is_taken_as_it_is(drawn):
+    class Largest(Measure):
+        name = "largest"
+
+        def of(self, subject):
+            return self.whole_and_layers(max(float(w.abs().max()) for w in subject.weights.values()), {})
+
+    model = linear(torch.full((3, 4), -2.0))
+    found = ws.diagnose(model, batches_of(*drawn), mse_loss, only=[Largest(), "weight-norm"])
+    assert found.to_dict() == {"largest": 2.0, "weight-norm": pytest.approx(2 * math.sqrt(12))}
+    with pytest.raises(ws.InputError, match="is no measure: call it"):
+        ws.diagnose(model, batches_of(*drawn), mse_loss, only=[Largest])
+
+
+def test_thresholds_are_settings():
+    torch.manual_seed(3)
+    model = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3))
+    with torch.no_grad():
+        model[0].weight[2], model[0].bias[2] = 0, -1.0  # dead
+        model[0].weight[3], model[0].bias[3] = 0, 1e-3  # all but silent
+    inputs, targets = torch.randn(40, 4), torch.randn(40, 3)
+    for tau, share in ((0.0, 0.2), (0.025, 0.4)):
+        assert measured(DormantUnits(tau), model, inputs, targets)["dormant-units"] == pytest.approx(share)
+    ranks = [measured(FeatureRank(delta), model, inputs, targets)["feature-rank"] for delta in (0.01, 0.9)]
+    assert ranks[1] == 1 < ranks[0]
+    with pytest.raises(ws.InputError, match="tau is -1; it must be a finite number, at least 0"):
+        DormantUnits(-1)
+    with pytest.raises(ws.InputError, match="delta is 1; it must be a finite number, above 0 and below 1"):
+        FeatureRank(1)
 
 
 def test_what_is_not_asked_for_is_not_computed(drawn):

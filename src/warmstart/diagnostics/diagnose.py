@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from warmstart.diagnostics.measure import Measurement, named_measures
+from warmstart.diagnostics.measure import Measure, Measurement, chosen_measures
 from warmstart.diagnostics.subject import Subject
 from warmstart.errors import InputError, one_of
 from warmstart.layers.left_alone import LeftAlone
@@ -61,7 +61,7 @@ def diagnose(
     previous: Iterable[Any] = (),
     initial: Mapping[str, Tensor] | None = None,
     optimizer: torch.optim.Optimizer | None = None,
-    only: Sequence[str] = (),
+    only: Sequence[str | Measure] = (),
     statistics: Statistics = "recalibrated",
 ) -> Diagnosis:
     """Measure the plasticity of a network; its weights, gradients, buffers and modes are left as they are.
@@ -77,8 +77,8 @@ def diagnose(
             examples are fewer than features.
         initial: The network's first weights by name, a copied ``state_dict``, for the distance from them.
         optimizer: The optimizer, for the effective rate.
-        only: Names of measures, such as ``["dormant-units", "sharpness"]``; all if empty. What is not asked for costs
-            nothing.
+        only: Names of measures, such as ``["dormant-units", "sharpness"]``, or measures of your own; all if empty. What
+            is not asked for costs nothing.
         statistics: What batch norm normalises with while the network is measured, in eval mode: ``"recalibrated"``,
             means and variances of some 2000 of these examples, as it would in training; or ``"kept"``, its running
             statistics, which a network that has just been changed has from before.
@@ -104,7 +104,7 @@ def diagnose(
     if optimizer is not None:
         require_optimizer(optimizer)
     one_of("statistics", statistics, get_args(Statistics))
-    chosen = named_measures(tuple([only] if isinstance(only, str) else only))
+    chosen = chosen_measures([only] if isinstance(only, (str, Measure)) else list(only))
     held = [list(islice(some, MOST_BATCHES)) for some in (batches, previous)]
     if not held[0]:
         raise InputError("there is no batch to measure on: give at least one")
