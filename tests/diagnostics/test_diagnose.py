@@ -1,23 +1,27 @@
 """Each measure on a network where the answer is known; the network is left as it was."""
 
-import copy
 import math
 
 import pytest
 import torch
+from pytorch_optimizer import SAM
 from torch import nn
+from torch.func import functional_call, hessian
 from torch.nn.functional import cross_entropy, mse_loss
 
 import warmstart as ws
 from networks import cnn
-from warmstart.diagnostics.measure import measures
-from warmstart.diagnostics.subject import Subject
-from warmstart.layers.recalibration import recalibrate_
+from warmstart.diagnostics.measure import Measure, measures
+from warmstart.diagnostics.measures.dormant_units import DormantUnits
+from warmstart.diagnostics.measures.feature_rank import FeatureRank
+from warmstart.diagnostics.subject import Subject, singular_values
+from warmstart.losses import as_forward_loss
+from warmstart.models.resnet import resnet18
 
-N = 12
+N = 36
 
 
-def batches_of(inputs, targets, size=5):
+def batches_of(inputs, targets, size=9):
     return list(zip(inputs.split(size), targets.split(size), strict=True))
 
 
@@ -55,6 +59,20 @@ def test_units_that_are_silent_are_dormant():
     assert both >= 2
     assert found["dormant-units"] == pytest.approx((quiet + both) / 11)
     assert list(found.by_layer("dormant-units").values()) == pytest.approx([quiet / 5, both / 6])
+
+
+def test_units_of_a_sum_are_counted_once():
+    """ResNet-18's projections end in the ReLUs of its blocks: units are the channels of ReLUs."""
+    model = resnet18(10, 3, 8, width=4)
+    widths = []
+    for layer in model.modules():
+        if isinstance(layer, nn.ReLU):
+            layer.register_forward_hook(lambda *call: widths.append(call[2].shape[1]))
+    with torch.no_grad():
+        model.eval()(torch.randn(2, 3, 8, 8))
+    channels = sum(widths)
+    subject = Subject(model, batches_of(torch.randn(4, 3, 8, 8), torch.arange(4)), as_forward_loss(cross_entropy, None))
+    assert sum(map(len, subject.loudness.values())) == channels == 244
 
 
 @pytest.mark.parametrize(
@@ -99,7 +117,35 @@ def test_the_rank_of_features_is_that_of_what_the_output_layer_is_given():
     model[0].weight.data = torch.diag(torch.tensor([1.0, 1.0, 1.0, 0.0, 0.0, 0.0]))
     model[0].bias.data.zero_()
     inputs = torch.eye(6).repeat(2, 1)
-    assert measured("feature-rank", model, inputs, torch.randn(N, 3))["feature-rank"] == 3
+    assert measured("feature-rank", model, inputs, torch.randn(12, 3))["feature-rank"] == 3
+    found = measured("feature-effective-rank", model, inputs, torch.randn(12, 3))
+    assert found["feature-effective-rank"] == pytest.approx(3, abs=1e-4)  # three of the same size, and zeros
+
+
+def test_the_rank_of_features_needs_as_many_examples_as_features():
+    model = nn.Sequential(nn.Linear(3, 6), nn.Linear(6, 3))
+    new, old = batches_of(torch.randn(4, 3), torch.randn(4, 3)), batches_of(torch.randn(2, 3), torch.randn(2, 3))
+    names = ["feature-rank", "feature-effective-rank"]
+    few = ws.diagnose(model, new, mse_loss, only=names)
+    assert [entry.reason for entry in few.left] == ["4 examples cannot show the rank of 6 features: give as many"] * 2
+    assert not ws.diagnose(model, new, mse_loss, previous=old, only=names).left
+
+
+@pytest.mark.parametrize("size", [8, 16, 40])
+def test_readiness_is_that_of_examples_however_they_are_cut(size, drawn):
+    inputs, targets = torch.cat([drawn[0], drawn[0]])[:40], torch.cat([drawn[1], drawn[1]])[:40]
+    model = linear(torch.ones(3, 4))
+    found = [
+        ws.diagnose(model, batches_of(inputs, targets, cut), mse_loss, only=["readiness"])["readiness"]
+        for cut in (8, size)
+    ]
+    assert found[0] == pytest.approx(found[1], rel=1e-3)
+
+
+def test_readiness_needs_four_gradients():
+    model = linear(torch.ones(3, 4))
+    found = ws.diagnose(model, batches_of(torch.randn(31, 4), torch.randn(31, 3), 31), mse_loss, only=["readiness"])
+    assert found.left[0].reason.startswith("these batches hold 3 times 8 examples")
 
 
 def test_norm_distance_and_effective_rate_are_as_they_are_written():
@@ -110,14 +156,22 @@ def test_norm_distance_and_effective_rate_are_as_they_are_written():
         model[2].bias.add_(100.0)  # no layer's weight
     groups = [{"params": model[i].parameters(), "lr": lr} for i, lr in ((0, 0.1), (2, 0.2))]
     batches = batches_of(torch.randn(N, 4), torch.randn(N, 3))
-    names = ["weight-norm", "distance", "effective-rate"]
+    names = ["weight-norm", "weight-magnitude", "distance", "effective-rate"]
     found = ws.diagnose(model, batches, mse_loss, initial=first, optimizer=torch.optim.SGD(groups), only=names)
     squares = [float(model[i].weight.detach().double().square().sum()) for i in (0, 2)]
     assert found["weight-norm"] == pytest.approx(math.sqrt(sum(squares)))
+    every = torch.cat([p.detach().flatten() for p in model.parameters()]).double()
+    assert found["weight-magnitude"] == pytest.approx(float(every.abs().mean()))
     begun = sum(float(first[f"{i}.weight"].double().square().sum()) for i in (0, 2))
     assert found["distance"] == pytest.approx(math.sqrt(20 * 0.25 / begun), rel=1e-5)
     assert found.by_layer("distance")["2.weight"] == 0
-    assert found["effective-rate"] == pytest.approx(math.sqrt(0.1 / squares[0] * 0.2 / squares[1]))
+    assert found["effective-rate"] == pytest.approx(0.1 / squares[0])
+    assert list(found.by_layer("effective-rate")) == ["0.weight"]  # no norm layer is behind the other one
+    adaptive = ws.diagnose(model, batches, mse_loss, optimizer=torch.optim.AdamW(groups), only=["effective-rate"])
+    assert adaptive["effective-rate"] == pytest.approx(0.1 / math.sqrt(squares[0]))
+    wrapped = SAM([{**group} for group in groups], torch.optim.SGD)
+    within = ws.diagnose(model, batches, mse_loss, optimizer=wrapped, only=["effective-rate"])
+    assert within["effective-rate"] == pytest.approx(0.1 / squares[0])
 
 
 def test_examples_that_reach_other_parameters_are_taken_together():
@@ -136,6 +190,14 @@ def test_examples_that_reach_other_parameters_are_taken_together():
     # 2 (w x) x of each, halved in the mean over both.
     first, second = torch.tensor([0.0, 8.0]), torch.tensor([8.0, 24.0])
     assert found["gradient-norm[all]"] == pytest.approx(float(torch.cat([first, second]).norm() / 2), rel=1e-5)
+
+
+def test_biases_and_norm_layers_are_not_in_the_gradients_norm():
+    model, images, labels = cnn(), torch.randn(N, 3, 8, 8), torch.arange(N) % 3
+    found = measured("gradient-norm", model, images, labels, cross_entropy, statistics="kept")
+    cross_entropy(model.eval()(images), labels).backward()
+    expected = math.hypot(*(float(model[i].weight.grad.norm()) for i in (0, 3, 8)))
+    assert found["gradient-norm[new]"] == pytest.approx(expected, rel=1e-4)
 
 
 def test_gradients_directions_and_curvature_are_those_of_least_squares(drawn):
@@ -158,85 +220,80 @@ def test_gradients_directions_and_curvature_are_those_of_least_squares(drawn):
     assert found["direction"] == pytest.approx(float(-(new * weight).sum() / new.norm() / weight.norm()), rel=1e-4)
     largest = float(torch.linalg.eigvalsh(2 / (3 * N) * inputs.T.double() @ inputs.double())[-1])
     assert found["sharpness"] == pytest.approx(largest, rel=0.01)
-    each = [(len(x), float(gradient(x, y).square().sum())) for x, y in batches_of(inputs, targets)]
-    spread = sum(count * square for count, square in each) / N
+    spread = sum(float(gradient(x[:8], y[:8]).square().sum()) for x, y in batches_of(inputs, targets)) / 4
     expected = float(new.square().sum()) ** 2 / (found["sharpness"] * spread)
     assert found["readiness"] == pytest.approx(expected, rel=1e-4)
 
 
-def shrunk_cnn():
-    """A network whose batch-norm statistics are those of its examples, and a copy with all weights times 0.3."""
-    torch.manual_seed(3)
-    model, images, labels = cnn(), torch.randn(60, 3, 8, 8), torch.arange(60) % 3
-    recalibrate_(model, [(images, 60.0)], lambda model, batch: model(batch))
-    shrunk = copy.deepcopy(model)
-    ws.shrink_perturb_(shrunk, 0.3, 0.0)
-    return model, shrunk, batches_of(images, labels)
+def test_shrinking_silences_no_unit_behind_batch_norm():
+    """The statistics follow the weights, so that activations are what they were; only kept ones do not."""
+    torch.manual_seed(5)
+    images, labels = torch.randn(64, 3, 8, 8), torch.arange(64) % 3
+    model, old = cnn(), (images[:48], labels[:48])
+    model.train()
+    for _ in range(40):
+        model(images)
+    new = batches_of(images[48:], labels[48:], 16)
+    names = ["dormant-units", "feature-rank", "gradient-norm"]
+
+    def taken(statistics):
+        found = ws.diagnose(model, new, cross_entropy, previous=[old], only=names, statistics=statistics)
+        assert not found.left, found
+        return found.to_dict()
+
+    before, kept = taken("recalibrated"), taken("kept")
+    ws.shrink_perturb_(model, shrink=0.3, noise_std=0.0)
+    after, lagging = taken("recalibrated"), taken("kept")
+    assert after["dormant-units"] == before["dormant-units"] == kept["dormant-units"]
+    assert after["feature-rank"] == before["feature-rank"]
+    assert lagging["dormant-units"] > after["dormant-units"]
+    assert lagging["gradient-norm[new]"] < after["gradient-norm[new]"]
+    with pytest.raises(ws.InputError, match="statistics 'keep' is unknown"):
+        taken("keep")
 
 
-@pytest.mark.parametrize("name", ["dormant-units", "feature-rank"])
-def test_shrinking_before_norm_layers_silences_no_unit(name):
-    model, shrunk, batches = shrunk_cnn()
-    before, after = (ws.diagnose(one, batches, cross_entropy, only=[name])[name] for one in (model, shrunk))
-    assert after == pytest.approx(before)
+def test_batch_norm_has_no_statistics_of_single_examples():
+    single = batches_of(torch.randn(3, 3, 8, 8), torch.arange(3), 1)
+    found = ws.diagnose(cnn(), single, cross_entropy, only=["gradient-norm", "weight-norm"])
+    assert found["weight-norm"] > 0
+    assert 'statistics="kept"' in found.left[0].reason
+    kept = ws.diagnose(cnn(), single, cross_entropy, only=["gradient-norm"], statistics="kept")
+    assert kept["gradient-norm[new]"] > 0
 
 
-def test_by_the_old_networks_statistics_it_would_seem_to():
-    _, shrunk, batches = shrunk_cnn()
-    kept, anew = (
-        ws.diagnose(shrunk, batches, cross_entropy, only=["gradient-norm"], batch_norm=how)["gradient-norm[new]"]
-        for how in ("keep", "recalibrate")
-    )
-    assert anew > 1.2 * kept
-    with pytest.raises(ws.InputError, match="batch_norm 'reset' is unknown"):
-        ws.diagnose(shrunk, batches, cross_entropy, batch_norm="reset")
-
-
+@pytest.mark.parametrize("trained", [0, 300])
 @pytest.mark.parametrize("seed", range(6))
-def test_sharpness_is_an_exact_hessians_largest_eigenvalue(seed):
-    """Of networks with few weights, whose second eigenvalue may be near."""
+def test_sharpness_is_the_largest_eigenvalue_of_the_exact_hessian(seed, trained):
     torch.manual_seed(seed)
-    model = nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 3))
-    inputs, targets = torch.randn(40, 3), torch.randn(40, 3)
-    names, shapes = zip(*((name, p.shape) for name, p in model.named_parameters()), strict=True)
-    flat = torch.cat([p.detach().flatten() for p in model.parameters()]).double()
-    exactly = copy.deepcopy(model).double()
+    model = nn.Sequential(nn.Linear(8, 12), nn.Tanh(), nn.Linear(12, 12), nn.Tanh(), nn.Linear(12, 10))
+    inputs, targets = torch.randn(256, 8), torch.randint(10, (256,))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.3, momentum=0.9)
+    for _ in range(trained):
+        optimizer.zero_grad()
+        cross_entropy(model(inputs), targets).backward()
+        optimizer.step()
+    found = ws.diagnose(model, batches_of(inputs, targets, 100), cross_entropy, only=["sharpness"])["sharpness"]
+    names, weights = zip(*model.named_parameters(), strict=True)
+    sizes = [weight.numel() for weight in weights]
 
-    def loss(weights):
-        parts = weights.split([shape.numel() for shape in shapes])
-        values = {name: part.view(shape) for name, part, shape in zip(names, parts, shapes, strict=True)}
-        return mse_loss(torch.func.functional_call(exactly, values, inputs.double()), targets.double())
+    def loss(flat):
+        parts = [part.view_as(w) for part, w in zip(flat.split(sizes), weights, strict=True)]
+        return cross_entropy(functional_call(model, dict(zip(names, parts, strict=True)), (inputs.double(),)), targets)
 
-    exact = torch.linalg.eigvalsh(torch.func.hessian(loss)(flat))
-    found = measured("sharpness", model, inputs, targets)["sharpness"]
-    assert found == pytest.approx(float(exact[exact.abs().argmax()]), rel=0.015)
-
-
-def test_units_that_are_added_to_each_other_are_counted_once():
-    class Residual(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.one, self.other, self.head = nn.Linear(4, 6), nn.Linear(4, 6), nn.Linear(6, 3)
-
-        def forward(self, x):
-            return self.head(self.relu(self.one(x) + self.other(x)))
-
-    model = Residual()
-    model.relu = nn.ReLU()
-    inputs, targets = torch.randn(N, 4), torch.randn(N, 3)
-    assert list(measured("dormant-units", model, inputs, targets).by_layer("dormant-units")) == ["one"]
+    flat = torch.cat([weight.detach().double().flatten() for weight in weights])
+    exact = torch.linalg.eigvalsh(hessian(loss)(flat))
+    assert abs(found) == pytest.approx(float(exact.abs().max()), rel=0.01)
 
 
-def test_a_diverged_network_is_measured_as_far_as_it_can_be(drawn):
-    model = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3))
-    with torch.no_grad():
-        model[0].weight[0, 0] = math.nan
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    found = ws.diagnose(model, batches_of(*drawn), mse_loss, initial=dict(model.state_dict()), optimizer=optimizer)
-    reasons = {entry.name: entry.reason for entry in found.left}
-    assert reasons["effective-rank"] == "0.weight holds NaN or infinite weights"
-    assert "NaN" in reasons["dormant-units"]
-    assert "not finite" in reasons["gradient-norm"]
+def test_sharpness_reads_some_512_examples_evenly_spread():
+    seen = []
+    model = nn.Sequential(nn.Linear(1, 2), nn.Tanh(), nn.Linear(2, 1))
+    model.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].flatten()))
+    inputs = torch.arange(4000.0)[:, None] / 4000
+    ws.diagnose(model, batches_of(inputs, inputs, 128), mse_loss, only=["sharpness"])
+    read = torch.cat(seen).unique()
+    assert 450 <= len(read) <= 512
+    assert float(read.mean()) == pytest.approx(0.5, abs=0.05)
 
 
 def test_a_network_is_left_bit_for_bit_as_it_was():
@@ -289,6 +346,63 @@ def test_what_cannot_be_taken_is_named_with_its_reason(drawn):
         ws.diagnose(linear(torch.randn(3, 4)), [], mse_loss)
     cut_off = ws.diagnose(linear(torch.randn(3, 4)), batches_of(inputs, targets), lambda o, t: (o - t).detach().sum())
     assert "the loss has no gradient graph" in next(e.reason for e in cut_off.left if e.name == "gradient-norm")
+
+
+@pytest.mark.parametrize("where", ["0.weight", "1.running_var"])
+def test_a_network_with_nan_keeps_the_measures_that_it_has(where):
+    model = cnn()
+    model.state_dict()[where].fill_(math.nan)
+    images, labels = torch.randn(N, 3, 8, 8), torch.arange(N) % 3
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    more = {"initial": cnn().state_dict(), "optimizer": optimizer, "statistics": "kept"}
+    found = ws.diagnose(model, batches_of(images, labels), cross_entropy, **more)
+    assert all(math.isfinite(one.value) for one in found.measurements)
+    reasons = {entry.name: entry.reason for entry in found.left}
+    assert {"dormant-units", "feature-rank", "gradient-norm", "sharpness"} <= reasons.keys()
+    if where == "0.weight":
+        assert reasons["weight-norm"] == "0.weight holds NaN or infinite weights"
+    else:
+        assert "weight-norm" in found.to_dict()
+
+
+@pytest.mark.parametrize("shape", [(7, 40), (40, 7), (3, 6, 5)])
+def test_singular_values_are_those_of_the_decomposition(shape):
+    torch.manual_seed(0)
+    matrices = torch.randn(shape, dtype=torch.float64)
+    matrices[..., 0, :] = 2 * matrices[..., 1, :]  # one of them is 0
+    expected = torch.linalg.svdvals(matrices)
+    assert torch.allclose(singular_values(matrices).flip(-1), expected, rtol=0, atol=2e-8 * float(expected.max()))
+
+
+def test_a_measure_of_ones_own_is_taken_as_it_is(drawn):
+    class Largest(Measure):
+        name = "largest"
+
+        def of(self, subject):
+            return self.whole_and_layers(max(float(w.abs().max()) for w in subject.weights.values()), {})
+
+    model = linear(torch.full((3, 4), -2.0))
+    found = ws.diagnose(model, batches_of(*drawn), mse_loss, only=[Largest(), "weight-norm"])
+    assert found.to_dict() == {"largest": 2.0, "weight-norm": pytest.approx(2 * math.sqrt(12))}
+    with pytest.raises(ws.InputError, match="is no measure: call it"):
+        ws.diagnose(model, batches_of(*drawn), mse_loss, only=[Largest])
+
+
+def test_thresholds_are_settings():
+    torch.manual_seed(3)
+    model = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3))
+    with torch.no_grad():
+        model[0].weight[2], model[0].bias[2] = 0, -1.0  # dead
+        model[0].weight[3], model[0].bias[3] = 0, 1e-3  # all but silent
+    inputs, targets = torch.randn(40, 4), torch.randn(40, 3)
+    for tau, share in ((0.0, 0.2), (0.025, 0.4)):
+        assert measured(DormantUnits(tau), model, inputs, targets)["dormant-units"] == pytest.approx(share)
+    ranks = [measured(FeatureRank(delta), model, inputs, targets)["feature-rank"] for delta in (0.01, 0.9)]
+    assert ranks[1] == 1 < ranks[0]
+    with pytest.raises(ws.InputError, match="tau is -1; it must be a finite number, at least 0"):
+        DormantUnits(-1)
+    with pytest.raises(ws.InputError, match="delta is 1; it must be a finite number, above 0 and below 1"):
+        FeatureRank(1)
 
 
 def test_what_is_not_asked_for_is_not_computed(drawn):

@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from warmstart.batches import examples_in
-from warmstart.diagnostics.measure import Measurement, named_measures
-from warmstart.diagnostics.subject import PASS, Subject
+from warmstart.diagnostics.measure import Measure, Measurement, chosen_measures
+from warmstart.diagnostics.subject import Subject
 from warmstart.errors import InputError, one_of
 from warmstart.layers.left_alone import LeftAlone
-from warmstart.layers.recalibration import measure_norms_
 from warmstart.losses import ForwardLoss, as_forward_loss
-from warmstart.network import require_module, require_optimizer, saved_buffers
+from warmstart.network import require_module, require_optimizer
 from warmstart.processes import team_of
 
 MOST_BATCHES = 10_000
+Statistics = Literal["recalibrated", "kept"]
 
 
 @dataclass(frozen=True)
@@ -63,33 +61,34 @@ def diagnose(
     previous: Iterable[Any] = (),
     initial: Mapping[str, Tensor] | None = None,
     optimizer: torch.optim.Optimizer | None = None,
-    only: Sequence[str] = (),
-    batch_norm: Literal["recalibrate", "keep"] = "recalibrate",
+    only: Sequence[str | Measure] = (),
+    statistics: Statistics = "recalibrated",
 ) -> Diagnosis:
     """Measure the plasticity of a network; its weights, gradients, buffers and modes are left as they are.
-
-    A network whose weights have just been shrunk still has the batch-norm statistics of the old ones, by which it would
-    seem half dead. So all is measured with statistics taken anew over ``batches`` and ``previous``.
 
     Args:
         model: The network.
         batches: Examples to measure on, such as those that have just arrived: a few batches suffice, as nothing is
-            sampled from them. A batch is what readiness takes gradients of.
+            sampled from them. Readiness takes gradients of 8 examples, and needs 4 of them.
         loss_fn: ``loss_fn(output, target)`` for batches ``(input, target)``; without it batches are mappings and the
             model's output has a ``.loss``.
         forward_loss: ``forward_loss(model, batch) -> scalar``, the mean over a batch, instead of ``loss_fn``.
-        previous: Batches of earlier examples, for gradients on them and on all.
+        previous: Batches of earlier examples, for gradients on them and on all, and for ranks of features where the new
+            examples are fewer than features.
         initial: The network's first weights by name, a copied ``state_dict``, for the distance from them.
         optimizer: The optimizer, for the effective rate.
-        only: Names of measures, such as ``["dormant-units", "sharpness"]``; all if empty. What is not asked for costs
-            nothing.
-        batch_norm: ``"keep"`` measures with the running statistics as they are.
+        only: Names of measures, such as ``["dormant-units", "sharpness"]``, or measures of your own; all if empty. What
+            is not asked for costs nothing.
+        statistics: What batch norm normalises with while the network is measured, in eval mode: ``"recalibrated"``,
+            means and variances of some 2000 of these examples, as it would in training; or ``"kept"``, its running
+            statistics, which a network that has just been changed has from before.
 
     Returns:
         The measurements.
 
     Raises:
-        InputError: If there is no batch, a name is unknown, or the network is trained by several processes.
+        InputError: If there is no batch, a name or ``statistics`` is unknown, or the network is trained by several
+            processes.
 
     Example:
         >>> model = torch.nn.Linear(2, 2)
@@ -104,33 +103,29 @@ def diagnose(
         raise InputError("diagnose measures in one process: call it in the first, with the whole network")
     if optimizer is not None:
         require_optimizer(optimizer)
-    chosen = named_measures(tuple([only] if isinstance(only, str) else only))
-    one_of("batch_norm", str(batch_norm), ("recalibrate", "keep"))
+    one_of("statistics", statistics, get_args(Statistics))
+    chosen = chosen_measures([only] if isinstance(only, (str, Measure)) else list(only))
     held = [list(islice(some, MOST_BATCHES)) for some in (batches, previous)]
     if not held[0]:
         raise InputError("there is no batch to measure on: give at least one")
     rates = None
     if optimizer is not None:
         rates = {p: float(group["lr"]) for group in optimizer.param_groups for p in group["params"]}
-    subject = Subject(model, held[0], as_forward_loss(loss_fn, forward_loss), held[1], initial, rates)
+    loss = as_forward_loss(loss_fn, forward_loss)
+    subject = Subject(
+        model,
+        held[0],
+        loss,
+        held[1],
+        initial,
+        rates,
+        grows_with_gradient="sgd" in type(getattr(optimizer, "base_optimizer", optimizer)).__name__.lower(),
+        recalibrated=statistics == "recalibrated",
+    )
     began, found, left = time.perf_counter(), [], []
-    with _statistics_of(subject) if batch_norm == "recalibrate" else nullcontext():
-        for measure in chosen:
-            try:
-                found += list(measure.of(subject))
-            except InputError as error:
-                left.append(LeftAlone(measure.name, str(error)))
+    for measure in chosen:
+        try:
+            found += list(measure.of(subject))
+        except InputError as error:
+            left.append(LeftAlone(measure.name, str(error)))
     return Diagnosis(tuple(found), tuple(left), time.perf_counter() - began)
-
-
-@contextmanager
-def _statistics_of(subject: Subject) -> Iterator[None]:
-    """Give the network batch-norm statistics of the examples that it is measured on; its own are put back."""
-    put_back = saved_buffers(subject.model)
-    try:
-        batches = [*subject.previous, *subject.batches]
-        if max(map(examples_in, batches)) >= 2:  # one alone may have no statistics
-            measure_norms_(subject.model, batches, subject.forward_loss, PASS, at_least=2, full_precision=True)
-        yield
-    finally:
-        put_back()

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from warmstart.diagnostics.subject import Subject
 from warmstart.errors import InputError, nearest
@@ -59,10 +59,13 @@ def measures() -> dict[str, Measure]:
     return dict(sorted(found.items()))
 
 
-def named_measures(names: tuple[str, ...]) -> list[Measure]:
-    """The measures of these names, all for none; InputError if one is unknown."""
+def chosen_measures(chosen: Sequence[Any]) -> list[Measure]:
+    """The measures of these names, and those given themselves; all for none. InputError if one is neither."""
     known = measures()
-    for name in names:
-        if name not in known:
-            raise InputError(f"measure '{name}' is unknown{nearest(name, known)}")
-    return [known[name] for name in names or known]
+    for one in chosen:
+        if not isinstance(one, (str, Measure)):
+            hint = "call it" if isinstance(one, type) else "pass a name or a Measure"
+            raise InputError(f"{one!r} is no measure: {hint}")
+        if isinstance(one, str) and one not in known:
+            raise InputError(f"measure '{one}' is unknown{nearest(one, known)}")
+    return [known[one] if isinstance(one, str) else one for one in chosen or list(known)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -11,36 +12,40 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from warmstart.batches import examples_in, micro_batches, to_device
+from warmstart.batches import equal_parts, examples_in, micro_batches, to_device
 from warmstart.diagnostics.hessian import largest_eigenvalue
 from warmstart.errors import InputError
 from warmstart.gradient_pass import gradient_pass, scalar_loss
 from warmstart.layers.matrices import embeddings, rows_of
 from warmstart.layers.neurons import each_parameter, rule_of
-from warmstart.layers.norms import is_norm
+from warmstart.layers.norms import batch_norms, is_norm
 from warmstart.layers.output import output_layer
+from warmstart.layers.recalibration import recalibrate_
 from warmstart.layers.units import Units, units, watch
 from warmstart.losses import ForwardLoss
-from warmstart.network import eval_mode
+from warmstart.network import eval_mode, saved_buffers
+from warmstart.precision import in_fp32
+from warmstart.undo import afterwards
 
-PASS = 128
+_LARGEST = 128
 """Examples a pass."""
+SAMPLE, LEAST_SAMPLES = 8, 4
+"""Examples of which a gradient is taken to see how gradients spread, and how many gradients that needs."""
 CURVED, CURVED_PIECE = 512, 32
 """About so many examples are read for the Hessian, and so many at a time: a graph of gradients is large."""
+_STATISTICS_OF, _PART = 2000, 500
+"""About so many examples are read for batch-norm statistics, so many at a time."""
 
 
 @dataclass(frozen=True, eq=False)
 class Gradients:
-    """The gradient of a mean loss, and how much those of batches spread."""
+    """The gradient of a mean loss."""
 
     mean: Mapping[str, Tensor]
     """By parameter, of all trainable ones that the loss reaches."""
     squared_norm: float
-    """Of the mean: ||g||^2."""
-    mean_squared_norm: float
-    """Of the batches' own gradients g_B: E ||g_B||^2, each weighing as many examples as it has."""
+    """||g||^2"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +62,10 @@ class Subject:
     """The network's first weights, by name."""
     rates: Mapping[nn.Parameter, float] | None = None
     """Each parameter's learning rate."""
+    grows_with_gradient: bool = True
+    """Whether the optimizer's updates are proportional to gradients, as SGD's are and AdamW's are not."""
+    recalibrated: bool = False
+    """Whether batch norm has statistics of these examples, not the running ones, while anything is measured."""
 
     @cached_property
     def _layers(self) -> dict[str, tuple[nn.Module, str, Tensor]]:
@@ -88,38 +97,54 @@ class Subject:
         return {name: _singular_values(*layer) for name, layer in self._layers.items()}
 
     @cached_property
-    def units(self) -> list[Units]:
-        """The units of all layers but the output; those of two layers that are added up stand once, with the first."""
+    def _all_units(self) -> list[Units]:
         batch = next(micro_batches(self._on_device(self.batches[-1]), 2))[0]
-        found, _ = units(self.model, lambda: self.forward_loss(self.model, batch))
-        seen: dict[tuple[Any, ...], Units] = {}
-        for layer in found:
+        return units(self.model, lambda: self.forward_loss(self.model, batch))[0]
+
+    @cached_property
+    def normalised(self) -> set[str]:
+        """The weights whose outputs pass a norm layer before another layer reads them."""
+
+        def is_of_norm(name: str) -> bool:
+            return is_norm(self.model.get_submodule(name.rpartition(".")[0]))
+
+        followed = [
+            layer for layer in self._all_units if layer.coupled_by or any(is_of_norm(part.name) for part in layer.norms)
+        ]
+        return {part.name for layer in followed for part in layer.incoming}
+
+    @cached_property
+    def units(self) -> list[Units]:
+        """The units of all layers but the output; of layers that are read at one place, as in a sum, the first's."""
+        once: dict[Any, Units] = {}
+        for layer in self._all_units:
             if layer.redrawable and (place := layer.activation) is not None:
-                where = (place.module, place.call, place.of_input, place.number, place.axis)
-                seen.setdefault((*where, *place.at.flatten().tolist()), layer)
-        return list(seen.values())
+                where = place.module, place.call, place.of_input, place.number, tuple(place.at.flatten().tolist())
+                once.setdefault(where, layer)
+        return list(once.values())
 
     @cached_property
     def loudness(self) -> dict[str, Tensor]:
         """Mean |activation| of each unit over the new examples and all positions: layer -> (units,)."""
         sums: dict[str, Tensor] = {}
         rows: dict[str, int] = {}
-        with eval_mode(self.model), torch.no_grad(), watch(self.model, self.units) as seen:
+        with self._settled(), eval_mode(self.model), torch.no_grad(), watch(self.model, self.units) as seen:
             for batch in self._pieces(self.batches):
                 self.forward_loss(self.model, batch)
                 for layer, values in seen.items():
                     sums[layer] = sums.get(layer, 0.0) + values.abs().sum(0, dtype=torch.float64)
                     rows[layer] = rows.get(layer, 0) + len(values)
-        for layer, total in sums.items():
-            if not bool(total.isfinite().all()):
-                raise InputError(f"activations of {layer} are NaN or infinite")
-        return {layer: (total / rows[layer]).float() for layer, total in sums.items()}
+        means = {layer: (total / rows[layer]).float() for layer, total in sums.items()}
+        for layer, mean in means.items():
+            if not bool(mean.isfinite().all()):
+                raise InputError(f"the activations of {layer} are not finite")
+        return means
 
     @cached_property
     def features(self) -> Tensor:
-        """What the output layer is given for the new examples: (examples, features)."""
+        """What the output layer is given for new examples, and for earlier ones if these are too few: (N, features)."""
         found: list[Tensor] = []
-        with gradient_pass(self.model) as running:
+        with self._settled(), gradient_pass(self.model) as running:
             batch = next(micro_batches(self._on_device(self.batches[-1]), 2))[0]
             _, layer = output_layer(self.model, self.forward_loss(self.model, batch))
             running.drop_caches()
@@ -132,14 +157,25 @@ class Subject:
                 with torch.no_grad():
                     for piece in self._pieces(self.batches):
                         self.forward_loss(self.model, piece)
+                    if found and sum(map(len, found)) < found[0].size(1):
+                        for piece in self._pieces(self.previous):
+                            self.forward_loss(self.model, piece)
             finally:
                 handle.remove()
         if not found:
             raise InputError("the output layer is given no tensor by position")
         features = torch.cat(found)
         if not bool(features.isfinite().all()):
-            raise InputError("the features are NaN or infinite")
+            raise InputError("the features are not finite")
         return features
+
+    @cached_property
+    def feature_values(self) -> Tensor:
+        """The singular values of the features, the largest first, in fp64."""
+        examples, number = self.features.shape
+        if examples < number:
+            raise InputError(f"{examples} examples cannot show the rank of {number} features: give as many")
+        return singular_values(self.features.double()).flip(0)
 
     @cached_property
     def new_gradients(self) -> Gradients:
@@ -153,14 +189,13 @@ class Subject:
 
     def _gradients(self, batches: Sequence[Any]) -> Gradients:
         total: dict[str, Tensor] = {}
-        examples, squares = 0, 0.0
-        with gradient_pass(self.model) as running:
+        examples = 0
+        with self._settled(), gradient_pass(self.model) as running:
             for batch in batches:
                 count = examples_in(batch)
-                for piece, part in micro_batches(batch, PASS):
+                for piece, part in micro_batches(batch, _LARGEST):
                     running.backward(self._loss(piece) * part)
                 own = {name: p.grad for name, p in self.model.named_parameters() if p.grad is not None}
-                squares += count * sum(float(gradient.double().square().sum()) for gradient in own.values())
                 for name, gradient in own.items():
                     total[name] = total.get(name, 0.0) + count * gradient.double()
                 examples += count
@@ -171,7 +206,27 @@ class Subject:
         squared = sum(float(gradient.double().square().sum()) for gradient in mean.values())
         if not math.isfinite(squared):
             raise InputError("the gradient is not finite")
-        return Gradients(mean, squared, squares / examples)
+        return Gradients(mean, squared)
+
+    @cached_property
+    def mean_squared_norm(self) -> float:
+        """E ||g_B||^2 of gradients g_B of `SAMPLE` examples each, of some `CURVED` of the new ones."""
+        pieces = [piece for batch in self.batches for piece, _ in micro_batches(batch, SAMPLE)]
+        pieces = [piece for piece in pieces if examples_in(piece) == SAMPLE]
+        if len(pieces) < LEAST_SAMPLES:
+            raise InputError(
+                f"these batches hold {len(pieces)} times {SAMPLE} examples, which is too few for a spread: pass "
+                f"{LEAST_SAMPLES} times as many or more, in batches of {SAMPLE} at least"
+            )
+        pieces = pieces[:: -(-len(pieces) * SAMPLE // CURVED)]
+        squares = 0.0
+        with self._settled(), gradient_pass(self.model) as running:
+            for piece in pieces:
+                running.backward(self._loss(piece))
+                own = (p.grad for p in self.model.parameters() if p.grad is not None)
+                squares += sum(float(gradient.double().square().sum()) for gradient in own)
+                self.model.zero_grad(set_to_none=True)
+        return squares / len(pieces)
 
     @cached_property
     def sharpness(self) -> float:
@@ -180,18 +235,42 @@ class Subject:
         pieces = [piece for batch in self.batches for piece, _ in micro_batches(batch, CURVED_PIECE)]
         pieces = pieces[:: -(-sum(map(examples_in, pieces)) // CURVED)]
         total = sum(map(examples_in, pieces))
+        with self._settled(), gradient_pass(self.model):
+            return largest_eigenvalue(
+                lambda: ((self._loss(piece), examples_in(piece) / total) for piece in pieces), weights
+            )
 
-        def losses() -> Iterator[tuple[Tensor, float]]:
-            return ((self._loss(piece), examples_in(piece) / total) for piece in pieces)
+    @contextmanager
+    def _settled(self) -> Iterator[None]:
+        """The network with the statistics that it is measured under; its own are put back at the end."""
+        with afterwards(saved_buffers(self.model)):
+            for buffer, values in self._statistics:
+                buffer.copy_(values)
+            yield
 
-        with gradient_pass(self.model), sdpa_kernel(SDPBackend.MATH):  # fused attention has no second derivative
-            return largest_eigenvalue(losses, weights)
+    @cached_property
+    def _statistics(self) -> list[tuple[Tensor, Tensor]]:
+        """Buffers of batch norm, each with its value over the examples; none where they are not recalibrated."""
+        layers = [layer for layer in batch_norms(self.model) if layer.track_running_stats]
+        if not self.recalibrated or not layers:
+            return []
+        parts = [part for batch in (*self.previous, *self.batches) for part in equal_parts(batch, _PART)]
+        usable = [(part, count) for part, count in parts if count > 1]
+        if not usable:
+            raise InputError(
+                'batch norm has no statistics of single examples: pass larger batches, or statistics="kept"'
+            )
+        spread = usable[:: -(-sum(count for _, count in usable) // _STATISTICS_OF)]
+        with afterwards(saved_buffers(self.model)), in_fp32(next(self.model.parameters()).device.type):
+            here = ((self._on_device(part), count) for part, count in spread)
+            recalibrate_(self.model, here, self.forward_loss)
+            return [(buffer, buffer.clone()) for layer in layers for buffer in layer.buffers()]
 
     def _loss(self, batch: Any) -> Tensor:
         return scalar_loss(self.model, batch, self.forward_loss, next(self.model.parameters()).device)
 
     def _pieces(self, batches: Sequence[Any]) -> Iterator[Any]:
-        pieces = chain.from_iterable(micro_batches(batch, PASS) for batch in batches)
+        pieces = chain.from_iterable(micro_batches(batch, _LARGEST) for batch in batches)
         return (self._on_device(piece) for piece, _ in pieces)
 
     def _on_device(self, batch: Any) -> Any:
@@ -201,8 +280,20 @@ class Subject:
 def _singular_values(layer: nn.Module, key: str, weight: Tensor) -> Tensor:
     rows = rows_of(layer, key, weight)
     blocks = (weight[None] if rows is None else rows).flatten(2).double()
-    # By the eigenvalues of the smaller Gram matrix, ten times as fast for a large layer. What is below 1e-8 of the
-    # largest is lost, which no measure sees.
-    gram = blocks @ blocks.mT if blocks.shape[1] <= blocks.shape[2] else blocks.mT @ blocks
-    values: Tensor = torch.linalg.eigvalsh(gram).clamp_min(0).sqrt().flatten()
-    return values.sort(descending=True).values
+    return singular_values(blocks).flatten().sort(descending=True).values
+
+
+def singular_values(matrices: Tensor) -> Tensor:
+    """The singular values of fp64 matrices (..., m, n), ascending: roots of the eigenvalues of the smaller Gram matrix.
+
+    It takes a tenth of the time of `svdvals` where one side is much the larger. Rounding moves an eigenvalue by some
+    1e-16 of the largest, so a singular value sigma by 1e-16 sigma_1^2 / (2 sigma), and one near 0 by some 1e-8 sigma_1:
+    below the rounding of fp32 weights themselves, 6e-8.
+
+    Returns:
+        (..., min(m, n)).
+    """
+    tall = matrices.size(-2) > matrices.size(-1)
+    gram = matrices.mT @ matrices if tall else matrices @ matrices.mT
+    squares: Tensor = torch.linalg.eigvalsh(gram)
+    return squares.clamp(min=0).sqrt()

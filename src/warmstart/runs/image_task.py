@@ -47,7 +47,7 @@ less time to compute than to launch."""
 FIRST_EPOCHS = 5
 """Of a stage, before and after each of which accuracy on earlier examples is measured where plasticity is."""
 MEASURED = 2000
-"""Old examples, and new ones, on which accuracy is measured after a stage."""
+"""Old examples, and new ones, on which accuracy is measured after a stage; examples of batch-norm statistics."""
 
 
 @dataclass(frozen=True)
@@ -171,9 +171,8 @@ class ImageTask:
         def after_epoch(progress: Progress) -> None:
             if self.diagnosed and progress.epochs <= FIRST_EPOCHS:
                 old, _ = _old_and_new(context.data)
-                if len(old):
-                    accuracy = evaluate(model, old, channels_last=self.recipe.channels_last).accuracy
-                    context.note(Measurement(f"previous-accuracy[epoch {progress.epochs}]", accuracy))
+                for measurement in self._accuracy_before(model, old, f"epoch {progress.epochs}"):
+                    context.note(measurement)
             context.after_epoch(progress)
 
         hooks = Hooks(after_epoch=after_epoch, save_due=context.save_due, save=context.save)
@@ -223,23 +222,31 @@ class ImageTask:
         return evaluate(model, data.test, channels_last=self.recipe.channels_last).correct
 
     def diagnose(self, model: nn.Module, stage: Stage, data: StageData) -> Sequence[Measurement]:
-        """All measures on the newest examples, those of gradients on earlier ones, too."""
+        """All measures on new examples and earlier ones, with statistics of both, and what is remembered of these."""
         if not self.diagnosed:
             return ()
         old, new = _old_and_new(data)
-        found = diagnose(
-            model,
-            new.in_order(self.recipe.batch_size),
-            forward_loss=data.forward_loss,
-            previous=old.in_order(self.recipe.batch_size) if len(old) else (),
-            initial=stage.initial,
-            optimizer=stage.optimizer,
-        )
+        remembered = self._accuracy_before(model, old, "epoch 0")
+        with recalibrated(model, _some(data.examples, 0, data.seen)):
+            if batch_norms(model):
+                remembered += self._accuracy_before(model, old, "epoch 0, recalibrated")
+            found = diagnose(
+                model,
+                new.in_order(self.recipe.batch_size),
+                forward_loss=data.forward_loss,
+                previous=old.in_order(self.recipe.batch_size) if len(old) else (),
+                initial=stage.initial,
+                optimizer=stage.optimizer,
+                statistics="kept",
+            )
+        return (*found.measurements, *remembered)
+
+    def _accuracy_before(self, model: nn.Module, old: Examples, moment: str) -> list[Measurement]:
+        """Accuracy on examples of earlier stages; nothing where there are none."""
         if not len(old):
-            return found.measurements
-        with recalibrated(model, old, channels_last=self.recipe.channels_last):
-            accuracy = evaluate(model, old, channels_last=self.recipe.channels_last).accuracy
-        return (*found.measurements, Measurement("previous-accuracy[epoch 0]", accuracy))
+            return []
+        accuracy = evaluate(model, old, channels_last=self.recipe.channels_last).accuracy
+        return [Measurement(f"previous-accuracy[{moment}]", accuracy)]
 
     @property
     def training_recipe(self) -> Recipe:

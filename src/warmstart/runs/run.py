@@ -51,12 +51,16 @@ class Run:
         self._folder = folder
         torch.manual_seed(derive(key.seed, "init", 0))
         self.model = self._drawn()
-        self.initial = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
+        self.initial = _values(self.model)
+        self.first = self.initial
+        """The weights that this network began with: the run's, or a draw that the method has put in their place."""
         self.optimizer = task.make_optimizer(self.model, key)
         self.state = RunState()
         self._units: UnitsOf | None = None
         self._fresh_draws = 0
         """Networks that the method has drawn in this stage."""
+        self._latest_draw: dict[str, Tensor] = {}
+        """The values of the latest of them, while the method acts."""
         self._load()
 
     def go_on(self, on_event: Callable[[Event], None]) -> RunState:
@@ -83,7 +87,7 @@ class Run:
             self._score_before(data)
             self.state.method_seconds = self._apply_method(stage)
             self.state.diagnoses.pop(number, None)
-            for measurement in self.task.diagnose(self.model, stage, data):
+            for measurement in self.task.diagnose(self.model, replace(stage, initial=self.first), data):
                 self._note(number, measurement)
         saved = time.monotonic()
 
@@ -154,12 +158,21 @@ class Run:
         self._fresh_draws = 0
         began = time.perf_counter()
         self.state.reports[stage.number] = reported(self.method, self.model, stage).to_dict()
-        return time.perf_counter() - began
+        seconds = time.perf_counter() - began
+        draw, self._latest_draw = self._latest_draw, {}
+        if draw and all(torch.equal(weight, draw[name]) for name, weight in self.model.named_parameters()):
+            self.first, self.state.redrawn = draw, (stage.number, self._fresh_draws)
+        return seconds
 
     def _fresh(self) -> nn.Module:
         """A new network, drawn differently at each call."""
         self._fresh_draws += 1
-        torch.manual_seed(derive(self.key.seed, "init", self.state.next_stage, self._fresh_draws))
+        model = self._drawn_as(self.state.next_stage, self._fresh_draws)
+        self._latest_draw = _values(model)
+        return model
+
+    def _drawn_as(self, stage: int, number: int) -> nn.Module:
+        torch.manual_seed(derive(self.key.seed, "init", stage, number))
         return self._drawn()
 
     def _drawn(self) -> nn.Module:
@@ -189,8 +202,14 @@ class Run:
                     f"run {self.key}: its optimizer was saved with other groups; choose another --out"
                 ) from error
         self.state = RunState.from_saved(saved.metadata, saved.tensors)
+        if self.state.redrawn is not None:
+            self.first = _values(self._drawn_as(*self.state.redrawn))
         device = next(self.model.parameters()).device
         self.state.of_method = {name: tensor.to(device) for name, tensor in self.state.of_method.items()}
+
+
+def _values(model: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
 
 
 def _changed(before: Tensor | None, now: Tensor | None) -> tuple[float, float]:

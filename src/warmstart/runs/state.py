@@ -34,6 +34,8 @@ class RunState:
     """What the method cost in that stage."""
     diagnoses: dict[int, list[tuple[str, str, float]]] = field(default_factory=dict)
     """Stage -> (measure, layer, value), of the network that the stage began with, if it was asked for."""
+    redrawn: tuple[int, int] | None = None
+    """Stage and number of the draw that this network began as, if not as the run's first one."""
     of_method: dict[str, Tensor] = field(default_factory=dict)
     """The method's own tensors, by its names."""
 
@@ -60,6 +62,7 @@ class RunState:
             "method_seconds": self.method_seconds,
             "test_set": self.test_set,
             "diagnoses": {str(stage): values for stage, values in self.diagnoses.items()},
+            "redrawn": self.redrawn,
         }
 
     def to_tensors(self) -> dict[str, Tensor]:
@@ -81,6 +84,7 @@ class RunState:
                 diagnoses={
                     int(stage): [tuple(one) for one in values] for stage, values in metadata["diagnoses"].items()
                 },
+                redrawn=None if metadata.get("redrawn") is None else tuple(metadata["redrawn"]),
                 of_method={
                     name.removeprefix(_OF_METHOD): tensor
                     for name, tensor in tensors.items()

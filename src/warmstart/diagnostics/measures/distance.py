@@ -14,7 +14,7 @@ class Distance(Measure):
     """The distance from initialisation, over the length that the weights had there."""
 
     name = "distance"
-    summary = "||w - w_0|| / ||w_0||, the distance of the weights from initialisation, at least 0"
+    summary = "||w - w_0|| / ||w_0||, the distance from the weights that it began with, at least 0"
     source = "Lyle et al., ICML 2023, arXiv 2303.01486; Kumar et al. 2023, arXiv 2308.11958"
     cost = "no pass; needs initial="
 

@@ -14,7 +14,7 @@ class WeightNorm(Measure):
 
     name = "weight-norm"
     summary = "length of the weights of all layers, without biases and norm layers"
-    source = "Dohare et al., Nature 2024; Lyle et al., ICML 2023, arXiv 2303.01486"
+    source = "Lyle et al., ICML 2023, arXiv 2303.01486"
     cost = "no pass"
 
     def of(self, subject: Subject) -> Iterator[Measurement]:
