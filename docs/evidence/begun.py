@@ -18,7 +18,7 @@ from pathlib import Path
 import yaml
 
 from warmstart.runs.grid_folder import CHECKPOINT
-from warmstart.runs.state import RunState
+from warmstart.runs.state import SCORES, RunState
 from warmstart.storage import checkpoint
 
 EVIDENCE = Path(__file__).parent
@@ -59,11 +59,10 @@ def _runs_over(grid: Path) -> Iterator[Path]:
 
 def _copy_bare(file: Path, folder: Path) -> Path:
     """A checkpoint without its network and optimizer; the last scores stay, which intervals rest on."""
-    saved = checkpoint.load(file)
-    scores = RunState.from_saved(saved.metadata, saved.tensors).scores
+    scores = checkpoint.read_tensors(file, f"tensors.{SCORES}")
     folder.mkdir(parents=True)
-    tensors = RunState(scores=scores).to_tensors()
-    checkpoint.save(folder / CHECKPOINT, model={}, metadata=saved.metadata, tensors=tensors)
+    tensors = {SCORES + rest: tensor for rest, tensor in scores.items()}
+    checkpoint.save(folder / CHECKPOINT, model={}, metadata=checkpoint.read_metadata(file), tensors=tensors)
     return folder
 
 

@@ -424,3 +424,17 @@ def test_each_measure_says_what_it_is_and_where_it_comes_from(name):
 def test_an_embedding_is_looked_up_and_multiplies_nothing():
     model = nn.Sequential(nn.Embedding(5, 4), nn.Flatten(), nn.Linear(8, 2))
     assert list(Subject(model, [], cross_entropy).weights) == ["2.weight"]
+
+
+def test_sharpness_goes_through_fused_attention():
+    class Attending(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.into, self.out = nn.Linear(4, 8), nn.Linear(8, 3)
+
+        def forward(self, x):
+            x = self.into(x).unflatten(1, (1, 2, 4))
+            return self.out(nn.functional.scaled_dot_product_attention(x, x, x).flatten(1))
+
+    torch.manual_seed(4)
+    assert measured("sharpness", Attending(), torch.randn(N, 4), torch.randn(N, 3))["sharpness"] > 0

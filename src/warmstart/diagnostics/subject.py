@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from warmstart.batches import equal_parts, examples_in, micro_batches, to_device
 from warmstart.diagnostics.hessian import largest_eigenvalue
@@ -21,11 +22,10 @@ from warmstart.layers.matrices import embeddings, rows_of
 from warmstart.layers.neurons import each_parameter, rule_of
 from warmstart.layers.norms import batch_norms, is_norm
 from warmstart.layers.output import output_layer
-from warmstart.layers.recalibration import recalibrate_
+from warmstart.layers.recalibration import measure_norms_
 from warmstart.layers.units import Units, units, watch
 from warmstart.losses import ForwardLoss
 from warmstart.network import eval_mode, saved_buffers
-from warmstart.precision import in_fp32
 from warmstart.undo import afterwards
 
 _LARGEST = 128
@@ -235,7 +235,8 @@ class Subject:
         pieces = [piece for batch in self.batches for piece, _ in micro_batches(batch, CURVED_PIECE)]
         pieces = pieces[:: -(-sum(map(examples_in, pieces)) // CURVED)]
         total = sum(map(examples_in, pieces))
-        with self._settled(), gradient_pass(self.model):
+        # PyTorch's fused attention has no second derivative.
+        with self._settled(), gradient_pass(self.model), sdpa_kernel(SDPBackend.MATH):
             return largest_eigenvalue(
                 lambda: ((self._loss(piece), examples_in(piece) / total) for piece in pieces), weights
             )
@@ -261,9 +262,9 @@ class Subject:
                 'batch norm has no statistics of single examples: pass larger batches, or statistics="kept"'
             )
         spread = usable[:: -(-sum(count for _, count in usable) // _STATISTICS_OF)]
-        with afterwards(saved_buffers(self.model)), in_fp32(next(self.model.parameters()).device.type):
-            here = ((self._on_device(part), count) for part, count in spread)
-            recalibrate_(self.model, here, self.forward_loss)
+        with afterwards(saved_buffers(self.model)):
+            examples = [part for part, _ in spread]
+            measure_norms_(self.model, examples, self.forward_loss, _PART, at_least=2, full_precision=True)
             return [(buffer, buffer.clone()) for layer in layers for buffer in layer.buffers()]
 
     def _loss(self, batch: Any) -> Tensor:

@@ -45,7 +45,7 @@ MICRO_BATCH, MICRO_BATCH_ON_GPU = 128, 512
 """Examples of a batch of DASH's average that are computed at a time: on a CPU more are slower, and on a GPU fewer take
 less time to compute than to launch."""
 FIRST_EPOCHS = 5
-"""Of a stage, before and after each of which accuracy on earlier examples is measured where plasticity is."""
+"""Of a stage, after each of which accuracy on earlier examples is measured where plasticity is."""
 MEASURED = 2000
 """Old examples, and new ones, on which accuracy is measured after a stage; examples of batch-norm statistics."""
 

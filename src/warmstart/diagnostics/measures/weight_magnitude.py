@@ -14,7 +14,7 @@ class WeightMagnitude(Measure):
 
     name = "weight-magnitude"
     summary = "mean |w_i| over all parameters, those of biases and norm layers included, at least 0"
-    source = "Dohare et al., Nature 2024, and their code (compute_weight_magnitude)"
+    source = "Dohare et al., Nature 2024, and their code (compute_average_weight_magnitude)"
     cost = "no pass"
 
     def of(self, subject: Subject) -> Iterator[Measurement]:
