@@ -95,7 +95,9 @@ class Setting:
             value = number(name, value)
         elif int in options:
             value = whole(name, value)
-        elif bool not in options:
+        elif bool in options:
+            require(isinstance(value, bool), f"{name} is {value!r}; it must be true or false")
+        else:
             require(isinstance(value, str), f"{name} is {value!r}, a {type(value).__name__}; it must be a name")
         self.check(name, value)
 

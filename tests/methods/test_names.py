@@ -2,11 +2,13 @@
 
 import dataclasses
 import textwrap
+from typing import Annotated
 
 import pytest
 
 import warmstart as ws
 from warmstart.methods.registry import methods
+from warmstart.setting import Setting
 from warmstart.wording import split_names
 
 OWN = """
@@ -143,6 +145,16 @@ def test_a_class_that_is_no_method_is_refused(own_module, name, message):
         ws.parse_method(f"{own_module}:{name}")
     assert message.format(module=own_module) in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_a_setting_that_is_true_or_false_is_nothing_else():
+    @dataclasses.dataclass(frozen=True)
+    class Asking(ws.Method):
+        often: Annotated[bool, Setting("Whether it acts often")] = False
+
+    assert Asking(often=True).often
+    with pytest.raises(ws.InputError, match="often is 'yes'; it must be true or false"):
+        Asking(often="yes")
 
 
 def test_a_class_with_another_default_has_the_settings_range_and_search_too():
