@@ -100,11 +100,30 @@ def test_check_and_rollback(call):
     assert err.endswith("1 fault found\n")  # and no call would go on from there
 
 
+def test_withdraw_erase_and_readmit(call):
+    call()
+    arrive(call.data, 60, 75)
+    call("--promote", "always")
+    three = next(iter(sorted((call.data / "3").iterdir())))
+    code, _, err = call("--withdraw", 2, "--withdraw", three, "--erase", data=None)
+    assert code == 0
+    assert err.startswith("16 examples of stages 1, 2 withdrawn: ")
+    assert err.splitlines()[-1] == "erased from the data of stages 1, 2; their weights are as they were"
+    code, _, err = call("--readmit", three, data=None)
+    assert (code, err) == (0, "1 example readmitted: what lies in the data folder arrives with the next call\n")
+    code, _, err = call("--readmit", three, data=None)
+    assert code == 2
+    assert f"{three}: 1 image, none of which has arrived in {call.state}" in err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--status", "--check"], "--status and --check exclude each other"),
         (["3"], "3 is a stage for --rollback"),
+        (["--rollback", "--withdraw", "3"], "--rollback and --withdraw exclude each other"),
+        (["--withdraw", "3"], "holds no state"),
+        (["--readmit", "3", "--erase"], "--erase says what --withdraw does"),
         ([], "name the images that arrive with --data PATH"),
         (["--status"], "holds no state"),
         (["--rollback"], "holds no state"),

@@ -137,3 +137,50 @@ def test_a_stage_may_lose_its_only_image(data, state, method):
 )
 def test_a_stage_without_examples_has_one_of_the_largest(arrivals, filled):
     assert _without_gaps(arrivals) == filled
+
+
+def test_a_label_that_is_corrected_over_two_nights_is_learnt_alone(data, state, learnt, tmp_path):
+    (image, *_) = sorted((data / "3").iterdir())
+    image.rename(tmp_path / "aside.png")
+    night(data, state)  # gone, and nothing has come in its place
+    assert said(state, "gone") == [f"1 example no longer in {data}; training goes on with them"]
+    arrive(data, 100, 115)
+    night(data, state)
+    assert total(state, 2) == 115
+    (tmp_path / "aside.png").rename(data / "8" / "corrected.png")
+    night(data, state)
+    if not stages(state).get(3):  # it is held out, and comes with what can be trained on
+        arrive(data, 115, 120)
+        night(data, state)
+    assert said(state, "withdrawn") == ["1 example under another class now; training goes on with that one alone"]
+    assert sum(learnt[-1].values()) == total(state, 3) in (115, 120)
+
+
+def test_of_two_copies_the_one_with_the_right_label_is_left(data, state, learnt):
+    (image, *_) = sorted((data / "3").iterdir())
+    (data / "8" / "wrong.png").write_bytes(image.read_bytes())
+    arrive(data, 100, 115)
+    night(data, state)
+    assert total(state, 2) == 116
+    (data / "8" / "wrong.png").unlink()
+    night(data, state)  # nothing has come: the next stage is the first without it
+    assert said(state, "withdrawn") == ["1 example under another class now; training goes on with that one alone"]
+    night(data, state)
+    assert len(said(state, "withdrawn")) == 1
+    arrive(data, 115, 130)
+    night(data, state)
+    assert (current(state), total(state, 3)) == (3, 130)
+
+
+def test_nothing_is_withdrawn_where_all_that_has_arrived_is_deleted(data, state):
+    (image, *_) = sorted((data / "3").iterdir())
+    (data / "8" / "doubtful.png").write_bytes(image.read_bytes())
+    arrive(data, 100, 115)
+    night(data, state)
+    for file in data.glob("*/*.png"):
+        file.unlink()
+    night(data, state)
+    arrive(data, 115, 130)
+    night(data, state)
+    assert not said(state, "withdrawn")
+    assert total(state, 3) == 131

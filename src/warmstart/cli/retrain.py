@@ -22,6 +22,8 @@ warmstart retrain --state state/ --status
 
 warmstart retrain --state state/ --rollback
 
+warmstart retrain --state state/ --withdraw bad-photos/ --withdraw 7 --erase
+
 Call it whenever data may have arrived, as from cron. Stop it at any time; the same command resumes it.
 """
 
@@ -32,6 +34,24 @@ def retrain(
     report: Annotated[bool, typer.Option("--report", help="Write STATE/report.html, and stop there.")] = False,
     check: Annotated[bool, typer.Option("--check", help="Verify every file, and stop there.")] = False,
     rollback: Annotated[bool, typer.Option("--rollback", help="Put an earlier model back: that of STAGE.")] = False,
+    withdraw: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--withdraw",
+            metavar="STAGE|PATH",
+            help="Train and test no more on what came with a stage, or on the images at a path; may be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    erase: Annotated[
+        bool, typer.Option("--erase", help="With --withdraw: remove their pixels from STATE, too.")
+    ] = False,
+    readmit: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--readmit", metavar="STAGE|PATH", help="Let what was withdrawn arrive again.", show_default=False
+        ),
+    ] = None,
     stage: Annotated[
         int | None, typer.Argument(metavar="[STAGE]", help="For --rollback; the one before if not given.")
     ] = None,
@@ -41,9 +61,11 @@ def retrain(
 
     Everything it knows lies in --state: the index, the data as it arrived, checkpoints, models, and the link `current`.
     """
-    asked = [name for name, wanted in zip(_LOOKS, (status, report, check, rollback), strict=True) if wanted]
+    wanted = (status, report, check, rollback, withdraw, readmit)
+    asked = [name for name, one in zip(_INSTEAD, wanted, strict=True) if one]
     require(len(asked) < 2, f"{' and '.join(asked)} exclude each other; give one of them")
     require("state" in given, "name the folder of the state with --state DIR")
+    require(not erase or bool(withdraw), "--erase says what --withdraw does; name a stage or a path with --withdraw")
     require(stage is None or rollback, f"{stage} is a stage for --rollback; add it, or leave the number out")
     if not asked:
         require("data" in given, "name the images that arrive with --data PATH")
@@ -54,11 +76,14 @@ def retrain(
     settings = NightSettings.of({key: value for key, value in given.items() if key in NightSettings.described()})
     if rollback:
         _roll_back(settings, stage)
+    elif withdraw or readmit:
+        _change_what_arrived(settings, withdraw or [], readmit or [], erase)
     else:
         _look_at(settings, asked[0])
 
 
-_LOOKS = ("--status", "--report", "--check", "--rollback")
+_INSTEAD = ("--status", "--report", "--check", "--rollback", "--withdraw", "--readmit")
+"""What a call may do instead of a night."""
 
 
 def _pass_night(settings: RetrainSettings) -> None:
@@ -71,6 +96,15 @@ def _roll_back(settings: NightSettings, stage: int | None) -> None:
     from warmstart.retraining.retrain import roll_back
 
     roll_back(settings, stage)
+
+
+def _change_what_arrived(settings: NightSettings, withdrawn: list[str], readmitted: list[str], erase: bool) -> None:
+    from warmstart.retraining.withdrawing import readmit, withdraw
+
+    if withdrawn:
+        withdraw(settings, withdrawn, erase=erase)
+    else:
+        readmit(settings, readmitted)
 
 
 def _look_at(settings: NightSettings, wanted: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 
 from torch import nn
@@ -16,7 +16,7 @@ from warmstart.errors import DamagedError, InputError
 from warmstart.retraining import snapshots
 from warmstart.retraining.attempts import Attempts
 from warmstart.retraining.candidate import grown_state
-from warmstart.retraining.choice import Choice, chosen, come_again, examples, in_order, snapshot_of
+from warmstart.retraining.choice import Choice, chosen, examples, in_order, relabelled, snapshot_of
 from warmstart.retraining.chronicle import Chronicle
 from warmstart.retraining.facts import Facts, first_facts, wanted
 from warmstart.retraining.index import Index, KnownFile, StageRow
@@ -64,19 +64,23 @@ class Intake:
             self.chronicle.say("not read", note)
         parts = [Part(row.number, row.data_sha256) for row in stages if row.arrived]
         files = {part.stage: self.state.snapshot(part.stage) for part in parts}
-        known = snapshots.known_examples(files, index.withdrawn(max(files, default=0)))
-        present = examples(found.present)
+        known = snapshots.known_examples(files, index.withdrawn(index.next_stage()))
+        present, refused = examples(found.present), index.refused()
         excess, gone = present - known, examples(before) - present
+        excess = Counter({one: count for one, count in excess.items() if one not in refused})
         test = self._test(facts, found) if settings.test is not None and excess and found.labels else None
         places = chosen(found, excess, set() if test is None else set(map(pixel_digest, test.images)))
-        before_it = list(snapshots.known(files.values())) if places else []
-        withdrawn = come_again(found, places, gone.keys() - present.keys(), before_it)
+        before_it = list(snapshots.known(files.values())) if places or gone else []
+        withdrawn = relabelled(found, places, present.keys(), known.keys() - present.keys(), before_it)
         sides = {one.pixels: one.held_out for one in before_it}
-        self._say_what_changed(before, found, gone, withdrawn)
+        self._say_what_changed(before, found, sum(gone[one] for one in gone if one in known and one not in withdrawn))
+        self._say_what_is_out(sum(known[one] for one in withdrawn), sum(one in refused for one in found.digests))
+        choice, row = Choice(places, withdrawn, sides), None
         if places or self._may_try_again(stages):
-            return self._stage(facts, found, Choice(places, withdrawn, sides), test, parts, before)
-        self._forget(before, found)
-        return None
+            row = self._stage(facts, found, choice, test, parts, before)
+        if row is None and not places:
+            self._forget(before, found, withdrawn)
+        return row
 
     def _expected(self, facts: Facts | None) -> Expected:
         settings = self.settings
@@ -108,21 +112,23 @@ class Intake:
             raise InputError(f"--test {self.settings.test}: no image can be read; replace them")
         return test
 
-    def _say_what_changed(
-        self, before: Mapping[str, KnownFile], found: Found, gone: Counter[bytes], withdrawn: set[bytes]
-    ) -> None:
+    def _say_what_changed(self, before: Mapping[str, KnownFile], found: Found, gone: int) -> None:
         for path in sorted(found.read & before.keys()):
             then, now = (Counter(split(files[path].digests)) for files in (before, found.present))
             if (new := (now - then).total()) or (then - now).total():
                 text = f"{path} has changed: {counted(new, 'example')} new, {(then - now).total():,} gone"
                 self.chronicle.say("changed", text, path=path)
-        again = sum(gone[one] for one in withdrawn)
-        if again:
-            text = f"{counted(again, 'example')} under another class now; training goes on with that one alone"
-            self.chronicle.say("withdrawn", text, examples=again)
-        if left := gone.total() - again:
-            text = f"{counted(left, 'example')} no longer in {self.settings.data}; training goes on with them"
-            self.chronicle.say("gone", text, examples=left)
+        if gone:
+            text = f"{counted(gone, 'example')} no longer in {self.settings.data}; training goes on with them"
+            self.chronicle.say("gone", text, examples=gone)
+
+    def _say_what_is_out(self, relabelled: int, refused: int) -> None:
+        if relabelled:
+            text = f"{counted(relabelled, 'example')} under another class now; training goes on with that one alone"
+            self.chronicle.say("withdrawn", text, examples=relabelled)
+        if refused:
+            text = f"{counted(refused, 'example')} left out: withdrawn before (--withdraw); --readmit takes that back"
+            self.chronicle.say("refused", text, examples=refused)
 
     def _may_try_again(self, stages: Sequence[StageRow]) -> bool:
         """Whether data that is not trained on has not been tried with these settings, such as after a rollback."""
@@ -130,6 +136,8 @@ class Intake:
         if (self.index.current or 0) >= latest:
             return False
         tried = [row for row in stages if row.number >= latest]
+        if any(since > tried[-1].number for since in self.index.withdrawn(self.index.next_stage()).values()):
+            return True  # it is other data now
         mine = self.settings.numbers()
         if any(RetrainSettings.from_json(row.settings).numbers() == mine for row in tried):
             last = tried[-1]
@@ -138,14 +146,15 @@ class Intake:
             return False
         return True
 
-    def _forget(self, before: Mapping[str, KnownFile], found: Found) -> None:
+    def _forget(self, before: Mapping[str, KnownFile], found: Found, withdrawn: Set[bytes]) -> None:
         """Nothing arrives: files that are only renamed, touched or unreadable are remembered so."""
         vanished = before.keys() - found.present.keys()
         if not found.read and not vanished and not found.bad:
             return
         with self.index.transaction():
             self.index.set_files({path: found.present[path] for path in found.read}, vanished)
-            self.index.add_quarantine(max((row.number for row in self.index.stages()), default=0), found.bad)
+            self.index.withdraw(self.index.next_stage(), withdrawn)
+            self.index.add_quarantine(self.index.next_stage() - 1, found.bad)
             self.index.add_events(self.chronicle.drain())
 
     def _stage(
@@ -158,7 +167,7 @@ class Intake:
         before: Mapping[str, KnownFile],
     ) -> StageRow | None:
         index, settings, places = self.index, self.settings, choice.places
-        number = 1 + max((row.number for row in index.stages()), default=0)
+        number = index.next_stage()
         known = index.classes()
         labels = [found.labels[place] for place in places]
         new_classes = in_order({*labels, *(test.labels if test else ())} - set(known))
@@ -181,8 +190,8 @@ class Intake:
         self._rehearse(job)
         if job.new == 0:
             self.state.snapshot(number).unlink(missing_ok=True)
-            text = f"{counted(len(places), 'new example')}, all held out: nothing to train on yet"
-            self.chronicle.say("waiting", text)
+            new = f"{counted(len(places), 'new example')}, all held out" if places else "what came later is withdrawn"
+            self.chronicle.say("waiting", f"{new}: nothing to train on yet")
             return None
         row = _row(job, sha256, test_file, len(places))
         self.state.remove_weights(number)  # left by a stage that an older index does not know

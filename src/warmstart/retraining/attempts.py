@@ -22,7 +22,7 @@ from warmstart.retraining.settings import RetrainSettings
 from warmstart.retraining.state import COLD, FIRST, SLOWER, StateFolder
 from warmstart.retraining.training import ArrivedData, Helpers, Job, Part
 from warmstart.runs.run import Run
-from warmstart.serving.model_folder import ModelCard, read_model, write_model
+from warmstart.serving.model_folder import read_model, write_model
 from warmstart.storage import checkpoint
 from warmstart.storage.lock import Claim
 from warmstart.training.evaluation import evaluate
@@ -135,25 +135,14 @@ class Attempts:
     def write_model(self, row: StageRow, settings: RetrainSettings, trained: Trained, accuracy: float | None) -> None:
         """Write the model of a stage."""
         job = self.job(row, settings)
-        facts = job.facts
-        card = ModelCard(
-            model=facts.model,
-            classes=job.classes,
-            channels=facts.channels,
-            image_size=facts.image_size,
-            fit=facts.fit,
-            mean=facts.mean,
-            std=facts.std,
-            bits=facts.bits,
-            method=settings.method if prepares(trained.run.method) else "",
-            about={
-                "stage": row.number,
-                "method": settings.method,
-                "accuracy": accuracy,
-                "examples": row.seen,
-                "data_sha256": [part.sha256 for part in job.data.parts],
-            },
-        )
+        about = {
+            "stage": row.number,
+            "method": settings.method,
+            "accuracy": accuracy,
+            "examples": row.seen,
+            "data_sha256": [part.sha256 for part in job.data.parts],
+        }
+        card = job.facts.card(job.classes, settings.method if prepares(trained.run.method) else "", about)
         write_model(self.state.model(row.number), trained.served, card)
 
     def write_model_anew(self, row: StageRow, settings: RetrainSettings) -> bool:

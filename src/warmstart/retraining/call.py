@@ -1,20 +1,22 @@
-"""One call from outside: its log, and who is told however it ends."""
+"""One call from outside: its log, the lock, and who is told however it ends."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from warmstart.errors import InputError
-from warmstart.interruption import interrupted
+from warmstart.interruption import begin_work, interrupted
 from warmstart.retraining.chronicle import Chronicle
 from warmstart.retraining.hooks import FAILED, run_due_hooks, tell_of_failure
+from warmstart.retraining.index import Index
 from warmstart.retraining.metrics import Number, of_state, prometheus
 from warmstart.retraining.settings import NightSettings
 from warmstart.retraining.state import StateFolder
 from warmstart.storage.atomic import write_text
+from warmstart.storage.lock import Claim
 
 
 @contextmanager
@@ -37,6 +39,28 @@ def call(state: StateFolder, settings: NightSettings) -> Iterator[Chronicle]:
     finally:
         if settings.metrics is not None:
             _write_metrics(Path(settings.metrics), state, chronicle, code)
+
+
+def locked(
+    state: StateFolder, settings: NightSettings, chronicle: Chronicle
+) -> AbstractContextManager[tuple[Index, Claim]]:
+    """The state, locked; with --wait that is waited for."""
+    return state.locked((lambda held: chronicle.say("waiting", f"{held}; waiting for it")) if settings.wait else None)
+
+
+@contextmanager
+def changing(settings: NightSettings) -> Iterator[tuple[StateFolder, Index, Chronicle]]:
+    """Around a change that somebody makes by hand to a state that exists: a rollback, say.
+
+    Yields:
+        The state, its index, and what says what happens.
+    """
+    state = StateFolder(Path(settings.state))
+    with state.opened():
+        pass  # a folder that holds no state is refused before it is locked
+    begin_work()
+    with call(state, settings) as chronicle, locked(state, settings, chronicle) as (index, _):
+        yield state, index, chronicle
 
 
 def _exit_code(error: BaseException) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
 import torch
@@ -49,11 +49,23 @@ def chosen(found: Found, excess: Counter[bytes], tested: set[bytes]) -> list[int
     return places
 
 
-def come_again(found: Found, places: Sequence[int], gone: Set[bytes], before: Iterable[Known]) -> set[bytes]:
-    """The digests of examples that are gone and whose pixels arrive under another class: a label was corrected."""
-    if not gone:
-        return set()
+def relabelled(
+    found: Found, places: Sequence[int], present: Set[bytes], gone: Set[bytes], before: Sequence[Known]
+) -> set[bytes]:
+    """The digests of examples whose label was corrected: they are gone, and their pixels are there as another class.
+
+    Args:
+        found: What lies in the data folder.
+        places: Of what arrives.
+        present: The digests of all that lies there.
+        gone: Those of what is trained on and lies there no more.
+        before: All that has arrived.
+
+    Returns:
+        Digests of ``gone``.
+    """
     pixels = {pixel_digest(found.images[place]) for place in places}
+    pixels |= {one.pixels for one in before if one.digest in present}
     return {one.digest for one in before if one.digest in gone and one.pixels in pixels}
 
 

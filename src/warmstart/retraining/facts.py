@@ -17,6 +17,7 @@ from warmstart.retraining.index import Index
 from warmstart.retraining.reading import Found
 from warmstart.retraining.settings import RetrainSettings
 from warmstart.retraining.snapshots import Snapshot
+from warmstart.serving.model_folder import ModelCard
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,21 @@ class Facts:
                     f"{settings.state}: {key} is {here} now and was {there} at the first stage, which fixed it; choose "
                     "another --state, or the old value"
                 )
+
+    def card(self, classes: tuple[str, ...], method: str, about: dict[str, Any]) -> ModelCard:
+        """What is written beside the weights of a stage."""
+        return ModelCard(
+            model=self.model,
+            classes=classes,
+            channels=self.channels,
+            image_size=self.image_size,
+            fit=self.fit,
+            mean=self.mean,
+            std=self.std,
+            bits=self.bits,
+            method=method,
+            about=about,
+        )
 
     def wanted(self, settings: RetrainSettings) -> Wanted:
         """How images are read."""

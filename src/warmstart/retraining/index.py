@@ -184,6 +184,10 @@ class Index:
         """A stage."""
         return next((row for row in self.stages() if row.number == number), None)
 
+    def next_stage(self) -> int:
+        """The number of the stage that comes next."""
+        return 1 + max((row.number for row in self.stages()), default=0)
+
     def chain(self, number: int | None) -> list[int]:
         """The stages that a stage was trained on from, oldest first, itself last; none for None."""
         parents = {row.number: row.parent for row in self.stages()}
@@ -214,6 +218,10 @@ class Index:
     def withdrawn(self, stage: int) -> dict[bytes, int]:
         """The digests of examples that were withdrawn by this stage -> when, at the latest."""
         return dict(self._rows("SELECT digest, max(stage) FROM withdrawn WHERE stage <= ? GROUP BY digest", stage))
+
+    def refused(self) -> set[bytes]:
+        """The digests of examples that do not arrive again."""
+        return {digest for (digest,) in self._rows("SELECT digest FROM refused")}
 
     def quarantine(self) -> list[tuple[int, str, str]]:
         """Stage, path and reason of what was left out."""
@@ -258,7 +266,21 @@ class Index:
 
     def withdraw(self, stage: int, digests: Iterable[bytes]) -> None:
         """From this stage on, leave out examples of earlier ones."""
-        self._database.executemany("INSERT INTO withdrawn VALUES (?, ?)", [(one, stage) for one in digests])
+        self._database.executemany("INSERT OR IGNORE INTO withdrawn VALUES (?, ?)", [(one, stage) for one in digests])
+
+    def refuse(self, digests: Iterable[bytes]) -> None:
+        """Let examples not arrive again."""
+        self._database.executemany("INSERT OR IGNORE INTO refused VALUES (?)", [(one,) for one in digests])
+
+    def readmit(self, digests: Iterable[bytes]) -> None:
+        """Let them arrive again."""
+        self._database.executemany("DELETE FROM refused WHERE digest = ?", [(one,) for one in digests])
+
+    def reject_untrained(self, why: str) -> None:
+        """Reject the stage that waits to be trained, if there is one: its data counts as new again."""
+        for row in self.stages():
+            if row.state == "training":
+                self.change_stage(row.number, state="rejected", reason=why, ended=time.time())
 
     def add_quarantine(self, stage: int, bad: Iterable[tuple[str, str]]) -> None:
         """Write down what was left out, unless it was for the same reason before."""

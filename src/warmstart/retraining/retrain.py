@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import time
-from contextlib import AbstractContextManager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 from warmstart.errors import HelpedError, InputError, WorkFailedError
 from warmstart.interruption import begin_work
 from warmstart.retraining.attempts import Attempts
-from warmstart.retraining.call import call
-from warmstart.retraining.chronicle import Chronicle
+from warmstart.retraining.call import call, changing, locked
 from warmstart.retraining.following import Followers
-from warmstart.retraining.index import Index
 from warmstart.retraining.night import Night
 from warmstart.retraining.settings import NightSettings, RetrainSettings
 from warmstart.retraining.state import StateFolder
 from warmstart.retraining.training import Helpers, train_along
 from warmstart.serving.model_folder import check_model
-from warmstart.storage.lock import Claim
 from warmstart.training.devices import find_device
 from warmstart.training.shares import launched_team
 
@@ -42,19 +38,12 @@ def retrain(settings: RetrainSettings) -> None:
         raise HelpedError("this process trained along with process 0, which has the results")
     state, helpers = StateFolder(Path(settings.state)), Helpers(team)
     try:
-        with call(state, settings) as chronicle, _locked(state, settings, chronicle) as (index, claim):
+        with call(state, settings) as chronicle, locked(state, settings, chronicle) as (index, claim):
             followers = Followers(state, index, settings, chronicle)
             attempts = Attempts(state, index, claim, chronicle, helpers)
             _pass(Night(state, index, settings, chronicle, attempts, followers))
     finally:
         helpers.dismiss()
-
-
-def _locked(
-    state: StateFolder, settings: NightSettings, chronicle: Chronicle
-) -> AbstractContextManager[tuple[Index, Claim]]:
-    """The state, locked; with --wait that is waited for."""
-    return state.locked((lambda held: chronicle.say("waiting", f"{held}; waiting for it")) if settings.wait else None)
 
 
 def _pass(night: Night) -> None:
@@ -82,11 +71,7 @@ def roll_back(settings: NightSettings, stage: int | None) -> int:
     Raises:
         InputError: If there is no such stage, it was not promoted, or its weights are gone; nothing is changed.
     """
-    state = StateFolder(Path(settings.state))
-    with state.opened():
-        pass  # a folder that holds no state is refused before it is locked
-    begin_work()
-    with call(state, settings) as chronicle, _locked(state, settings, chronicle) as (index, _):
+    with changing(settings) as (state, index, chronicle):
         chain = index.chain(index.current)
         wanted = stage if stage is not None else (chain[-2] if len(chain) > 1 else None)
         if wanted is None:
@@ -106,9 +91,7 @@ def roll_back(settings: NightSettings, stage: int | None) -> int:
         followers = Followers(state, index, settings, chronicle)
         with index.transaction():
             followers.return_to(wanted)
-            for pending in (one.number for one in index.stages() if one.state == "training"):
-                why = "a rollback came before it was trained"
-                index.change_stage(pending, state="rejected", reason=why, ended=time.time())
+            index.reject_untrained("a rollback came before it was trained")
             index.add_events(chronicle.drain())
         state.point_to(wanted)
         followers.follow(row)

@@ -45,8 +45,11 @@ CREATE TABLE events (stage INTEGER, kind TEXT NOT NULL, text TEXT NOT NULL, at R
 """
 
 LATER = """
-CREATE TABLE IF NOT EXISTS withdrawn (    -- examples that came again under another class, and since which stage
+CREATE TABLE IF NOT EXISTS withdrawn (    -- examples that are left out, and since which stage
     digest BLOB NOT NULL, stage INTEGER NOT NULL, PRIMARY KEY (digest, stage)
+);
+CREATE TABLE IF NOT EXISTS refused (      -- examples that were withdrawn by hand: they do not arrive again
+    digest BLOB PRIMARY KEY
 );
 CREATE TABLE IF NOT EXISTS hooks (        -- commands that are due, oldest first, and what they are told
     command TEXT NOT NULL, stage INTEGER NOT NULL, result TEXT NOT NULL, reason TEXT NOT NULL

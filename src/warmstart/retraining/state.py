@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import sqlite3
@@ -19,6 +20,7 @@ from warmstart.storage.atomic import remove_leftovers, write_bytes
 from warmstart.storage.lock import Claim, FolderLock
 
 INDEX, COPY = "index.sqlite", "index-copy.sqlite"
+_ERASED = "-erased.safetensors"
 FIRST, SLOWER, COLD = "first", "slower", "cold"
 """A stage's trainings: the usual one, again with a smaller rate, and from scratch beside."""
 
@@ -37,6 +39,10 @@ class StateFolder:
     def snapshot(self, stage: int) -> Path:
         """What arrived with a stage."""
         return self.path / "data" / f"{stage:04}.safetensors"
+
+    def erased(self, stage: int) -> Path:
+        """What is left of that, until it takes its place."""
+        return self.path / "data" / f"{stage:04}{_ERASED}"
 
     def data_file(self, name: str) -> Path:
         """Another file of data: a test set."""
@@ -76,9 +82,23 @@ class StateFolder:
                 remove_leftovers(folder)
             try:
                 with Index(self.index, make=True) as index:
+                    self.finish_erasing(index)
                     yield index, claim
             finally:
                 self._remove_if_empty()
+
+    def finish_erasing(self, index: Index) -> None:
+        """Let what is left of erased snapshots take their place, if the index says so; a kill may have come before."""
+        files = sorted(self.path.glob(f"data/*{_ERASED}"))
+        for file in files:
+            number = int(file.name.removesuffix(_ERASED))
+            row = index.stage(number)
+            if row is not None and hashlib.sha256(file.read_bytes()).hexdigest() == row.data_sha256:
+                file.replace(self.snapshot(number))
+            else:
+                file.unlink()
+        if files:
+            self.copy_index()
 
     def _require_index(self) -> None:
         """Raise InputError if there is data without an index, which a new one would write over."""
