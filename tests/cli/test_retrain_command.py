@@ -1,5 +1,7 @@
 """`warmstart retrain` on the command line: its answers, exit codes, and what it shows in 80 columns."""
 
+import re
+
 import pytest
 
 from commands import warmstart
@@ -55,6 +57,7 @@ def test_the_history_fits_into_80_columns_and_says_why(call, monkeypatch):
     (call.data / "1" / "bad.png").write_text("no image")
     arrive(call.data, 75, 90)
     call("--promote", "always", "--cold-every", 2, "--max-bad", "10%")
+    call("--withdraw", 1, data=None)
 
     code, out, _ = call("--status", data=None)
 
@@ -65,8 +68,13 @@ def test_the_history_fits_into_80_columns_and_says_why(call, monkeypatch):
     assert [line[3] for line in numbered] == ["promoted", "rejected", "promoted"]
     told = " ".join(out.split())
     assert "stage 2 was rejected: worse than current" in told
-    assert "left out at stage 3: 1/bad.png: not an image" in told
+    assert "left out since stage 3: 1/bad.png: not an image" in told
     assert "stage 3: trained from scratch" in told
+    assert re.search(r"on \d\d-\d\d \d\d:\d\d: 60 examples of stage 1 withdrawn", told)
+
+    (call.data / "1" / "bad.png").unlink()
+    call()
+    assert "left out" not in call("--status", data=None)[1]
 
 
 def test_the_report_is_one_file_that_refers_to_nothing(call):

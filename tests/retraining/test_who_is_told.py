@@ -1,5 +1,7 @@
 """Who is told of a call, and how: hooks, exports, the registry, metrics and the log, also where things go wrong."""
 
+import json
+import re
 import shlex
 import sqlite3
 import subprocess
@@ -15,6 +17,7 @@ from commands import warmstart
 from nights import FAST, arrive, current, night, said, stages
 from warmstart.errors import InputError, WorkFailedError
 from warmstart.retraining import hooks
+from warmstart.retraining.metrics import prometheus
 from warmstart.retraining.retrain import roll_back
 from warmstart.retraining.settings import NightSettings
 from warmstart.storage.lock import FolderLock
@@ -31,10 +34,10 @@ def told(tmp_path):
 
         def numbers(self):
             lines = (tmp_path / "metrics.prom").read_text().splitlines()
-            return {
-                name.removeprefix("warmstart_retrain_"): float(value)
-                for name, value in (line.split() for line in lines if line[0] != "#")
-            }
+            named = re.compile(r'warmstart_retrain_(\w+){state="(.*)"} (.*)')
+            found = [named.fullmatch(line).groups() for line in lines if line[0] != "#"]
+            assert {state for _, state, _ in found} == {str(tmp_path / "state")}
+            return {name: float(value) for name, _, value in found}
 
     say = f"$WARMSTART_RESULT $WARMSTART_STAGE $(basename $WARMSTART_MODEL) >> {tmp_path}/hook"
     return Told(on_promoted=f"echo + {say}", on_failed=f"echo - {say}", metrics=str(tmp_path / "metrics.prom"))
@@ -155,20 +158,50 @@ def test_metrics_are_written_however_a_call_ends(data, state, told):
     with pytest.raises(InputError, match="max-bad"):
         night(data, state, **told)
     found = told.numbers()
-    assert (found["last_call_code"], found["last_promoted"]) == (2, 1)
+    assert (found["last_call_code"], found["last_promoted"], found["examples_waiting"]) == (2, 1, 0)
     assert time.time() - found["last_call_seconds"] < 60
     for name in ("x", "y"):
         (data / "1" / f"{name}.png").unlink()
     arrive(data, 75, 90)
     with pytest.raises(WorkFailedError):
         night(data, state, promote="margin", lr=30.0, **told)
-    assert told.numbers()["last_call_code"] == 1
+    found = told.numbers()
+    assert (found["last_call_code"], found["examples_waiting"]) == (1, 15)
+    assert found["accuracy_in_service"] > found["accuracy"]
     night(data, state, cold_every=1, **told)
     found = told.numbers()
     assert (found["last_call_code"], found["files_present"]) == (0, 90)
     assert found["behind_cold"] in (0, 1)
     night(data, state, **told)
     assert told.numbers()["behind_cold"] == found["behind_cold"]  # the newest that there is
+
+
+def test_two_states_are_two_labels_and_any_name_can_be_one():
+    told = prometheus([("steps", "Updates", 12.0), ("churn", "Share", None)], 'a "b"\\c')
+    assert told.splitlines() == [
+        "# HELP warmstart_retrain_steps Updates.",
+        "# TYPE warmstart_retrain_steps gauge",
+        r'warmstart_retrain_steps{state="a \"b\"\\c"} 12',
+    ]
+
+
+def test_a_device_that_is_not_there_is_told_of(data, state, told, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(InputError, match="cuda"):
+        night(data, state, device="cuda", **told)
+    assert told.lines() == ["- failed 0002"]
+    assert told.numbers()["last_call_code"] == 2
+
+
+def test_the_log_says_how_each_call_ended(data, state, tmp_path):
+    log = tmp_path / "log.jsonl"
+    night(data, state, log_json=str(log))
+    with pytest.raises(InputError):
+        night(tmp_path / "nowhere", state, log_json=str(log))
+    roll_back(of(state, log_json=str(log)), None)
+    ended = [event for event in map(json.loads, log.read_text().splitlines()) if event["event"] == "ended"]
+    assert [event["code"] for event in ended] == [0, 2, 0]
+    assert "nowhere" in ended[1]["text"]
 
 
 def test_a_hook_that_hangs_is_ended(data, state, monkeypatch, tmp_path):

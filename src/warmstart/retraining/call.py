@@ -26,17 +26,18 @@ def call(state: StateFolder, settings: NightSettings) -> Iterator[Chronicle]:
     Yields:
         What says what happens.
     """
-    chronicle, code = Chronicle(), 0
+    chronicle, code, why = Chronicle(), 0, ""
     try:
         chronicle.log_to(settings.log_json)
         yield chronicle
         run_due_hooks(state, chronicle)
     except BaseException as error:
-        code = _exit_code(error)
+        code, why = _exit_code(error), str(error)
         if isinstance(error, Exception) and FAILED not in run_due_hooks(state, chronicle):
             tell_of_failure(state, settings, chronicle, str(error))
         raise
     finally:
+        chronicle.log("ended", why, code=code)
         if settings.metrics is not None:
             _write_metrics(Path(settings.metrics), state, chronicle, code)
 
@@ -79,7 +80,7 @@ def _write_metrics(file: Path, state: StateFolder, chronicle: Chronicle, code: i
         numbers = []
     numbers += _of_call(chronicle, code)
     try:
-        write_text(file, prometheus(numbers))
+        write_text(file, prometheus(numbers, str(state.path.absolute())))
     except OSError as error:
         chronicle.say("follower failed", f"--metrics {file}: {error.strerror}")
 

@@ -44,6 +44,10 @@ class Chronicle:
         self._terminal.print(text, soft_wrap=True)
         self.said[kind] += 1
         self._pending.append((stage, kind, text))
+        self.log(kind, text, stage, **numbers)
+
+    def log(self, kind: str, text: str, stage: int | None = None, **numbers: Any) -> None:
+        """Write an event to the log of JSON alone."""
         if self._log is None:
             return
         line = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "event": kind, "stage": stage, "text": text}

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from warmstart.evidence.paired import ERROR, level_text, two_networks
 from warmstart.retraining.settings import GateSettings
 from warmstart.runs.metric import ACCURACY
+from warmstart.wording import counted
 
 Right = NDArray[np.bool_]
 """(N,): which of the held-out examples a network gets right."""
@@ -38,6 +39,8 @@ class GateVerdict:
 
     accuracy: float
     """The candidate's."""
+    tested: int
+    """Held-out examples."""
     current: float | None = None
     """That of the network in service; None where there is none."""
     difference: float | None = None
@@ -82,13 +85,14 @@ class GateVerdict:
     def sentence(self) -> str:
         """The numbers in words."""
         if self.current is None or self.difference is None or self.churn is None:
-            return f"accuracy {self.accuracy:.1%} on held-out examples"
+            return f"accuracy {self.accuracy:.1%} on {counted(self.tested, 'held-out example')}"
         between = ""
         if self.low is not None and self.high is not None:
             between = f"; {level_text(_ERROR)} interval {_points(self.low)} to {_points(self.high)}"
         difference = f"{_points(self.difference)} points{between}"
         best = "" if self.bar_difference is None else f", {_points(self.bar_difference)} points to stage {self.bar}"
-        return f"accuracy {self.accuracy:.1%}, current {self.current:.1%} ({difference}){best}, churn {self.churn:.1%}"
+        accuracies = f"accuracy {self.accuracy:.1%}, current {self.current:.1%} of {self.tested:,} held out"
+        return f"{accuracies} ({difference}){best}, churn {self.churn:.1%}"
 
 
 def judge_candidate(
@@ -114,7 +118,7 @@ def judge_candidate(
     """
     accuracy = float(candidate.mean())
     if current is None:
-        return GateVerdict(accuracy)
+        return GateVerdict(accuracy, len(candidate))
     best = bar or current
     low, high = _interval(candidate, current.right, _ERROR) or (None, None)
     above = _interval(candidate, best.right, _ERROR)
@@ -125,6 +129,7 @@ def judge_candidate(
     }
     verdict = GateVerdict(
         accuracy,
+        len(candidate),
         float(current.right.mean()),
         _difference(candidate, current.right),
         low,

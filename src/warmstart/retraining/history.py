@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 HEADS = ("stage", "ended", "result", "new images", "all images", "steps", "accuracy %", "gain points", "churn %")
 SHOWN = 10
 """Of what was left out, on the terminal; the report shows all."""
+_BY_HAND = ("rolled back", "fell back", "withdrawn", "erased", "readmitted")
+"""Events that explain what the stages do not."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Line:
         row = self.row
         return (
             f"{row.number}{'*' if self.in_service else ''}",
-            "" if row.ended is None else _when(datetime.fromtimestamp(row.ended)),
+            "" if row.ended is None else _when(row.ended),
             row.state,
             f"{row.new:,}",
             f"{row.seen:,}",
@@ -65,7 +67,7 @@ def table(lines: list[Line]) -> Table:
 
 
 def remarks(index: Index, lines: list[Line]) -> list[str]:
-    """What a table does not say: reasons, what was left out, what is in service."""
+    """What a table does not say: reasons, what is in service, what was done by hand, what is left out now."""
     found = [
         f"stage {line.row.number} was rejected: {line.row.reason}" for line in lines if line.row.state == "rejected"
     ]
@@ -76,16 +78,19 @@ def remarks(index: Index, lines: list[Line]) -> list[str]:
     if (current := index.current) is not None and (best := index.bar(current)) != current:
         found.append(f"stage {best} is the best so far, which candidates are held against beside stage {current}")
     found += [f"stage {line.row.number} is still to be trained" for line in lines if line.row.state == "training"]
-    left_out = index.quarantine()
-    found += [f"left out at stage {stage}: {path}: {reason}" for stage, path, reason in left_out[-SHOWN:]]
+    by_hand = [f"on {_when(at)}: {text}" for _, kind, text, at in index.events() if kind in _BY_HAND]
+    found += by_hand[-SHOWN:]
+    left_out = index.left_out()
+    found += [f"left out since stage {stage}: {path}: {reason}" for stage, path, reason in left_out[-SHOWN:]]
     if len(left_out) > SHOWN:
-        found.append(f"and {counted(len(left_out) - SHOWN, 'other')} left out earlier (--report lists all)")
+        found.append(f"and {counted(len(left_out) - SHOWN, 'other')} left out (--report lists all)")
     return found
 
 
-def _when(ended: datetime) -> str:
-    """In local time; of another year the day."""
-    return f"{ended:%m-%d %H:%M}" if ended.year == datetime.now().year else f"{ended:%Y-%m-%d}"
+def _when(seconds: float) -> str:
+    """Seconds since 1970 in local time; of another year the day."""
+    at = datetime.fromtimestamp(seconds)
+    return f"{at:%m-%d %H:%M}" if at.year == datetime.now().year else f"{at:%Y-%m-%d}"
 
 
 def _percent(value: float | None, sign: str = "") -> str:

@@ -227,6 +227,16 @@ class Index:
         """Stage, path and reason of what was left out."""
         return [(*row,) for row in self._rows("SELECT stage, path, reason FROM quarantine ORDER BY rowid")]
 
+    def left_out(self) -> list[tuple[int, str, str]]:
+        """The same of what lies in the data folder still, as it was when it was read last."""
+        files = self.files()
+
+        def is_there(path: str, reason: str) -> bool:
+            file = files.get(path)
+            return file.bad == reason if file is not None else path.partition(": ")[0] in files  # a row of a shard
+
+        return [(stage, path, reason) for stage, path, reason in self.quarantine() if is_there(path, reason)]
+
     def events(self) -> list[tuple[int | None, str, str, float]]:
         """Stage, kind, text and time of all that was said, oldest first."""
         return [(*row,) for row in self._rows("SELECT stage, kind, text, at FROM events ORDER BY rowid")]

@@ -21,6 +21,17 @@ def of_state(index: Index) -> list[Number]:
         ("current_stage", "The stage whose model is in service", current),
         ("files_present", "Files of the data folder when it was read last", len(index.files())),
         ("quarantined", "Files and rows that were left out so far", len(index.quarantine())),
+        ("left_out", "Files and rows that lie there still and cannot be read", len(index.left_out())),
+        (
+            "examples_waiting",
+            "Examples that came after the stage in service, and count as new",
+            sum(row.arrived for row in stages if row.number > (current or 0)),
+        ),
+        (
+            "accuracy_in_service",
+            "Held-out accuracy of the model in service when it was promoted",
+            None if current is None else index.metrics(current).get("accuracy"),
+        ),
         (
             "behind_cold",
             "1 if the warm line had fallen behind when it was compared with training from scratch last",
@@ -50,13 +61,14 @@ def of_state(index: Index) -> list[Number]:
     ]
 
 
-def prometheus(numbers: Iterable[Number]) -> str:
-    """Numbers in Prometheus' text format."""
+def prometheus(numbers: Iterable[Number], state: str) -> str:
+    """Numbers of a state, which is their label, in Prometheus' text format."""
+    label = state.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
     lines = []
     for name, text, value in numbers:
         if value is not None:
             full = f"warmstart_retrain_{name}"
-            lines += [f"# HELP {full} {text}.", f"# TYPE {full} gauge", f"{full} {value:.10g}"]
+            lines += [f"# HELP {full} {text}.", f"# TYPE {full} gauge", f'{full}{{state="{label}"}} {value:.10g}']
     return "\n".join(lines) + "\n"
 
 

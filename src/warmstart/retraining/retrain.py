@@ -7,6 +7,8 @@ from pathlib import Path
 
 from warmstart.errors import HelpedError, InputError, WorkFailedError
 from warmstart.interruption import begin_work
+from warmstart.launch import is_first_process
+from warmstart.processes import Team
 from warmstart.retraining.attempts import Attempts
 from warmstart.retraining.call import call, changing, locked
 from warmstart.retraining.following import Followers
@@ -30,13 +32,13 @@ def retrain(settings: RetrainSettings) -> None:
         WorkFailedError: If the candidate is rejected.
         HelpedError: After the work, in all but the first of several processes that were launched together.
     """
-    settings = settings.settled()
-    team = launched_team(find_device(settings.device))
+    settings, state = settings.settled(), StateFolder(Path(settings.state))
+    team = _team(settings, state)
     begin_work()
     if team.rank > 0:
         train_along(team)
         raise HelpedError("this process trained along with process 0, which has the results")
-    state, helpers = StateFolder(Path(settings.state)), Helpers(team)
+    helpers = Helpers(team)
     try:
         with call(state, settings) as chronicle, locked(state, settings, chronicle) as (index, claim):
             followers = Followers(state, index, settings, chronicle)
@@ -44,6 +46,17 @@ def retrain(settings: RetrainSettings) -> None:
             _pass(Night(state, index, settings, chronicle, attempts, followers))
     finally:
         helpers.dismiss()
+
+
+def _team(settings: RetrainSettings, state: StateFolder) -> Team:
+    """The processes that were launched together; a device that is not there is told to whom a failed call is told."""
+    try:
+        return launched_team(find_device(settings.device))
+    except InputError:
+        if is_first_process():
+            with call(state, settings):
+                raise
+        raise
 
 
 def _pass(night: Night) -> None:
