@@ -11,6 +11,7 @@ import torch
 import warmstart as ws
 from nights import arrive, current, night, rows, said, stages
 from warmstart.errors import InputError, WorkFailedError
+from warmstart.retraining.attempts import Attempts
 from warmstart.retraining.retrain import roll_back
 from warmstart.retraining.settings import NightSettings
 from warmstart.storage import checkpoint
@@ -116,6 +117,30 @@ def test_a_rollback_puts_an_earlier_model_back_and_its_later_data_is_new_again(d
     assert (last["parent"], last["arrived"]) == (1, 15)
     assert last["new"] == last["seen"] - stages(state)[1]["seen"]
     assert current(state) == 4
+
+
+def test_a_stage_that_was_interrupted_goes_on_as_it_began_and_can_be_given_up(data, state, monkeypatch, capsys):
+    night(data, state)
+    arrive(data, 60, 75)
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Attempts, "train", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            night(data, state)
+        with pytest.raises(KeyboardInterrupt):
+            night(data, state, lr=0.02, method="warm")
+    told = capsys.readouterr().err.splitlines()
+    assert "going on with stage 2 as it began, with another lr, method than now; --rollback 1 gives it up" in told
+    roll_back(NightSettings.of({"state": str(state)}), 1)
+    night(data, state, lr=0.02, method="warm")
+    assert {number: row["state"] for number, row in stages(state).items()} == {
+        1: "promoted",
+        2: "rejected",
+        3: "promoted",
+    }
 
 
 def test_old_weights_are_pruned_and_neither_current_nor_what_a_rollback_needs(data, state):

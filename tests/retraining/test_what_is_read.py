@@ -108,7 +108,8 @@ def test_a_stage_that_was_interrupted_is_finished_with_one_reading(state, judged
     reads.clear()
     night(state.with_name("data"), state, cold_every=3)
 
-    assert said(state, "resumed") == ["going on with stage 3"]
+    (resumed,) = said(state, "resumed")
+    assert resumed.startswith("going on with stage 3 as it began, with another cold_every than now")
     assert stages(state)[3]["state"] == "promoted"
     assert reads == {"0001": 1, "0002": 1, "0003": 1}
 

@@ -38,7 +38,8 @@ class Night:
         self._repair()
         interrupted = next((row for row in self.index.stages() if row.state == "training"), None)
         if interrupted is not None:
-            self.chronicle.say("resumed", f"going on with stage {interrupted.number}", interrupted.number)
+            text = f"going on with stage {interrupted.number}{self._as_it_began(interrupted)}"
+            self.chronicle.say("resumed", text, interrupted.number)
             self._finish(interrupted)
         arrived = Intake(self.state, self.index, self.settings, self.chronicle, self.attempts).take()
         if arrived is not None:
@@ -46,6 +47,15 @@ class Night:
         elif interrupted is None:
             self.chronicle.say("nothing new", f"nothing new to train on in {self.settings.data}: {self._in_service()}")
         self.write_down()
+
+    def _as_it_began(self, row: StageRow) -> str:
+        """What an operator has to know who calls with other settings than those of an interrupted stage."""
+        then, now = RetrainSettings.from_json(row.settings).numbers(), self.settings.numbers()
+        changed = ", ".join(name for name in now if now[name] != then[name])
+        if not changed:
+            return ""
+        way_out = "" if self.index.current is None else f"; --rollback {self.index.current} gives it up"
+        return f" as it began, with another {changed} than now{way_out}"
 
     def write_down(self) -> None:
         """Keep in the index what was said and is in no transaction yet."""
