@@ -339,6 +339,24 @@ def where(_all: str) -> str:
     return markdown.table((*head, ALL_STEPS), rows)
 
 
+def nights(name: str) -> str:
+    """Optimizer updates of each night with each method, and the accuracy after it: means over seeds."""
+    found: dict[str, dict[int, _Runs]] = {}
+    with (FOLDER / f"{name}.csv").open(newline="", encoding="utf-8") as opened:
+        for line in csv.DictReader(opened):
+            night = found.setdefault(line["method"], {}).setdefault(int(line["night"]), _Runs([], []))
+            night.accuracies.append(100 * float(line["accuracy"]))
+            night.steps.append(int(line["steps"]))
+    rows = []
+    for method, passed in found.items():
+        means = [statistics.fmean(runs.steps) for runs in passed.values()]
+        rows.append((f"`{method}`, steps", *(f"{mean:,.0f}" for mean in means), f"{sum(means):,.0f}"))
+    for method, passed in found.items():
+        accuracies = (f"{statistics.fmean(runs.accuracies):.1f}" for runs in passed.values())
+        rows.append((f"`{method}`, accuracy %", *accuracies, ""))
+    return markdown.table(("night", *map(str, next(iter(found.values()))), "all"), rows)
+
+
 def draws(grid: str) -> str:
     """Stage by stage, a run of ours and one whose choices are drawn as the authors' are; Welch's interval."""
     ours, theirs = (_stages(FOLDER / f"{name}.csv") for name in (grid, "authors-draws"))
@@ -405,7 +423,7 @@ def _steps(results: Results, ours: str, theirs: str) -> str:
 BLOCKS: Mapping[str, Callable[[str], str]] = {
     block.__name__: block
     for block in (
-        *(command, summary, published, verdict, where, draws),
+        *(command, summary, published, verdict, where, draws, nights),
         *(rates, at_rates, steps_at_rates, gains, by_stage, chosen, tested, scale_spectrum, family),
     )
 }

@@ -22,6 +22,8 @@ from kept_grids import FOLDER, keep
 from warmstart.reporting import figures
 
 BLOCK = re.compile(r"<!-- (?P<kind>[\w-]+): (?P<grid>[\w-]+) -->\n(?:.*?)<!-- end -->\n", re.DOTALL)
+RECORDS = ("authors-draws.csv", "ten-nights.csv")
+"""What scripts of docs/evidence/ write, which are no grids."""
 FIGURE = re.compile(r"!\[[^\]]*\]\((?P<kind>rates|stages|against-cold)-(?P<grid>[\w-]+)\.png\)")
 
 
@@ -52,8 +54,9 @@ def main(arguments: Sequence[str]) -> None:
     named |= {grid for _, grid in WHERE}
     named = {grid.removesuffix("-given") for grid in named}  # which come with the tuned ones
     for folder in arguments:
-        if (drawn := Path(folder) / "authors-draws.csv").exists():
-            shutil.copy(drawn, FOLDER)
+        for name in RECORDS:
+            if (record := Path(folder) / name).exists():
+                shutil.copy(record, FOLDER)
         for grid in sorted(named):
             if (Path(folder) / grid / "results.csv").exists():
                 print(f"{'kept' if keep(Path(folder) / grid) else 'not complete:'} {grid}")

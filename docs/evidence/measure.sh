@@ -21,6 +21,9 @@ rates="rewarm[lr=0.001],rewarm[lr=0.003],rewarm[lr=0.01]$(at_rates cold warm 'sh
 reproduce our-draws cifar10 --data "$data/cifar10" --model small-cnn --stages 4 --stage-size 250 --methods dash --seeds 20
 [ -f "$out/authors-draws.csv" ] || .venv/bin/python docs/evidence/authors_draws.py "$data/cifar10" --out "$out/authors-draws.csv"
 
+# What `warmstart retrain` saves in ten nights
+[ -f "$out/ten-nights.csv" ] || .venv/bin/python docs/evidence/ten_nights.py "$data/cifar10" --out "$out/ten-nights.csv"
+
 # The paper's protocol, reduced to two cores
 reduced="cifar10 --data $data/cifar10 --protocol reduced --model small-cnn --seeds 5"
 for name in reduced-small reduced-small-sam; do

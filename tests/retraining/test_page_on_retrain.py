@@ -1,4 +1,4 @@
-"""docs/retrain.md: its commands run, one after the other."""
+"""docs/retrain.md, and docs/operating.md after it: their commands run, one after the other."""
 
 import re
 import runpy
@@ -8,11 +8,12 @@ from pathlib import Path
 
 from commands import warmstart
 
-PAGE = (Path(__file__).parents[2] / "docs" / "retrain.md").read_text()
+DOCS = Path(__file__).parents[2] / "docs"
+PAGES = "".join((DOCS / name).read_text() for name in ("retrain.md", "operating.md"))
 
 
 def blocks(language):
-    return re.findall(rf"^```{language}\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    return re.findall(rf"^```{language}\n(.*?)^```$", PAGES, re.MULTILINE | re.DOTALL)
 
 
 def test_the_page_runs_from_an_empty_folder_to_a_rollback(tmp_path, monkeypatch, capsys):
