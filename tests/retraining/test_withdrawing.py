@@ -7,7 +7,7 @@ import pytest
 from test_killed_nights import Boundaries, boundaries_of, in_a_child
 
 from nights import arrive, content, current, night, restore, rows, said, shard, stages
-from warmstart.errors import InputError
+from warmstart.errors import InputError, WorkFailedError
 from warmstart.retraining import snapshots
 from warmstart.retraining.attempts import Attempts
 from warmstart.retraining.checking import check
@@ -166,6 +166,29 @@ def test_a_whole_stage_may_be_erased_and_a_damaged_model_of_a_later_one_made_ane
     night(data, state)
     assert said(state, "repaired")
     assert (current(state), len(learnt)) == (3, 30)
+
+
+def test_where_neither_a_model_nor_the_data_to_make_it_anew_is_left_the_call_says_so(data, state, settings):
+    withdraw(settings, ["1"], erase=True)
+    for stage in ("0001", "0002"):
+        (state / "models" / stage / "model.json").write_text("{}")
+    (state / "stages" / "0002" / "checkpoint.safetensors").write_bytes(b"")
+    with pytest.raises(WorkFailedError, match="no promoted model is whole any more"):
+        night(data, state)
+
+
+def test_a_file_that_is_withdrawn_corrects_no_label(data, state, settings):
+    (image, *_) = sorted((data / "3").iterdir())
+    (data / "8" / "copy.png").write_bytes(image.read_bytes())
+    arrive(data, 75, 90)
+    night(data, state)
+    with StateFolder(state).opened() as index:
+        eight = index.files()["8/copy.png"].digests
+    withdraw(settings, ["3"])  # the copy as an 8, among others
+    (data / "3" / image.name).unlink()
+    night(data, state)
+    assert eight in {row["digest"] for row in rows(state, "SELECT digest FROM refused")}
+    assert said(state, "gone") == [f"1 example no longer in {data}; training goes on with them"]
 
 
 def test_a_stage_that_waits_for_its_training_is_rejected_and_its_data_is_new_again(data, state, settings, monkeypatch):

@@ -71,7 +71,7 @@ class Intake:
         test = self._test(facts, found) if settings.test is not None and excess and found.labels else None
         places = chosen(found, excess, set() if test is None else set(map(pixel_digest, test.images)))
         before_it = list(snapshots.known(files.values())) if places or gone else []
-        withdrawn = relabelled(found, places, present.keys(), known.keys() - present.keys(), before_it)
+        withdrawn = relabelled(found, places, present.keys() - refused, known.keys() - present.keys(), before_it)
         sides = {one.pixels: one.held_out for one in before_it}
         self._say_what_changed(before, found, sum(gone[one] for one in gone if one in known and one not in withdrawn))
         self._say_what_is_out(sum(known[one] for one in withdrawn), sum(one in refused for one in found.digests))

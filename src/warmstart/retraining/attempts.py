@@ -146,9 +146,9 @@ class Attempts:
         write_model(self.state.model(row.number), trained.served, card)
 
     def write_model_anew(self, row: StageRow, settings: RetrainSettings) -> bool:
-        """Write the model of a stage that has ended from its checkpoint, if that is whole."""
+        """Write the model of a stage that has ended from its checkpoint, if that is whole and so is the data."""
         job, folder = self.job(row, settings), self._folder(row.number, row.attempt)
-        if not _is_whole(folder, job, row.attempt):
+        if not _is_whole(folder, job, row.attempt) or not (job.data.parts and len(job.data.train)):
             return False
         run, _ = Helpers(Team()).train(job, row.attempt, folder, self.chronicle.progress)
         accuracy = self.index.metrics(row.number).get("accuracy")

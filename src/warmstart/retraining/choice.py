@@ -57,7 +57,7 @@ def relabelled(
     Args:
         found: What lies in the data folder.
         places: Of what arrives.
-        present: The digests of all that lies there.
+        present: The digests of all that lies there, and may.
         gone: Those of what is trained on and lies there no more.
         before: All that has arrived.
 
