@@ -16,6 +16,7 @@ from kept_grids import (
     CONTROL,
     CONTROLS,
     FOLDER,
+    RULE,
     Facts,
     as_estimate,
     best_label,
@@ -244,6 +245,16 @@ def tested(grid: str) -> str:
     return f"{markdown.table(head, rows)}\n{markdown.table(('method', *names), differences)}"
 
 
+def claim(grid: str) -> str:
+    """The rule of one-family.md against those of whom its claim speaks, each as tuned."""
+    results, facts = kept(grid)
+    rows = [
+        (short(other), _points(between(facts, RULE, other), digits=2), _steps(results, RULE, other))
+        for other in (CONTROL, "dash", "fire")
+    ]
+    return markdown.table(("isometric shrinking against", "last accuracy, points", "all steps"), rows)
+
+
 def verdict(grid: str) -> str:
     """What the comparison advises, in its own words."""
     return f"> {markdown.sentence(kept(grid)[1]['verdict'])}\n"
@@ -408,11 +419,11 @@ def _accuracy_and_steps(results: Results, label: str) -> str:
     return f"{mean_std([100 * value for value in row.last_metric], '.1f')} / {statistics.fmean(row.last_steps):.0f}"
 
 
-def _points(found: Estimate | None, level: float = 1 - ERROR) -> str:
+def _points(found: Estimate | None, level: float = 1 - ERROR, *, digits: int = 1) -> str:
     if found is None:
         return "–"
-    low, high = found.interval(level)
-    return f"{100 * found.difference:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
+    difference, low, high = (f"{100 * value:+.{digits}f}" for value in (found.difference, *found.interval(level)))
+    return f"{difference} ({low} to {high})"
 
 
 def _steps(results: Results, ours: str, theirs: str) -> str:
@@ -424,6 +435,6 @@ BLOCKS: Mapping[str, Callable[[str], str]] = {
     block.__name__: block
     for block in (
         *(command, summary, published, verdict, where, draws, nights),
-        *(rates, at_rates, steps_at_rates, gains, by_stage, chosen, tested, scale_spectrum, family),
+        *(rates, at_rates, steps_at_rates, gains, by_stage, chosen, tested, claim, scale_spectrum, family),
     )
 }
