@@ -298,7 +298,17 @@ def test_where_no_steps_are_saved_every_method_that_loses_is_said_to():
 def test_a_better_method_that_costs_more_is_named_but_not_recommended():
     verdict = judge(make_results(("cold", "dash"), levels={"dash": (0.975, 400)}))
     assert verdict.recommended == "cold"
-    assert verdict.notes[0].startswith("dash has the best accuracy: its last accuracy is")
+    assert verdict.notes[0].startswith("Where accuracy counts more than steps, use dash: its last accuracy is")
+
+
+def test_of_better_methods_that_cost_more_the_cheapest_and_the_best_are_named():
+    levels = {"fire": (0.90, 150), "dash": (0.94, 400), "redo": (0.92, 500), "hard": (0.96, 600), "best": (0.98, 700)}
+    verdict = judge(make_results(("cold", *levels), levels={"cold": (0.85, 300), **levels}))
+    assert verdict.recommended == "fire"
+    (note,) = (note for note in verdict.notes if note.startswith("Where accuracy counts"))
+    assert note.count("its last accuracy is") == 2
+    assert "use dash: its last accuracy is" in note
+    assert "; or best: its last accuracy is" in note
 
 
 @pytest.mark.parametrize(("seeds", "more"), [(1, "2 more seeds"), (2, "1 more seed.")])

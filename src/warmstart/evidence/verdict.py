@@ -138,12 +138,26 @@ def _recommend(results: Results, verdict: Verdict) -> Verdict:
     done = sum(len(results.finished(method)) + len(results.diverged(method)) for method in results.methods)
     if done < total:
         sentence = f"So far ({done} of {total} runs): {sentence[0].lower()}{sentence[1:]}"
-    notes = verdict.notes
-    best = max(admissible, key=lambda c: sign * c.difference, default=None)
-    if best and best.decision == "better" and best.method != recommended:
-        notes = (f"{best.method} has the best {results.metric.name}: {_outcome(results, verdict, best)}.", *notes)
     decided = decided and done == total
+    notes = (*_for_more_steps(results, verdict, admissible, chosen), *verdict.notes)
     return replace(verdict, recommended=recommended, sentence=sentence, notes=notes, decided=decided)
+
+
+def _for_more_steps(
+    results: Results, verdict: Verdict, admissible: Sequence[Comparison], chosen: Comparison | None
+) -> Sequence[str]:
+    """What to use where the metric counts more than steps: the cheapest that gains more than `chosen`, and the best."""
+    sign = results.metric.sign
+    better = sorted((c for c in admissible if c.decision == "better"), key=_cost)
+    most, front = sign * chosen.difference if chosen else 0.0, []
+    for c in better:
+        if c is not chosen and sign * c.difference > most:
+            most = sign * c.difference
+            front.append(c)
+    if not front:
+        return ()
+    uses = [f"{c.method}: {_outcome(results, verdict, c)}" for c in dict.fromkeys((front[0], front[-1]))]
+    return (f"Where {results.metric.name} counts more than steps, use {'; or '.join(uses)}.",)
 
 
 def _cost(c: Comparison) -> float:
